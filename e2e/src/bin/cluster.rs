@@ -1,0 +1,89 @@
+//! `cluster`: builds, starts, fills and removes the embedded cluster.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use fairway_e2e::cluster::{Cluster, Options, Paths};
+use fairway_e2e::tools;
+
+/// A real one-node Kubernetes on this machine, without Docker.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Build the control plane, the node's programs and Helm; skips what is up to date.
+    Build,
+    /// Start the cluster, or do nothing when it runs.
+    Up {
+        /// Replace a cluster that runs by a new one.
+        #[arg(long)]
+        fresh: bool,
+        /// How many pods the node takes.
+        #[arg(long, default_value_t = Options::default().max_pods)]
+        max_pods: u32,
+    },
+    /// Remove the cluster: processes, mounts, namespace, interfaces, cgroup. Images stay built.
+    Down,
+    /// Tell which processes run.
+    Status,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match execute(Arguments::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(arguments: Arguments) -> Result<ExitCode> {
+    let paths = Paths::from_env()?;
+    match arguments.command {
+        Subcommands::Build => {
+            if tools::build(&paths)?.is_empty() {
+                eprintln!("the control plane is built");
+            }
+        }
+        Subcommands::Up { fresh, max_pods } => {
+            Cluster::up(&paths, &Options { fresh, max_pods }).await?;
+            println!("export KUBECONFIG={}", paths.kubeconfig().display());
+            println!("export PATH={}:$PATH", paths.bin().display());
+        }
+        Subcommands::Down => {
+            Cluster::down(&paths)?;
+            eprintln!("the cluster is gone");
+        }
+        Subcommands::Status => return Ok(status(&paths).await),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 1 when the cluster does not run whole.
+async fn status(paths: &Paths) -> ExitCode {
+    for process in Cluster::status(paths) {
+        match process.pid {
+            Some(pid) => println!("{:<24} runs as {pid}", process.name),
+            None => println!("{:<24} does not run; log: {}", process.name, process.log.display()),
+        }
+    }
+    match Cluster::running(paths).await {
+        Ok(_) => {
+            println!("kubeconfig: {}", paths.kubeconfig().display());
+            println!("registry: {}", paths.registry_host());
+            println!("audit log: {}", paths.audit_log().display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

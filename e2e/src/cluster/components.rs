@@ -1,0 +1,322 @@
+//! The command line and configuration of each process of the cluster.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::Options;
+use super::network::{NODE_ADDRESS, POD_RANGE, SERVICE_RANGE};
+use super::paths::Paths;
+use super::pki::{self, NODE_NAME};
+use super::process;
+
+/// The port at which CoreDNS tells whether it is ready, on the cluster's end of the link.
+pub(super) const DNS_READY_PORT: u16 = 8181;
+
+/// Every process by name, in the order in which they are started.
+pub(super) const NAMES: &[&str] = &[
+    "etcd", "registry", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy",
+    "coredns", "kubelet",
+];
+
+/// The database of the control plane. It may lose data with the machine: the cluster does not
+/// outlive it, and waiting for the disk would only slow the tests.
+pub(super) fn etcd(paths: &Paths) -> Result<()> {
+    let data = paths.cluster().join("etcd");
+    start_built(
+        paths,
+        "etcd",
+        [
+            format!("--data-dir={}", data.display()),
+            "--listen-client-urls=http://127.0.0.1:2379".into(),
+            "--advertise-client-urls=http://127.0.0.1:2379".into(),
+            "--listen-peer-urls=http://127.0.0.1:2380".into(),
+            "--unsafe-no-fsync".into(),
+            "--log-level=warn".into(),
+        ],
+    )
+}
+
+/// The registry of images. Its storage outlives the cluster.
+pub(super) fn registry(paths: &Paths) -> Result<()> {
+    let config = paths.cluster().join("registry.yaml");
+    write_json(
+        &config,
+        &json!({
+            "version": 0.1,
+            "log": {"level": "warn", "accesslog": {"disabled": true}},
+            "storage": {"filesystem": {"rootdirectory": paths.registry()}, "delete": {"enabled": true}},
+            "http": {"addr": ":5000"},
+        }),
+    )?;
+    process::start(paths, "registry", &["docker-registry".into(), "serve".into(), config.display().to_string()], &[])
+}
+
+/// The container runtime, with folders, sockets and networks of its own.
+pub(super) fn containerd(paths: &Paths) -> Result<()> {
+    let folder = paths.cluster().join("containerd");
+    let networks = folder.join("cni");
+    let registries = folder.join("registries");
+    let registry = registries.join(paths.registry_host());
+    for folder in [&networks, &registry] {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    write_json(&networks.join("10-bridge.conflist"), &cni(paths))?;
+    let url = format!("http://{}", paths.registry_host());
+    fs::write(
+        registry.join("hosts.toml"),
+        format!("server = \"{url}\"\n[host.\"{url}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"),
+    )?;
+    let config = folder.join("config.toml");
+    fs::write(
+        &config,
+        format!(
+            r#"version = 2
+root = "{folder}/root"
+state = "{sockets}/containerd"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{registry}/pause:1"
+  # Without CAP_SYS_RESOURCE a lower score than the parent's cannot be set, and no pod would start.
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  max_concurrent_downloads = 8
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "{networks}"
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{registries}"
+"#,
+            folder = folder.display(),
+            sockets = paths.sockets().display(),
+            socket = containerd_socket(paths),
+            registry = paths.registry_host(),
+            networks = networks.display(),
+            registries = registries.display(),
+        ),
+    )
+    .with_context(|| format!("write {}", config.display()))?;
+    process::start(paths, "containerd", &["containerd".into(), "--config".into(), config.display().to_string()], &[])
+}
+
+fn cni(paths: &Paths) -> Value {
+    json!({
+        "cniVersion": "0.4.0",
+        "name": paths.name(),
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isGateway": true,
+                "hairpinMode": true,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": POD_RANGE}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dataDir": paths.cluster().join("addresses"),
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ],
+    })
+}
+
+/// The API server, with an audit log that tells who asked for what.
+pub(super) fn apiserver(paths: &Paths) -> Result<()> {
+    let policy = paths.cluster().join("audit-policy.yaml");
+    write_json(
+        &policy,
+        &json!({
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata"}],
+        }),
+    )?;
+    start_built(
+        paths,
+        "kube-apiserver",
+        [
+            "--etcd-servers=http://127.0.0.1:2379".into(),
+            "--secure-port=6443".into(),
+            format!("--advertise-address={NODE_ADDRESS}"),
+            format!("--service-cluster-ip-range={SERVICE_RANGE}"),
+            format!("--tls-cert-file={}", pki::file(paths, "kube-apiserver.crt")),
+            format!("--tls-private-key-file={}", pki::file(paths, "kube-apiserver.key")),
+            format!("--client-ca-file={}", pki::file(paths, "ca.crt")),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
+            format!("--service-account-key-file={}", pki::file(paths, "service-accounts.pub")),
+            format!("--service-account-signing-key-file={}", pki::file(paths, "service-accounts.key")),
+            format!("--kubelet-certificate-authority={}", pki::file(paths, "ca.crt")),
+            format!("--kubelet-client-certificate={}", pki::file(paths, "kube-apiserver-to-kubelet.crt")),
+            format!("--kubelet-client-key={}", pki::file(paths, "kube-apiserver-to-kubelet.key")),
+            // The node's name has no address in any DNS that the API server asks.
+            "--kubelet-preferred-address-types=InternalIP".into(),
+            "--authorization-mode=Node,RBAC".into(),
+            "--enable-admission-plugins=NodeRestriction".into(),
+            "--allow-privileged=true".into(),
+            "--profiling=false".into(),
+            format!("--audit-policy-file={}", policy.display()),
+            format!("--audit-log-path={}", paths.audit_log().display()),
+            "--audit-log-maxsize=10000".into(),
+        ],
+    )
+}
+
+/// The controllers of Kubernetes. Their default of 20 requests a second would make a test of many
+/// Apps measure this limit.
+pub(super) fn controller_manager(paths: &Paths) -> Result<()> {
+    start_built(
+        paths,
+        "kube-controller-manager",
+        [
+            format!("--kubeconfig={}", pki::kubeconfig(paths, "kube-controller-manager")),
+            format!("--authentication-kubeconfig={}", pki::kubeconfig(paths, "kube-controller-manager")),
+            format!("--authorization-kubeconfig={}", pki::kubeconfig(paths, "kube-controller-manager")),
+            format!("--root-ca-file={}", pki::file(paths, "ca.crt")),
+            format!("--service-account-private-key-file={}", pki::file(paths, "service-accounts.key")),
+            "--use-service-account-credentials=true".into(),
+            "--bind-address=127.0.0.1".into(),
+            "--leader-elect=false".into(),
+            "--kube-api-qps=500".into(),
+            "--kube-api-burst=1000".into(),
+        ],
+    )
+}
+
+/// The scheduler.
+pub(super) fn scheduler(paths: &Paths) -> Result<()> {
+    let config = paths.cluster().join("kube-scheduler.yaml");
+    write_json(
+        &config,
+        &json!({
+            "apiVersion": "kubescheduler.config.k8s.io/v1",
+            "kind": "KubeSchedulerConfiguration",
+            "clientConnection": {"kubeconfig": pki::kubeconfig(paths, "kube-scheduler"), "qps": 500, "burst": 1000},
+            "leaderElection": {"leaderElect": false},
+        }),
+    )?;
+    start_built(
+        paths,
+        "kube-scheduler",
+        [format!("--config={}", config.display()), "--bind-address=127.0.0.1".into()],
+    )
+}
+
+/// What makes Services reach pods.
+pub(super) fn proxy(paths: &Paths) -> Result<()> {
+    let config = paths.cluster().join("kube-proxy.yaml");
+    write_json(
+        &config,
+        &json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "iptables",
+            "clusterCIDR": POD_RANGE,
+            "hostnameOverride": NODE_NAME,
+            "bindAddress": "0.0.0.0",
+            "metricsBindAddress": "127.0.0.1:10249",
+            "clientConnection": {"kubeconfig": pki::kubeconfig(paths, "kube-proxy"), "qps": 500, "burst": 1000},
+            // The machine's limits are not ours to change.
+            "conntrack": {"maxPerCore": 0},
+        }),
+    )?;
+    start_built(paths, "kube-proxy", [format!("--config={}", config.display())])
+}
+
+/// The cluster's DNS, as a process on the node's address. Names outside the cluster do not exist.
+pub(super) fn dns(paths: &Paths) -> Result<()> {
+    let config = paths.cluster().join("Corefile");
+    fs::write(
+        &config,
+        format!(
+            ".:53 {{\n  bind {NODE_ADDRESS}\n  errors\n  ready {ready}:{DNS_READY_PORT}\n  kubernetes cluster.local in-addr.arpa {{\n    \
+             kubeconfig {kubeconfig}\n    pods insecure\n    ttl 1\n  }}\n  template ANY ANY {{\n    rcode NXDOMAIN\n  }}\n}}\n",
+            ready = paths.link().cluster,
+            kubeconfig = pki::kubeconfig(paths, "coredns"),
+        ),
+    )
+    .with_context(|| format!("write {}", config.display()))?;
+    start_built(paths, "coredns", [format!("-conf={}", config.display())])
+}
+
+/// The node.
+pub(super) fn kubelet(paths: &Paths, options: &Options) -> Result<()> {
+    let folder = paths.cluster().join("kubelet");
+    fs::create_dir_all(&folder)?;
+    let config = paths.cluster().join("kubelet.yaml");
+    write_json(
+        &config,
+        &json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": "0.0.0.0",
+            "authentication": {
+                "anonymous": {"enabled": false},
+                "webhook": {"enabled": true},
+                "x509": {"clientCAFile": pki::file(paths, "ca.crt")},
+            },
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": pki::file(paths, "kubelet-serving.crt"),
+            "tlsPrivateKeyFile": pki::file(paths, "kubelet-serving.key"),
+            "containerRuntimeEndpoint": format!("unix://{}", containerd_socket(paths)),
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": format!("/{}", paths.name()),
+            "clusterDNS": [NODE_ADDRESS],
+            "clusterDomain": "cluster.local",
+            "resolvConf": "",
+            "failSwapOn": false,
+            // The disk is shared with everything else on the machine, so its fill says nothing.
+            "evictionHard": {},
+            "imageGCHighThresholdPercent": 100,
+            "maxPods": options.max_pods,
+            "podLogsDir": paths.cluster().join("pods").display().to_string(),
+            "serializeImagePulls": false,
+            "registryPullQPS": 0,
+            "registryBurst": 0,
+            "eventRecordQPS": 0,
+            "kubeAPIQPS": 500,
+            "kubeAPIBurst": 1000,
+            "nodeStatusUpdateFrequency": "4s",
+            "healthzBindAddress": "127.0.0.1",
+        }),
+    )?;
+    start_built(
+        paths,
+        "kubelet",
+        [
+            format!("--config={}", config.display()),
+            format!("--kubeconfig={}", pki::kubeconfig(paths, "kubelet")),
+            format!("--root-dir={}", folder.display()),
+            format!("--cert-dir={}", folder.join("pki").display()),
+            format!("--hostname-override={NODE_NAME}"),
+            format!("--node-ip={NODE_ADDRESS}"),
+        ],
+    )
+}
+
+fn containerd_socket(paths: &Paths) -> String {
+    paths.sockets().join("containerd.sock").display().to_string()
+}
+
+fn start_built<const N: usize>(paths: &Paths, name: &str, arguments: [String; N]) -> Result<()> {
+    let program = paths.binary(name).display().to_string();
+    let command: Vec<String> = std::iter::once(program).chain(arguments).collect();
+    process::start(paths, name, &command, &[])
+}
+
+/// JSON is YAML, so every component reads it.
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    fs::write(path, format!("{value:#}\n")).with_context(|| format!("write {}", path.display()))
+}
