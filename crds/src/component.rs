@@ -1,0 +1,67 @@
+//! What runs: the components of an App.
+
+use crate::health::Health;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One workload of an App, released in lockstep with the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.serves) || has(self.health)").message("a component that serves traffic needs health: add health.http with at least one path, so that traffic only moves to what answers").field_path(".serves"))]
+#[x_kube(validation = Rule::new("!has(self.serves) || self.replicas > 0").message("a component that serves traffic needs replicas of at least 1").field_path(".replicas"))]
+#[x_kube(validation = Rule::new("!has(self.health) || has(self.serves) || self.health.http.all(request, has(request.port))").message("health of a component without serves needs a port on each request, such as port: 3000"))]
+#[x_kube(validation = Rule::new("!has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork").message("template.spec.hostNetwork is not allowed: two versions could not run side by side; remove it and use serves"))]
+#[x_kube(validation = Rule::new("self.template.spec.containers.all(container, !has(container.ports) || container.ports.all(port, !has(port.hostPort) || port.hostPort == 0))").message("hostPort is not allowed: two versions could not run side by side; remove it and use serves"))]
+pub struct Component {
+    /// Name, a DNS label of at most 16 characters.
+    #[schemars(length(min = 1, max = 16), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Pods that run. Editing it takes effect at once, without a Release. 0 to 1000, 1 unless set.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: i32,
+    /// The Service whose traffic this component takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves: Option<Serves>,
+    /// When this component's pods count as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// `Overlap`: old and new pods run side by side until traffic has moved. `Stop`: the old pods are gone
+    /// before the new ones start, for queue consumers and ReadWriteOnce volumes. Overlap unless set.
+    #[serde(default)]
+    pub handover: Handover,
+    /// The pods, as in a Deployment's `spec.template`. A container without an image waits for a Release that
+    /// names one.
+    #[schemars(schema_with = "crate::schema::pod_template")]
+    pub template: serde_json::Value,
+}
+
+/// How a component passes from one version to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Handover {
+    /// Old and new side by side until traffic has moved.
+    #[default]
+    Overlap,
+    /// Old gone before new starts: never two versions at once.
+    Stop,
+}
+
+/// A Service and the port behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Serves {
+    /// Name of the Service. Fairway creates it, or takes over the selector of one whose manifest has none.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub service: String,
+    /// Port of the Service.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Port of the pods.
+    #[schemars(range(min = 1, max = 65535))]
+    pub target_port: u16,
+}
+
+fn one() -> i32 {
+    1
+}

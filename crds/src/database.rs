@@ -1,0 +1,118 @@
+//! The database of an App and how its migration runs.
+
+use crate::duration::Duration;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The App's PostgreSQL database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Database {
+    /// The image that the server runs (or one with the same major version of pg_dump and pg_restore): backups
+    /// are made and proven with the tools in it.
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
+    pub image: String,
+    /// How to reach the server: directly, not through a transaction pooler, which breaks session locks.
+    pub connection: Connection,
+}
+
+/// A connection string, or its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.urlFrom) != has(self.host)").message("give database.connection either urlFrom, or host with name, userFrom and passwordFrom"))]
+#[x_kube(validation = Rule::new("has(self.urlFrom) ? !has(self.port) && !has(self.name) && !has(self.userFrom) && !has(self.passwordFrom) : has(self.name) && has(self.userFrom) && has(self.passwordFrom)").message("database.connection by parts needs host, name, userFrom and passwordFrom; with urlFrom none of them"))]
+pub struct Connection {
+    /// A `postgres://` or `postgresql://` URL as applications write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_from: Option<ValueSource>,
+    /// Host name of the server, e.g. a Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port of the server. 5432 unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Name of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+    /// The role that owns the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_from: Option<ValueSource>,
+    /// Its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_from: Option<ValueSource>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ValueSource {
+    /// Key of a Secret in this namespace. Pods mount it; the operator cannot read it.
+    pub secret_key_ref: SecretKeySelector,
+}
+
+/// One key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeySelector {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Key in the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+/// How the database follows the application: by a command, or by the image itself when it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("give migration either command (run once, alone) or onStart: {} (the image migrates itself when it starts)"))]
+#[x_kube(validation = Rule::new("duration(self.timeout) >= duration('10s') && duration(self.timeout) <= duration('24h')").message("migration.timeout must be between 10s and 24h").field_path(".timeout"))]
+pub struct MigrationTemplate {
+    /// The component whose image and environment run the migration.
+    #[schemars(length(min = 1, max = 16))]
+    pub component: String,
+    /// The command that migrates and exits 0 when it is done. Run as it is, without a shell; a team's own
+    /// may be `["sh", "-c", "…"]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 8192)))]
+    pub command: Option<Vec<String>>,
+    /// The image migrates itself when it starts: one pod of the target is started alone, outside every
+    /// Service, until its health passes; that is the migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<OnStart>,
+    /// Time after which the migration is ended, and its database sessions with it. 10s to 24h, 30m unless set.
+    #[serde(default = "thirty_minutes")]
+    pub timeout: Duration,
+    /// Statements that must hold after the migration, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub checks: Vec<MigrationCheck>,
+}
+
+/// Nothing to set: its presence says that the image migrates itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnStart {}
+
+/// A statement and the one value that it must return.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MigrationCheck {
+    /// Name shown in status.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// One statement, run in a read-only transaction.
+    #[schemars(length(min = 1, max = 8192))]
+    pub sql: String,
+    /// What the first column of its only row must be, as text.
+    #[schemars(length(max = 1024))]
+    pub expect: String,
+}
+
+fn thirty_minutes() -> Duration {
+    Duration::from_seconds(1800)
+}

@@ -1,0 +1,42 @@
+//! The API of Fairway, group `fairway.dev`, version `v1alpha1`, all namespaced.
+//!
+//! - [`App`] is what runs and how it is released; the only object that a team must write. Editing it releases.
+//! - [`Release`] is one immutable attempt to bring an App's spec to production; Fairway mints it.
+//! - [`Migration`] is one run of a database migration, executed at most once.
+//! - [`Backup`] is one proven copy of the database; it outlives its App.
+//!
+//! The crate holds types, defaults and admission rules; it talks to nothing.
+
+#![allow(unreachable_pub, reason = "kube-derive repeats each struct inside a function for its schema")]
+
+pub mod app;
+pub mod backup;
+pub mod component;
+pub mod condition;
+pub mod database;
+pub mod duration;
+pub mod health;
+pub mod migration;
+pub mod release;
+mod schema;
+
+pub use app::{App, AppSpec, AppStatus};
+pub use backup::{Backup, BackupSpec, BackupStatus};
+pub use migration::{Migration, MigrationSpec, MigrationStatus};
+pub use release::{Release, ReleaseSpec, ReleaseStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// The API group of every kind.
+pub const GROUP: &str = "fairway.dev";
+/// The only served version.
+pub const VERSION: &str = "v1alpha1";
+
+/// Every CustomResourceDefinition, in the order in which a reader meets the kinds.
+///
+/// Each carries a default of `{"observedGeneration": -1}` for `status`: kstatus, which Flux and Helm wait
+/// with, takes an object without any status for healthy, so one that no controller has seen yet would be.
+pub fn all_crds() -> Vec<CustomResourceDefinition> {
+    use kube::CustomResourceExt;
+    [App::crd(), Release::crd(), Migration::crd(), Backup::crd()].into_iter().map(schema::finish).collect()
+}

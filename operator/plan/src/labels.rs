@@ -1,0 +1,53 @@
+//! Labels and annotations that Fairway sets and reads.
+
+/// Name of the App.
+pub const APP: &str = "fairway.dev/app";
+/// Name of the component.
+pub const COMPONENT: &str = "fairway.dev/component";
+/// Name of the Release.
+pub const RELEASE: &str = "fairway.dev/release";
+/// What an agent's pod or Job does: see [`Work`].
+pub const WORK: &str = "fairway.dev/work";
+/// Name of the Migration or Backup that an agent works for.
+pub const WORK_FOR: &str = "fairway.dev/work-for";
+/// SHA-256 (hex, 16 digits) of what a Release releases.
+pub const SPEC_HASH: &str = "fairway.dev/spec-hash";
+/// On a Release: `<name>` of the release that it tries again.
+pub const RETRY_OF: &str = "fairway.dev/retry-of";
+/// Annotation: SHA-256 (hex, 16 digits) of the object as Fairway applied it; a difference means a new apply.
+pub const APPLIED_HASH: &str = "fairway.dev/applied-hash";
+/// Who made it.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`], and Fairway's field manager.
+pub const FAIRWAY: &str = "fairway";
+
+/// What an agent's pod or Job does; the value of label [`WORK`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// Pulls the images of a release.
+    Pin,
+    /// Checks the surroundings.
+    Preflight,
+    /// Makes a backup.
+    Backup,
+    /// Migrates.
+    Migrate,
+    /// Settles a migration that was cut off.
+    Settle,
+    /// Asks health requests that need a Secret.
+    Probe,
+}
+
+impl Work {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pin => "pin",
+            Self::Preflight => "preflight",
+            Self::Backup => "backup",
+            Self::Migrate => "migrate",
+            Self::Settle => "settle",
+            Self::Probe => "probe",
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What Fairway decides, apart from how it finds out and how it acts.
+//!
+//! Each kind has one planner: a pure, total, deterministic function from what was observed and the time to a
+//! [`Decision`]. No client, no clock, no randomness, no environment: clippy.toml bans them. A planner is
+//! asked again after every change and reads nothing back but milestones; so a crash between any two of its
+//! effects changes nothing about the end.
+//!
+//! Start with [`release`]: its two ladders, read from the top, tell a whole release.
+
+pub mod app;
+pub mod backup;
+pub mod build;
+pub mod conditions;
+pub mod labels;
+pub mod migration;
+pub mod names;
+pub mod object;
+pub mod observed;
+pub mod protocol;
+pub mod release;
+pub mod snapshot;
+
+pub use object::{Object, ObjectRef, Step};
+
+use jiff::Timestamp;
+
+/// What a planner wants done. One pass carries out the steps in their order, then writes the status if it
+/// differs from the one observed.
+///
+/// Where a milestone or an intent has to be on record before the next effect, the planner returns the status
+/// that holds it and no steps; the next pass, which sees it committed, returns the steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision<Status> {
+    /// Effects, each idempotent or create-once, in order.
+    pub steps: Vec<Step>,
+    /// The whole desired status.
+    pub status: Status,
+    /// When to plan again although nothing was seen to change.
+    pub wake: Wake,
+}
+
+/// When to plan again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Only when something that was observed changes.
+    OnChange,
+    /// At this moment too, because a deadline, a backoff or a bake ends then.
+    At(Timestamp),
+}
+
+impl Wake {
+    /// The earlier of two wishes.
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::OnChange, wake) | (wake, Self::OnChange) => wake,
+            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Names of owned objects: all deterministic, so that an object made twice is the same object.
+//!
+//! Lengths: an App has at most 30 characters, a component 16, a revision 6 digits. A Deployment's name is at
+//! most 54, which leaves room for the suffix of its ReplicaSets within the 63 of a label value.
+
+use sha2::{Digest, Sha256};
+
+/// A Release, its ControllerRevision, Migration and Backup: `crm-42`.
+pub fn release(app: &str, revision: i64) -> String {
+    format!("{app}-{revision}")
+}
+
+/// The Deployment of one component of one release: `crm-web-42`.
+pub fn deployment(app: &str, component: &str, revision: i64) -> String {
+    format!("{app}-{component}-{revision}")
+}
+
+/// The pod that pulls a release's images.
+pub fn pin_pod(release: &str, attempt: u32) -> String {
+    format!("{release}-pin-{attempt}")
+}
+
+/// The Job that checks the surroundings of a release.
+pub fn preflight_job(release: &str, attempt: u32) -> String {
+    format!("{release}-check-{attempt}")
+}
+
+/// The Job that makes a backup.
+pub fn backup_job(backup: &str, attempt: u32) -> String {
+    format!("{backup}-backup-{attempt}")
+}
+
+/// The Job or pod that migrates. The attempt rises only when the agent said that nothing was started.
+pub fn migration_run(migration: &str, attempt: u32) -> String {
+    format!("{migration}-run-{attempt}")
+}
+
+/// The Job that settles a migration that was cut off.
+pub fn settle_job(migration: &str, attempt: u32) -> String {
+    format!("{migration}-settle-{attempt}")
+}
+
+/// The pod that asks health requests with headers from Secrets, for one operator process.
+pub fn probe_pod(release: &str, token_sha256: &str) -> String {
+    format!("{release}-probe-{}", &token_sha256[..token_sha256.len().min(8)])
+}
+
+/// SHA-256 as 64 hex digits.
+pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
+    Sha256::digest(bytes.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first 16 hex digits of a SHA-256: enough to tell two specs of one App apart.
+pub fn short_hash(bytes: impl AsRef<[u8]>) -> String {
+    let mut hash = sha256_hex(bytes);
+    hash.truncate(16);
+    hash
+}

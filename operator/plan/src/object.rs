@@ -1,0 +1,107 @@
+//! Effects: what a planner asks the executor to write.
+
+use fairway_crds::{Backup, Migration, Release};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::core::ObjectMeta;
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Server-side apply with Fairway's field manager: repeating it changes nothing. Not forced: a field
+    /// that another manager owns is a conflict that is told to the person, never taken.
+    Apply(Box<Object>),
+    /// The same, validated by the server and not persisted: finds out whether it would be refused.
+    DryRun(Box<Object>),
+    /// Create; when the name is taken by an object of the same owner (or, without an owner, with the same
+    /// `fairway.dev/app` label), that one is adopted, otherwise it is an error with a name.
+    Create(Box<Object>),
+    /// Delete with the UID as precondition; gone already is fine.
+    Delete(ObjectRef),
+}
+
+/// An object of a kind that Fairway writes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// Snapshot of what a release releases.
+    ControllerRevision(ControllerRevision),
+    /// A new release.
+    Release(Release),
+    /// A release's migration.
+    Migration(Migration),
+    /// A release's backup.
+    Backup(Backup),
+    /// One component of one release.
+    Deployment(Deployment),
+    /// Traffic of one component.
+    Service(Service),
+    /// Agent work.
+    Job(Job),
+    /// Agent work that is not a Job: pinning, probing, the `onStart` migration.
+    Pod(Pod),
+}
+
+impl Object {
+    /// Metadata of whatever kind.
+    pub fn meta(&self) -> &ObjectMeta {
+        match self {
+            Self::ControllerRevision(object) => &object.metadata,
+            Self::Release(object) => &object.metadata,
+            Self::Migration(object) => &object.metadata,
+            Self::Backup(object) => &object.metadata,
+            Self::Deployment(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::Job(object) => &object.metadata,
+            Self::Pod(object) => &object.metadata,
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::ControllerRevision(_) => Kind::ControllerRevision,
+            Self::Release(_) => Kind::Release,
+            Self::Migration(_) => Kind::Migration,
+            Self::Backup(_) => Kind::Backup,
+            Self::Deployment(_) => Kind::Deployment,
+            Self::Service(_) => Kind::Service,
+            Self::Job(_) => Kind::Job,
+            Self::Pod(_) => Kind::Pod,
+        }
+    }
+}
+
+/// Kinds that Fairway writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "each is the Kubernetes kind of the same name")]
+pub enum Kind {
+    ControllerRevision,
+    Release,
+    Migration,
+    Backup,
+    Deployment,
+    Service,
+    Job,
+    Pod,
+}
+
+/// Which object to delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The UID it must have: a namesake made meanwhile is left alone.
+    pub uid: String,
+}
+
+impl ObjectRef {
+    /// Reference to an observed object; `None` when it has no UID, that is, was never stored.
+    pub fn of(kind: Kind, meta: &ObjectMeta) -> Option<Self> {
+        Some(Self { kind, namespace: meta.namespace.clone()?, name: meta.name.clone()?, uid: meta.uid.clone()? })
+    }
+}

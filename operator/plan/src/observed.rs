@@ -1,0 +1,164 @@
+//! What the observers hand to the planners: objects as last seen, and what probes found.
+
+use crate::snapshot::Snapshot;
+use fairway_crds::{App, Backup, Migration, Release};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the chart and the process fix for a whole run of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Image that holds the agent at `/fairway`; an init container of it copies the agent into other images' pods.
+    pub agent_image: String,
+    /// Pull secrets of that image, in the App's namespace.
+    pub agent_pull_secrets: Vec<String>,
+    /// Pull policy of that image.
+    pub agent_pull_policy: String,
+    /// SHA-256 (hex) of the token with which this process speaks to its probe pods.
+    pub probe_token_sha256: String,
+}
+
+/// For [`crate::app::plan`].
+#[derive(Clone, Debug)]
+pub struct AppObserved {
+    /// The App.
+    pub app: Arc<App>,
+    /// Every Release whose `spec.app` names it, in order of revision.
+    pub releases: Vec<Arc<Release>>,
+    /// Frozen specs by Release name, as far as they exist.
+    pub snapshots: BTreeMap<String, Arc<Snapshot>>,
+    /// Every Deployment labelled with it.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// Every pod labelled with it.
+    pub pods: Vec<Arc<Pod>>,
+    /// Every Migration of it.
+    pub migrations: Vec<Arc<Migration>>,
+}
+
+/// For [`crate::release::plan`].
+#[derive(Clone, Debug)]
+pub struct ReleaseObserved {
+    /// The Release.
+    pub release: Arc<Release>,
+    /// Its App; absent when that is gone.
+    pub app: Option<Arc<App>>,
+    /// The other Releases of the App, in order of revision.
+    pub siblings: Vec<Arc<Release>>,
+    /// Frozen specs by Release name, as far as they exist: this one's and the others'.
+    pub snapshots: BTreeMap<String, Arc<Snapshot>>,
+    /// Every Migration of the App.
+    pub migrations: Vec<Arc<Migration>>,
+    /// Every Backup of the App.
+    pub backups: Vec<Arc<Backup>>,
+    /// Every Deployment labelled with the App.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// Every pod labelled with the App, the agent's included.
+    pub pods: Vec<Arc<Pod>>,
+    /// Every Job labelled with the App.
+    pub jobs: Vec<Arc<Job>>,
+    /// Services by name: those that the components of any observed snapshot serve, as far as they exist.
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// EndpointSlices of those Services.
+    pub endpoint_slices: Vec<Arc<EndpointSlice>>,
+    /// What the probes of this operator process found, by pod UID.
+    pub probes: BTreeMap<String, PodHealth>,
+    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    pub refused: BTreeMap<String, Refusal>,
+}
+
+/// A write that the apiserver refused for a reason that repeating it will not cure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Hash of the object that was refused (the value of the annotation `fairway.dev/applied-hash`): an
+    /// edited one is tried again.
+    pub hash: String,
+    /// What the apiserver said, shortened, in one sentence.
+    pub message: String,
+    /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
+    pub conflict: bool,
+}
+
+/// What probes found about one pod since this process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodHealth {
+    /// Rounds in a row in which every request passed.
+    pub passes: u32,
+    /// Rounds in a row in which one failed (an answer that was wrong, or none in time).
+    pub failures: u32,
+    /// Rounds in a row in which no connection could be made.
+    pub unreachable: u32,
+    /// What the last round that did not pass found: one sentence.
+    pub last_failure: Option<String>,
+    /// Rounds that passed, of all.
+    pub passed: u64,
+    /// Rounds that did not, of all.
+    pub failed: u64,
+}
+
+/// For [`crate::migration::plan`].
+#[derive(Clone, Debug)]
+pub struct MigrationObserved {
+    /// The Migration.
+    pub migration: Arc<Migration>,
+    /// Its App.
+    pub app: Option<Arc<App>>,
+    /// The Release for which it runs.
+    pub release: Option<Arc<Release>>,
+    /// The frozen spec of that Release, or the App's spec of the moment for one applied by hand.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Jobs with label `fairway.dev/work-for` naming it.
+    pub jobs: Vec<Arc<Job>>,
+    /// Pods with that label.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// For [`crate::backup::plan`].
+#[derive(Clone, Debug)]
+pub struct BackupObserved {
+    /// The Backup.
+    pub backup: Arc<Backup>,
+    /// Its App.
+    pub app: Option<Arc<App>>,
+    /// The Release for which it is made.
+    pub release: Option<Arc<Release>>,
+    /// The frozen spec of that Release, or the App's spec of the moment for one applied by hand.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Jobs with label `fairway.dev/work-for` naming it.
+    pub jobs: Vec<Arc<Job>>,
+    /// Pods with that label.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// Which pods the operator should ask, and what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeTarget {
+    /// The pod's UID.
+    pub pod_uid: String,
+    /// Its name, for messages.
+    pub pod_name: String,
+    /// Its address.
+    pub address: std::net::IpAddr,
+    /// What to ask, with ports. Requests with a header from a Secret go through `via`.
+    pub requests: Vec<(u16, crate::protocol::HttpRequest)>,
+    /// Index of each request among those of the probe pod, for those that need it.
+    pub via: Option<ProbePod>,
+    /// Time between two rounds.
+    pub every: std::time::Duration,
+    /// Passes in a row that are news.
+    pub consecutive: u32,
+    /// Failures in a row that are news.
+    pub failures: u32,
+}
+
+/// The pod through which requests with a header from a Secret are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbePod {
+    /// Its address; absent until it runs.
+    pub address: Option<std::net::IpAddr>,
+    /// For each request of the target: its index in the probe pod's list, or `None` when the operator asks itself.
+    pub indexes: Vec<Option<usize>>,
+}
