@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use fairway_e2e::cluster::{Cluster, Options, Paths};
-use fairway_e2e::tools;
+use fairway_e2e::target::Target;
+use fairway_e2e::{images, tools};
 
 /// A real one-node Kubernetes on this machine, without Docker.
 #[derive(Parser)]
@@ -31,6 +32,16 @@ enum Subcommands {
     Down,
     /// Tell which processes run.
     Status,
+    /// Build images and push them to the registry; skips what is up to date.
+    Images {
+        /// Only images of these names, such as `postgres`; all of them when none is given.
+        names: Vec<String>,
+    },
+    /// Push images that are built to the registry of the embedded cluster, or to `REGISTRY`.
+    Load {
+        /// Only images of these names; all of them when none is given.
+        names: Vec<String>,
+    },
 }
 
 #[tokio::main]
@@ -61,9 +72,25 @@ async fn execute(arguments: Arguments) -> Result<ExitCode> {
             Cluster::down(&paths)?;
             eprintln!("the cluster is gone");
         }
+        Subcommands::Images { names } => {
+            let images = images::named(&names)?;
+            images::build(&paths, &images)?;
+            push(paths, &images)?;
+        }
+        Subcommands::Load { names } => push(paths, &images::named(&names)?)?,
         Subcommands::Status => return Ok(status(&paths).await),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Pushes to the target's registry. Without a cluster there is no registry yet: `up` pushes then.
+fn push(paths: Paths, images: &[images::Image]) -> Result<()> {
+    let target = Target::from_env()?;
+    if target.is_embedded() && !Cluster::registry_runs(&paths) {
+        eprintln!("the embedded cluster does not run, so nothing was pushed; `cluster load` does it later");
+        return Ok(());
+    }
+    images::push(&paths, &target.registry(), images)
 }
 
 /// Exit code 1 when the cluster does not run whole.

@@ -118,6 +118,12 @@ impl Cluster {
             .collect()
     }
 
+    /// Whether the registry runs, so that images can be pushed.
+    #[must_use]
+    pub fn registry_runs(paths: &Paths) -> bool {
+        process::recorded(paths, "registry").is_some_and(|record| record.alive())
+    }
+
     /// Its folders, names and addresses.
     #[must_use]
     pub fn paths(&self) -> &Paths {

@@ -1,0 +1,190 @@
+//! What images are made of: root file systems of Debian packages, npm packages, and our binaries.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::hex;
+use crate::cluster::Paths;
+use crate::cluster::paths::repository;
+use crate::command::run;
+use crate::progress::{Progress, seconds};
+
+/// Binaries are static, so that they run in any image, also in an empty one.
+const TARGET: &str = "x86_64-unknown-linux-musl";
+const SUITE: &str = "bookworm";
+
+/// One file in the folder from which an image is built.
+#[derive(Clone, Debug)]
+pub(super) enum Input {
+    /// A file of an installed Debian package.
+    Installed { path: &'static str, name: &'static str },
+    /// A root file system.
+    Debian(&'static Debian),
+    /// A tar of the folder `take` after `npm install package@version`.
+    Npm { name: &'static str, package: &'static str, version: &'static str, take: &'static str },
+    /// A binary of this workspace.
+    Binary { package: &'static str, name: &'static str },
+}
+
+/// A root file system of Debian packages, without documentation and without their scripts run.
+#[derive(Debug)]
+pub(super) struct Debian {
+    file: &'static str,
+    packages: &'static [&'static str],
+    /// What is removed beside documentation.
+    remove: &'static [&'static str],
+}
+
+/// What programs linked with the GNU C library need, and a shell.
+pub(super) static BASE: Debian = Debian {
+    file: "base.tar",
+    packages: &["libc6", "libstdc++6", "libgcc-s1", "ca-certificates", "dash", "coreutils"],
+    remove: &[],
+};
+
+/// PostgreSQL with its tools, without the compiler for queries, which is half of its size.
+pub(super) static POSTGRES: Debian = Debian {
+    file: "postgres.tar",
+    packages: &["postgresql-15", "libc-bin", "tzdata", "dash", "coreutils"],
+    remove: &[
+        "usr/lib/x86_64-linux-gnu/libLLVM*",
+        "usr/lib/llvm*",
+        "usr/lib/postgresql/15/lib/bitcode",
+        "usr/lib/postgresql/15/lib/llvmjit*",
+    ],
+};
+
+const DOCUMENTATION: &[&str] =
+    &["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/lib/apt", "var/cache"];
+
+impl Input {
+    /// Its name in the folder from which the image is built.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Installed { name, .. } | Self::Npm { name, .. } | Self::Binary { name, .. } => name,
+            Self::Debian(debian) => debian.file,
+        }
+    }
+
+    /// The file, which is fetched first when it is not there.
+    pub(super) fn fetch(&self, paths: &Paths) -> Result<PathBuf> {
+        match self {
+            Self::Installed { path, .. } => {
+                let path = PathBuf::from(path);
+                if !path.exists() {
+                    bail!("{} is not installed; run `make prerequisites`", path.display());
+                }
+                Ok(path)
+            }
+            Self::Debian(debian) => once(paths, self, |unfinished| bootstrap(debian, unfinished)),
+            Self::Npm { package, version, take, .. } => {
+                once(paths, self, |unfinished| npm(paths, package, version, take, unfinished))
+            }
+            Self::Binary { name, .. } => Ok(target_folder().join(TARGET).join("release").join(name)),
+        }
+    }
+
+    /// A hash of what decides its content: the bytes of a binary, the versions of a download.
+    pub(super) fn key(&self, file: &Path) -> Result<String> {
+        match self {
+            Self::Installed { .. } | Self::Binary { .. } => {
+                let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+                Ok(hex(&Sha256::digest(bytes)))
+            }
+            Self::Debian(_) | Self::Npm { .. } => Ok(hex(&Sha256::digest(format!("{self:?}")))),
+        }
+    }
+}
+
+/// Compiles all binaries among the inputs at once, so that cargo shares what they share.
+pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()> {
+    let packages: BTreeSet<&str> = inputs
+        .filter_map(|input| match input {
+            Input::Binary { package, .. } => Some(*package),
+            _ => None,
+        })
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let progress = Progress::start(&format!("compile {}", packages.iter().copied().collect::<Vec<_>>().join(", ")));
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(repository()).args(["build", "--release", "--locked", "--bins", "--target", TARGET]);
+    for package in &packages {
+        cargo.args(["--package", package]);
+    }
+    // cargo shows its own progress.
+    let status = cargo.status().context("start cargo")?;
+    if !status.success() {
+        bail!("cargo build ended with {status}; musl-gcc is in musl-tools, which `make prerequisites` installs");
+    }
+    progress.done(&format!("compiled in {}", seconds(progress.elapsed())));
+    Ok(())
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// Makes a file whose name holds the hash of its definition, unless it is there. It gets its name only
+/// when it is whole.
+fn once(paths: &Paths, input: &Input, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let key = input.key(Path::new(""))?;
+    let file = paths.build().join(format!("{}-{}", &key[..12], input.name()));
+    if file.exists() {
+        return Ok(file);
+    }
+    let unfinished = paths.build().join(format!("unfinished-{}", input.name()));
+    // mmdebstrap takes the format from the name.
+    make(&unfinished)?;
+    fs::rename(&unfinished, &file).with_context(|| format!("put {} into its place", file.display()))?;
+    Ok(file)
+}
+
+fn bootstrap(debian: &Debian, file: &Path) -> Result<()> {
+    let progress = Progress::start(&format!("fetch {} Debian packages for {}", debian.packages.len(), debian.file));
+    let removed: Vec<String> =
+        DOCUMENTATION.iter().chain(debian.remove).map(|path| format!("\"$1\"/{path}")).collect();
+    run(Command::new("mmdebstrap")
+        .args(["--variant=extract", "--quiet"])
+        .arg(format!("--include={}", debian.packages.join(",")))
+        .arg(format!("--customize-hook=rm -rf {}", removed.join(" ")))
+        .arg(SUITE)
+        .arg(file))
+    .context("Debian's packages come from the mirror deb.debian.org")?;
+    progress.done(&format!("fetched in {}", seconds(progress.elapsed())));
+    Ok(())
+}
+
+fn npm(paths: &Paths, package: &str, version: &str, take: &str, file: &Path) -> Result<()> {
+    let progress = Progress::start(&format!("fetch {package} {version} from npm"));
+    let folder = paths.build().join(format!("npm-{package}-{version}"));
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("package.json"), "{\"private\":true}")?;
+    // Optional packages with native code are not used, so no package needs to compile anything.
+    run(Command::new("npm")
+        .current_dir(&folder)
+        .args(["install", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", &format!("{package}@{version}")]))?;
+    let mut tar = Command::new("tar");
+    tar.arg("--create").arg("--file").arg(file).args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
+    match take {
+        // Only the program: its headers and npm are of no use at run time.
+        "node" => tar
+            .arg("--directory")
+            .arg(folder.join("node_modules").join(package))
+            .args(["--transform=s,^bin/node$,usr/bin/node,", "bin/node"]),
+        folder_name => tar.arg("--directory").arg(&folder).arg(folder_name),
+    };
+    run(&mut tar)?;
+    fs::remove_dir_all(&folder)?;
+    progress.done(&format!("fetched in {}", seconds(progress.elapsed())));
+    Ok(())
+}
