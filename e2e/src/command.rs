@@ -11,12 +11,15 @@ use anyhow::{Context, Result, bail};
 /// When it cannot be started or exits with anything but 0; the error carries its standard error.
 pub fn run(command: &mut Command) -> Result<String> {
     let line = describe(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("start `{line}`; `make prerequisites` installs every program that is needed"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| {
+        format!("start `{line}`; `make prerequisites` installs every program that is needed")
+    })?;
     if !output.status.success() {
-        bail!("`{line}` ended with {}: {}", output.status, last_lines(&output.stderr, 15));
+        bail!(
+            "`{line}` ended with {}: {}",
+            output.status,
+            last_lines(&output.stderr, 15)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -34,9 +37,17 @@ pub fn feed(mut command: Command, input: &[u8]) -> Result<Output> {
         .spawn()
         .with_context(|| format!("start `{line}`"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input).with_context(|| format!("write the input of `{line}`"))?;
+        match stdin.write_all(input) {
+            // A program that ends without reading its input tells why by its exit status.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err(error).with_context(|| format!("write the input of `{line}`"));
+            }
+            _ => {}
+        }
     }
-    child.wait_with_output().with_context(|| format!("wait for `{line}`"))
+    child
+        .wait_with_output()
+        .with_context(|| format!("wait for `{line}`"))
 }
 
 /// The command as one would type it, without its environment.

@@ -3,7 +3,14 @@
 
 pub mod cluster;
 pub mod command;
+pub mod dump;
 pub mod images;
+pub mod install;
+pub mod load;
+pub mod ns;
 pub mod progress;
+mod registry;
 pub mod target;
 pub mod tools;
+pub mod volumes;
+pub mod wait;

@@ -16,7 +16,11 @@ impl Progress {
     /// Begins a step.
     #[must_use]
     pub fn start(what: &str) -> Self {
-        let progress = Self { what: what.to_owned(), since: Instant::now(), in_place: std::io::stderr().is_terminal() };
+        let progress = Self {
+            what: what.to_owned(),
+            since: Instant::now(),
+            in_place: std::io::stderr().is_terminal(),
+        };
         progress.line("…", false);
         progress
     }

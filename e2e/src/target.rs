@@ -19,7 +19,11 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Embedded,
-    Existing { kubeconfig: PathBuf, context: String, registry: String },
+    Existing {
+        kubeconfig: PathBuf,
+        context: String,
+        registry: String,
+    },
 }
 
 impl Target {
@@ -33,10 +37,14 @@ impl Target {
         let paths = Paths::from_env()?;
         let kind = match (set("KUBE_CONTEXT"), set("REGISTRY")) {
             (None, None) => Kind::Embedded,
-            (Some(context), Some(registry)) => {
-                Kind::Existing { kubeconfig: kubeconfig_with(&context)?, context, registry: registry.trim_end_matches('/').to_owned() }
+            (Some(context), Some(registry)) => Kind::Existing {
+                kubeconfig: kubeconfig_with(&context)?,
+                context,
+                registry: registry.trim_end_matches('/').to_owned(),
+            },
+            (Some(_), None) => {
+                bail!("KUBE_CONTEXT needs REGISTRY=host/path too: a registry that the cluster can pull from")
             }
-            (Some(_), None) => bail!("KUBE_CONTEXT needs REGISTRY=host/path too: a registry that the cluster can pull from"),
             (None, Some(_)) => bail!("REGISTRY needs KUBE_CONTEXT=name too: the cluster that pulls from it"),
         };
         Ok(Self { paths, kind })
@@ -45,7 +53,10 @@ impl Target {
     /// The embedded cluster, whatever the environment says.
     #[must_use]
     pub fn embedded(paths: Paths) -> Self {
-        Self { paths, kind: Kind::Embedded }
+        Self {
+            paths,
+            kind: Kind::Embedded,
+        }
     }
 
     /// Whether it is the embedded cluster, whose node's folders and audit log tests can reach.
@@ -68,7 +79,9 @@ impl Target {
     pub fn kubeconfig(&self) -> (PathBuf, String) {
         match &self.kind {
             Kind::Embedded => (self.paths.kubeconfig(), self.paths.name()),
-            Kind::Existing { kubeconfig, context, .. } => (kubeconfig.clone(), context.clone()),
+            Kind::Existing {
+                kubeconfig, context, ..
+            } => (kubeconfig.clone(), context.clone()),
         }
     }
 
@@ -78,10 +91,12 @@ impl Target {
     /// When the kubeconfig cannot be read.
     pub async fn client(&self) -> Result<Client> {
         let (kubeconfig, context) = self.kubeconfig();
-        client(&kubeconfig, Some(&context)).await.with_context(|| match &self.kind {
-            Kind::Embedded => "the embedded cluster does not run; start it with `make up`".to_owned(),
-            Kind::Existing { context, .. } => format!("connect to the context {context}"),
-        })
+        client(&kubeconfig, Some(&context))
+            .await
+            .with_context(|| match &self.kind {
+                Kind::Embedded => "the embedded cluster does not run; start it with `make up`".to_owned(),
+                Kind::Existing { context, .. } => format!("connect to the context {context}"),
+            })
     }
 }
 
@@ -90,8 +105,13 @@ pub(crate) async fn client(kubeconfig: &Path, context: Option<&str>) -> Result<C
     // One provider for the whole process; the second call finds it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-    let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
-    let mut config = Config::from_custom_kubeconfig(file, &options).await.context("read the kubeconfig")?;
+    let options = KubeConfigOptions {
+        context: context.map(ToOwned::to_owned),
+        ..KubeConfigOptions::default()
+    };
+    let mut config = Config::from_custom_kubeconfig(file, &options)
+        .await
+        .context("read the kubeconfig")?;
     // Watches send nothing for minutes, so the default of 295 s stays for reading.
     config.proxy_url = None;
     Client::try_from(config).context("make a client")
@@ -101,7 +121,10 @@ pub(crate) async fn client(kubeconfig: &Path, context: Option<&str>) -> Result<C
 fn kubeconfig_with(context: &str) -> Result<PathBuf> {
     let files: Vec<PathBuf> = match std::env::var_os("KUBECONFIG") {
         Some(list) => std::env::split_paths(&list).collect(),
-        None => std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
+        None => std::env::home_dir()
+            .map(|home| home.join(".kube/config"))
+            .into_iter()
+            .collect(),
     };
     files
         .iter()
@@ -110,5 +133,7 @@ fn kubeconfig_with(context: &str) -> Result<PathBuf> {
                 .is_ok_and(|config| config.contexts.iter().any(|candidate| candidate.name == context))
         })
         .cloned()
-        .with_context(|| format!("no context {context} in {files:?}; `kubectl config get-contexts` lists what there is"))
+        .with_context(|| {
+            format!("no context {context} in {files:?}; `kubectl config get-contexts` lists what there is")
+        })
 }

@@ -15,7 +15,14 @@ use crate::progress::{Progress, seconds};
 
 /// What `go build` makes, in the order in which it is built: what shares most packages follows.
 pub const BUILT: &[&str] = &[
-    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "coredns",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+    "coredns",
     "helm",
 ];
 
@@ -36,7 +43,11 @@ impl Tool {
             "helm" => ("helm", "helm.sh/helm/v3/cmd/helm".to_owned()),
             _ => (".", format!("{KUBERNETES}/cmd/{name}")),
         };
-        Self { name, module, package }
+        Self {
+            name,
+            module,
+            package,
+        }
     }
 
     fn folder(&self) -> PathBuf {
@@ -49,7 +60,8 @@ impl Tool {
 /// # Errors
 /// When Go is missing or a build fails.
 pub fn build(paths: &Paths) -> Result<Vec<&'static str>> {
-    let go = run(Command::new("go").arg("version")).context("Go is needed to build the control plane: https://go.dev/dl")?;
+    let go = run(Command::new("go").arg("version"))
+        .context("Go is needed to build the control plane: https://go.dev/dl")?;
     fs::create_dir_all(paths.bin()).with_context(|| format!("make {}", paths.bin().display()))?;
     let mut built = Vec::new();
     for (index, name) in BUILT.iter().enumerate() {
@@ -58,7 +70,8 @@ pub fn build(paths: &Paths) -> Result<Vec<&'static str>> {
         let flags = link_flags(&tool, &version);
         let key = key(&tool, &flags, &go)?;
         let key_file = paths.binary(&format!("{name}.key"));
-        let fresh = fs::read_to_string(&key_file).is_ok_and(|found| found == key) && paths.binary(name).exists();
+        let fresh =
+            fs::read_to_string(&key_file).is_ok_and(|found| found == key) && paths.binary(name).exists();
         if fresh {
             continue;
         }
@@ -72,12 +85,27 @@ pub fn build(paths: &Paths) -> Result<Vec<&'static str>> {
 }
 
 fn compile(paths: &Paths, tool: &Tool, flags: &str, progress: &Progress) -> Result<()> {
-    let total = go(tool).args(["list", "-deps", &tool.package]).output().context("list the packages")?;
-    let total = total.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+    let total = go(tool)
+        .args(["list", "-deps", &tool.package])
+        .output()
+        .context("list the packages")?;
+    let total = total
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .count();
     // The unfinished file has another name, so that an interrupted build is never taken for a whole one.
     let unfinished = paths.binary(&format!("{}.unfinished", tool.name));
     let mut child = go(tool)
-        .args(["build", "-v", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o"])
+        .args([
+            "build",
+            "-v",
+            "-mod=readonly",
+            "-trimpath",
+            "-ldflags",
+            flags,
+            "-o",
+        ])
         .arg(&unfinished)
         .arg(&tool.package)
         .stdin(Stdio::null())
@@ -97,7 +125,11 @@ fn compile(paths: &Paths, tool: &Tool, flags: &str, progress: &Progress) -> Resu
     let status = child.wait().context("wait for `go build`")?;
     if !status.success() {
         let end = said[said.len().saturating_sub(20)..].join("\n");
-        bail!("`go build {}` in {} ended with {status}:\n{end}", tool.package, tool.folder().display());
+        bail!(
+            "`go build {}` in {} ended with {status}:\n{end}",
+            tool.package,
+            tool.folder().display()
+        );
     }
     let binary = paths.binary(tool.name);
     fs::rename(&unfinished, &binary).with_context(|| format!("put {} into its place", binary.display()))
@@ -105,7 +137,10 @@ fn compile(paths: &Paths, tool: &Tool, flags: &str, progress: &Progress) -> Resu
 
 fn go(tool: &Tool) -> Command {
     let mut command = Command::new("go");
-    command.current_dir(tool.folder()).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+    command
+        .current_dir(tool.folder())
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-buildvcs=false");
     command
 }
 
@@ -131,7 +166,11 @@ fn link_flags(tool: &Tool, version: &str) -> String {
 fn kubernetes_version(module: &Path) -> Result<String> {
     let text = fs::read_to_string(module).with_context(|| format!("read {}", module.display()))?;
     text.lines()
-        .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes v"))
+        .filter_map(|line| {
+            line.trim()
+                .trim_start_matches("require ")
+                .strip_prefix("k8s.io/kubernetes v")
+        })
         .map(|rest| format!("v{}", rest.split_whitespace().next().unwrap_or_default()))
         .next()
         .with_context(|| format!("{} does not require k8s.io/kubernetes", module.display()))

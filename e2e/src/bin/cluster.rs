@@ -98,7 +98,11 @@ async fn status(paths: &Paths) -> ExitCode {
     for process in Cluster::status(paths) {
         match process.pid {
             Some(pid) => println!("{:<24} runs as {pid}", process.name),
-            None => println!("{:<24} does not run; log: {}", process.name, process.log.display()),
+            None => println!(
+                "{:<24} does not run; log: {}",
+                process.name,
+                process.log.display()
+            ),
         }
     }
     match Cluster::running(paths).await {

@@ -44,7 +44,9 @@ pub(super) fn members(paths: &Paths) -> Result<BTreeSet<i32>> {
 pub(super) fn remove(paths: &Paths) -> Result<()> {
     for hierarchy in hierarchies()? {
         let mut folders = Vec::new();
-        each_folder(&hierarchy.join(paths.name()), &mut |folder| folders.push(folder.to_path_buf()));
+        each_folder(&hierarchy.join(paths.name()), &mut |folder| {
+            folders.push(folder.to_path_buf())
+        });
         for folder in folders {
             fs::remove_dir(&folder).with_context(|| format!("remove the cgroup {}", folder.display()))?;
         }

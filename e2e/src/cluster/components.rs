@@ -17,8 +17,15 @@ pub(super) const DNS_READY_PORT: u16 = 8181;
 
 /// Every process by name, in the order in which they are started.
 pub(super) const NAMES: &[&str] = &[
-    "etcd", "registry", "containerd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy",
-    "coredns", "kubelet",
+    "etcd",
+    "registry",
+    "containerd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "coredns",
+    "kubelet",
 ];
 
 /// The database of the control plane. It may lose data with the machine: the cluster does not
@@ -51,7 +58,16 @@ pub(super) fn registry(paths: &Paths) -> Result<()> {
             "http": {"addr": ":5000"},
         }),
     )?;
-    process::start(paths, "registry", &["docker-registry".into(), "serve".into(), config.display().to_string()], &[])
+    process::start(
+        paths,
+        "registry",
+        &[
+            "docker-registry".into(),
+            "serve".into(),
+            config.display().to_string(),
+        ],
+        &[],
+    )
 }
 
 /// The container runtime, with folders, sockets and networks of its own.
@@ -107,7 +123,16 @@ disabled_plugins = [
         ),
     )
     .with_context(|| format!("write {}", config.display()))?;
-    process::start(paths, "containerd", &["containerd".into(), "--config".into(), config.display().to_string()], &[])
+    process::start(
+        paths,
+        "containerd",
+        &[
+            "containerd".into(),
+            "--config".into(),
+            config.display().to_string(),
+        ],
+        &[],
+    )
 }
 
 fn cni(paths: &Paths) -> Value {
@@ -153,14 +178,29 @@ pub(super) fn apiserver(paths: &Paths) -> Result<()> {
             format!("--advertise-address={NODE_ADDRESS}"),
             format!("--service-cluster-ip-range={SERVICE_RANGE}"),
             format!("--tls-cert-file={}", pki::file(paths, "kube-apiserver.crt")),
-            format!("--tls-private-key-file={}", pki::file(paths, "kube-apiserver.key")),
+            format!(
+                "--tls-private-key-file={}",
+                pki::file(paths, "kube-apiserver.key")
+            ),
             format!("--client-ca-file={}", pki::file(paths, "ca.crt")),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
-            format!("--service-account-key-file={}", pki::file(paths, "service-accounts.pub")),
-            format!("--service-account-signing-key-file={}", pki::file(paths, "service-accounts.key")),
+            format!(
+                "--service-account-key-file={}",
+                pki::file(paths, "service-accounts.pub")
+            ),
+            format!(
+                "--service-account-signing-key-file={}",
+                pki::file(paths, "service-accounts.key")
+            ),
             format!("--kubelet-certificate-authority={}", pki::file(paths, "ca.crt")),
-            format!("--kubelet-client-certificate={}", pki::file(paths, "kube-apiserver-to-kubelet.crt")),
-            format!("--kubelet-client-key={}", pki::file(paths, "kube-apiserver-to-kubelet.key")),
+            format!(
+                "--kubelet-client-certificate={}",
+                pki::file(paths, "kube-apiserver-to-kubelet.crt")
+            ),
+            format!(
+                "--kubelet-client-key={}",
+                pki::file(paths, "kube-apiserver-to-kubelet.key")
+            ),
             // The node's name has no address in any DNS that the API server asks.
             "--kubelet-preferred-address-types=InternalIP".into(),
             "--authorization-mode=Node,RBAC".into(),
@@ -181,11 +221,23 @@ pub(super) fn controller_manager(paths: &Paths) -> Result<()> {
         paths,
         "kube-controller-manager",
         [
-            format!("--kubeconfig={}", pki::kubeconfig(paths, "kube-controller-manager")),
-            format!("--authentication-kubeconfig={}", pki::kubeconfig(paths, "kube-controller-manager")),
-            format!("--authorization-kubeconfig={}", pki::kubeconfig(paths, "kube-controller-manager")),
+            format!(
+                "--kubeconfig={}",
+                pki::kubeconfig(paths, "kube-controller-manager")
+            ),
+            format!(
+                "--authentication-kubeconfig={}",
+                pki::kubeconfig(paths, "kube-controller-manager")
+            ),
+            format!(
+                "--authorization-kubeconfig={}",
+                pki::kubeconfig(paths, "kube-controller-manager")
+            ),
             format!("--root-ca-file={}", pki::file(paths, "ca.crt")),
-            format!("--service-account-private-key-file={}", pki::file(paths, "service-accounts.key")),
+            format!(
+                "--service-account-private-key-file={}",
+                pki::file(paths, "service-accounts.key")
+            ),
             "--use-service-account-credentials=true".into(),
             "--bind-address=127.0.0.1".into(),
             "--leader-elect=false".into(),
@@ -210,7 +262,10 @@ pub(super) fn scheduler(paths: &Paths) -> Result<()> {
     start_built(
         paths,
         "kube-scheduler",
-        [format!("--config={}", config.display()), "--bind-address=127.0.0.1".into()],
+        [
+            format!("--config={}", config.display()),
+            "--bind-address=127.0.0.1".into(),
+        ],
     )
 }
 

@@ -21,9 +21,9 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::Client;
 use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::Client;
 use serde_json::json;
 
 pub use self::paths::Paths;
@@ -42,7 +42,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_pods: 250, fresh: false }
+        Self {
+            max_pods: 250,
+            fresh: false,
+        }
     }
 }
 
@@ -112,7 +115,9 @@ impl Cluster {
             .iter()
             .map(|name| ProcessStatus {
                 name,
-                pid: process::recorded(paths, name).filter(process::Record::alive).map(|record| record.pid()),
+                pid: process::recorded(paths, name)
+                    .filter(process::Record::alive)
+                    .map(|record| record.pid()),
                 log: process::log_file(paths, name),
             })
             .collect()
@@ -145,7 +150,10 @@ impl Cluster {
     }
 
     async fn runs(&self) -> bool {
-        let whole = marker(&self.paths).exists() && Self::status(&self.paths).iter().all(|status| status.pid.is_some());
+        let whole = marker(&self.paths).exists()
+            && Self::status(&self.paths)
+                .iter()
+                .all(|status| status.pid.is_some());
         whole && self.ask_ready().await.is_ok()
     }
 
@@ -161,7 +169,13 @@ impl Cluster {
 
     async fn start(&self, options: &Options, progress: &Progress) -> Result<()> {
         let paths = &self.paths;
-        for folder in [paths.logs(), paths.cluster().join("run"), paths.registry(), paths.volumes(), paths.sockets()] {
+        for folder in [
+            paths.logs(),
+            paths.cluster().join("run"),
+            paths.registry(),
+            paths.volumes(),
+            paths.sockets(),
+        ] {
             fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         }
         pki::create(paths)?;
@@ -184,29 +198,40 @@ impl Cluster {
         allow_dns(&client).await?;
         components::dns(paths)?;
         progress.step("node and DNS");
-        let (node, dns) = tokio::join!(self.wait_for_node(client, Duration::from_secs(60)), self.wait_for_dns());
+        let (node, dns) = tokio::join!(
+            self.wait_for_node(client, Duration::from_secs(60)),
+            self.wait_for_dns()
+        );
         node?;
         dns?;
         fs::write(marker(paths), "").context("mark the cluster as whole")
     }
 
     async fn wait_for_apiserver(&self, deadline: Duration) -> Result<()> {
-        self.poll("the API server to be ready", "kube-apiserver", deadline, || self.ask_ready()).await
+        self.poll("the API server to be ready", "kube-apiserver", deadline, || {
+            self.ask_ready()
+        })
+        .await
     }
 
     async fn wait_for_dns(&self) -> Result<()> {
         let address = (self.paths.link().cluster, components::DNS_READY_PORT);
-        self.poll("the DNS to be ready", "coredns", Duration::from_secs(60), || async move {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            let mut stream = tokio::net::TcpStream::connect(address).await?;
-            stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n").await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            if !answer.lines().next().unwrap_or_default().contains(" 200 ") {
-                bail!("{}", answer.lines().last().unwrap_or("no answer"));
-            }
-            Ok(())
-        })
+        self.poll(
+            "the DNS to be ready",
+            "coredns",
+            Duration::from_secs(60),
+            || async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let mut stream = tokio::net::TcpStream::connect(address).await?;
+                stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n").await?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await?;
+                if !answer.lines().next().unwrap_or_default().contains(" 200 ") {
+                    bail!("{}", answer.lines().last().unwrap_or("no answer"));
+                }
+                Ok(())
+            },
+        )
         .await
     }
 
@@ -224,7 +249,11 @@ impl Cluster {
             let log = process::log_file(&self.paths, process);
             if !process::recorded(&self.paths, process).is_some_and(|record| record.alive()) {
                 let text = fs::read(&log).unwrap_or_default();
-                bail!("{process} ended; its log {} ends with:\n{}", log.display(), crate::command::last_lines(&text, 8));
+                bail!(
+                    "{process} ended; its log {} ends with:\n{}",
+                    log.display(),
+                    crate::command::last_lines(&text, 8)
+                );
             }
             if since.elapsed() > deadline {
                 return Err(error.context(format!(
@@ -238,9 +267,13 @@ impl Cluster {
     }
 
     async fn wait_for_node(&self, client: Client, deadline: Duration) -> Result<()> {
-        let nodes = watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff().applied_objects();
+        let nodes = watcher(Api::<Node>::all(client), watcher::Config::default())
+            .default_backoff()
+            .applied_objects();
         // The watch mends its own errors, so only a node ends the wait, or the deadline.
-        let mut ready = nodes.filter_map(|node| std::future::ready(node.ok().filter(is_ready))).boxed();
+        let mut ready = nodes
+            .filter_map(|node| std::future::ready(node.ok().filter(is_ready)))
+            .boxed();
         match tokio::time::timeout(deadline, ready.next()).await {
             Ok(Some(_)) => Ok(()),
             _ => bail!(
@@ -254,8 +287,13 @@ impl Cluster {
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// CoreDNS reads Services and their endpoints under a user of its own.
@@ -273,8 +311,14 @@ async fn allow_dns(client: &Client) -> Result<()> {
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "fairway:coredns"}],
     }))?;
     let parameters = PostParams::default();
-    Api::all(client.clone()).create(&parameters, &role).await.context("create the role of the DNS")?;
-    Api::all(client.clone()).create(&parameters, &binding).await.context("bind the role of the DNS")?;
+    Api::all(client.clone())
+        .create(&parameters, &role)
+        .await
+        .context("create the role of the DNS")?;
+    Api::all(client.clone())
+        .create(&parameters, &binding)
+        .await
+        .context("bind the role of the DNS")?;
     Ok(())
 }
 
@@ -294,7 +338,10 @@ fn remove(paths: &Paths) -> Result<()> {
         remove_file(&socket)?;
     }
     remove_matching("/var/lib/cni/results", |entry| {
-        entry.file_name().to_string_lossy().starts_with(&format!("{}-", paths.name()))
+        entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&format!("{}-", paths.name()))
     })?;
     // The kubelet's legacy links to the logs of containers.
     remove_matching("/var/log/containers", |entry| {
@@ -315,8 +362,12 @@ fn remove(paths: &Paths) -> Result<()> {
 /// containerd's shims listen in a folder that all of containerd's instances share; each task's
 /// folder names its socket.
 fn shim_sockets(paths: &Paths) -> Vec<PathBuf> {
-    let tasks = paths.sockets().join("containerd/io.containerd.runtime.v2.task/k8s.io");
-    let Ok(tasks) = fs::read_dir(tasks) else { return Vec::new() };
+    let tasks = paths
+        .sockets()
+        .join("containerd/io.containerd.runtime.v2.task/k8s.io");
+    let Ok(tasks) = fs::read_dir(tasks) else {
+        return Vec::new();
+    };
     tasks
         .flatten()
         .filter_map(|task| fs::read_to_string(task.path().join("address")).ok())
@@ -325,7 +376,9 @@ fn shim_sockets(paths: &Paths) -> Vec<PathBuf> {
 }
 
 fn remove_matching(folder: &str, matches: impl Fn(&fs::DirEntry) -> bool) -> Result<()> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
     for entry in entries.flatten().filter(|entry| matches(entry)) {
         remove_file(&entry.path())?;
     }
@@ -354,20 +407,35 @@ fn lock(paths: &Paths) -> Result<fs::File> {
 
 fn root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("the embedded cluster makes network namespaces and mounts, which needs root: run the command with sudo");
+        bail!(
+            "the embedded cluster makes network namespaces and mounts, which needs root: run the command with sudo"
+        );
     }
     Ok(())
 }
 
 fn preconditions(paths: &Paths) -> Result<()> {
     root()?;
-    const PROGRAMS: &[&str] = &["containerd", "runc", "ip", "nsenter", "iptables", "conntrack", "docker-registry"];
-    let missing: Vec<_> = PROGRAMS.iter().filter(|program| !process::installed(program)).collect();
+    const PROGRAMS: &[&str] = &[
+        "containerd",
+        "runc",
+        "ip",
+        "nsenter",
+        "iptables",
+        "conntrack",
+        "docker-registry",
+    ];
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|program| !process::installed(program))
+        .collect();
     if !missing.is_empty() {
         bail!("{missing:?} are not installed; run `make prerequisites`");
     }
-    let unbuilt: Vec<_> =
-        components::NAMES.iter().filter(|name| crate::tools::BUILT.contains(*name) && !paths.binary(name).exists()).collect();
+    let unbuilt: Vec<_> = components::NAMES
+        .iter()
+        .filter(|name| crate::tools::BUILT.contains(*name) && !paths.binary(name).exists())
+        .collect();
     if !unbuilt.is_empty() {
         bail!("{unbuilt:?} are not built; run `make cluster-binaries`");
     }

@@ -21,7 +21,11 @@ fn below(table: &str, folders: &[PathBuf]) -> Vec<PathBuf> {
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(|point| PathBuf::from(unescape(point)))
-        .filter(|point| folders.iter().any(|folder| point.starts_with(folder) && point != Path::new(folder)))
+        .filter(|point| {
+            folders
+                .iter()
+                .any(|folder| point.starts_with(folder) && point != Path::new(folder))
+        })
         .collect();
     points.reverse();
     points
@@ -29,7 +33,11 @@ fn below(table: &str, folders: &[PathBuf]) -> Vec<PathBuf> {
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
 fn unescape(point: &str) -> String {
-    point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    point
+        .replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 #[cfg(test)]
@@ -43,6 +51,9 @@ mod tests {
             2 1 0:5 / /state/a rw - tmpfs tmpfs rw\n\
             3 2 0:6 / /state/a/b\\040c rw - tmpfs tmpfs rw\n\
             4 1 0:7 / /state-of-another rw - tmpfs tmpfs rw\n";
-        assert_eq!(below(table, &["/state".into()]), [PathBuf::from("/state/a/b c"), PathBuf::from("/state/a")]);
+        assert_eq!(
+            below(table, &["/state".into()]),
+            [PathBuf::from("/state/a/b c"), PathBuf::from("/state/a")]
+        );
     }
 }

@@ -26,14 +26,35 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
 
     run(Command::new("ip").args(["netns", "add", &name]))?;
     run(Command::new("ip").args([
-        "link", "add", &machine_link, "type", "veth", "peer", "name", &cluster_link, "netns", &name,
+        "link",
+        "add",
+        &machine_link,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        &cluster_link,
+        "netns",
+        &name,
     ]))?;
-    run(Command::new("ip").args(["address", "add", &format!("{}/30", link.machine), "dev", &machine_link]))?;
+    run(Command::new("ip").args([
+        "address",
+        "add",
+        &format!("{}/30", link.machine),
+        "dev",
+        &machine_link,
+    ]))?;
     run(Command::new("ip").args(["link", "set", &machine_link, "up"]))?;
 
     let inside = |arguments: &[&str]| run(Command::new("ip").args(["-n", &name]).args(arguments));
     inside(&["link", "set", "lo", "up"])?;
-    inside(&["address", "add", &format!("{}/30", link.cluster), "dev", &cluster_link])?;
+    inside(&[
+        "address",
+        "add",
+        &format!("{}/30", link.cluster),
+        "dev",
+        &cluster_link,
+    ])?;
     inside(&["link", "set", &cluster_link, "up"])?;
     // An empty bridge carries the node's address. The default route points at it so that traffic of
     // the host network to a Service has a route before kube-proxy rewrites its destination.
@@ -44,8 +65,9 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
 
     enable(paths, "net/ipv4/ip_forward")?;
     if !Path::new("/proc/sys/net/bridge").exists() {
-        run(Command::new("modprobe").arg("br_netfilter"))
-            .context("load the kernel module br_netfilter, which kube-proxy needs to see traffic between pods")?;
+        run(Command::new("modprobe").arg("br_netfilter")).context(
+            "load the kernel module br_netfilter, which kube-proxy needs to see traffic between pods",
+        )?;
     }
     // Without it the answers between two pods of one bridge bypass kube-proxy's address translation.
     enable(paths, "net/bridge/bridge-nf-call-iptables")
@@ -88,7 +110,10 @@ fn enable(paths: &Paths, key: &str) -> Result<()> {
     command.arg(format!("of={file}")).arg("status=none");
     let output = crate::command::feed(command, b"1")?;
     if !output.status.success() {
-        bail!("set {key} in the cluster's network namespace: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "set {key} in the cluster's network namespace: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 
@@ -25,13 +25,41 @@ struct Identity {
 }
 
 const IDENTITIES: &[Identity] = &[
-    Identity { name: "admin", user: "admin", group: Some("system:masters") },
-    Identity { name: "kube-apiserver-to-kubelet", user: "kube-apiserver", group: Some("system:masters") },
-    Identity { name: "kube-controller-manager", user: "system:kube-controller-manager", group: None },
-    Identity { name: "kube-scheduler", user: "system:kube-scheduler", group: None },
-    Identity { name: "kube-proxy", user: "system:kube-proxy", group: None },
-    Identity { name: "kubelet", user: "system:node:node-1", group: Some("system:nodes") },
-    Identity { name: "coredns", user: "fairway:coredns", group: None },
+    Identity {
+        name: "admin",
+        user: "admin",
+        group: Some("system:masters"),
+    },
+    Identity {
+        name: "kube-apiserver-to-kubelet",
+        user: "kube-apiserver",
+        group: Some("system:masters"),
+    },
+    Identity {
+        name: "kube-controller-manager",
+        user: "system:kube-controller-manager",
+        group: None,
+    },
+    Identity {
+        name: "kube-scheduler",
+        user: "system:kube-scheduler",
+        group: None,
+    },
+    Identity {
+        name: "kube-proxy",
+        user: "system:kube-proxy",
+        group: None,
+    },
+    Identity {
+        name: "kubelet",
+        user: "system:node:node-1",
+        group: Some("system:nodes"),
+    },
+    Identity {
+        name: "coredns",
+        user: "fairway:coredns",
+        group: None,
+    },
 ];
 
 /// The folder with certificates, keys and kubeconfigs.
@@ -58,18 +86,40 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
     write(&folder.join("ca.crt"), &authority.pem())?;
 
     let service_accounts = KeyPair::generate().context("make the key that signs service account tokens")?;
-    write(&folder.join("service-accounts.key"), &service_accounts.serialize_pem())?;
-    write(&folder.join("service-accounts.pub"), &service_accounts.public_key_pem())?;
+    write(
+        &folder.join("service-accounts.key"),
+        &service_accounts.serialize_pem(),
+    )?;
+    write(
+        &folder.join("service-accounts.pub"),
+        &service_accounts.public_key_pem(),
+    )?;
 
     let link = paths.link();
     serving(
         &folder,
         "kube-apiserver",
         &authority,
-        &["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"],
-        &[API_SERVICE_ADDRESS.parse()?, NODE_ADDRESS.parse()?, "127.0.0.1".parse()?, IpAddr::V4(link.cluster)],
+        &[
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ],
+        &[
+            API_SERVICE_ADDRESS.parse()?,
+            NODE_ADDRESS.parse()?,
+            "127.0.0.1".parse()?,
+            IpAddr::V4(link.cluster),
+        ],
     )?;
-    serving(&folder, "kubelet-serving", &authority, &[NODE_NAME], &[NODE_ADDRESS.parse()?])?;
+    serving(
+        &folder,
+        "kubelet-serving",
+        &authority,
+        &[NODE_NAME],
+        &[NODE_ADDRESS.parse()?],
+    )?;
 
     for identity in IDENTITIES {
         client(&folder, identity, &authority)?;
@@ -84,7 +134,11 @@ fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject("fairway-e2e", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     let key = KeyPair::generate().context("make the authority's key")?;
     CertifiedIssuer::self_signed(params, key).context("sign the authority's certificate")
 }
@@ -100,9 +154,13 @@ fn serving(
     params.distinguished_name = subject(name, None);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     for name in names {
-        params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName((*name).try_into()?));
     }
-    params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+    params
+        .subject_alt_names
+        .extend(addresses.iter().copied().map(SanType::IpAddress));
     issue(folder, name, params, authority)
 }
 
@@ -120,7 +178,9 @@ fn issue(
     authority: &CertifiedIssuer<'_, KeyPair>,
 ) -> Result<()> {
     let key = KeyPair::generate().with_context(|| format!("make the key of {name}"))?;
-    let certificate = params.signed_by(&key, authority).with_context(|| format!("sign the certificate of {name}"))?;
+    let certificate = params
+        .signed_by(&key, authority)
+        .with_context(|| format!("sign the certificate of {name}"))?;
     write(&folder.join(format!("{name}.crt")), &certificate.pem())?;
     write(&folder.join(format!("{name}.key")), &key.serialize_pem())
 }
@@ -165,5 +225,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("open {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("write {}", path.display()))
 }

@@ -32,12 +32,17 @@ pub(super) struct Record {
 impl Record {
     fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(Self { pid, started: start_time(&stat)? })
+        Some(Self {
+            pid,
+            started: start_time(&stat)?,
+        })
     }
 
     /// Whether this very process still runs; one that has ended and waits for its parent does not.
     pub(super) fn alive(&self) -> bool {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else { return false };
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else {
+            return false;
+        };
         start_time(&stat) == Some(self.started) && !ended(&stat)
     }
 
@@ -51,7 +56,12 @@ impl Record {
 ///
 /// It gets a process group of its own, so that Ctrl-C in the terminal reaches only the command that
 /// the person typed.
-pub(super) fn start(paths: &Paths, name: &str, arguments: &[String], environment: &[(&str, String)]) -> Result<()> {
+pub(super) fn start(
+    paths: &Paths,
+    name: &str,
+    arguments: &[String],
+    environment: &[(&str, String)],
+) -> Result<()> {
     let log = log_file(paths, name);
     let output = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
     let (program, arguments) = arguments.split_first().context("a process needs a program")?;
@@ -102,7 +112,11 @@ pub(super) fn end_all(paths: &Paths) -> Result<()> {
         if since.elapsed() > DEADLINE {
             bail!(
                 "processes {members:?} of the cluster do not end after SIGKILL; look at them with `ps -o pid,stat,wchan,args -p {}`",
-                members.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+                members
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(",")
             );
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -144,7 +158,9 @@ fn record_file(paths: &Paths, name: &str) -> PathBuf {
 
 /// The fields of /proc/PID/stat after the program's name, which may itself hold spaces and brackets.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
-    stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace()
+    stat.rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
 }
 
 fn start_time(stat: &str) -> Option<u64> {
@@ -159,8 +175,12 @@ fn ended(stat: &str) -> bool {
 /// Whether a program of that name is somewhere in the search path.
 #[must_use]
 pub(super) fn installed(program: &str) -> bool {
-    let Some(path) = std::env::var_os("PATH") else { return false };
-    std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_path_buf()]).any(|folder| folder.join(program).is_file())
+    let Some(path) = std::env::var_os("PATH") else {
+        return false;
+    };
+    std::env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").to_path_buf()])
+        .any(|folder| folder.join(program).is_file())
 }
 
 #[cfg(test)]
@@ -169,7 +189,8 @@ mod tests {
 
     use super::*;
 
-    const STAT: &str = "4711 (a (strange) name) S 1 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1000 1 2";
+    const STAT: &str =
+        "4711 (a (strange) name) S 1 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1000 1 2";
 
     #[test]
     fn the_start_time_is_found_after_a_name_with_brackets() {
@@ -182,7 +203,13 @@ mod tests {
     fn a_recycled_pid_is_not_taken_for_the_recorded_process() {
         let own = Record::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(own.alive());
-        assert!(!Record { started: own.started + 1, ..own }.alive());
+        assert!(
+            !Record {
+                started: own.started + 1,
+                ..own
+            }
+            .alive()
+        );
     }
 
     #[test]

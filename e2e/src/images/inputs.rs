@@ -26,9 +26,17 @@ pub(super) enum Input {
     /// A root file system.
     Debian(&'static Debian),
     /// A tar of the folder `take` after `npm install package@version`.
-    Npm { name: &'static str, package: &'static str, version: &'static str, take: &'static str },
+    Npm {
+        name: &'static str,
+        package: &'static str,
+        version: &'static str,
+        take: &'static str,
+    },
     /// A binary of this workspace.
-    Binary { package: &'static str, name: &'static str },
+    Binary {
+        package: &'static str,
+        name: &'static str,
+    },
 }
 
 /// A root file system of Debian packages, without documentation and without their scripts run.
@@ -43,7 +51,14 @@ pub(super) struct Debian {
 /// What programs linked with the GNU C library need, and a shell.
 pub(super) static BASE: Debian = Debian {
     file: "base.tar",
-    packages: &["libc6", "libstdc++6", "libgcc-s1", "ca-certificates", "dash", "coreutils"],
+    packages: &[
+        "libc6",
+        "libstdc++6",
+        "libgcc-s1",
+        "ca-certificates",
+        "dash",
+        "coreutils",
+    ],
     remove: &[],
 };
 
@@ -59,8 +74,14 @@ pub(super) static POSTGRES: Debian = Debian {
     ],
 };
 
-const DOCUMENTATION: &[&str] =
-    &["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/lib/apt", "var/cache"];
+const DOCUMENTATION: &[&str] = &[
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "var/lib/apt",
+    "var/cache",
+];
 
 impl Input {
     /// Its name in the folder from which the image is built.
@@ -82,9 +103,14 @@ impl Input {
                 Ok(path)
             }
             Self::Debian(debian) => once(paths, self, |unfinished| bootstrap(debian, unfinished)),
-            Self::Npm { package, version, take, .. } => {
-                once(paths, self, |unfinished| npm(paths, package, version, take, unfinished))
-            }
+            Self::Npm {
+                package,
+                version,
+                take,
+                ..
+            } => once(paths, self, |unfinished| {
+                npm(paths, package, version, take, unfinished)
+            }),
             Self::Binary { name, .. } => Ok(target_folder().join(TARGET).join("release").join(name)),
         }
     }
@@ -112,16 +138,23 @@ pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()>
     if packages.is_empty() {
         return Ok(());
     }
-    let progress = Progress::start(&format!("compile {}", packages.iter().copied().collect::<Vec<_>>().join(", ")));
+    let progress = Progress::start(&format!(
+        "compile {}",
+        packages.iter().copied().collect::<Vec<_>>().join(", ")
+    ));
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(repository()).args(["build", "--release", "--locked", "--bins", "--target", TARGET]);
+    cargo
+        .current_dir(repository())
+        .args(["build", "--release", "--locked", "--bins", "--target", TARGET]);
     for package in &packages {
         cargo.args(["--package", package]);
     }
     // cargo shows its own progress.
     let status = cargo.status().context("start cargo")?;
     if !status.success() {
-        bail!("cargo build ended with {status}; musl-gcc is in musl-tools, which `make prerequisites` installs");
+        bail!(
+            "cargo build ended with {status}; musl-gcc is in musl-tools, which `make prerequisites` installs"
+        );
     }
     progress.done(&format!("compiled in {}", seconds(progress.elapsed())));
     Ok(())
@@ -147,9 +180,16 @@ fn once(paths: &Paths, input: &Input, make: impl FnOnce(&Path) -> Result<()>) ->
 }
 
 fn bootstrap(debian: &Debian, file: &Path) -> Result<()> {
-    let progress = Progress::start(&format!("fetch {} Debian packages for {}", debian.packages.len(), debian.file));
-    let removed: Vec<String> =
-        DOCUMENTATION.iter().chain(debian.remove).map(|path| format!("\"$1\"/{path}")).collect();
+    let progress = Progress::start(&format!(
+        "fetch {} Debian packages for {}",
+        debian.packages.len(),
+        debian.file
+    ));
+    let removed: Vec<String> = DOCUMENTATION
+        .iter()
+        .chain(debian.remove)
+        .map(|path| format!("\"$1\"/{path}"))
+        .collect();
     run(Command::new("mmdebstrap")
         .args(["--variant=extract", "--quiet"])
         .arg(format!("--include={}", debian.packages.join(",")))
@@ -170,11 +210,22 @@ fn npm(paths: &Paths, package: &str, version: &str, take: &str, file: &Path) -> 
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("package.json"), "{\"private\":true}")?;
     // Optional packages with native code are not used, so no package needs to compile anything.
-    run(Command::new("npm")
-        .current_dir(&folder)
-        .args(["install", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", &format!("{package}@{version}")]))?;
+    run(Command::new("npm").current_dir(&folder).args([
+        "install",
+        "--omit=dev",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        &format!("{package}@{version}"),
+    ]))?;
     let mut tar = Command::new("tar");
-    tar.arg("--create").arg("--file").arg(file).args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
+    tar.arg("--create").arg("--file").arg(file).args([
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+    ]);
     match take {
         // Only the program: its headers and npm are of no use at run time.
         "node" => tar

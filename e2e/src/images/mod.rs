@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use self::table::{CRM_VERSIONS, UNLEASH_VERSIONS, all};
 use self::inputs::Input;
+pub use self::table::{CRM_VERSIONS, UNLEASH_VERSIONS, all};
 use crate::cluster::Paths;
 use crate::cluster::paths::repository;
 use crate::command::run;
@@ -78,11 +78,17 @@ pub fn built(paths: &Paths, name: &str, tag: &str) -> Option<Built> {
 /// When there is no image of that name.
 pub fn named(names: &[String]) -> Result<Vec<Image>> {
     let all = all();
-    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|image| image.name == name.as_str())) {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !all.iter().any(|image| image.name == name.as_str()))
+    {
         let known: Vec<_> = all.iter().map(|image| image.name).collect();
         bail!("there is no image {unknown}; there are {known:?}");
     }
-    Ok(all.into_iter().filter(|image| names.is_empty() || names.iter().any(|name| name == image.name)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|image| names.is_empty() || names.iter().any(|name| name == image.name))
+        .collect())
 }
 
 /// Builds what has changed.
@@ -99,16 +105,29 @@ pub fn build(paths: &Paths, images: &[Image]) -> Result<()> {
         let files = image
             .inputs
             .iter()
-            .map(|input| input.fetch(paths).with_context(|| format!("prepare {} for {}", input.name(), image.reference())))
+            .map(|input| {
+                input
+                    .fetch(paths)
+                    .with_context(|| format!("prepare {} for {}", input.name(), image.reference()))
+            })
             .collect::<Result<Vec<_>>>()?;
         let key = key(image, &files)?;
         if image.archive(paths).exists() && image.built(paths).is_some_and(|built| built.key == key) {
             skipped += 1;
             continue;
         }
-        let progress = Progress::start(&format!("image {} ({} of {})", image.reference(), index + 1, images.len()));
-        let digest = make(paths, image, &files).with_context(|| format!("build the image {}", image.reference()))?;
-        fs::write(record(paths, image.name, image.tag), serde_json::to_vec(&Built { key, digest })?)?;
+        let progress = Progress::start(&format!(
+            "image {} ({} of {})",
+            image.reference(),
+            index + 1,
+            images.len()
+        ));
+        let digest =
+            make(paths, image, &files).with_context(|| format!("build the image {}", image.reference()))?;
+        fs::write(
+            record(paths, image.name, image.tag),
+            serde_json::to_vec(&Built { key, digest })?,
+        )?;
         progress.done(&format!("built in {}", seconds(progress.elapsed())));
     }
     if skipped > 0 {
@@ -125,16 +144,23 @@ pub fn push(paths: &Paths, registry: &str, images: &[Image]) -> Result<()> {
     let progress = Progress::start(&format!("push images to {registry}"));
     for (index, image) in images.iter().enumerate() {
         let reference = image.reference();
-        let built = image
-            .built(paths)
-            .with_context(|| format!("the image {reference} is not built; run `cluster images {}`", image.name))?;
+        let built = image.built(paths).with_context(|| {
+            format!(
+                "the image {reference} is not built; run `cluster images {}`",
+                image.name
+            )
+        })?;
         if digest_in(registry, image).as_ref() != Some(&built.digest) {
             run(Command::new("skopeo")
                 .args(["copy", "--quiet", "--preserve-digests"])
                 .args(plain_http(registry).then_some("--dest-tls-verify=false"))
                 .arg(format!("oci-archive:{}", image.archive(paths).display()))
                 .arg(format!("docker://{registry}/{reference}")))
-            .with_context(|| format!("push {reference} to {registry}; for a registry with a password run `skopeo login` first"))?;
+            .with_context(|| {
+                format!(
+                    "push {reference} to {registry}; for a registry with a password run `skopeo login` first"
+                )
+            })?;
         }
         progress.step(&format!("{} of {}, {reference}", index + 1, images.len()));
     }
@@ -157,11 +183,15 @@ fn plain_http(registry: &str) -> bool {
     let host = registry.split('/').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     host == "localhost"
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback() || address.is_link_local())
+        || host
+            .parse::<std::net::Ipv4Addr>()
+            .is_ok_and(|address| address.is_loopback() || address.is_link_local())
 }
 
 fn make(paths: &Paths, image: &Image, files: &[PathBuf]) -> Result<String> {
-    let context = paths.build().join(format!("context-{}-{}", image.name, image.tag));
+    let context = paths
+        .build()
+        .join(format!("context-{}-{}", image.name, image.tag));
     if context.exists() {
         fs::remove_dir_all(&context)?;
     }
@@ -178,8 +208,21 @@ fn make(paths: &Paths, image: &Image, files: &[PathBuf]) -> Result<String> {
     let reference = image.reference();
     // Equal inputs give equal digests: neither times nor history tell one build from another.
     let mut build = buildah(paths);
-    build.args(["bud", "--isolation", "chroot", "--layers=false", "--timestamp", "0", "--tag", &reference]);
-    build.args(image.version.map(|version| format!("--build-arg=VERSION={version}")));
+    build.args([
+        "bud",
+        "--isolation",
+        "chroot",
+        "--layers=false",
+        "--timestamp",
+        "0",
+        "--tag",
+        &reference,
+    ]);
+    build.args(
+        image
+            .version
+            .map(|version| format!("--build-arg=VERSION={version}")),
+    );
     run(build.arg(&context))?;
 
     let digest_file = context.join("digest");
@@ -202,7 +245,11 @@ fn make(paths: &Paths, image: &Image, files: &[PathBuf]) -> Result<String> {
 fn buildah(paths: &Paths) -> Command {
     let storage = paths.build().join("buildah");
     let mut command = Command::new("buildah");
-    command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run"));
+    command
+        .arg("--root")
+        .arg(storage.join("root"))
+        .arg("--runroot")
+        .arg(storage.join("run"));
     command
 }
 
@@ -214,8 +261,9 @@ fn record(paths: &Paths, name: &str, tag: &str) -> PathBuf {
 fn key(image: &Image, files: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(image.version.unwrap_or_default());
-    let mut beside: Vec<PathBuf> =
-        fs::read_dir(image.folder())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut beside: Vec<PathBuf> = fs::read_dir(image.folder())?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
     beside.sort();
     for file in &beside {
         hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
@@ -255,13 +303,20 @@ mod tests {
         references.dedup();
         assert_eq!(references.len(), count);
         for image in all() {
-            assert!(image.folder().join("Dockerfile").is_file(), "{}", image.reference());
+            assert!(
+                image.folder().join("Dockerfile").is_file(),
+                "{}",
+                image.reference()
+            );
         }
     }
 
     #[test]
     fn an_unknown_image_is_refused_with_the_names_that_exist() {
         let error = named(&["postgrse".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("postgrse") && error.contains("\"postgres\""), "{error}");
+        assert!(
+            error.contains("postgrse") && error.contains("\"postgres\""),
+            "{error}"
+        );
     }
 }

@@ -1,0 +1,133 @@
+//! Fairway itself, installed as a person installs it: with its Helm charts.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::cluster::paths::repository;
+use crate::command::{describe, feed, last_lines};
+use crate::target::Target;
+
+/// Where the operator runs.
+pub const OPERATOR_NAMESPACE: &str = "fairway-system";
+
+/// Installs both charts or upgrades them, with the operator's image that was built last, and returns
+/// when the operator is ready. `values` are laid over those that name the image.
+///
+/// # Errors
+/// When the image was not built, or Helm fails; the error holds what Helm said.
+pub fn fairway(target: &Target, values: Value) -> Result<()> {
+    let mut all = json!({
+        "image": {
+            "repository": format!("{}/fairway", target.registry()),
+            "digest": target.digest("fairway", "dev")?,
+        },
+    });
+    merge(&mut all, values);
+    upgrade(target, "fairway-crds", &json!({}))?;
+    upgrade(target, "fairway", &all)
+}
+
+/// Removes the operator. The CRDs stay, and with them every App.
+///
+/// # Errors
+/// When Helm fails.
+pub fn remove_operator(target: &Target) -> Result<()> {
+    helm(
+        target,
+        &[
+            "uninstall",
+            "fairway",
+            "--ignore-not-found",
+            "--wait",
+            "--timeout",
+            "2m",
+        ],
+        &json!({}),
+    )
+}
+
+/// Runs the chart's own tests.
+///
+/// # Errors
+/// When one of them fails.
+pub fn test(target: &Target) -> Result<()> {
+    helm(
+        target,
+        &["test", "fairway", "--logs", "--timeout", "2m"],
+        &json!({}),
+    )
+}
+
+fn upgrade(target: &Target, chart: &str, values: &Value) -> Result<()> {
+    let folder = repository().join("charts").join(chart);
+    let folder = folder.to_str().context("the repository's path is not UTF-8")?;
+    let arguments = [
+        "upgrade",
+        "--install",
+        chart,
+        folder,
+        "--create-namespace",
+        "--wait",
+        "--timeout",
+        "2m",
+        "--values",
+        "-",
+    ];
+    helm(target, &arguments, values)
+}
+
+fn helm(target: &Target, arguments: &[&str], values: &Value) -> Result<()> {
+    let (kubeconfig, context) = target.kubeconfig();
+    let mut command = Command::new(target.paths.binary("helm"));
+    command
+        .args(arguments)
+        .args(["--namespace", OPERATOR_NAMESPACE, "--kube-context", &context])
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        // Helm needs a home for its caches, and must not take another cluster from the environment.
+        .env("HELM_CACHE_HOME", target.paths.root().join("helm"))
+        .env("HELM_CONFIG_HOME", target.paths.root().join("helm"))
+        .env("HELM_DATA_HOME", target.paths.root().join("helm"));
+    let line = describe(&command);
+    let output = feed(command, values.to_string().as_bytes())
+        .context("run Helm, which `make cluster-binaries` builds")?;
+    if !output.status.success() {
+        bail!(
+            "`{line}` failed: {}\nthe operator's pods: kubectl --namespace {OPERATOR_NAMESPACE} describe pods",
+            last_lines(&output.stderr, 20)
+        );
+    }
+    Ok(())
+}
+
+/// Lays one tree of values over another, as Helm does.
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(under.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_test_are_laid_over_those_that_name_the_image() {
+        let mut all = json!({"image": {"repository": "a", "digest": "b"}});
+        merge(
+            &mut all,
+            json!({"replicas": 2, "image": {"pullPolicy": "Always"}}),
+        );
+        assert_eq!(
+            all,
+            json!({"image": {"repository": "a", "digest": "b", "pullPolicy": "Always"}, "replicas": 2})
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! A namespace of its own for each test, with everything that one needs to see when the test fails.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures::FutureExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Client, Resource};
+use serde_json::json;
+
+use crate::target::Target;
+use crate::{dump, volumes, wait};
+
+/// How long a namespace may take to go. One that hangs is a finding of its own: some finalizer
+/// waits for what will not happen.
+const GONE: Duration = Duration::from_secs(120);
+
+/// What a test works with.
+#[derive(Clone)]
+pub struct Context {
+    /// A client with the administrator's rights.
+    pub client: Client,
+    /// The cluster on which the test runs.
+    pub target: Target,
+    /// The test's own namespace.
+    pub namespace: String,
+}
+
+impl Context {
+    /// Objects of one kind in the test's namespace.
+    #[must_use]
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+/// Runs a test in a new namespace and removes it afterwards. When the test fails, by an error or by a
+/// panic, all that explains it goes to standard error first.
+///
+/// # Errors
+/// The test's own error, or that the namespace could not be made or does not go.
+///
+/// # Panics
+/// When the test panics.
+pub async fn with_temp_ns<F>(test: impl FnOnce(Context) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let target = Target::from_env()?;
+    let client = target.client().await?;
+    let namespace = unique_name();
+    let context = Context {
+        client,
+        target,
+        namespace,
+    };
+    create(&context).await?;
+    let outcome = AssertUnwindSafe(test(context.clone())).catch_unwind().await;
+    if !matches!(outcome, Ok(Ok(()))) {
+        dump::to_stderr(&context.client, &context.namespace).await;
+    }
+    let removed = remove(&context).await;
+    match outcome {
+        Ok(result) => result.and(removed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+async fn create(context: &Context) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(context.client.clone());
+    let namespace = serde_json::from_value(json!({
+        "metadata": {
+            "name": context.namespace,
+            // What Fairway makes must pass where a careful team runs it. Warnings reach the person who looks.
+            "labels": {"fairway.dev/e2e": "test", "pod-security.kubernetes.io/warn": "restricted"},
+        },
+    }))?;
+    namespaces
+        .create(&PostParams::default(), &namespace)
+        .await
+        .context("make the namespace of the test")?;
+    wait::namespace_usable(&context.client, &context.namespace).await
+}
+
+async fn remove(context: &Context) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(context.client.clone());
+    namespaces
+        .delete(&context.namespace, &DeleteParams::background())
+        .await
+        .with_context(|| format!("delete the namespace {}", context.namespace))?;
+    wait::wait_gone(namespaces, &context.namespace, GONE).await?;
+    volumes::remove_all(&context.client, &context.target, &context.namespace).await
+}
+
+/// Tests of several processes run at once, each process with several tests.
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("t-{:x}-{:x}-{number}", since.as_secs(), std::process::id())
+}
