@@ -1,1 +1,134 @@
-//! TBD.
+//! The App: turns edits into Releases and sums up what serves.
+//!
+//! Revision and spec hash are on record in the App's status before the Release exists, so a crash between the
+//! two finds the Release missing and makes it, and no revision is ever used twice.
+
+mod summary;
+
+use crate::build::control;
+use crate::observed::{AppObserved, Settings};
+use crate::release::world::has_ended;
+use crate::snapshot::Snapshot;
+use crate::{Decision, Object, Step, Wake, labels, names};
+use fairway_crds::app::AppStatus;
+use fairway_crds::release::{ReleaseOutcome, annotation};
+use fairway_crds::{App, Release};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::sync::Arc;
+use summary::Standing;
+
+/// Decides the next pass of an App.
+pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<AppStatus> {
+    let app = &observed.app;
+    let mut status = app.status.clone().unwrap_or_default();
+    if app.metadata.deletion_timestamp.is_some() {
+        // What it owns goes with it; nothing of it is left to decide.
+        return Decision { steps: Vec::new(), status, wake: Wake::OnChange };
+    }
+    let snapshot = Snapshot::of(&app.spec);
+    let hash = snapshot.hash();
+    let mut steps = Vec::new();
+    let standing = match next(observed, &status, &snapshot, &hash) {
+        Next::Record { revision, hash } => {
+            status.revision = Some(revision);
+            status.spec_hash = Some(hash);
+            status.wanted = Some(names::release(&app.name_any(), revision));
+            Standing::Recorded
+        }
+        Next::Make(made) => {
+            steps = made;
+            Standing::Recorded
+        }
+        Next::Nothing => Standing::Settled,
+        Next::Held => Standing::Held,
+        Next::AwaitRelease(containers) => Standing::AwaitingRelease(containers),
+    };
+    summary::tell(observed, &mut status, &standing, now);
+    Decision { steps, status, wake: Wake::OnChange }
+}
+
+/// What an App needs next.
+enum Next {
+    /// Put revision and hash on record.
+    Record { revision: i64, hash: String },
+    /// Make the Release of the revision on record, or its frozen spec.
+    Make(Vec<Step>),
+    /// The spec is released or being released.
+    Nothing,
+    /// `suspend` keeps an edit from being released.
+    Held,
+    /// These containers name no image: a Release applied by hand must.
+    AwaitRelease(Vec<String>),
+}
+
+fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &str) -> Next {
+    let newest = observed.releases.last();
+    let on_record = status.revision.unwrap_or_default();
+    if let Some(given) = newest.filter(|release| release.spec.revision > on_record) {
+        return adopt(observed, given, hash);
+    }
+    let open = snapshot.without_image();
+    let edited = status.spec_hash.as_deref() != Some(hash);
+    let retry = newest.is_some_and(|release| wants_retry(release));
+    if open.is_empty() && (edited || retry) {
+        return if observed.app.spec.suspend {
+            Next::Held
+        } else {
+            Next::Record { revision: on_record + 1, hash: hash.to_owned() }
+        };
+    }
+    if edited && status.revision.is_none() || edited && !open.is_empty() {
+        return Next::AwaitRelease(open);
+    }
+    let missing = missing(observed, on_record, snapshot, hash);
+    if missing.is_empty() { Next::Nothing } else { Next::Make(missing) }
+}
+
+/// A Release beyond the revision on record was applied by hand or by CI, or is one of ours whose record was
+/// lost (the App was restored without its status): take it up instead of minting another.
+fn adopt(observed: &AppObserved, given: &Arc<Release>, hash: &str) -> Next {
+    let frozen = observed.snapshots.get(&given.name_any()).map(|snapshot| snapshot.hash());
+    Next::Record {
+        revision: given.spec.revision,
+        // A frozen spec that differs from today's is an edit that is yet to be released.
+        hash: frozen.unwrap_or_else(|| hash.to_owned()),
+    }
+}
+
+/// Whether a person asked for another try of a release that failed.
+fn wants_retry(release: &Release) -> bool {
+    let status = release.status.clone().unwrap_or_default();
+    let asked = release.annotations().get(annotation::RETRY);
+    asked.is_some()
+        && asked != status.last_handled_retry.as_ref()
+        && has_ended(release)
+        && status.outcome != Some(ReleaseOutcome::Succeeded)
+}
+
+/// What is missing of the revision on record: frozen spec first, so that the Release finds it.
+fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &str) -> Vec<Step> {
+    if revision == 0 {
+        return Vec::new();
+    }
+    let app: &App = &observed.app;
+    let name = names::release(&app.name_any(), revision);
+    let mut steps = Vec::new();
+    if !observed.snapshots.contains_key(&name) {
+        let frozen = control::controller_revision(app, &name, revision, snapshot);
+        steps.push(Step::Create(Box::new(Object::ControllerRevision(frozen))));
+    }
+    if !observed.releases.iter().any(|release| release.spec.revision == revision) {
+        let before = observed.releases.iter().rfind(|release| release.spec.revision < revision);
+        let retried = before.filter(|release| wants_retry(release)).map(|release| release.name_any());
+        let trigger = if retried.is_some() { "Retry" } else { "AppEdited" };
+        let release = control::release(app, revision, hash, snapshot.images(), trigger, retried.as_deref());
+        steps.push(Step::Create(Box::new(Object::Release(release))));
+    }
+    steps
+}
+
+/// The Release that tries another one again says so.
+pub fn retries(release: &Release) -> Option<&str> {
+    release.annotations().get(labels::RETRY_OF).map(String::as_str)
+}

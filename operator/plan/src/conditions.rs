@@ -1,1 +1,290 @@
-//! TBD.
+//! Status conditions: what they say, and when they change.
+
+use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
+use fairway_crds::duration::Duration;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Longest message of a condition, in characters. Kubernetes allows 32,768; nobody reads those.
+pub const MESSAGE_LIMIT: usize = 1024;
+/// Longest text of others (the kubelet, the apiserver) that is passed on inside a message, in characters.
+const QUOTE_LIMIT: usize = 300;
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Not known yet.
+    Unknown,
+}
+
+impl Status {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A condition as a planner wants it, without the times that [`set`] keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its type, one of [`fairway_crds::condition`].
+    pub type_: &'static str,
+    /// Whether it holds.
+    pub status: Status,
+    /// Why: CamelCase, stable, for machines.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Wanted {
+    /// A wanted condition.
+    pub fn new(
+        type_: &'static str,
+        status: Status,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { type_, status, reason: reason.into(), message: message.into() }
+    }
+}
+
+/// The conditions to write, in the order in which they are wanted. `lastTransitionTime` only moves when a
+/// condition's status does, so a pass that found nothing new writes what is there already.
+pub fn set(
+    previous: &[Condition],
+    wanted: Vec<Wanted>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    wanted
+        .into_iter()
+        .map(|wanted| {
+            let before = previous.iter().find(|condition| condition.type_ == wanted.type_);
+            let unchanged = before.filter(|condition| condition.status == wanted.status.as_str());
+            Condition {
+                type_: wanted.type_.to_owned(),
+                status: wanted.status.as_str().to_owned(),
+                reason: valid_reason(wanted.reason),
+                message: capped(&wanted.message, MESSAGE_LIMIT),
+                observed_generation: generation,
+                last_transition_time: unchanged
+                    .map_or_else(|| Time(to_seconds(now)), |condition| condition.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+/// Where bounded work (a Migration, a Backup) stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Machines are at it.
+    Running {
+        /// What is being done or waited for.
+        reason: String,
+        /// The same, for people.
+        message: String,
+    },
+    /// A person must do something, and then it goes on.
+    Waiting {
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        message: String,
+    },
+    /// It is done, for good.
+    Succeeded {
+        /// How.
+        reason: String,
+        /// The same, for people.
+        message: String,
+    },
+    /// It has failed, for good.
+    Failed {
+        /// Why.
+        reason: String,
+        /// One sentence with the mend.
+        message: String,
+    },
+}
+
+impl Progress {
+    /// Machines are at it.
+    pub fn running(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Running { reason: reason.into(), message: message.into() }
+    }
+
+    /// A person must do something.
+    pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Waiting { reason: reason.into(), message: message.into() }
+    }
+
+    /// It is done.
+    pub fn succeeded(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Succeeded { reason: reason.into(), message: message.into() }
+    }
+
+    /// It has failed.
+    pub fn failed(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Failed { reason: reason.into(), message: message.into() }
+    }
+}
+
+/// The four conditions of bounded work. `Reconciling` and `Stalled` are never true together.
+pub fn bounded(
+    previous: &[Condition],
+    progress: &Progress,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    use Status::{False, True, Unknown};
+    let (succeeded, ready, reconciling, stalled, reason, message) = match progress {
+        Progress::Running { reason, message } => (Unknown, False, True, False, reason, message),
+        Progress::Waiting { reason, message } => (Unknown, False, False, True, reason, message),
+        Progress::Succeeded { reason, message } => (True, True, False, False, reason, message),
+        Progress::Failed { reason, message } => (False, False, False, True, reason, message),
+    };
+    let told = |type_, status, otherwise: &str| match status {
+        False if type_ != READY => Wanted::new(type_, status, reason, otherwise),
+        _ => Wanted::new(type_, status, reason, message),
+    };
+    let wanted = vec![
+        Wanted::new(SUCCEEDED, succeeded, reason, message),
+        told(READY, ready, ""),
+        told(RECONCILING, reconciling, "nothing is under way"),
+        told(STALLED, stalled, "nobody is waited for"),
+    ];
+    set(previous, wanted, generation, now)
+}
+
+/// A moment as messages write it: RFC 3339 in UTC, whole seconds.
+pub fn moment(at: Timestamp) -> String {
+    to_seconds(at).to_string()
+}
+
+/// A span of time as messages write it: `1h30m`.
+pub fn duration(span: SignedDuration) -> String {
+    Duration::from_seconds(u64::try_from(span.as_secs()).unwrap_or_default()).to_string()
+}
+
+/// A text of others made fit for a message: one line, without what may be a credential in a URL, at most 300
+/// characters.
+pub fn shorten(text: &str) -> String {
+    let words: Vec<String> = text.split_whitespace().map(without_credentials).collect();
+    capped(&words.join(" "), QUOTE_LIMIT)
+}
+
+/// A URL keeps neither its user information nor its query.
+fn without_credentials(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let (authority, path) = match rest.find(['/', '?']) {
+        Some(end) => rest.split_at(end),
+        None => (rest, ""),
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match path.split_once('?') {
+        None => format!("{scheme}://{host}{path}"),
+        Some((path, query)) => {
+            // What follows the URL in a quoted sentence (`": 401`) is kept.
+            let end = query.find(['"', '\'', ')', ',']).unwrap_or(query.len());
+            format!("{scheme}://{host}{path}?…{}", &query[end..])
+        }
+    }
+}
+
+fn capped(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(limit - 1).chain(['…']).collect(),
+    }
+}
+
+/// The API wants a reason that starts with a letter and holds letters, digits, `_`, `,` and `:`.
+fn valid_reason(reason: String) -> String {
+    let valid = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    if reason.starts_with(|first: char| first.is_ascii_alphabetic()) && reason.chars().all(valid) {
+        return reason;
+    }
+    let kept: String = reason.chars().filter(|character| valid(*character)).collect();
+    if kept.starts_with(|first: char| first.is_ascii_alphabetic()) { kept } else { format!("Reason{kept}") }
+}
+
+fn to_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn status<'a>(conditions: &'a [Condition], type_: &str) -> &'a str {
+        &conditions.iter().find(|condition| condition.type_ == type_).unwrap().status
+    }
+
+    #[test]
+    fn the_time_of_a_condition_moves_only_with_its_status() {
+        let wanted = |status, message: &str| vec![Wanted::new(READY, status, "Because", message)];
+        let first = set(&[], wanted(Status::False, "one"), Some(1), at("2026-01-01T00:00:00.9Z"));
+        let again = set(&first, wanted(Status::False, "two"), Some(2), at("2026-01-01T01:00:00Z"));
+        assert_eq!(again[0].last_transition_time, Time(at("2026-01-01T00:00:00Z")));
+        assert_eq!((again[0].message.as_str(), again[0].observed_generation), ("two", Some(2)));
+        let turned = set(&again, wanted(Status::True, "two"), Some(2), at("2026-01-01T02:00:00Z"));
+        assert_eq!(turned[0].last_transition_time, Time(at("2026-01-01T02:00:00Z")));
+    }
+
+    #[rstest]
+    #[case::running(Progress::running("R", "m"), ["Unknown", "False", "True", "False"])]
+    #[case::waiting_for_a_person(Progress::waiting("R", "m"), ["Unknown", "False", "False", "True"])]
+    #[case::succeeded(Progress::succeeded("R", "m"), ["True", "True", "False", "False"])]
+    #[case::failed(Progress::failed("R", "m"), ["False", "False", "False", "True"])]
+    fn bounded_work_is_never_reconciling_and_stalled(#[case] progress: Progress, #[case] expected: [&str; 4]) {
+        let conditions = bounded(&[], &progress, Some(1), at("2026-01-01T00:00:00Z"));
+        let found = [SUCCEEDED, READY, RECONCILING, STALLED].map(|type_| status(&conditions, type_));
+        assert_eq!(found, expected);
+        assert!(conditions.iter().all(|condition| !condition.reason.is_empty() && !condition.message.is_empty()));
+    }
+
+    #[rstest]
+    #[case("ErrImagePull", "ErrImagePull")]
+    #[case("Image pull!", "Imagepull")]
+    #[case("", "Reason")]
+    #[case("137", "Reason137")]
+    fn reasons_are_made_valid(#[case] given: &str, #[case] valid: &str) {
+        assert_eq!(valid_reason(given.to_owned()), valid);
+    }
+
+    #[rstest]
+    #[case("pull  failed:\n not found", "pull failed: not found")]
+    #[case("GET https://me:secret@host/v2/a", "GET https://host/v2/a")]
+    #[case(r#"request "https://auth/token?account=me&t=1": 401"#, r#"request "https://auth/token?…": 401"#)]
+    fn texts_of_others_are_one_line_without_credentials(#[case] given: &str, #[case] shortened: &str) {
+        assert_eq!(shorten(given), shortened);
+    }
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let conditions =
+            set(&[], vec![Wanted::new(READY, Status::False, "R", "ü".repeat(3000))], None, Timestamp::UNIX_EPOCH);
+        assert_eq!(conditions[0].message.chars().count(), MESSAGE_LIMIT);
+        assert!(conditions[0].message.ends_with('…'));
+    }
+
+    #[test]
+    fn moments_and_spans_are_short() {
+        assert_eq!(moment(at("2026-01-01T00:00:00.123Z")), "2026-01-01T00:00:00Z");
+        assert_eq!(duration(SignedDuration::from_mins(90)), "1h30m");
+    }
+}

@@ -16,6 +16,8 @@ pub const SPEC_HASH: &str = "fairway.dev/spec-hash";
 pub const RETRY_OF: &str = "fairway.dev/retry-of";
 /// Annotation: SHA-256 (hex, 16 digits) of the object as Fairway applied it; a difference means a new apply.
 pub const APPLIED_HASH: &str = "fairway.dev/applied-hash";
+/// Annotation on a Service: when Fairway last pointed it somewhere else, RFC 3339 with milliseconds.
+pub const SWITCHED_AT: &str = "fairway.dev/switched-at";
 /// Who made it.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`], and Fairway's field manager.

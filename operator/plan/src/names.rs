@@ -5,9 +5,15 @@
 
 use sha2::{Digest, Sha256};
 
-/// A Release, its ControllerRevision, Migration and Backup: `crm-42`.
+/// A Release, its ControllerRevision and Migration: `crm-42`.
 pub fn release(app: &str, revision: i64) -> String {
     format!("{app}-{revision}")
+}
+
+/// The Backup of a release: with a part of the Release's UID, because backups outlive their App and another App
+/// of the same name counts its revisions from 1 again.
+pub fn backup(release: &str, release_uid: &str) -> String {
+    format!("{release}-{}", &release_uid[..release_uid.len().min(8)])
 }
 
 /// The Deployment of one component of one release: `crm-web-42`.

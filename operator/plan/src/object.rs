@@ -9,9 +9,13 @@ use kube::core::ObjectMeta;
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Server-side apply with Fairway's field manager: repeating it changes nothing. Not forced: a field
-    /// that another manager owns is a conflict that is told to the person, never taken.
+    /// Server-side apply with Fairway's field manager: repeating it changes nothing. Forced for what Fairway
+    /// alone makes (Deployments), not forced for a Service: a field of it that another manager owns is a
+    /// conflict that is told to the person, never taken.
     Apply(Box<Object>),
+    /// Set `spec.replicas` of a Deployment that exists, and nothing else: pods that run are not replaced
+    /// because this version of Fairway would write their template differently.
+    Scale(ObjectRef, i32),
     /// The same, validated by the server and not persisted: finds out whether it would be refused.
     DryRun(Box<Object>),
     /// Create; when the name is taken by an object of the same owner (or, without an owner, with the same

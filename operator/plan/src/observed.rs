@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the chart and the process fix for a whole run of the operator.
@@ -68,6 +68,8 @@ pub struct ReleaseObserved {
     pub probes: BTreeMap<String, PodHealth>,
     /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
     pub refused: BTreeMap<String, Refusal>,
+    /// Dry runs of this process that passed, as `Kind/name#hash`.
+    pub dry_run_passed: BTreeSet<String>,
 }
 
 /// A write that the apiserver refused for a reason that repeating it will not cure.

@@ -45,6 +45,10 @@ pub const TERMINATION_LOG_VARIABLE: &str = "FAIRWAY_TERMINATION_LOG";
 /// Folder (an emptyDir) in which a guard keeps what must outlive a restart of its container:
 /// [`AGENT_DIRECTORY`] when absent.
 pub const GUARD_DIRECTORY_VARIABLE: &str = "FAIRWAY_GUARD_DIRECTORY";
+/// Used instead of [`STORE_DIRECTORY`]; for tests.
+pub const STORE_DIRECTORY_VARIABLE: &str = "FAIRWAY_STORE_DIRECTORY";
+/// Used instead of [`SCRATCH_DIRECTORY`]; for tests.
+pub const SCRATCH_DIRECTORY_VARIABLE: &str = "FAIRWAY_SCRATCH_DIRECTORY";
 /// The agent's exit code when another pod holds the migration's lock.
 pub const EXIT_OTHER_OWNER: u8 = 75;
 
@@ -290,6 +294,17 @@ pub struct ProbeTask {
     pub requests: Vec<(u16, HttpRequest)>,
 }
 
+/// The body of `POST /probe` to the probe agent; the answer is a [`ProbeVerdict`]. The operator's token comes
+/// as `Authorization: Bearer …`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeCall {
+    /// Which of [`ProbeTask::requests`].
+    pub index: usize,
+    /// The pod's address.
+    pub address: String,
+}
+
 /// One health request to one port of one pod, and what its answer must be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -415,6 +430,9 @@ pub enum MigrationOutcome {
     Blocked,
     /// It never got as far as starting: the database or the lock could not be had.
     NotStarted,
+    /// Only [`Task::Settle`] says this: another pod still holds the lock, or the database cannot be asked, so
+    /// nothing is decided; ask again.
+    Undecided,
 }
 
 /// The answer to [`Task::Migrate`], [`Task::Guard`] and [`Task::Settle`].

@@ -1,1 +1,249 @@
-//! TBD.
+//! The ladder of a release.
+//!
+//! [`FORWARD`] is read from the top on every pass; the first rung that is not met says what to do, what is
+//! waited for, or why the release cannot go on. [`BACKWARD`] takes its place once the milestone `RollingBack`
+//! is on record, and nothing turns that around. A rung reads what is observed and the milestones, never a
+//! stored phase.
+
+pub mod accept;
+mod attempts;
+mod backward;
+mod data;
+mod probing;
+mod report;
+mod rollout;
+pub mod traffic;
+mod verbs;
+pub mod verdict;
+pub mod world;
+
+pub use probing::probe_targets;
+
+use crate::observed::{ReleaseObserved, Settings};
+use crate::{Decision, Step, Wake};
+use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use report::Stand;
+use verdict::{Failure, Verdict, Wait};
+use world::{World, happened};
+
+/// One rung: its name, and the question whether it is met.
+pub struct Rung {
+    /// As in the documentation.
+    pub name: &'static str,
+    climb: fn(&World, &mut ReleaseStatus) -> Verdict,
+}
+
+/// From an edited App to a version that serves.
+pub const FORWARD: &[Rung] = &[
+    Rung { name: "Accepted", climb: accept::accepted },
+    Rung { name: "Pinned", climb: accept::pinned },
+    Rung { name: "Preflighted", climb: accept::preflighted },
+    Rung { name: "BackedUp", climb: data::backed_up },
+    Rung { name: "Migrated", climb: data::migrated },
+    Rung { name: "RolledOut", climb: rollout::rolled_out },
+    Rung { name: "Healthy", climb: rollout::healthy },
+    Rung { name: "HandedOver", climb: rollout::handed_over },
+    Rung { name: "TrafficMoved", climb: traffic::traffic_moved },
+    Rung { name: "Baked", climb: traffic::baked },
+    Rung { name: "Retired", climb: traffic::retired },
+];
+
+/// From a version that cannot stay to the one before it. The database keeps its schema: the old image runs
+/// on what the migration made (`SchemaAhead`).
+pub const BACKWARD: &[Rung] = &[
+    Rung { name: "TrafficReturned", climb: backward::traffic_returned },
+    Rung { name: "HandedBack", climb: backward::handed_back },
+    Rung { name: "Withdrawn", climb: backward::withdrawn },
+];
+
+/// Decides the next pass of a release.
+pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> Decision<ReleaseStatus> {
+    let mut status = observed.release.status.clone().unwrap_or_default();
+    let empty = crate::snapshot::Snapshot::default();
+    let Some(snapshot) = observed.snapshots.get(&observed.release.name_any()) else {
+        let world = World { observed, settings, now, snapshot: &empty };
+        let wait = Wait::machine("WaitingForApp", format!("waiting for App {} to take this Release up", observed.release.spec.app));
+        return decided(&world, status, Vec::new(), Stand::Waiting { rung: "Accepted", wait });
+    };
+    let world = World { observed, settings, now, snapshot };
+    let (steps, stand) = if status.outcome.is_some() {
+        after_the_end(&world, &mut status)
+    } else if happened(&status, MilestoneKind::RollingBack).is_some() {
+        go_back(&world, &mut status)
+    } else {
+        go_forward(&world, &mut status)
+    };
+    decided(&world, status, steps, stand)
+}
+
+fn go_forward(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
+    if let Some(failure) = verbs::give_up(world, status) {
+        return fail(world, status, failure);
+    }
+    if let Some(token) = verbs::pending_resolve(world, status) {
+        verbs::answer_resolve(world, status, &token);
+    }
+    match climb(FORWARD, world, status) {
+        Climbed::Top => {
+            let pruned = traffic::pruned(world, status);
+            if !pruned.is_empty() {
+                let wait = Wait::machine("PruningHistory", "removing releases past the history that is kept");
+                return (pruned, Stand::Waiting { rung: "Retired", wait });
+            }
+            status.outcome = Some(ReleaseOutcome::Succeeded);
+            (Vec::new(), Stand::Succeeded)
+        }
+        Climbed::Waiting(mut steps, stand) => {
+            if stand.rung() != Some("Retired") && !matches!(stand, Stand::Recorded { .. }) {
+                steps.extend(rollout::both_sides(world, status));
+            }
+            (steps, stand)
+        }
+        Climbed::Failed(failure) => fail(world, status, failure),
+    }
+}
+
+fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
+    verbs::already_going_back(world, status);
+    match climb(BACKWARD, world, status) {
+        Climbed::Top => {
+            let failure = cause(status);
+            status.outcome = Some(failure.outcome);
+            (Vec::new(), Stand::Ended(failure))
+        }
+        Climbed::Waiting(steps, stand) => (steps, stand),
+        Climbed::Failed(failure) => (Vec::new(), Stand::Ended(failure)),
+    }
+}
+
+enum Climbed {
+    Top,
+    Waiting(Vec<Step>, Stand),
+    Failed(Failure),
+}
+
+fn climb(ladder: &[Rung], world: &World, status: &mut ReleaseStatus) -> Climbed {
+    for rung in ladder {
+        return match (rung.climb)(world, status) {
+            Verdict::Met => continue,
+            Verdict::Act(steps, wait) => Climbed::Waiting(steps, Stand::Waiting { rung: rung.name, wait }),
+            Verdict::Wait(wait) => Climbed::Waiting(Vec::new(), Stand::Waiting { rung: rung.name, wait }),
+            Verdict::Commit(kind) => {
+                record(status, kind, world.now, None);
+                Climbed::Waiting(Vec::new(), recorded(ladder, world, status))
+            }
+            Verdict::Fail(failure) => Climbed::Failed(failure),
+        };
+    }
+    Climbed::Top
+}
+
+/// What is told while a milestone is put on record: what the next pass will wait for, so that the next pass
+/// has nothing new to write.
+fn recorded(ladder: &[Rung], world: &World, status: &ReleaseStatus) -> Stand {
+    let next = climb(ladder, world, &mut status.clone());
+    match next {
+        Climbed::Waiting(_, Stand::Waiting { rung, wait }) => Stand::Recorded { rung, wait: Some(wait) },
+        Climbed::Waiting(_, recorded) => recorded,
+        Climbed::Top | Climbed::Failed(_) => Stand::Recorded { rung: "Retired", wait: None },
+    }
+}
+
+fn record(status: &mut ReleaseStatus, kind: MilestoneKind, at: Timestamp, failure: Option<&Failure>) {
+    status.milestones.push(Milestone {
+        kind,
+        at: report::to_milliseconds(at),
+        reason: failure.map(|failure| failure.reason.clone()),
+        message: failure.map(|failure| crate::conditions::shorten(&failure.message)),
+    });
+}
+
+/// A release that cannot go on: ends where nothing has to be undone, goes on serving where there is nothing to
+/// go back to, and goes back otherwise.
+fn fail(world: &World, status: &mut ReleaseStatus, failure: Failure) -> (Vec<Step>, Stand) {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if moved && world.previous(status).is_none() {
+        let message = format!("{}; nothing served before {}, so it goes on serving", failure.message, world.name());
+        status.outcome = Some(ReleaseOutcome::Failed);
+        return (Vec::new(), Stand::Ended(Failure { message, ..failure }));
+    }
+    let handed = happened(status, MilestoneKind::HandingOver).is_some();
+    if !moved && !handed && !runs(world) {
+        status.outcome = Some(failure.outcome);
+        return (Vec::new(), Stand::Ended(failure));
+    }
+    record(status, MilestoneKind::RollingBack, world.now, Some(&failure));
+    (Vec::new(), recorded(BACKWARD, world, status))
+}
+
+/// Whether anything of this release may run.
+fn runs(world: &World) -> bool {
+    world.snapshot.components.iter().any(|component| {
+        world.deployment(&component.name, world.release().spec.revision).is_some_and(|deployment| {
+            deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1) > 0
+        })
+    })
+}
+
+/// Why this release went back, from its milestones.
+fn cause(status: &ReleaseStatus) -> Failure {
+    let milestone = happened(status, MilestoneKind::RollingBack);
+    let reason = milestone.and_then(|milestone| milestone.reason.clone()).unwrap_or_else(|| "RolledBack".to_owned());
+    let message = milestone.and_then(|milestone| milestone.message.clone()).unwrap_or_default();
+    let outcome = match reason.as_str() {
+        _ if happened(status, MilestoneKind::TrafficMoved).is_some() => ReleaseOutcome::RolledBack,
+        "Aborted" | "RolledBackByPerson" => ReleaseOutcome::Aborted,
+        "Superseded" => ReleaseOutcome::Superseded,
+        _ => ReleaseOutcome::Failed,
+    };
+    Failure { reason, message, outcome }
+}
+
+/// A release that has ended keeps what serves as the App wants it today, and answers what is asked of it.
+fn after_the_end(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
+    if let Some(failure) = verbs::after_the_end(world, status) {
+        status.outcome = None;
+        record(status, MilestoneKind::RollingBack, world.now, Some(&failure));
+        return (Vec::new(), recorded(BACKWARD, world, status));
+    }
+    let mut steps = traffic::leftovers(world);
+    steps.extend(kept(world));
+    (steps, Stand::Unchanged)
+}
+
+/// Replicas and selectors of the release that serves, while no other one is under way.
+fn kept(world: &World) -> Vec<Step> {
+    let all = world.observed.siblings.iter().chain([&world.observed.release]);
+    let serves = world::live(all).is_some_and(|live| live.name_any() == world.name());
+    let busy = world.observed.siblings.iter().any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
+    let (true, false, Some(today)) = (serves, busy, world.today()) else { return Vec::new() };
+    let mut steps: Vec<_> = world
+        .snapshot
+        .components
+        .iter()
+        .filter_map(|component| {
+            let deployment = world.deployment(&component.name, world.release().spec.revision)?;
+            rollout::scale(deployment, *today.replicas.get(&component.name)?)
+        })
+        .collect();
+    if let Some(Verdict::Act(switched, _)) = traffic::direct(world, world.snapshot, world.name()) {
+        steps.extend(switched);
+    }
+    steps
+}
+
+fn decided(world: &World, mut status: ReleaseStatus, steps: Vec<Step>, stand: Stand) -> Decision<ReleaseStatus> {
+    let wake = match &stand {
+        Stand::Waiting { wait: Wait { until: Some(until), .. }, .. } => Wake::At(*until),
+        _ => Wake::OnChange,
+    };
+    report::tell(world, &mut status, &stand);
+    Decision { steps, status, wake }
+}
+
+/// A release that the App holds.
+fn held(rung: &str) -> Wait {
+    Wait::person("Suspended", format!("spec.suspend of the App is true, so it holds {rung}; set it to false to go on"))
+}

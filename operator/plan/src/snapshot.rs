@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// The release-relevant part of an [`AppSpec`]: everything but `suspend`, `replicas`, `policy` and `backup`,
 /// which take effect at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// Components, their `replicas` set to 1 where they are not zero: the App says how many run today.

@@ -1,0 +1,251 @@
+//! The rungs before anything is touched: Accepted, Pinned, Preflighted.
+
+use super::attempts::{self, Retry};
+use super::verdict::{Failure, Verdict, Wait};
+use super::world::{World, has_begun, has_ended, live};
+use crate::build::agent::{self, Outcome, Pinning};
+use crate::build::deployment::{DeploymentInput, deployment};
+use crate::protocol::{Cause, PreflightReport};
+use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
+use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::release::{CheckVerdict, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use jiff::SignedDuration;
+use kube::ResourceExt;
+use std::collections::BTreeMap;
+
+/// Time that pulling the images may take altogether.
+const PIN_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
+/// Time that the surroundings have to become fit altogether.
+const PREFLIGHT_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Met when the spec is valid, no other release of this App is under way past the point where it could
+/// simply be dropped, and no migration of its database is unsettled.
+pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if has_begun(world.release()) {
+        return Verdict::Met;
+    }
+    if let Some(newer) = newer(world) {
+        return Verdict::Fail(Failure {
+            outcome: ReleaseOutcome::Superseded,
+            ..Failure::new("Superseded", format!("{newer} took its place before it had changed anything"))
+        });
+    }
+    if let Some(older) = world.observed.siblings.iter().find(|sibling| {
+        sibling.spec.revision < world.release().spec.revision && !has_ended(sibling)
+    }) {
+        return Verdict::Wait(Wait::clock(
+            "WaitingForRelease",
+            format!(
+                "{older} is under way and finishes or rolls back first; to give it up: kubectl annotate release {older} fairway.dev/abort=now",
+                older = older.name_any()
+            ),
+        ));
+    }
+    if world.suspended() {
+        return Verdict::Wait(super::held("before it begins"));
+    }
+    if let Some(verdict) = unsettled_migration(world) {
+        return verdict;
+    }
+    if status.previous.is_none() {
+        status.previous = live(&world.observed.siblings).map(|release| release.name_any());
+    }
+    let images = images(world);
+    let missing: Vec<_> =
+        world.snapshot.without_image().into_iter().filter(|container| !images.contains_key(container)).collect();
+    if !missing.is_empty() {
+        return Failure::new(
+            "ImageMissing",
+            format!("no image is named for {}: name it in the Release's spec.images or in the App's template", missing.join(", ")),
+        )
+        .verdict();
+    }
+    accepted_by_apiserver(world, &images)
+}
+
+fn newer(world: &World) -> Option<String> {
+    let revision = world.release().spec.revision;
+    world.observed.siblings.iter().filter(|sibling| sibling.spec.revision > revision).map(|sibling| sibling.name_any()).next_back()
+}
+
+fn unsettled_migration(world: &World) -> Option<Verdict> {
+    let unsettled = world.observed.migrations.iter().find(|migration| {
+        let outcome = migration.status.as_ref().and_then(|status| status.outcome);
+        migration.spec.release.as_deref() != Some(world.name())
+            && matches!(outcome, Some(MigrationOutcome::Unknown | MigrationOutcome::Partial))
+    })?;
+    let release = unsettled.spec.release.clone().unwrap_or_else(|| unsettled.name_any());
+    Some(Verdict::Wait(Wait::person(
+        "MigrationUnsettled",
+        format!(
+            "what migration {} did to the database is not settled, so no other may run; look at the database, then say: kubectl annotate release {release} fairway.dev/resolve=applied:1 (or not-applied:1)",
+            unsettled.name_any()
+        ),
+    )))
+}
+
+/// Only a migration makes it worth asking beforehand: without one, a refused Deployment has changed nothing.
+fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Verdict {
+    if world.snapshot.migration.is_none() {
+        return Verdict::Met;
+    }
+    let mut steps = Vec::new();
+    for component in &world.snapshot.components {
+        let desired = match deployment(&DeploymentInput {
+            app: world.app_name(),
+            namespace: world.namespace(),
+            release: world.release(),
+            component,
+            images,
+            replicas: 0,
+            drain: world.snapshot.traffic.drain.get(),
+        }) {
+            Ok(desired) => desired,
+            Err(error) => return Failure::new("TemplateRefused", error.to_string()).verdict(),
+        };
+        let key = format!("Deployment/{}", desired.name_any());
+        let hash = desired.annotations().get(labels::APPLIED_HASH).cloned().unwrap_or_default();
+        match world.observed.refused.get(&key) {
+            Some(refusal) if refusal.hash == hash => {
+                return Failure::new(
+                    "TemplateRefused",
+                    format!("the apiserver refuses the pods of component {}: {}", component.name, refusal.message),
+                )
+                .verdict();
+            }
+            _ if world.observed.dry_run_passed.contains(&format!("{key}#{hash}")) => {}
+            _ => steps.push(Step::DryRun(Box::new(Object::Deployment(desired)))),
+        }
+    }
+    if steps.is_empty() {
+        return Verdict::Met;
+    }
+    let wait = Wait::machine("CheckingTemplates", "asking the apiserver whether it would take the pods").until(world.now);
+    Verdict::Act(steps, wait)
+}
+
+/// What each container should run, by `component/container`: the App's images, and over them those that the
+/// Release names.
+fn images(world: &World) -> BTreeMap<String, String> {
+    let mut images = world.snapshot.images();
+    let containers = images.keys().cloned().chain(world.snapshot.without_image()).collect::<Vec<_>>();
+    for container in containers {
+        let short = container.split_once('/').map_or(container.as_str(), |(_, name)| name);
+        let named = &world.release().spec.images;
+        if let Some(image) = named.get(&container).or_else(|| named.get(short)) {
+            images.insert(container, image.clone());
+        }
+    }
+    images
+}
+
+/// Met when every image's digest is known: given, or pulled by a pod, which proves pull secrets and platform
+/// as well.
+pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    let images = images(world);
+    if images.keys().all(|container| status.digests.contains_key(container)) {
+        return Verdict::Met;
+    }
+    let (by_digest, by_tag): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        images.into_iter().partition(|(_, image)| image.contains("@sha256:"));
+    if by_tag.is_empty() {
+        status.digests = by_digest;
+        return Verdict::Met;
+    }
+    let attempt = match attempts::current(status, "Pinned", PIN_DEADLINE, world.now) {
+        Ok(attempt) => attempt,
+        Err(verdict) => return verdict,
+    };
+    let desired = agent::pin_pod(world.settings, world.release(), world.snapshot, &by_tag, attempt);
+    let existing = world.observed.pods.iter().find(|pod| pod.name_any() == names::pin_pod(world.name(), attempt));
+    let waiting = Wait::machine("PullingImages", format!("pulling {} to learn the digests", list(by_tag.values())));
+    let Some(pod) = existing else {
+        return Verdict::Act(vec![Step::Create(Box::new(Object::Pod(desired)))], waiting);
+    };
+    match agent::pinned(pod, &by_tag) {
+        Pinning::Pinned(pinned) => {
+            status.digests = by_digest.into_iter().chain(pinned).collect();
+            attempts::forget(status, "Pinned");
+            Verdict::Met
+        }
+        Pinning::Waiting { reason, message, is_final: true } => Failure::new(reason, message).verdict(),
+        Pinning::Waiting { reason, message, is_final: false } => {
+            attempts::note(status, "Pinned", &reason, &message);
+            // The kubelet tries again by itself, with a backoff of its own.
+            match attempts::deadline(status, "Pinned", PIN_DEADLINE) {
+                Some(deadline) if world.now >= deadline => Failure::new(
+                    "ImagePullFailed",
+                    format!("{message}; not pulled within {}", crate::conditions::duration(PIN_DEADLINE)),
+                )
+                .verdict(),
+                deadline => {
+                    let wait = Wait::machine("ImagePullFailed", message);
+                    Verdict::Wait(Wait { until: deadline, ..wait })
+                }
+            }
+        }
+        Pinning::Lost { message } => attempts::failed(
+            status,
+            &Retry { rung: "Pinned", deadline: PIN_DEADLINE, now: world.now },
+            "PodLost",
+            &message,
+            ObjectRef::of(Kind::Pod, &pod.metadata),
+        ),
+        Pinning::Pulling => Verdict::Wait(waiting),
+    }
+}
+
+fn list<'a>(images: impl Iterator<Item = &'a String>) -> String {
+    let mut images: Vec<_> = images.map(String::as_str).collect();
+    images.sort_unstable();
+    images.dedup();
+    images.join(", ")
+}
+
+/// Met when the database is reachable and fit, and the backup store can be written.
+pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    let past = super::world::happened(status, MilestoneKind::Migrating).is_some();
+    if world.snapshot.database.is_none() || past || !status.evidence.preflight.is_empty() {
+        return Verdict::Met;
+    }
+    let attempt = match attempts::current(status, "Preflighted", PREFLIGHT_DEADLINE, world.now) {
+        Ok(attempt) => attempt,
+        Err(verdict) => return verdict,
+    };
+    let retry = Retry { rung: "Preflighted", deadline: PREFLIGHT_DEADLINE, now: world.now };
+    let name = names::preflight_job(world.name(), attempt);
+    let job = world.observed.jobs.iter().find(|job| job.name_any() == name);
+    let waiting = Wait::machine("CheckingDatabase", "checking that the database is reachable and fit for this release");
+    let Some(job) = job else {
+        let store = world.today().and_then(|today| today.backup).map(|backup| backup.store);
+        let job = agent::preflight_job(world.settings, world.release(), world.snapshot, store.as_ref(), attempt);
+        return Verdict::Act(vec![Step::Create(Box::new(Object::Job(job)))], waiting);
+    };
+    let used = ObjectRef::of(Kind::Job, &job.metadata);
+    match agent::report::<PreflightReport>(&world.observed.pods, &name) {
+        Outcome::Reported(PreflightReport { failure: None, checks, .. }) => {
+            status.evidence.preflight =
+                checks.into_iter().map(|(name, passed)| CheckVerdict { name, passed }).collect();
+            attempts::forget(status, "Preflighted");
+            Verdict::Met
+        }
+        Outcome::Reported(PreflightReport { failure: Some(failure), .. }) => match failure.cause {
+            Cause::Environment => attempts::failed(status, &retry, &failure.reason, &failure.message, used),
+            Cause::Version => Failure::new(failure.reason, failure.message).verdict(),
+        },
+        Outcome::Lost { reason } => {
+            attempts::failed(status, &retry, "PodLost", &format!("the checking pod ended without an answer: {reason}"), used)
+        }
+        Outcome::Running { waiting: Some((reason, message)) } => {
+            attempts::note(status, "Preflighted", &reason, &message);
+            attempts::overdue(status, &retry).unwrap_or_else(|| {
+                let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
+                Verdict::Wait(Wait { until, ..Wait::machine("PodNotStarting", message) })
+            })
+        }
+        Outcome::NotThere | Outcome::Running { waiting: None } => attempts::overdue(status, &retry).unwrap_or_else(|| {
+            let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
+            Verdict::Wait(Wait { until, ..waiting })
+        }),
+    }
+}

@@ -1,0 +1,120 @@
+//! The rungs of going back: TrafficReturned, HandedBack, Withdrawn.
+
+use super::rollout::{deployment_of, scale, standing, stopped};
+use super::traffic::{direct, serving};
+use super::verdict::{Verdict, Wait};
+use super::world::{World, happened};
+use crate::build::service;
+use crate::labels;
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
+use kube::ResourceExt;
+
+/// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
+/// any goes back.
+pub fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if happened(status, MilestoneKind::TrafficReturned).is_some() || !selected(world) {
+        return Verdict::Met;
+    }
+    let Some(previous) = status.previous.clone() else { return Verdict::Met };
+    let Some(snapshot) = world.snapshot_of(&previous) else {
+        return Verdict::Wait(Wait::person(
+            "PreviousMissing",
+            format!("{previous} is gone, so traffic stays where it is; edit the App to release a version that works"),
+        ));
+    };
+    let mut steps = Vec::new();
+    let mut unready = None;
+    for (component, _) in serving(snapshot) {
+        let (ready, wanted) = standing(world, &component.name, &previous);
+        if ready >= wanted.max(1) {
+            continue;
+        }
+        unready = unready.or(Some(format!("{ready} of {wanted} pods of {} in {previous} are ready", component.name)));
+        // A component that never runs twice is handed back before its traffic can be.
+        let blocked = happened(status, MilestoneKind::HandingOver).is_some()
+            && world.stopping(status).iter().any(|stopping| stopping.name == component.name);
+        if blocked && let Some(verdict) = stopped(world, &[component.name.as_str()], &previous) {
+            return verdict;
+        }
+        let replicas = world.replicas(&component.name);
+        steps.extend(deployment_of(world, &component.name, &previous).and_then(|deployment| scale(deployment, replicas)));
+    }
+    if let Some(unready) = unready {
+        let message = format!("{unready}; traffic goes back when they are");
+        return Verdict::Act(steps, Wait::machine("StartingPrevious", message));
+    }
+    match direct(world, snapshot, &previous) {
+        None if happened(status, MilestoneKind::TrafficMoved).is_some() => Verdict::Commit(MilestoneKind::TrafficReturned),
+        None => Verdict::Met,
+        Some(verdict) => verdict,
+    }
+}
+
+/// Whether any Service selects this release.
+fn selected(world: &World) -> bool {
+    world.observed.services.values().any(|found| service::selected_release(found) == Some(world.name()))
+}
+
+/// Met when the components that never run twice have passed back to the old version.
+pub fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if happened(status, MilestoneKind::HandingOver).is_none() {
+        return Verdict::Met;
+    }
+    let Some(previous) = status.previous.clone() else { return Verdict::Met };
+    let Some(snapshot) = world.snapshot_of(&previous) else { return Verdict::Met };
+    let new: Vec<_> = world.stopping(status).into_iter().map(|component| component.name.as_str()).collect();
+    let stops = |name: &str| {
+        new.contains(&name)
+            || snapshot
+                .component(name)
+                .is_some_and(|component| component.handover == fairway_crds::component::Handover::Stop)
+    };
+    let names: Vec<_> = snapshot.components.iter().map(|component| component.name.as_str()).filter(|name| stops(name)).collect();
+    if let Some(verdict) = stopped(world, &names, &previous) {
+        return verdict;
+    }
+    let steps: Vec<_> = names
+        .iter()
+        .filter_map(|name| deployment_of(world, name, &previous).and_then(|deployment| scale(deployment, world.replicas(name))))
+        .collect();
+    let behind = names.iter().map(|name| (name, standing(world, name, &previous))).find(|(_, (ready, wanted))| ready < wanted);
+    match behind {
+        None if steps.is_empty() => Verdict::Met,
+        None => Verdict::Act(steps, Wait::machine("StartingPrevious", format!("starting {previous} again"))),
+        Some((name, (ready, wanted))) => Verdict::Act(
+            steps,
+            Wait::machine("StartingPrevious", format!("{ready} of {wanted} pods of {name} in {previous} are ready")),
+        ),
+    }
+}
+
+/// Met when the new version's pods are gone.
+pub fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
+    // With nothing to go back to, what serves goes on serving.
+    let mine = world
+        .observed
+        .deployments
+        .iter()
+        .filter(|deployment| deployment.labels().get(labels::RELEASE).map(String::as_str) == Some(world.name()))
+        .filter(|deployment| !keeps_traffic(world, deployment.labels().get(labels::COMPONENT).map(String::as_str)));
+    let mut steps: Vec<_> = mine.filter_map(|deployment| scale(deployment, 0)).collect();
+    steps.extend(super::traffic::leftovers(world));
+    let left = world.observed.pods.iter().find(|pod| {
+        pod.labels().get(labels::RELEASE).map(String::as_str) == Some(world.name())
+            && pod.labels().get(labels::COMPONENT).is_some_and(|component| !keeps_traffic(world, Some(component)))
+            && !super::world::has_finished(pod)
+    });
+    if steps.is_empty() && left.is_none() {
+        return Verdict::Met;
+    }
+    Verdict::Act(steps, Wait::machine("WithdrawingNew", "the new pods drain and end"))
+}
+
+/// Whether a Service still selects this release's component.
+fn keeps_traffic(world: &World, component: Option<&str>) -> bool {
+    let Some(component) = component else { return false };
+    let serves = world.snapshot.component(component).and_then(|component| component.serves.as_ref());
+    serves.and_then(|serves| world.observed.services.get(&serves.service)).is_some_and(|found| {
+        service::selected_release(found) == Some(world.name())
+    })
+}

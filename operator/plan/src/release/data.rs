@@ -1,0 +1,163 @@
+//! The rungs that touch the database: BackedUp, Migrated.
+
+use super::verdict::{Failure, Verdict, Wait};
+use super::world::{World, happened};
+use crate::{Object, Step, labels, names};
+use fairway_crds::backup::{BackupOutcome, BackupSpec};
+use fairway_crds::condition::SUCCEEDED;
+use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
+use fairway_crds::release::{BackupEvidence, MigrationEvidence, MilestoneKind, ReleaseStatus};
+use fairway_crds::{Backup, Migration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, ResourceExt};
+
+/// Met when a Backup of this release is proven.
+pub fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    let settled = happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some();
+    let wanted = world.snapshot.database.is_some() && world.today().is_some_and(|today| today.backup.is_some());
+    if settled || !wanted {
+        return Verdict::Met;
+    }
+    let waiting = "backing the database up and reading the backup back";
+    let Some(backup) = world.backup() else {
+        let step = Step::Create(Box::new(Object::Backup(backup_of(world))));
+        return Verdict::Act(vec![step], Wait::machine("BackingUp", waiting));
+    };
+    let found = backup.status.clone().unwrap_or_default();
+    match found.outcome {
+        Some(BackupOutcome::Succeeded) => {
+            status.evidence.backup = Some(BackupEvidence {
+                name: backup.name_any(),
+                level: found.level.unwrap_or_default(),
+                bytes: found.bytes.unwrap_or_default(),
+                sha256: found.sha256.unwrap_or_default(),
+            });
+            Verdict::Met
+        }
+        Some(BackupOutcome::Failed) => {
+            let message = said(&found.conditions).unwrap_or_else(|| "the backup could not be made".to_owned());
+            Failure::new("BackupFailed", format!("backup {}: {message}", backup.name_any())).verdict()
+        }
+        None => {
+            let message = said(&found.conditions).unwrap_or_else(|| waiting.to_owned());
+            Verdict::Wait(Wait::machine("BackingUp", message))
+        }
+    }
+}
+
+fn backup_of(world: &World) -> Backup {
+    let mut backup = Backup::new(
+        &names::backup(world.name(), world.uid()),
+        BackupSpec {
+            app: world.app_name().to_owned(),
+            release: Some(world.name().to_owned()),
+            reason: format!("before {} changes anything", world.name()),
+        },
+    );
+    backup.metadata.namespace = Some(world.namespace().to_owned());
+    backup.metadata.labels = Some(common_labels(world));
+    backup
+}
+
+fn common_labels(world: &World) -> std::collections::BTreeMap<String, String> {
+    [(labels::APP, world.app_name()), (labels::RELEASE, world.name()), (labels::MANAGED_BY, labels::FAIRWAY)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn said(conditions: &[Condition]) -> Option<String> {
+    let condition = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
+    (!condition.message.is_empty()).then(|| condition.message.clone())
+}
+
+/// Met when the ledger says that the migration is committed.
+///
+/// The milestone `Migrating` is on record before the Migration exists: from there on this release finishes or
+/// rolls back, whatever the App says meanwhile.
+pub fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    let Some(template) = &world.snapshot.migration else { return Verdict::Met };
+    if happened(status, MilestoneKind::Migrated).is_some() {
+        return failed_check(world).map_or(Verdict::Met, Failure::verdict);
+    }
+    if happened(status, MilestoneKind::Migrating).is_none() {
+        if world.suspended() {
+            return Verdict::Wait(super::held("before its migration"));
+        }
+        return Verdict::Commit(MilestoneKind::Migrating);
+    }
+    let Some(migration) = world.migration() else {
+        return match migration_of(world, status) {
+            Some(migration) => Verdict::Act(
+                vec![Step::Create(Box::new(Object::Migration(migration)))],
+                Wait::machine("Migrating", "starting the migration"),
+            ),
+            None => Failure::new(
+                "MigrationImageMissing",
+                format!("component {} has no container whose image could migrate", template.component),
+            )
+            .verdict(),
+        };
+    };
+    let found = migration.status.clone().unwrap_or_default();
+    let message = said(&found.conditions);
+    match found.outcome {
+        None => {
+            let message = message.unwrap_or_else(|| "the migration is about to start".to_owned());
+            Verdict::Wait(Wait::machine("Migrating", message))
+        }
+        Some(outcome @ (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied)) => {
+            let fingerprints = found.fingerprints.unwrap_or_default();
+            status.evidence.migration = Some(MigrationEvidence {
+                run_id: found.run_id.unwrap_or_default(),
+                outcome,
+                seconds: found.seconds,
+                unchanged: outcome == MigrationOutcome::Applied
+                    && fingerprints.before.is_some()
+                    && fingerprints.before == fingerprints.after,
+                schema_ahead: found.schema_ahead.unwrap_or_default(),
+            });
+            Verdict::Commit(MilestoneKind::Migrated)
+        }
+        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::person(
+            "MigrationUnsettled",
+            message.unwrap_or_else(|| "what the migration did to the database is not settled".to_owned()),
+        )),
+        Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {
+            let message = message.unwrap_or_else(|| "the migration failed".to_owned());
+            Failure::new("MigrationFailed", message).verdict()
+        }
+    }
+}
+
+fn failed_check(world: &World) -> Option<Failure> {
+    let check = world.migration()?.status.as_ref()?.failed_check.clone()?;
+    Some(Failure::new(
+        "MigrationCheckFailed",
+        format!("the migration was applied but its check did not hold: {check}; the old version goes on serving on the new schema"),
+    ))
+}
+
+fn migration_of(world: &World, status: &ReleaseStatus) -> Option<Migration> {
+    let template = world.snapshot.migration.as_ref()?;
+    let component = world.snapshot.component(&template.component)?;
+    let container = component.template["spec"]["containers"][0]["name"].as_str()?;
+    let image = status.digests.get(&format!("{}/{container}", component.name))?;
+    let mut migration = Migration::new(
+        world.name(),
+        MigrationSpec {
+            app: world.app_name().to_owned(),
+            release: Some(world.name().to_owned()),
+            image: image.clone(),
+            component: component.name.clone(),
+            command: template.command.clone(),
+            on_start: template.on_start,
+            timeout: template.timeout,
+            checks: template.checks.clone(),
+        },
+    );
+    migration.metadata.namespace = Some(world.namespace().to_owned());
+    migration.metadata.labels = Some(common_labels(world));
+    migration.metadata.owner_references = world.release().controller_owner_ref(&()).map(|owner| vec![owner]);
+    Some(migration)
+}

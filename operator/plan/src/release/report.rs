@@ -1,0 +1,162 @@
+//! What a release's status says of where it stands.
+
+use super::verdict::{Failure, Wait, WaitOn};
+use super::world::{World, happened};
+use crate::conditions::{self, Wanted};
+use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
+use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use jiff::{Timestamp, Unit};
+
+/// Where a release stands after a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stand {
+    /// At a rung that is not met.
+    Waiting {
+        /// Its name.
+        rung: &'static str,
+        /// What for.
+        wait: Wait,
+    },
+    /// A milestone is put on record; the next pass goes on from there.
+    Recorded {
+        /// The rung at which the next pass will be.
+        rung: &'static str,
+        /// What it will wait for.
+        wait: Option<Wait>,
+    },
+    /// It serves, and the old side is retired.
+    Succeeded,
+    /// It has ended otherwise.
+    Ended(Failure),
+    /// It had ended before this pass.
+    Unchanged,
+}
+
+impl Stand {
+    /// The rung that is not met.
+    pub fn rung(&self) -> Option<&'static str> {
+        match self {
+            Self::Waiting { rung, .. } | Self::Recorded { rung, .. } => Some(rung),
+            Self::Succeeded | Self::Ended(_) | Self::Unchanged => None,
+        }
+    }
+}
+
+/// A moment as it survives being written with milliseconds.
+pub fn to_milliseconds(at: Timestamp) -> Timestamp {
+    at.round(Unit::Millisecond).unwrap_or(at)
+}
+
+/// Writes the conditions.
+pub fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
+    let generation = world.release().metadata.generation;
+    status.observed_generation = generation;
+    let schema_ahead = schema_ahead(status);
+    let brief = matches!(stand, Stand::Waiting { wait, .. } if wait.brief) && !status.conditions.is_empty();
+    if *stand == Stand::Unchanged || brief {
+        return;
+    }
+    let told = told(world, status, stand);
+    let not = |what: &str| format!("{} is not {what}", world.name());
+    let truth = |condition: bool| if condition { conditions::Status::True } else { conditions::Status::False };
+    let Told { succeeded, reason, message, on } = told;
+    let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
+    let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
+    let baking = reason == "Baking";
+    let wanted = vec![
+        Wanted::new(SUCCEEDED, succeeded, &reason, &message),
+        Wanted::new(READY, succeeded, &reason, &message),
+        Wanted::new(RECONCILING, truth(reconciling), &reason, if reconciling { message.clone() } else { not("being reconciled") }),
+        Wanted::new(STALLED, truth(stalled), &reason, if stalled { message.clone() } else { not("stalled") }),
+        Wanted::new(BAKING, truth(baking), &reason, if baking { message.clone() } else { not("baking") }),
+        Wanted::new(
+            SCHEMA_AHEAD,
+            truth(schema_ahead),
+            if schema_ahead { "MigrationKept" } else { "SchemaFits" },
+            if schema_ahead {
+                "the database keeps the schema of a newer version than the one that runs on it"
+            } else {
+                "the schema is the one that this version asks for"
+            },
+        ),
+    ];
+    status.conditions = conditions::set(&status.conditions, wanted, generation, world.now);
+}
+
+/// The schema is newer than what serves: this release migrated and went back, or it is older than the schema
+/// that it found.
+fn schema_ahead(status: &ReleaseStatus) -> bool {
+    let migrated = happened(status, MilestoneKind::Migrated).is_some();
+    let gone_back = happened(status, MilestoneKind::RollingBack).is_some()
+        || matches!(status.outcome, Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted | ReleaseOutcome::RolledBack));
+    let found_ahead = status.evidence.migration.as_ref().is_some_and(|migration| migration.schema_ahead);
+    let changed = status.evidence.migration.as_ref().is_some_and(|migration| {
+        !migration.unchanged && migration.outcome == fairway_crds::migration::MigrationOutcome::Applied
+    });
+    found_ahead || (migrated && gone_back && changed)
+}
+
+struct Told {
+    succeeded: conditions::Status,
+    reason: String,
+    message: String,
+    on: Option<WaitOn>,
+}
+
+fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
+    match stand {
+        Stand::Waiting { wait, .. } => {
+            let back = happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
+            let message = match back {
+                Some(why) => format!("rolling back because {why}; {}", wait.message),
+                None => wait.message.clone(),
+            };
+            let reason = if happened(status, MilestoneKind::RollingBack).is_some() && wait.on == WaitOn::Machine {
+                "RollingBack"
+            } else {
+                wait.reason
+            };
+            Told { succeeded: conditions::Status::Unknown, reason: reason.to_owned(), message, on: Some(wait.on) }
+        }
+        Stand::Recorded { rung, wait } => {
+            let wait = wait.clone().unwrap_or_else(|| Wait::machine("Finishing", "finishing"));
+            told(world, status, &Stand::Waiting { rung, wait })
+        }
+        Stand::Succeeded => {
+            let unchanged = status.evidence.migration.as_ref().is_some_and(|migration| migration.unchanged);
+            let warning = if unchanged { "; its migration left the schema unchanged: make sure that it had nothing to do" } else { "" };
+            let previous = status.previous.as_ref().map(|previous| format!(", {previous} is retired")).unwrap_or_default();
+            Told {
+                succeeded: conditions::Status::True,
+                reason: "Succeeded".to_owned(),
+                message: format!("{} serves{previous}{warning}", world.name()),
+                on: None,
+            }
+        }
+        Stand::Ended(failure) => Told {
+            succeeded: conditions::Status::False,
+            reason: failure.reason.clone(),
+            message: ending(world, status, failure),
+            on: None,
+        },
+        Stand::Unchanged => Told {
+            succeeded: conditions::Status::Unknown,
+            reason: String::new(),
+            message: String::new(),
+            on: None,
+        },
+    }
+}
+
+fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
+    let serving = match (&status.previous, status.outcome) {
+        (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("; {previous} serves again"),
+        (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => format!("; {previous} goes on serving"),
+        _ => String::new(),
+    };
+    let next = match status.outcome {
+        Some(ReleaseOutcome::Superseded) => String::new(),
+        _ => format!(". It is not tried again: edit the App, or kubectl annotate release {} fairway.dev/retry=now", world.name()),
+    };
+    format!("{}{serving}{next}", failure.message)
+}

@@ -1,0 +1,286 @@
+//! The rungs that start the new version: RolledOut, Healthy, HandedOver.
+
+use super::verdict::{Failure, Verdict, Wait};
+use super::world::{World, happened, has_finished, is_ready};
+use crate::build::agent;
+use crate::build::deployment::{self, DeploymentInput};
+use crate::observed::PodHealth;
+use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
+use fairway_crds::component::Component;
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+/// Time to become available for a component that does not say.
+const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+
+/// Met when the candidates of overlapping components have as many ready pods as the App wants.
+pub fn rolled_out(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if happened(status, MilestoneKind::TrafficMoved).is_some() {
+        return Verdict::Met;
+    }
+    let components = world.overlapping(status);
+    start(world, status, &components).unwrap_or(Verdict::Met)
+}
+
+/// Applies the Deployments of these components and waits until their pods are ready; `None` when they are.
+fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Option<Verdict> {
+    let mut steps = Vec::new();
+    for component in components {
+        match candidate(world, status, component) {
+            Ok(candidate_steps) => steps.extend(candidate_steps),
+            Err(failure) => return Some(failure.verdict()),
+        }
+    }
+    let unready = components.iter().find_map(|component| unready(world, component));
+    match unready {
+        None if steps.is_empty() => None,
+        None => Some(Verdict::Act(steps, starting(components).brief())),
+        Some(Unready { message, deadline: Some(deadline), .. }) if world.now >= deadline => {
+            Some(Failure::new("PodsNotReady", format!("{message}; not ready by {}", crate::conditions::moment(deadline))).verdict())
+        }
+        Some(Unready { has_trouble: true, message, deadline }) => {
+            Some(Verdict::Act(steps, Wait { until: deadline, ..Wait::machine("PodsNotReady", message) }))
+        }
+        Some(Unready { deadline, .. }) => Some(Verdict::Act(steps, Wait { until: deadline, ..starting(components) })),
+    }
+}
+
+/// Told from the first apply until the last probe has passed: one write of the status, not one for each pod.
+fn starting(components: &[&Component]) -> Wait {
+    let names: Vec<_> = components.iter().map(|component| component.name.as_str()).collect();
+    Wait::machine("StartingPods", format!("waiting until the new pods of {} are ready and healthy", names.join(", ")))
+}
+
+/// What brings a component's candidate to where it should be.
+fn candidate(world: &World, status: &ReleaseStatus, component: &Component) -> Result<Vec<Step>, Failure> {
+    let replicas = world.replicas(&component.name);
+    let existing = world.deployment(&component.name, world.release().spec.revision);
+    let desired = deployment::deployment(&DeploymentInput {
+        app: world.app_name(),
+        namespace: world.namespace(),
+        release: world.release(),
+        component,
+        images: &status.digests,
+        replicas,
+        drain: world.snapshot.traffic.drain.get(),
+    })
+    .map_err(|error| Failure::new("TemplateRefused", error.to_string()))?;
+    let refusal = world.observed.refused.get(&format!("Deployment/{}", desired.name_any()));
+    if let Some(refusal) = refusal
+        && desired.annotations().get(labels::APPLIED_HASH) == Some(&refusal.hash)
+    {
+        let message = format!("the apiserver refuses the pods of component {}: {}", component.name, refusal.message);
+        return Err(Failure::new("TemplateRefused", message));
+    }
+    Ok(bring(desired, existing.map(AsRef::as_ref)))
+}
+
+/// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
+fn bring(desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
+    if deployment::needs_apply(&desired, existing) {
+        return vec![Step::Apply(Box::new(Object::Deployment(desired)))];
+    }
+    let wanted = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    existing.and_then(|existing| scale(existing, wanted)).into_iter().collect()
+}
+
+/// Sets a Deployment's replicas where they differ.
+pub fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
+    let current = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let target = ObjectRef::of(Kind::Deployment, &deployment.metadata)?;
+    (current != replicas).then_some(Step::Scale(target, replicas))
+}
+
+/// Today's replicas for both sides while a release is under way: the candidate once it has the traffic, and
+/// its predecessor as long as it may have to take the traffic back.
+pub fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
+    let Some(today) = world.today() else { return Vec::new() };
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let handing = happened(status, MilestoneKind::HandingOver).is_some();
+    let stopping: Vec<_> = world.stopping(status).into_iter().map(|component| component.name.as_str()).collect();
+    let candidate = world.snapshot.components.iter().filter(|_| moved).filter_map(|component| {
+        let deployment = world.deployment(&component.name, world.release().spec.revision)?;
+        scale(deployment, *today.replicas.get(&component.name)?)
+    });
+    let previous = status.previous.as_deref().and_then(|name| Some((name, world.snapshot_of(name)?)));
+    let old = previous.into_iter().flat_map(|(name, snapshot)| {
+        snapshot.components.iter().map(move |component| (name, component.name.as_str()))
+    });
+    let old = old.filter(|(_, component)| !(handing && stopping.contains(component))).filter_map(|(name, component)| {
+        scale(deployment_of(world, component, name)?, *today.replicas.get(component)?)
+    });
+    candidate.chain(old).collect()
+}
+
+struct Unready {
+    has_trouble: bool,
+    message: String,
+    deadline: Option<Timestamp>,
+}
+
+fn unready(world: &World, component: &Component) -> Option<Unready> {
+    let wanted = usize::try_from(world.replicas(&component.name)).unwrap_or_default();
+    let ready = world.ready_pods(&component.name, world.name()).len();
+    let existing = world.deployment(&component.name, world.release().spec.revision);
+    if ready >= wanted && existing.is_some() {
+        return None;
+    }
+    let deadline = existing.and_then(|deployment| {
+        let created = deployment.metadata.creation_timestamp.as_ref()?.0;
+        created.checked_add(patience(component)).ok()
+    });
+    let count = format!("{ready} of {wanted} pods of {} are ready", component.name);
+    let trouble = trouble(existing.map(AsRef::as_ref), world.pods(&component.name, world.name()).map(AsRef::as_ref));
+    Some(match trouble {
+        Some(trouble) => Unready { has_trouble: true, message: format!("{count}: {trouble}"), deadline },
+        None => Unready { has_trouble: false, message: count, deadline },
+    })
+}
+
+/// Time that a component has from its creation to being healthy.
+fn patience(component: &Component) -> SignedDuration {
+    component.health.as_ref().map_or(ROLLOUT_DEADLINE, |health| health.deadline.signed())
+}
+
+/// The first thing that keeps pods from running, as Kubernetes says it.
+pub fn trouble<'a>(deployment: Option<&Deployment>, pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
+    let refused = deployment
+        .and_then(|deployment| deployment.status.as_ref())
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
+        .and_then(|condition| condition.message.clone());
+    refused.map(|message| crate::conditions::shorten(&message)).or_else(|| pods.filter_map(agent::trouble).next())
+}
+
+/// Met when every request of every overlapping component passed the wanted number of times in a row on every
+/// ready pod.
+pub fn healthy(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if happened(status, MilestoneKind::TrafficMoved).is_some() {
+        return Verdict::Met;
+    }
+    let components = world.overlapping(status);
+    passing(world, &components).unwrap_or(Verdict::Met)
+}
+
+/// Waits until these components are healthy; `None` when they are.
+fn passing(world: &World, components: &[&Component]) -> Option<Verdict> {
+    if let Some(step) = probe_pod(world, components) {
+        let wait = Wait::machine("StartingProbePod", "starting the pod that asks health with headers from Secrets");
+        return Some(Verdict::Act(vec![step], wait));
+    }
+    components.iter().find_map(|component| unhealthy(world, component, &starting(components)))
+}
+
+fn probe_pod(world: &World, components: &[&Component]) -> Option<Step> {
+    let needed = components.iter().any(|component| {
+        let requests = component.health.iter().flat_map(|health| &health.http);
+        requests.flat_map(|request| &request.headers).any(|header| header.value_from.is_some())
+    });
+    let desired = needed.then(|| agent::probe_pod(world.settings, world.release(), world.snapshot)).flatten()?;
+    let exists = world.observed.pods.iter().any(|pod| pod.name_any() == desired.name_any());
+    (!exists).then(|| Step::Create(Box::new(Object::Pod(desired))))
+}
+
+fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Verdict> {
+    let health = component.health.as_ref()?;
+    let pods = world.ready_pods(&component.name, world.name());
+    let behind = pods.iter().find(|pod| world.health(pod).is_none_or(|found| found.passes < health.consecutive))?;
+    let created = world.deployment(&component.name, world.release().spec.revision)?.metadata.creation_timestamp.as_ref()?.0;
+    let deadline = created.checked_add(patience(component)).ok()?;
+    let PodHealth { unreachable, last_failure, .. } = world.health(behind).cloned().unwrap_or_default();
+    let (reason, message) = match last_failure {
+        Some(found) if unreachable > 0 => (
+            "ProbeUnreachable",
+            format!("the operator cannot reach pod {}: {found}; a NetworkPolicy must let it in from the operator's namespace", behind.name_any()),
+        ),
+        Some(found) => ("Unhealthy", format!("pod {}: {found}", behind.name_any())),
+        None => (starting.reason, starting.message.clone()),
+    };
+    if world.now >= deadline {
+        let reason = if reason == "ProbeUnreachable" { reason } else { "Unhealthy" };
+        return Some(Failure::new(reason, format!("{message}; not healthy by {}", crate::conditions::moment(deadline))).verdict());
+    }
+    Some(Verdict::Wait(Wait::machine(reason, message).until(deadline)))
+}
+
+/// Met when the components that never run twice have passed to the new version: the old pods are gone, then
+/// the new ones available and healthy.
+pub fn handed_over(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if happened(status, MilestoneKind::TrafficMoved).is_some() {
+        return Verdict::Met;
+    }
+    let components = world.stopping(status);
+    let dropped = dropped(world, status);
+    if components.is_empty() && dropped.is_empty() {
+        return Verdict::Met;
+    }
+    if happened(status, MilestoneKind::HandingOver).is_none() {
+        if world.suspended() {
+            return Verdict::Wait(super::held("before it hands its workers over"));
+        }
+        return Verdict::Commit(MilestoneKind::HandingOver);
+    }
+    let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).chain(dropped).collect();
+    if let Some(verdict) = stopped(world, &names, world.name()) {
+        return verdict;
+    }
+    start(world, status, &components).or_else(|| passing(world, &components)).unwrap_or(Verdict::Met)
+}
+
+/// Components with handover `Stop` that the new version no longer has.
+fn dropped<'a>(world: &World<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
+    let Some(previous) = status.previous.as_deref().and_then(|name| world.snapshot_of(name)) else { return Vec::new() };
+    previous
+        .components
+        .iter()
+        .filter(|component| component.handover == fairway_crds::component::Handover::Stop)
+        .filter(|component| world.snapshot.component(&component.name).is_none())
+        .map(|component| component.name.as_str())
+        .collect()
+}
+
+/// Ends the pods of these components of every release but `keep`, and waits until they are gone; `None` when
+/// they are. A pod counts until the apiserver has forgotten it: one that is still terminating may still work.
+pub fn stopped(world: &World, components: &[&str], keep: &str) -> Option<Verdict> {
+    let others = world.observed.deployments.iter().filter(|deployment| {
+        let of = |key: &str| deployment.labels().get(key).map(String::as_str);
+        of(labels::COMPONENT).is_some_and(|name| components.contains(&name)) && of(labels::RELEASE) != Some(keep)
+    });
+    let others: Vec<_> = others.collect();
+    let steps: Vec<_> = others.iter().filter_map(|deployment| scale(deployment, 0)).collect();
+    let left = components.iter().flat_map(|component| world.pods_of_others(component, keep)).map(|pod| pod.name_any()).next();
+    let unseen = others.iter().find(|deployment| !has_settled_at_zero(deployment)).map(|deployment| deployment.name_any());
+    match left.or(unseen) {
+        None if steps.is_empty() => None,
+        left => {
+            let message = match left {
+                Some(left) => format!("{left} must be gone before its successor starts"),
+                None => "ending the old pods before their successors start".to_owned(),
+            };
+            Some(Verdict::Act(steps, Wait::machine("StoppingOldPods", message)))
+        }
+    }
+}
+
+/// Whether the Deployment controller has seen that nothing should run, and nothing does.
+fn has_settled_at_zero(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    status.observed_generation >= deployment.metadata.generation && status.replicas.unwrap_or_default() == 0
+}
+
+/// Ready pods of a component of another release, and how many it should have today.
+pub fn standing(world: &World, component: &str, release: &str) -> (usize, usize) {
+    let ready = world.pods(component, release).filter(|pod| is_ready(pod) && !has_finished(pod)).count();
+    (ready, usize::try_from(world.replicas(component)).unwrap_or_default())
+}
+
+/// Name of the Deployment of another release's component.
+pub fn deployment_of<'a>(world: &World<'a>, component: &str, release: &str) -> Option<&'a Deployment> {
+    let revision: i64 = release.rsplit_once('-')?.1.parse().ok()?;
+    let name = names::deployment(world.app_name(), component, revision);
+    world.observed.deployments.iter().find(|deployment| deployment.name_any() == name).map(AsRef::as_ref)
+}

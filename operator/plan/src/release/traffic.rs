@@ -1,0 +1,228 @@
+//! The rungs that move users: TrafficMoved, Baked, Retired.
+
+use super::rollout::scale;
+use super::verdict::{Failure, Verdict, Wait};
+use super::world::{World, happened};
+use crate::build::service;
+use crate::snapshot::Snapshot;
+use crate::{Object, ObjectRef, Step, labels, object::Kind};
+use fairway_crds::component::{Component, Serves};
+use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+/// Ended Releases that are kept besides the one that serves and the one before it.
+const HISTORY: usize = 10;
+
+/// Time in which endpoints usually follow a selector; a wait that lasts longer is told in status.
+const CONVERGENCE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+/// Components of a spec that serve, with what they serve.
+pub fn serving(snapshot: &Snapshot) -> impl Iterator<Item = (&Component, &Serves)> {
+    snapshot.components.iter().filter_map(|component| Some((component, component.serves.as_ref()?)))
+}
+
+/// Met when every Service selects the candidate and its endpoints show only it. An App that serves nothing
+/// has no traffic.
+pub fn traffic_moved(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    if serving(world.snapshot).next().is_none() {
+        return Verdict::Met;
+    }
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if !moved && world.suspended() {
+        return Verdict::Wait(super::held("before it moves traffic"));
+    }
+    match direct(world, world.snapshot, world.name()) {
+        None if moved => Verdict::Met,
+        None => Verdict::Commit(MilestoneKind::TrafficMoved),
+        // The selector was changed by another hand during the bake: put it right, the watch goes on.
+        Some(Verdict::Wait(_)) if moved => Verdict::Met,
+        Some(verdict) => verdict,
+    }
+}
+
+/// Points the Services of a spec at a release and waits until their endpoints show only it; `None` when they
+/// do. Never an empty selector, and the caller has made sure that the release has ready pods.
+pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdict> {
+    let app = world.observed.app.as_deref()?;
+    let mut steps = Vec::new();
+    for (component, serves) in serving(snapshot) {
+        let existing = world.observed.services.get(&serves.service).map(AsRef::as_ref);
+        let desired = service::service(app, component, serves, release, existing);
+        if !service::needs_apply(&desired, existing) {
+            continue;
+        }
+        if let Some(conflict) = conflict(world, &desired) {
+            return Some(conflict);
+        }
+        let mut desired = desired;
+        desired.annotations_mut().insert(labels::SWITCHED_AT.to_owned(), super::report::to_milliseconds(world.now).to_string());
+        steps.push(Step::Apply(Box::new(Object::Service(desired))));
+    }
+    let wait = |message: String| Wait::machine("SwitchingTraffic", message);
+    if !steps.is_empty() {
+        let soon = world.now.saturating_add(CONVERGENCE).unwrap_or(jiff::Timestamp::MAX);
+        return Some(Verdict::Act(steps, wait(format!("switching traffic to {release}")).brief().until(soon)));
+    }
+    let (_, lagging) = serving(snapshot).find(|(component, serves)| !shows_only(world, component, serves, release))?;
+    let wait = wait(format!("waiting until the endpoints of Service {} show only {release}", lagging.service));
+    let told_from = switched_at(world, &lagging.service)?.saturating_add(CONVERGENCE).unwrap_or(jiff::Timestamp::MAX);
+    Some(Verdict::Wait(if world.now < told_from { wait.brief().until(told_from) } else { wait }))
+}
+
+/// When Fairway last pointed a Service somewhere else; long ago when it does not say.
+fn switched_at(world: &World, service: &str) -> Option<jiff::Timestamp> {
+    let found = world.observed.services.get(service)?;
+    let at = found.annotations().get(labels::SWITCHED_AT).and_then(|at| at.parse().ok());
+    Some(at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+}
+
+fn conflict(world: &World, desired: &k8s_openapi::api::core::v1::Service) -> Option<Verdict> {
+    let name = desired.name_any();
+    let refusal = world.observed.refused.get(&format!("Service/{name}"))?;
+    if desired.annotations().get(labels::APPLIED_HASH) != Some(&refusal.hash) {
+        return None;
+    }
+    let mend = if refusal.conflict {
+        format!("its selector is set by another manager: {}; remove spec.selector from the Service's manifest, so that Fairway can switch it", refusal.message)
+    } else {
+        refusal.message.clone()
+    };
+    Some(Verdict::Wait(Wait::person("ServiceRefused", format!("Service {name} cannot be switched: {mend}"))))
+}
+
+/// Whether the Service's endpoints are pods of that release, at least one of them ready.
+fn shows_only(world: &World, component: &Component, serves: &Serves, release: &str) -> bool {
+    let ours: Vec<String> = world.pods(&component.name, release).map(|pod| pod.name_any()).collect();
+    let mut ready = false;
+    let slices = world.observed.endpoint_slices.iter();
+    for slice in slices.filter(|slice| slice.labels().get("kubernetes.io/service-name") == Some(&serves.service)) {
+        for endpoint in &slice.endpoints {
+            let name = endpoint.target_ref.as_ref().and_then(|target| target.name.as_ref());
+            if !name.is_some_and(|name| ours.contains(name)) {
+                return false;
+            }
+            ready |= endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+        }
+    }
+    ready
+}
+
+/// Met when nothing tripped for as long as `policy.bake.for` says.
+pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
+    let Some(moved) = happened(status, MilestoneKind::TrafficMoved).map(|milestone| milestone.at) else {
+        return Verdict::Met;
+    };
+    let bake = world.today().map(|today| today.bake).unwrap_or_default();
+    if bake.is_zero() || happened(status, MilestoneKind::Baked).is_some() {
+        return Verdict::Met;
+    }
+    if let Some(failure) = tripped(world) {
+        return failure.verdict();
+    }
+    let until = moved.saturating_add(jiff::SignedDuration::try_from(bake).unwrap_or(jiff::SignedDuration::MAX));
+    let until = until.unwrap_or(jiff::Timestamp::MAX);
+    let message = format!(
+        "{} serves since {} and is watched until {}; to go back: kubectl annotate release {} fairway.dev/roll-back=now",
+        world.name(),
+        crate::conditions::moment(moved),
+        crate::conditions::moment(until),
+        world.name()
+    );
+    if world.now < until {
+        return Verdict::Wait(Wait::clock("Baking", message).until(until));
+    }
+    // Were the operator away for the whole bake, nothing would have been watched: ask at least once.
+    if watched(world).any(|(component, pod)| {
+        component.health.is_some() && world.health(pod).is_none_or(|found| found.passes == 0)
+    }) {
+        return Verdict::Wait(Wait::clock("Baking", message));
+    }
+    status.evidence.probes = Some(counts(world));
+    Verdict::Commit(MilestoneKind::Baked)
+}
+
+fn watched<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a Component, &'a Pod)> {
+    let world = *world;
+    world.snapshot.components.iter().flat_map(move |component| {
+        world.ready_pods(&component.name, world.name()).into_iter().map(move |pod| (component, pod.as_ref()))
+    })
+}
+
+/// Why the candidate must not keep the traffic: enough failures in a row on a ready pod, or no ready pod left.
+fn tripped(world: &World) -> Option<Failure> {
+    let unhealthy = watched(world).find_map(|(component, pod)| {
+        let limit = component.health.as_ref()?.failures;
+        let found = world.health(pod).filter(|found| found.failures >= limit)?;
+        let what = found.last_failure.clone().unwrap_or_else(|| "its health requests failed".to_owned());
+        Some(format!("pod {} failed {} health checks in a row: {what}", pod.name_any(), limit))
+    });
+    let empty = serving(world.snapshot)
+        .find(|(component, _)| world.ready_pods(&component.name, world.name()).is_empty())
+        .map(|(component, _)| {
+            let trouble = super::rollout::trouble(None, world.pods(&component.name, world.name()).map(AsRef::as_ref));
+            match trouble {
+                Some(trouble) => format!("no pod of {} is ready any more: {trouble}", component.name),
+                None => format!("no pod of {} is ready any more", component.name),
+            }
+        });
+    unhealthy.or(empty).map(|message| Failure::new("HealthLost", message))
+}
+
+fn counts(world: &World) -> ProbeCounts {
+    let (passed, failed) = watched(world).filter_map(|(_, pod)| world.health(pod)).fold((0, 0), |(passed, failed), found| {
+        (passed + found.passed, failed + found.failed)
+    });
+    ProbeCounts { passed: i64::try_from(passed).unwrap_or(i64::MAX), failed: i64::try_from(failed).unwrap_or(i64::MAX) }
+}
+
+/// Met when the old pods have drained and are gone, and what only this release needed is removed.
+pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
+    let others: Vec<_> = world
+        .observed
+        .deployments
+        .iter()
+        .filter(|deployment| deployment.labels().get(labels::RELEASE).is_some_and(|release| release != world.name()))
+        .collect();
+    let mut steps: Vec<_> = others.iter().filter_map(|deployment| scale(deployment, 0)).collect();
+    steps.extend(leftovers(world));
+    let left = world.observed.pods.iter().find(|pod| {
+        pod.labels().contains_key(labels::COMPONENT)
+            && pod.labels().get(labels::RELEASE).is_some_and(|release| release != world.name())
+            && !super::world::has_finished(pod)
+    });
+    if steps.is_empty() && left.is_none() {
+        return Verdict::Met;
+    }
+    Verdict::Act(steps, Wait::machine("RetiringOld", "the old pods drain and end"))
+}
+
+/// Agent pods and Jobs of this release that have done their work.
+pub fn leftovers(world: &World) -> Vec<Step> {
+    let mine = |labels_of: &std::collections::BTreeMap<String, String>| {
+        labels_of.get(labels::RELEASE).is_some_and(|release| release == world.name())
+            && labels_of.get(labels::WORK).is_some_and(|work| ["pin", "preflight", "probe"].contains(&work.as_str()))
+    };
+    let jobs = world.observed.jobs.iter().filter(|job| mine(job.labels()) && job.metadata.deletion_timestamp.is_none());
+    let jobs = jobs.filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata));
+    let pods = world.observed.pods.iter().filter(|pod| {
+        // A Job's pods go with the Job.
+        mine(pod.labels()) && pod.metadata.deletion_timestamp.is_none() && !pod.labels().contains_key("job-name")
+    });
+    let pods = pods.filter_map(|pod| ObjectRef::of(Kind::Pod, &pod.metadata));
+    jobs.chain(pods).map(Step::Delete).collect()
+}
+
+/// Ended Releases beyond the history that is kept. What they own goes with them; Backups stay.
+pub fn pruned(world: &World, status: &ReleaseStatus) -> Vec<Step> {
+    let mut ended: Vec<_> = world
+        .observed
+        .siblings
+        .iter()
+        .filter(|release| super::world::has_ended(release) && Some(release.name_any()) != status.previous)
+        .filter(|release| release.spec.revision < world.release().spec.revision)
+        .filter(|release| release.metadata.deletion_timestamp.is_none())
+        .collect();
+    ended.sort_by_key(|release| std::cmp::Reverse(release.spec.revision));
+    ended.into_iter().skip(HISTORY).filter_map(|release| ObjectRef::of(Kind::Release, &release.metadata)).map(Step::Delete).collect()
+}

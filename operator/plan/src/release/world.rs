@@ -1,0 +1,213 @@
+//! What the rungs look at: the observation, with the questions that several of them ask.
+
+use crate::labels;
+use crate::names;
+use crate::observed::{PodHealth, ReleaseObserved, Settings};
+use crate::snapshot::{Snapshot, Today, stops};
+use fairway_crds::component::Component;
+use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use fairway_crds::{Backup, Migration, Release};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use std::sync::Arc;
+
+/// The observation of one pass.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// What was observed.
+    pub observed: &'a ReleaseObserved,
+    /// What is fixed for this process.
+    pub settings: &'a Settings,
+    /// The time of this pass.
+    pub now: Timestamp,
+    /// What this release releases.
+    pub snapshot: &'a Snapshot,
+}
+
+/// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
+/// rolled back.
+pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
+    releases.into_iter().filter(|release| is_live(release)).max_by_key(|release| release.spec.revision)
+}
+
+fn is_live(release: &Release) -> bool {
+    let Some(status) = &release.status else { return false };
+    let serves =
+        status.outcome == Some(ReleaseOutcome::Succeeded) || happened(status, MilestoneKind::TrafficMoved).is_some();
+    serves && happened(status, MilestoneKind::RollingBack).is_none()
+}
+
+/// The milestone of that kind, if it is on record.
+pub fn happened(status: &ReleaseStatus, kind: MilestoneKind) -> Option<&Milestone> {
+    status.milestones.iter().find(|milestone| milestone.kind == kind)
+}
+
+/// Whether a release has done something that must be finished or rolled back before another may begin.
+pub fn has_begun(release: &Release) -> bool {
+    use MilestoneKind::{HandingOver, Migrating, RollingBack, TrafficMoved};
+    release.status.as_ref().is_some_and(|status| {
+        [Migrating, HandingOver, TrafficMoved, RollingBack].into_iter().any(|kind| happened(status, kind).is_some())
+    })
+}
+
+/// Whether a release has been accepted with a predecessor on record: from then on it looks after both sides.
+pub fn previous_is_known(release: &Release) -> bool {
+    release.status.as_ref().is_some_and(|status| status.previous.is_some())
+}
+
+/// Whether a release has ended.
+pub fn has_ended(release: &Release) -> bool {
+    release.status.as_ref().is_some_and(|status| status.outcome.is_some())
+}
+
+impl<'a> World<'a> {
+    /// This release.
+    pub fn release(&self) -> &'a Release {
+        &self.observed.release
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'a str {
+        self.observed.release.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its App's name.
+    pub fn app_name(&self) -> &'a str {
+        &self.observed.release.spec.app
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &'a str {
+        self.observed.release.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Its UID.
+    pub fn uid(&self) -> &'a str {
+        self.observed.release.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// What the App says today of what takes effect at once. Without the App nothing is scaled or traced to it.
+    pub fn today(&self) -> Option<Today> {
+        self.observed.app.as_ref().map(|app| Today::of(&app.spec))
+    }
+
+    /// Pods that the component should have today; the App may have dropped the component since: then as many
+    /// as run, or one.
+    pub fn replicas(&self, component: &str) -> i32 {
+        self.today().and_then(|today| today.replicas.get(component).copied()).unwrap_or(1)
+    }
+
+    /// Whether the App says that releases hold.
+    pub fn suspended(&self) -> bool {
+        self.observed.app.as_ref().is_some_and(|app| app.spec.suspend)
+    }
+
+    /// The release that served when this one began.
+    pub fn previous(&self, status: &ReleaseStatus) -> Option<&'a Arc<Release>> {
+        let name = status.previous.as_deref()?;
+        self.observed.siblings.iter().find(|sibling| sibling.name_any() == name)
+    }
+
+    /// Its frozen spec.
+    pub fn snapshot_of(&self, release: &str) -> Option<&'a Snapshot> {
+        self.observed.snapshots.get(release).map(Arc::as_ref)
+    }
+
+    /// The Deployment of a component of a release.
+    pub fn deployment(&self, component: &str, revision: i64) -> Option<&'a Arc<Deployment>> {
+        let name = names::deployment(self.app_name(), component, revision);
+        self.observed.deployments.iter().find(|deployment| deployment.metadata.name.as_deref() == Some(&*name))
+    }
+
+    /// Pods of a component of a release that have not ended, terminating ones included.
+    pub fn pods(&self, component: &str, release: &str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let wanted = [(labels::COMPONENT, component.to_owned()), (labels::RELEASE, release.to_owned())];
+        self.observed.pods.iter().filter(move |pod| {
+            wanted.iter().all(|(key, value)| pod.labels().get(*key) == Some(value)) && !has_finished(pod)
+        })
+    }
+
+    /// Pods of a component of any other release that have not ended.
+    pub fn pods_of_others(&self, component: &str, release: &str) -> Vec<&'a Arc<Pod>> {
+        self.observed
+            .pods
+            .iter()
+            .filter(|pod| {
+                pod.labels().get(labels::COMPONENT).is_some_and(|value| value == component)
+                    && pod.labels().get(labels::RELEASE).is_some_and(|value| value != release)
+                    && !has_finished(pod)
+            })
+            .collect()
+    }
+
+    /// Those of a component's pods that are ready and not terminating.
+    pub fn ready_pods(&self, component: &str, release: &str) -> Vec<&'a Arc<Pod>> {
+        self.pods(component, release).filter(|pod| is_ready(pod)).collect()
+    }
+
+    /// What the probes found about a pod.
+    pub fn health(&self, pod: &Pod) -> Option<&'a PodHealth> {
+        self.observed.probes.get(pod.metadata.uid.as_deref()?)
+    }
+
+    /// The migration of this release.
+    pub fn migration(&self) -> Option<&'a Arc<Migration>> {
+        self.observed.migrations.iter().find(|migration| {
+            migration.spec.release.as_deref() == Some(self.name()) && owned_by(migration.owner_references(), self.uid())
+        })
+    }
+
+    /// The backup of this release.
+    pub fn backup(&self) -> Option<&'a Arc<Backup>> {
+        let name = names::backup(self.name(), self.uid());
+        self.observed.backups.iter().find(|backup| backup.metadata.name.as_deref() == Some(&*name))
+    }
+
+    /// The component of the release that served before, by name.
+    pub fn previous_component(&self, status: &ReleaseStatus, component: &str) -> Option<&'a Component> {
+        self.snapshot_of(status.previous.as_deref()?)?.component(component)
+    }
+
+    /// Components that run side by side with their predecessors.
+    pub fn overlapping(&self, status: &ReleaseStatus) -> Vec<&'a Component> {
+        self.snapshot
+            .components
+            .iter()
+            .filter(|component| !stops(self.previous_component(status, &component.name), component))
+            .collect()
+    }
+
+    /// Components whose old pods must be gone first.
+    pub fn stopping(&self, status: &ReleaseStatus) -> Vec<&'a Component> {
+        self.snapshot
+            .components
+            .iter()
+            .filter(|component| stops(self.previous_component(status, &component.name), component))
+            .collect()
+    }
+}
+
+fn owned_by(
+    owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
+    uid: &str,
+) -> bool {
+    owners.iter().any(|owner| owner.uid == uid)
+}
+
+/// Whether all containers of a pod have ended for good.
+pub fn has_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether a pod is ready to serve: its `Ready` condition is true and it is not being deleted.
+pub fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
