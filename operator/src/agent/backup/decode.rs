@@ -1,0 +1,132 @@
+//! Proves that a stored dump can be read: the bytes are those that were written, and `pg_restore` decodes them
+//! all. (`pg_restore --list` reads only the table of contents and accepts truncated and corrupted dumps.)
+
+use std::{fs::File, io, path::Path, process::Stdio};
+
+use fairway_plan::protocol::{Failure, reason};
+
+use super::{
+    dump::{DIRECTORY_FILE, Running, Scratch},
+    manifest::StoredFile,
+    store::{self, Folder},
+    stream::{ReadBack, read_back},
+    tools::Tools,
+};
+use crate::agent::{failure::environment as environment_failure, redact::Redactor};
+
+/// Reads the file and compares its hashes.
+pub(crate) fn hashes(folder: &Folder, stored: &StoredFile) -> Result<(), Failure> {
+    let file = folder.open(&stored.name)?;
+    compare(stored, read_back(file, &mut io::sink()))
+}
+
+/// Reads the file, compares its hashes and lets `pg_restore` decode it.
+pub(crate) fn database(
+    tools: &Tools,
+    folder: &Folder,
+    stored: &StoredFile,
+    scratch: Option<&Path>,
+    redactor: &Redactor,
+) -> Result<(), Failure> {
+    match (stored.name == DIRECTORY_FILE, scratch) {
+        (true, Some(scratch)) => from_directory(tools, folder, stored, scratch, redactor),
+        _ => from_stream(tools, folder, stored, redactor),
+    }
+}
+
+fn from_stream(
+    tools: &Tools,
+    folder: &Folder,
+    stored: &StoredFile,
+    redactor: &Redactor,
+) -> Result<(), Failure> {
+    let file = folder.open(&stored.name)?;
+    let mut command = tools.offline("pg_restore");
+    command
+        .args(["--format=custom", "--file=/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut running = Running::start(&mut command).map_err(|error| not_decoded(&error.to_string()))?;
+    let read = match running.child.stdin.take() {
+        Some(mut input) => read_back(file, &mut input),
+        None => read_back(file, &mut io::sink()),
+    };
+    let (status, line) = running
+        .end(redactor)
+        .map_err(|error| not_decoded(&error.to_string()))?;
+    compare(stored, read)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(not_decoded(&line)),
+    }
+}
+
+fn from_directory(
+    tools: &Tools,
+    folder: &Folder,
+    stored: &StoredFile,
+    scratch: &Path,
+    redactor: &Redactor,
+) -> Result<(), Failure> {
+    hashes(folder, stored)?;
+    let unpacked = Scratch::new(scratch, "fairway-check")?;
+    unpack(folder.open(&stored.name)?, &unpacked.path).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => environment_failure(
+            reason::STORE_FULL,
+            "The scratch volume is full; raise backup.scratch.size above the size of the database.",
+        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            store::failure("unpacking into the scratch volume", &error)
+        }
+        _ => not_decoded(&error.to_string()),
+    })?;
+    let mut command = tools.offline("pg_restore");
+    command
+        .args(["--format=directory", "--file=/dev/null"])
+        .arg(&unpacked.path)
+        .stdout(Stdio::null());
+    let running = Running::start(&mut command).map_err(|error| not_decoded(&error.to_string()))?;
+    let (status, line) = running
+        .end(redactor)
+        .map_err(|error| not_decoded(&error.to_string()))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(not_decoded(&line)),
+    }
+}
+
+fn unpack(file: File, into: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(zstd::Decoder::new(file)?);
+    archive.set_preserve_mtime(false);
+    archive.unpack(into)
+}
+
+fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failure> {
+    let corrupt = |what: String| {
+        environment_failure(
+            reason::STORE_CORRUPT,
+            format!(
+                "The store does not give back what was written to {} ({what}); check its volume.",
+                stored.name
+            ),
+        )
+    };
+    let ReadBack { sha256, plain_sha256 } = read.map_err(|error| corrupt(error.to_string()))?;
+    if sha256 != stored.sha256 {
+        return Err(corrupt("another SHA-256".to_owned()));
+    }
+    match plain_sha256 {
+        Ok(plain) if plain == stored.plain_sha256 => Ok(()),
+        Ok(_) => Err(not_decoded("another SHA-256 after decompression")),
+        Err(error) => Err(not_decoded(&error.to_string())),
+    }
+}
+
+fn not_decoded(what: &str) -> Failure {
+    environment_failure(
+        reason::DECODE_FAILED,
+        format!(
+            "The dump was written but pg_restore cannot read it ({what}); the backup was removed, take a new one."
+        ),
+    )
+}

@@ -1,0 +1,268 @@
+//! From the database into the store.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread::JoinHandle,
+};
+
+use fairway_plan::protocol::{Failure, reason};
+
+use super::{
+    manifest::StoredFile,
+    store::{self, Folder},
+    stream::{compress, pump},
+    tools::Tools,
+};
+use crate::agent::{
+    connection::Connection, failure::environment as environment_failure, output::Tail, redact::Redactor,
+};
+
+/// Longest wait for a table that somebody has locked.
+const LOCK_WAIT: &str = "--lock-wait-timeout=300000";
+/// The database in the folder, by format.
+pub(crate) const CUSTOM_FILE: &str = "database.dump.zst";
+pub(crate) const DIRECTORY_FILE: &str = "database.tar.zst";
+const GLOBALS_FILE: &str = "globals.sql.zst";
+
+/// Everything that a dump needs.
+pub(crate) struct Source<'a> {
+    pub(crate) tools: &'a Tools,
+    pub(crate) connection: &'a Connection,
+    /// The exported snapshot that the dump shows.
+    pub(crate) snapshot: &'a str,
+    pub(crate) redactor: &'a Redactor,
+}
+
+/// What went wrong while a file was filled.
+pub(crate) enum FillError {
+    /// The store.
+    Store(io::Error),
+    /// Anything else.
+    Failure(Failure),
+}
+
+impl From<io::Error> for FillError {
+    fn from(error: io::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl FillError {
+    fn failure(self) -> Failure {
+        match self {
+            Self::Store(error) => store::failure("writing the dump", &error),
+            Self::Failure(failure) => failure,
+        }
+    }
+}
+
+/// A program whose standard error is read beside its work.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    errors: JoinHandle<Tail>,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let errors = child.stderr.take();
+        let errors = std::thread::spawn(move || {
+            let mut tail = Tail::default();
+            let mut text = Vec::new();
+            if let Some(mut errors) = errors {
+                // What cannot be read is missing from a message, no more.
+                let _ = pump(&mut errors, &mut text);
+            }
+            text.split(|byte| *byte == b'\n').for_each(|line| tail.push(line));
+            tail
+        });
+        Ok(Self { child, errors })
+    }
+
+    /// Waits for its end; returns the last error line.
+    pub(crate) fn end(mut self, redactor: &Redactor) -> io::Result<(ExitStatus, String)> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait()?;
+        let tail = self.errors.join().unwrap_or_default();
+        let line = tail
+            .last_error(redactor)
+            .unwrap_or_else(|| format!("it ended with {status}"));
+        Ok((status, line))
+    }
+
+    /// Ends it at once.
+    fn abandon(mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program_failed(program: &str, error: &io::Error) -> Failure {
+    environment_failure(
+        reason::DUMP_FAILED,
+        format!("{program} could not be started: {error}."),
+    )
+}
+
+/// What a failed dump means.
+fn dump_failed(line: &str) -> Failure {
+    if line.contains("No space left on device") || line.contains("Disk quota exceeded") {
+        return environment_failure(
+            reason::STORE_FULL,
+            "The scratch volume is full; raise backup.scratch.size above the size of the database.",
+        );
+    }
+    if line.contains("connection to server") || line.contains("server closed the connection") {
+        return environment_failure(
+            reason::DATABASE_UNREACHABLE,
+            format!("The database went away during the backup ({line}); see that it stays reachable."),
+        );
+    }
+    environment_failure(
+        reason::DUMP_FAILED,
+        format!(
+            "pg_dump failed ({line}); let the role of database.connection read all of the database, or mend what it names."
+        ),
+    )
+}
+
+/// `pg_dump -Fc`, streamed.
+pub(crate) fn custom(source: &Source<'_>, folder: &Folder) -> Result<StoredFile, Failure> {
+    folder.write(CUSTOM_FILE, |file| {
+        let fill = |to: &mut dyn io::Write| {
+            let mut command = source.tools.command("pg_dump", source.connection);
+            command
+                .args(["--format=custom", "--compress=0", "--no-password", LOCK_WAIT])
+                .arg(format!("--snapshot={}", source.snapshot))
+                .stdout(Stdio::piped());
+            stream_into(&mut command, "pg_dump", source.redactor, to)
+        };
+        compress(CUSTOM_FILE, file, fill)
+            .map_err(FillError::failure)
+            .and_then(not_empty)
+    })
+}
+
+fn stream_into(
+    command: &mut Command,
+    program: &str,
+    redactor: &Redactor,
+    to: &mut dyn io::Write,
+) -> Result<(), FillError> {
+    let mut running =
+        Running::start(command).map_err(|error| FillError::Failure(program_failed(program, &error)))?;
+    if let Some(mut output) = running.child.stdout.take()
+        && let Err(error) = pump(&mut output, to)
+    {
+        running.abandon();
+        return Err(error.into());
+    }
+    let (status, line) = running.end(redactor)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(FillError::Failure(dump_failed(&line))),
+    }
+}
+
+fn not_empty(stored: StoredFile) -> Result<StoredFile, Failure> {
+    match stored.plain_bytes {
+        0 => Err(environment_failure(
+            reason::DUMP_FAILED,
+            "pg_dump succeeded and wrote nothing; take a new backup.",
+        )),
+        _ => Ok(stored),
+    }
+}
+
+/// `pg_dump -Fd -j 2` into the scratch volume, then a tar archive into the store.
+pub(crate) fn directory(source: &Source<'_>, folder: &Folder, scratch: &Path) -> Result<StoredFile, Failure> {
+    let dumped = Scratch::new(scratch, "fairway-dump")?;
+    let mut command = source.tools.command("pg_dump", source.connection);
+    command
+        .args([
+            "--format=directory",
+            "--jobs=2",
+            "--compress=0",
+            "--no-password",
+            LOCK_WAIT,
+        ])
+        .arg(format!("--snapshot={}", source.snapshot))
+        .arg("--file")
+        .arg(&dumped.path)
+        .stdout(Stdio::null());
+    let running = Running::start(&mut command).map_err(|error| program_failed("pg_dump", &error))?;
+    let (status, line) = running
+        .end(source.redactor)
+        .map_err(|error| program_failed("pg_dump", &error))?;
+    if !status.success() {
+        return Err(dump_failed(&line));
+    }
+    folder.write(DIRECTORY_FILE, |file| {
+        let fill = |to: &mut dyn io::Write| {
+            let mut archive = tar::Builder::new(to);
+            archive.mode(tar::HeaderMode::Deterministic);
+            archive.append_dir_all(".", &dumped.path)?;
+            archive.finish()
+        };
+        compress::<io::Error>(DIRECTORY_FILE, file, fill)
+            .map_err(|error| FillError::Store(error).failure())
+            .and_then(not_empty)
+    })
+}
+
+/// Roles and tablespaces without passwords, or why the role may not read them.
+pub(crate) fn globals(source: &Source<'_>, folder: &Folder) -> Result<Result<StoredFile, String>, Failure> {
+    let mut command = source.tools.command("pg_dumpall", source.connection);
+    command
+        .args([
+            "--globals-only",
+            "--no-role-passwords",
+            "--no-password",
+            "--database",
+        ])
+        .arg(&source.connection.database)
+        .stdout(Stdio::piped());
+    let mut text = Vec::new();
+    match stream_into(&mut command, "pg_dumpall", source.redactor, &mut text) {
+        Ok(()) => {}
+        Err(FillError::Failure(failure)) => return Ok(Err(failure.message)),
+        Err(FillError::Store(error)) => return Ok(Err(error.to_string())),
+    }
+    folder
+        .write(GLOBALS_FILE, |file| {
+            compress::<io::Error>(GLOBALS_FILE, file, |to| to.write_all(&text))
+                .map_err(|error| FillError::Store(error).failure())
+        })
+        .map(Ok)
+}
+
+/// A folder in the scratch volume that does not outlive its use.
+pub(crate) struct Scratch {
+    pub(crate) path: PathBuf,
+}
+
+impl Scratch {
+    /// Names the folder and removes what an earlier run left there; does not create it.
+    pub(crate) fn new(volume: &Path, name: &str) -> Result<Self, Failure> {
+        let scratch = Self {
+            path: volume.join(name),
+        };
+        match fs::remove_dir_all(&scratch.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(store::failure("clearing the scratch volume", &error))
+            }
+            _ => Ok(scratch),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The next backup clears what could not be removed now.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

@@ -1,0 +1,227 @@
+//! A backup: dumped under one snapshot, compressed, hashed, read back and decoded before its manifest says that
+//! it exists.
+
+mod decode;
+mod dump;
+mod manifest;
+pub(crate) mod store;
+mod stream;
+pub(crate) mod tools;
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use fairway_plan::protocol::{BackupEvidence, BackupReport, BackupTask, Failure, reason};
+use tokio_postgres::{IsolationLevel, Transaction};
+
+use super::{
+    connection::Connection,
+    environment::Environment,
+    failure::environment as environment_failure,
+    fingerprint::fingerprint,
+    migrate::{connection, terminated, termination},
+    redact::Redactor,
+    session::{SearchPath, Session, statement_failed},
+};
+use dump::Source;
+use manifest::{FORMAT_VERSION, Manifest, StoredFile};
+use store::Folder;
+use tools::Tools;
+
+/// Takes the backup, unless the store already has it; then only its hashes are proven again.
+pub(crate) async fn run(task: BackupTask, environment: &Environment) -> BackupReport {
+    let folder = match Folder::of_set(&environment.store_directory(), &task.set) {
+        Ok(folder) => folder,
+        Err(failure) => {
+            return BackupReport {
+                evidence: None,
+                failure: Some(failure),
+            };
+        }
+    };
+    let mut terminate = termination();
+    let outcome = tokio::select! {
+        outcome = take(&task, environment, &folder) => outcome,
+        () = terminated(&mut terminate) => {
+            remove(&folder);
+            Err(environment_failure(reason::AGENT_FAILED, "The backup's pod was stopped before it was done."))
+        }
+    };
+    match outcome {
+        Ok(evidence) => BackupReport {
+            evidence: Some(evidence),
+            failure: None,
+        },
+        Err(failure) => BackupReport {
+            evidence: None,
+            failure: Some(failure),
+        },
+    }
+}
+
+fn remove(folder: &Folder) {
+    if let Err(error) = folder.remove() {
+        tracing::warn!("an unfinished backup could not be removed: {error}");
+    }
+}
+
+async fn take(
+    task: &BackupTask,
+    environment: &Environment,
+    folder: &Folder,
+) -> Result<BackupEvidence, Failure> {
+    if let Some(manifest) = folder.manifest()? {
+        tracing::info!("the store has this backup; reading it again");
+        return prove_again(folder.clone(), manifest).await;
+    }
+    let connection = connection(environment)?;
+    let mut session = Session::connect(&connection, SearchPath::Catalog).await?;
+    let (server_version, major) = session
+        .server_version()
+        .await
+        .map_err(|error| statement_failed("asking for the server's version", &error))?;
+    let work = Work {
+        tools: tools::find(environment, major)?,
+        connection,
+        folder: folder.clone(),
+        scratch: task.scratch.then(|| environment.scratch_directory()),
+        redactor: environment.redactor(),
+    };
+    folder.begin()?;
+    let manifest = make(task, &mut session, Arc::new(work), server_version).await;
+    match manifest.and_then(|manifest| folder.commit(&manifest).map(|()| manifest)) {
+        Ok(manifest) => Ok(manifest.evidence()),
+        Err(failure) => {
+            remove(folder);
+            Err(failure)
+        }
+    }
+}
+
+/// What the blocking parts of a backup share.
+struct Work {
+    tools: Tools,
+    connection: Connection,
+    folder: Folder,
+    scratch: Option<PathBuf>,
+    redactor: Redactor,
+}
+
+async fn make(
+    task: &BackupTask,
+    session: &mut Session,
+    work: Arc<Work>,
+    server_version: String,
+) -> Result<Manifest, Failure> {
+    let start = Instant::now();
+    let doing = |error| statement_failed("taking the backup's snapshot", &error);
+    let transaction = session
+        .client_mut()
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(doing)?;
+    let (snapshot, taken_at) = export_snapshot(&transaction).await.map_err(doing)?;
+    let fingerprint = fingerprint(&transaction).await.map_err(doing)?;
+    tracing::info!("dumping the database");
+    let dumped = {
+        let work = work.clone();
+        blocking(move || work.dump(&snapshot)).await?
+    };
+    // The snapshot lives as long as this transaction.
+    transaction.rollback().await.map_err(doing)?;
+    tracing::info!("reading the dump back");
+    let Dumped { database, globals } = dumped;
+    let (database, tool_version) = blocking(move || {
+        work.prove(&database)
+            .map(|()| (database, work.tools.version.clone()))
+    })
+    .await?;
+    let (globals, globals_note) = match globals {
+        Ok(stored) => (Some(stored), None),
+        Err(note) => (None, Some(note)),
+    };
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        requester: task.requester.clone(),
+        images: task.images.clone(),
+        level: "Decoded".to_owned(),
+        taken_at,
+        server_version,
+        tool_version,
+        fingerprint,
+        database,
+        database_format: if task.scratch { "directory" } else { "custom" }.to_owned(),
+        globals,
+        globals_note,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+async fn export_snapshot(transaction: &Transaction<'_>) -> Result<(String, String), tokio_postgres::Error> {
+    let row = transaction
+        .query_one(
+            "select pg_export_snapshot(), \
+             to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
+            &[],
+        )
+        .await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// What is in the store after the dump.
+struct Dumped {
+    database: StoredFile,
+    globals: Result<StoredFile, String>,
+}
+
+impl Work {
+    fn dump(&self, snapshot: &str) -> Result<Dumped, Failure> {
+        let source = Source {
+            tools: &self.tools,
+            connection: &self.connection,
+            snapshot,
+            redactor: &self.redactor,
+        };
+        let database = match &self.scratch {
+            Some(scratch) => dump::directory(&source, &self.folder, scratch)?,
+            None => dump::custom(&source, &self.folder)?,
+        };
+        Ok(Dumped {
+            database,
+            globals: dump::globals(&source, &self.folder)?,
+        })
+    }
+
+    fn prove(&self, database: &StoredFile) -> Result<(), Failure> {
+        decode::database(
+            &self.tools,
+            &self.folder,
+            database,
+            self.scratch.as_deref(),
+            &self.redactor,
+        )
+    }
+}
+
+async fn prove_again(folder: Folder, manifest: Manifest) -> Result<BackupEvidence, Failure> {
+    let files: Vec<StoredFile> = std::iter::once(&manifest.database)
+        .chain(&manifest.globals)
+        .cloned()
+        .collect();
+    blocking(move || files.iter().try_for_each(|file| decode::hashes(&folder, file))).await?;
+    Ok(manifest.evidence())
+}
+
+/// Runs work that waits for programs and disks away from the sessions' task.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(environment_failure(
+            reason::AGENT_FAILED,
+            format!("The backup ended unexpectedly: {error}."),
+        ))
+    })
+}

@@ -1,0 +1,219 @@
+//! The end of a run: its sessions are ended, then the schema is looked at, then the ledger is written.
+
+use std::time::Duration;
+
+use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, SqlCheck, reason};
+use tokio::time::Instant;
+
+use super::{
+    backends::{self, StillThere},
+    checks,
+    claim::OpenRun,
+    connection::Connection,
+    failure::version,
+    fingerprint,
+    ledger::{self, Ending, State},
+    lock::Lock,
+    report::migration,
+    session::statement_failed,
+};
+
+/// How long the database may be away at the end of a run before the agent leaves the rest to a settle task.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the run itself said.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    /// The process exited 0, or health passed.
+    Success,
+    /// Anything else.
+    Failure {
+        /// One of [`reason`].
+        reason: &'static str,
+        /// What happened, as the predicate of `The migration …`, e.g. `exited with code 1`.
+        what: String,
+        /// The state to record when the schema changed.
+        changed: State,
+    },
+}
+
+/// The end of a run as its observer saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    pub(crate) said: Said,
+    /// Whether the run's processes are gone, so that its sessions are leftovers. They are not where an
+    /// application became healthy: it goes on.
+    pub(crate) processes: Processes,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) sqlstate: Option<String>,
+    pub(crate) last_error: Option<String>,
+}
+
+/// What became of the run's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Processes {
+    /// They are gone or must go; their sessions are ended.
+    Gone,
+    /// They go on serving.
+    Serving,
+}
+
+/// Ends the run's sessions, compares the schema and writes the ledger, however often the connection breaks.
+pub(crate) async fn conclude(
+    mut lock: Lock,
+    connection: &Connection,
+    run: &OpenRun,
+    sql_checks: &[SqlCheck],
+    observed: &Observed,
+) -> MigrationReport {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let failure = match attempt(&mut lock, connection, run, sql_checks, observed).await {
+            Ok(report) => return report,
+            Err(failure) => failure,
+        };
+        tracing::warn!("{}", failure.message);
+        let left = deadline.saturating_duration_since(Instant::now());
+        match Lock::acquire(connection, left, left).await {
+            Ok(again) => lock = again,
+            // The ledger still says `running`, which a settle task will find.
+            Err(failure) => return migration(MigrationOutcome::Unknown, Some(failure)),
+        }
+    }
+}
+
+async fn attempt(
+    lock: &mut Lock,
+    connection: &Connection,
+    run: &OpenRun,
+    sql_checks: &[SqlCheck],
+    observed: &Observed,
+) -> Result<MigrationReport, Failure> {
+    let ending = match end_sessions(lock, run, observed.processes).await? {
+        Some(unknown) => unknown,
+        None => judge(lock, connection, run, sql_checks, observed).await?,
+    };
+    let ending = Ending {
+        exit_code: observed.exit_code,
+        sqlstate: observed.sqlstate.clone(),
+        last_error: observed.last_error.clone(),
+        ..ending
+    };
+    let doing = |error| statement_failed("writing the ledger", &error);
+    let row = ledger::finish(lock.session.client(), &run.run_id, State::Running, &ending)
+        .await
+        .map_err(doing)?;
+    Ok(match row {
+        Some(row) => row.report(false),
+        // The database was restored to a time before the run, or the row was deleted.
+        None => migration(
+            MigrationOutcome::Unknown,
+            Some(version(
+                reason::MIGRATION_UNKNOWN,
+                "The run's row is gone from fairway.migration_run, so its outcome cannot be recorded.",
+            )),
+        ),
+    })
+}
+
+/// Ends the sessions; when that cannot be proven, the outcome is unknown.
+async fn end_sessions(lock: &Lock, run: &OpenRun, processes: Processes) -> Result<Option<Ending>, Failure> {
+    if processes == Processes::Serving {
+        return Ok(None);
+    }
+    match backends::end(lock.session.client(), &run.run_id, &run.origin).await {
+        Ok(()) => Ok(None),
+        Err(StillThere::Database(error)) if error.as_db_error().is_none() => {
+            Err(statement_failed("ending the migration's sessions", &error))
+        }
+        Err(error) => Ok(Some(ending(
+            State::Unknown,
+            None,
+            Some((
+                reason::MIGRATION_UNKNOWN,
+                format!("The migration ended, but {error}, so what it did cannot be decided."),
+            )),
+        ))),
+    }
+}
+
+async fn judge(
+    lock: &mut Lock,
+    connection: &Connection,
+    run: &OpenRun,
+    sql_checks: &[SqlCheck],
+    observed: &Observed,
+) -> Result<Ending, Failure> {
+    let doing = |error| statement_failed("reading the schema", &error);
+    let after = fingerprint::of_database(&mut lock.session).await.map_err(doing)?;
+    match &observed.said {
+        Said::Success => {
+            let invalid = checks::invalid_indexes(lock.session.client())
+                .await
+                .map_err(doing)?;
+            let broken = match checks::newly_invalid(&run.invalid_indexes, &invalid) {
+                Some(sentence) => Some(sentence),
+                None => checks::first_broken(connection, sql_checks).await?,
+            };
+            Ok(Ending {
+                failed_check: broken,
+                ..ending(State::Committed, Some(after), None)
+            })
+        }
+        Said::Failure { reason, what, .. } if after == run.before => {
+            let line = observed
+                .last_error
+                .as_ref()
+                .map(|line| format!(": {line}"))
+                .unwrap_or_default();
+            let message =
+                format!("The migration {what}{line} (the schema is unchanged; rows may have changed).");
+            Ok(ending(State::Failed, Some(after), Some((reason, message))))
+        }
+        Said::Failure { what, changed, .. } => {
+            let line = observed
+                .last_error
+                .as_ref()
+                .map(|line| format!(": {line}"))
+                .unwrap_or_default();
+            let message = format!(
+                "The migration {what}{line} (the schema changed); look at the database and resolve the release as \
+                 applied or not applied."
+            );
+            let reason = match changed {
+                State::Unknown => reason::MIGRATION_UNKNOWN,
+                _ => reason::MIGRATION_PARTIAL,
+            };
+            Ok(ending(*changed, Some(after), Some((reason, message))))
+        }
+    }
+}
+
+fn ending(state: State, after: Option<String>, why: Option<(&str, String)>) -> Ending {
+    let (reason, message) = why.map(|(reason, message)| (reason.to_owned(), message)).unzip();
+    Ending {
+        state,
+        after,
+        exit_code: None,
+        sqlstate: None,
+        reason,
+        message,
+        last_error: None,
+        failed_check: None,
+    }
+}
+
+/// What settles a run whose pod was cut off.
+pub(crate) fn cut_off() -> Observed {
+    Observed {
+        said: Said::Failure {
+            reason: reason::MIGRATION_CUT_OFF,
+            what: "was cut off before it ended".to_owned(),
+            changed: State::Unknown,
+        },
+        processes: Processes::Gone,
+        exit_code: None,
+        sqlstate: None,
+        last_error: None,
+    }
+}

@@ -1,0 +1,124 @@
+//! Takes secrets out of the one line of a migration's output that reaches status.
+//!
+//! The agent does not know which of its variables came from a Secret, so it hides the values of all of them.
+
+use std::collections::BTreeSet;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What a hidden value becomes.
+const HIDDEN: &str = "***";
+/// Shorter values (`1`, `80`, `yes`) are no secrets, and hiding them would hide everything.
+const SHORTEST: usize = 4;
+
+/// Knows what must not be shown.
+pub(crate) struct Redactor {
+    /// Longest first, so that a value inside another one does not leave the rest of it visible.
+    hidden: Vec<String>,
+}
+
+impl Redactor {
+    /// Hides these values in every form in which programs print them.
+    pub(crate) fn new(values: impl IntoIterator<Item = String>) -> Self {
+        let mut hidden = BTreeSet::new();
+        for value in values {
+            collect(&value, &mut hidden);
+        }
+        let mut hidden: Vec<_> = hidden.into_iter().collect();
+        hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self { hidden }
+    }
+
+    /// The line without any hidden value.
+    pub(crate) fn line(&self, line: &str) -> String {
+        self.hidden.iter().fold(line.to_owned(), |line, value| {
+            match line.contains(value.as_str()) {
+                true => line.replace(value.as_str(), HIDDEN),
+                false => line,
+            }
+        })
+    }
+}
+
+fn collect(value: &str, hidden: &mut BTreeSet<String>) {
+    insert_forms(value.trim(), hidden);
+    // A key or a certificate: an error would show one of its lines.
+    for line in value.lines() {
+        insert_forms(line.trim(), hidden);
+    }
+    for part in url_secrets(value) {
+        insert_forms(part, hidden);
+    }
+}
+
+fn insert_forms(value: &str, hidden: &mut BTreeSet<String>) {
+    let decoded = percent_decode_str(value).decode_utf8_lossy().into_owned();
+    let encoded = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+    let escaped = serde_json::to_string(value)
+        .unwrap_or_default()
+        .trim_matches('"')
+        .to_owned();
+    for form in [
+        value.to_owned(),
+        decoded,
+        encoded.to_lowercase(),
+        encoded,
+        escaped,
+    ] {
+        if form.len() >= SHORTEST {
+            hidden.insert(form);
+        }
+    }
+}
+
+/// The password of a URL, and the values of its query.
+fn url_secrets(value: &str) -> Vec<&str> {
+    let Some((_, rest)) = value.split_once("://") else {
+        return Vec::new();
+    };
+    let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let password = location
+        .rsplit_once('@')
+        .and_then(|(credentials, _)| credentials.split_once(':'));
+    password
+        .map(|(_, password)| password)
+        .into_iter()
+        .chain(
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('=').map(|(_, value)| value)),
+        )
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(
+        "postgres://crm:p%40ss%2Fword@db/shop",
+        "password p@ss/word rejected",
+        "password *** rejected"
+    )]
+    #[case(
+        "postgres://crm:p%40ss%2Fword@db/shop",
+        "url postgres://crm:p%40ss%2Fword@db/shop",
+        "url ***"
+    )]
+    #[case("p@ss/word", "encoded p%40ss%2Fword and p%40ss%2fword", "encoded *** and ***")]
+    #[case("a\"quoted\"one", r#"{"key":"a\"quoted\"one"}"#, r#"{"key":"***"}"#)]
+    #[case("line-one\nline-two\n", "saw line-two here", "saw *** here")]
+    #[case("yes", "yes it stays", "yes it stays")]
+    fn every_form_of_a_value_is_hidden(#[case] value: &str, #[case] line: &str, #[case] shown: &str) {
+        assert_eq!(Redactor::new([value.to_owned()]).line(line), shown);
+    }
+
+    #[test]
+    fn the_longest_value_goes_first() {
+        let redactor = Redactor::new(["secret".to_owned(), "secret-and-more".to_owned()]);
+        assert_eq!(redactor.line("secret-and-more, secret"), "***, ***");
+    }
+}

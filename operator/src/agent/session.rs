@@ -1,0 +1,301 @@
+//! The agent's own database sessions.
+
+use std::{error::Error as _, fmt::Write as _, time::Duration};
+
+use fairway_plan::protocol::{Failure, reason};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_postgres::{
+    Client, Config,
+    config::{ChannelBinding as PostgresBinding, SslMode},
+    error::SqlState,
+};
+
+use super::{
+    connection::{ChannelBinding, Connection, TlsMode},
+    failure::environment,
+    tls,
+};
+
+/// By this name the agent's sessions are told from those of the migration.
+pub(crate) const APPLICATION_NAME: &str = "fairway-agent";
+/// Longest time for one attempt to connect.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// Pause between attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Which names a session's statements see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SearchPath {
+    /// Only the catalog: nothing that a schema's owner created can take the place of what the agent calls.
+    Catalog,
+    /// What the application sees, for statements that its team wrote.
+    Application,
+}
+
+/// An open session. Dropping it closes the connection.
+pub(crate) struct Session {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Session {
+    /// Connects once.
+    ///
+    /// # Errors
+    /// A failure that says what is wrong with the surroundings and never holds the password.
+    pub(crate) async fn connect(connection: &Connection, path: SearchPath) -> Result<Self, Failure> {
+        let connector = tls::connector(connection)
+            .map_err(|error| environment(reason::TLS_FAILED, sentence(&error.to_string())))?;
+        let config = config(connection, path);
+        let attempt = config.connect(connector);
+        let (client, driver) = match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok((client, driver))) => (client, driver),
+            Ok(Err(error)) => return Err(refusal(connection, &error)),
+            Err(_) => return Err(unreachable(connection, "no answer within 10 s")),
+        };
+        let driver = tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::warn!("a database session ended: {}", cause(&error));
+            }
+        });
+        let session = Self { client, driver };
+        session
+            .prepare(connection, path)
+            .await
+            .map_err(|error| refusal(connection, &error))?;
+        Ok(session)
+    }
+
+    /// Connects, and tries again while the database cannot be reached.
+    pub(crate) async fn connect_within(
+        connection: &Connection,
+        path: SearchPath,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::connect(connection, path).await {
+                Err(failure)
+                    if failure.reason == reason::DATABASE_UNREACHABLE
+                        && Instant::now() + PAUSE < deadline =>
+                {
+                    tracing::info!("{}", failure.message);
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// What cannot be said in the start-up message because older servers do not know it.
+    async fn prepare(&self, connection: &Connection, path: SearchPath) -> Result<(), tokio_postgres::Error> {
+        self.client
+            .query(
+                "select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings \
+                 where name in ('idle_session_timeout', 'transaction_timeout')",
+                &[],
+            )
+            .await?;
+        if let (SearchPath::Application, Some(schema)) = (path, &connection.schema) {
+            let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
+            self.client
+                .query(
+                    "select pg_catalog.set_config('search_path', $1, false)",
+                    &[&quoted],
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The client, for statements.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client, for transactions.
+    pub(crate) fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Resolves when the connection is gone. May be awaited again after it was cancelled, and after it resolved.
+    pub(crate) async fn lost(&mut self) {
+        if !self.driver.is_finished() {
+            // The only error is a panic of the driver, after which the session is as lost as after its end.
+            let _ = (&mut self.driver).await;
+        }
+    }
+
+    /// The server's version as it writes it, e.g. `15.18`, and its major version.
+    pub(crate) async fn server_version(&self) -> Result<(String, u32), tokio_postgres::Error> {
+        let row = self
+            .client
+            .query_one(
+                "select split_part(current_setting('server_version'), ' ', 1), \
+                 current_setting('server_version_num')::int4 / 10000",
+                &[],
+            )
+            .await?;
+        let major: i32 = row.get(1);
+        Ok((row.get(0), major.unsigned_abs()))
+    }
+}
+
+fn config(connection: &Connection, path: SearchPath) -> Config {
+    let mut config = Config::new();
+    for host in &connection.hosts {
+        config.host(&host.name).port(host.port);
+    }
+    config
+        .dbname(&connection.database)
+        .user(&connection.user)
+        .application_name(APPLICATION_NAME)
+        .connect_timeout(Duration::from_secs(5))
+        .keepalives_idle(Duration::from_secs(30))
+        .ssl_mode(match connection.tls {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        })
+        .channel_binding(match connection.channel_binding {
+            ChannelBinding::Disable => PostgresBinding::Disable,
+            ChannelBinding::Prefer => PostgresBinding::Prefer,
+            ChannelBinding::Require => PostgresBinding::Require,
+        });
+    if let Some(password) = &connection.password {
+        config.password(password);
+    }
+    config.options(options(connection, path));
+    config
+}
+
+/// The start-up options: the application's first, so that ours win.
+///
+/// A server learns of a vanished client by keepalive: with the kernel's defaults a lost node would keep the
+/// migration's lock for two hours.
+fn options(connection: &Connection, path: SearchPath) -> String {
+    let mut options = connection.options.clone().unwrap_or_default();
+    for setting in [
+        "statement_timeout=60000",
+        "lock_timeout=5000",
+        "idle_in_transaction_session_timeout=0",
+        "tcp_keepalives_idle=20",
+        "tcp_keepalives_interval=5",
+        "tcp_keepalives_count=3",
+        "client_min_messages=warning",
+    ] {
+        // Writing into a String cannot fail.
+        let _ = write!(options, " -c {setting}");
+    }
+    if path == SearchPath::Catalog {
+        options.push_str(" -c search_path=pg_catalog");
+    }
+    options.trim().to_owned()
+}
+
+fn unreachable(connection: &Connection, why: &str) -> Failure {
+    environment(
+        reason::DATABASE_UNREACHABLE,
+        format!(
+            "The database at {} cannot be reached ({why}); check the host and port of the connection, that the \
+             server runs, and that network policies let this namespace reach it.",
+            connection.address()
+        ),
+    )
+}
+
+/// What a failed attempt to connect means.
+fn refusal(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
+    let Some(database) = error.as_db_error() else {
+        return refusal_by_client(connection, error);
+    };
+    let (address, said) = (connection.address(), database.message());
+    match database.code() {
+        &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => environment(
+            reason::PASSWORD_REJECTED,
+            format!(
+                "The database at {address} rejected role {:?} ({said}); correct the user and password in the \
+                 Secret of database.connection.",
+                connection.user
+            ),
+        ),
+        &SqlState::INVALID_CATALOG_NAME => environment(
+            reason::DATABASE_MISSING,
+            format!(
+                "The server at {address} has no database {:?}; create it or correct database.connection.",
+                connection.database
+            ),
+        ),
+        &SqlState::PROTOCOL_VIOLATION if said.contains("startup parameter") => pooler(connection),
+        code => unreachable(connection, &format!("it answered {}: {said}", code.code())),
+    }
+}
+
+fn refusal_by_client(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
+    let (said, cause) = (error.to_string(), cause(error));
+    if said.contains("TLS") || cause.contains("TLS") || cause.contains("certificate") {
+        return environment(
+            reason::TLS_FAILED,
+            format!(
+                "TLS with the database at {} failed ({cause}); check sslmode and sslrootcert in the connection string.",
+                connection.address()
+            ),
+        );
+    }
+    if cause.contains("password missing") {
+        return environment(
+            reason::PASSWORD_REJECTED,
+            format!(
+                "The database at {} asks for a password and the connection holds none; add it to the Secret of \
+                 database.connection.",
+                connection.address()
+            ),
+        );
+    }
+    unreachable(connection, &cause)
+}
+
+/// The refusal of a connection that goes through a pooler.
+pub(crate) fn pooler(connection: &Connection) -> Failure {
+    environment(
+        reason::TRANSACTION_POOLER,
+        format!(
+            "The connection to {} goes through a transaction pooler, which cannot hold the migration's lock; give \
+             database.connection the server's direct address.",
+            connection.address()
+        ),
+    )
+}
+
+/// The innermost reason of an error, which for this driver never holds values.
+pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
+    if let Some(database) = error.as_db_error() {
+        return format!("{}: {}", database.code().code(), database.message());
+    }
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    match error.source() {
+        Some(_) => inner.to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// A statement of the agent failed: the surroundings, with what was being done.
+pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Failure {
+    environment(
+        reason::DATABASE_UNREACHABLE,
+        format!("The database did not answer while {doing} ({}).", cause(error)),
+    )
+}
+
+/// Makes a sentence of an error's text.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let start = characters
+        .next()
+        .map(|first| first.to_uppercase().to_string())
+        .unwrap_or_default();
+    format!("{start}{}.", characters.as_str().trim_end_matches('.'))
+}

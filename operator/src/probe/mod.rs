@@ -1,0 +1,4 @@
+//! Health requests to pod addresses, as the operator and the agent both make them.
+
+pub(crate) mod request;
+pub(crate) mod tls;
