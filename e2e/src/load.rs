@@ -29,10 +29,22 @@ pub struct Load {
     pub timeout: Duration,
     /// Headers of every request.
     pub headers: Vec<(String, String)>,
+    /// From when on requests count.
+    pub begin: Begin,
+}
+
+/// From when on requests count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// From the first one.
+    AtOnce,
+    /// After one was answered. A new Service takes a moment until the node's proxy knows its
+    /// endpoints, however ready these are.
+    AfterFirstAnswer,
 }
 
 impl Load {
-    /// 200 requests a second with a timeout of 5 s.
+    /// 200 requests a second with a timeout of 5 s, after a first answer.
     #[must_use]
     pub fn on(service: &str, port: u16, path: &str) -> Self {
         Self {
@@ -42,6 +54,7 @@ impl Load {
             rate: 200,
             timeout: Duration::from_secs(5),
             headers: Vec::new(),
+            begin: Begin::AfterFirstAnswer,
         }
     }
 }
@@ -80,6 +93,9 @@ pub async fn start(context: &Context, load: &Load) -> Result<Running> {
             .iter()
             .map(|(name, value)| format!("--header={name}: {value}")),
     );
+    if load.begin == Begin::AfterFirstAnswer {
+        arguments.push("--after-first-answer".to_owned());
+    }
     let pod = format!("load-{}", load.service);
     let object: Pod = serde_json::from_value(json!({
         "metadata": {"name": pod, "labels": {"fairway.dev/e2e": "load"}},

@@ -15,7 +15,8 @@ use serde_json::json;
 use crate::target::Target;
 use crate::{dump, volumes, wait};
 
-/// How long a namespace may take to go. One that hangs is a finding of its own: some finalizer
+/// How long a namespace may take to go. Kubernetes looks again after half of the longest
+/// `terminationGracePeriodSeconds` of its pods, so pods of tests should have a short one. A namespace that hangs is a finding of its own: some finalizer
 /// waits for what will not happen.
 const GONE: Duration = Duration::from_secs(120);
 
