@@ -15,9 +15,11 @@ use serde_json::json;
 use crate::target::Target;
 use crate::{dump, volumes, wait};
 
-/// How long a namespace may take to go. Kubernetes looks again after half of the longest
-/// `terminationGracePeriodSeconds` of its pods, so pods of tests should have a short one. A namespace that hangs is a finding of its own: some finalizer
-/// waits for what will not happen.
+/// How long a namespace may take to go. One that hangs is a finding of its own: some finalizer waits
+/// for what will not happen.
+///
+/// Kubernetes begins 5 s after the request, and looks again after half of the longest
+/// `terminationGracePeriodSeconds` of the pods, so pods of tests should have a short one.
 const GONE: Duration = Duration::from_secs(120);
 
 /// What a test works with.

@@ -1,0 +1,154 @@
+//! The fixture application: `web` serves, `worker` is never there twice, both are released together.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use fairway_crds::App;
+use fairway_crds::release::ReleaseOutcome;
+use http::Request;
+use serde_json::Value;
+
+use super::{apply, from_file, set_bake, set_env, set_image};
+use crate::ns::Context;
+use crate::volumes::{Behaviour, claim};
+use crate::{manifest, reach, seen, wait};
+
+/// The StatefulSet and Secret of its database.
+pub const DATABASE: &str = "crm-db";
+
+/// The port of `web`.
+pub const PORT: u16 = 3000;
+
+/// How long a release of it may take in a test.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The pairs of worker pods of two versions that worked at once, from the rows that they wrote.
+pub const OVERLAPS: &str = "with pods as (select version, pod, min(at) as began, max(at) as ended from worker_heartbeat group by version, pod) \
+     select count(*) from pods x join pods y on x.version < y.version and x.began <= y.ended and y.began <= x.ended";
+
+/// The App of the manifest, at this version.
+///
+/// # Errors
+/// When the manifest cannot be read.
+pub fn app(context: &Context, version: &str) -> Result<App> {
+    let (mut app, _) = from_file(&context.target, "crm/app.yaml")?;
+    set_version(context, &mut app, version);
+    Ok(app)
+}
+
+/// Edits the version of both components, and makes each migration leave a row in a table without any
+/// unique key before it does anything else, so that a second run would be seen.
+pub fn set_version(context: &Context, app: &mut App, version: &str) {
+    let image = context.target.image("crm", version);
+    for component in ["web", "worker"] {
+        set_image(app, component, &image);
+    }
+    set_env(app, "web", "CRM_MIGRATE_APPEND", "1");
+}
+
+/// Starts its database, in an empty state, and makes a claim for backups.
+///
+/// # Errors
+/// When the database does not become ready.
+pub async fn database(context: &Context) -> Result<()> {
+    manifest::apply(context, "crm/database.yaml").await?;
+    wait::pod_ready(&context.client, &context.namespace, "crm-db-0", Duration::from_secs(90)).await?;
+    Ok(())
+}
+
+/// Database, claim and the first release, at version v1, which is live when this returns. There is
+/// nothing to go back to, so the first release is not watched.
+///
+/// # Errors
+/// When the release does not succeed.
+pub async fn install(context: &Context) -> Result<App> {
+    claim(context, "backups", "1Gi", Behaviour::Good).await?;
+    database(context).await?;
+    let mut app = app(context, "v1")?;
+    first(context, &mut app).await?;
+    Ok(app)
+}
+
+/// Releases an App for the first time, without a watch afterwards, and then sets the watch that the
+/// manifest asks for, which takes effect without a release.
+///
+/// # Errors
+/// When the release does not succeed.
+pub async fn first(context: &Context, app: &mut App) -> Result<()> {
+    let bake = app.spec.policy.bake.clone();
+    set_bake(app, 0);
+    apply(context, app).await?;
+    let name = format!("{}-1", app.metadata.name.as_deref().unwrap_or_default());
+    seen::ended(context, &name, ReleaseOutcome::Succeeded, PATIENCE).await?;
+    app.spec.policy.bake = bake;
+    apply(context, app).await?;
+    Ok(())
+}
+
+/// Puts leads into it through its API, by way of one of its pods.
+///
+/// # Errors
+/// When it does not take them.
+pub async fn add_leads(context: &Context, names: &[&str]) -> Result<()> {
+    let pod = web_pod(context).await?;
+    for name in names {
+        let request = Request::post("/api/leads")
+            .header("host", "crm")
+            .header("content-type", "application/json")
+            .body(serde_json::json!({"name": name}).to_string())?;
+        reach::json(context, &pod, PORT, request).await?;
+    }
+    Ok(())
+}
+
+/// The names of its leads, through its API.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn leads(context: &Context) -> Result<Vec<String>> {
+    let pod = web_pod(context).await?;
+    let request = Request::get("/api/leads").header("host", "crm").body(String::new())?;
+    let leads = reach::json(context, &pod, PORT, request).await?;
+    let names = leads.as_array().into_iter().flatten();
+    Ok(names.filter_map(|lead| lead["name"].as_str().map(ToOwned::to_owned)).collect())
+}
+
+/// When Fairway was given a bad health page by one pod, in milliseconds since 1970.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn bad_health_ms(context: &Context, pod: &str) -> Result<Vec<u64>> {
+    let request = Request::get("/fault").header("host", "crm").body(String::new())?;
+    let report = reach::json(context, pod, PORT, request).await?;
+    let times = report["bad_health_ms"].as_array().into_iter().flatten();
+    Ok(times.filter_map(Value::as_u64).collect())
+}
+
+/// Turns pages of one pod bad, or mends them; see the fixture's README.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn switch_fault(context: &Context, pod: &str, faults: &Value) -> Result<()> {
+    let request = Request::post("/fault")
+        .header("host", "crm")
+        .header("content-type", "application/json")
+        .body(faults.to_string())?;
+    reach::json(context, pod, PORT, request).await?;
+    Ok(())
+}
+
+/// The ready pods of a component of a release.
+///
+/// # Errors
+/// When the apiserver does not answer.
+pub async fn pods(context: &Context, component: &str, release: &str) -> Result<Vec<String>> {
+    let labels = format!("{}={component},{}={release}", seen::COMPONENT, seen::RELEASE);
+    reach::ready_pods(context, &labels).await
+}
+
+async fn web_pod(context: &Context) -> Result<String> {
+    let live = context.api::<App>().get("crm").await?;
+    let release = seen::live(&live).context("no release of crm serves")?;
+    let pods = pods(context, "web", release).await?;
+    pods.into_iter().next().with_context(|| format!("no pod of web in {release} is ready"))
+}

@@ -1,0 +1,107 @@
+//! Talking to pods through the API server, which reaches them where the machine of the test does not.
+
+use anyhow::{Context as _, Result, bail};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::Value;
+
+use crate::ns::Context;
+use crate::wait::is_ready;
+
+/// The names of the ready pods that have these labels.
+///
+/// # Errors
+/// When the apiserver does not answer.
+pub async fn ready_pods(context: &Context, labels: &str) -> Result<Vec<String>> {
+    let pods = context
+        .api::<Pod>()
+        .list(&ListParams::default().labels(labels))
+        .await
+        .with_context(|| format!("list the pods {labels}"))?;
+    let ready = pods.items.iter().filter(|pod| is_ready(pod));
+    Ok(ready.map(ResourceExt::name_any).collect())
+}
+
+/// Sends one request to a port of a pod and reads the whole answer.
+///
+/// # Errors
+/// When the pod cannot be reached or does not answer.
+pub async fn http(
+    context: &Context,
+    pod: &str,
+    port: u16,
+    request: Request<String>,
+) -> Result<Response<Bytes>> {
+    let asked = format!("{} {} of pod {pod}", request.method(), request.uri());
+    let answer = async {
+        let mut forwarder = context.api::<Pod>().portforward(pod, &[port]).await?;
+        let stream = forwarder.take_stream(port).context("the port was not forwarded")?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer, and its errors come with the answer too.
+        let driver = tokio::spawn(connection);
+        let answer = sender.send_request(request.map(|body| Full::new(Bytes::from(body)))).await?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await?.to_bytes();
+        driver.abort();
+        anyhow::Ok(Response::from_parts(head, body))
+    };
+    answer.await.with_context(|| format!("ask {asked}"))
+}
+
+/// Asks a pod for a JSON document.
+///
+/// # Errors
+/// As [`http`], and when the answer is not a success or not JSON.
+pub async fn json(context: &Context, pod: &str, port: u16, request: Request<String>) -> Result<Value> {
+    let asked = format!("{} {} of pod {pod}", request.method(), request.uri());
+    let answer = http(context, pod, port, request).await?;
+    if !answer.status().is_success() {
+        bail!("{asked}: {} {}", answer.status(), String::from_utf8_lossy(answer.body()));
+    }
+    serde_json::from_slice(answer.body()).with_context(|| format!("read the answer to {asked}"))
+}
+
+/// A session with the database whose URL is under `url` in the Secret of the same name as its
+/// StatefulSet, as the manifests have it. It ends when the client is dropped.
+///
+/// # Errors
+/// When the database cannot be reached or does not let us in.
+pub async fn database(context: &Context, name: &str) -> Result<tokio_postgres::Client> {
+    let secret = context.api::<Secret>().get(name).await?;
+    let url = secret
+        .data
+        .and_then(|data| data.get("url").cloned())
+        .with_context(|| format!("the Secret {name} has no key url"))?;
+    let config: tokio_postgres::Config = std::str::from_utf8(&url.0)?.parse()?;
+    let pod = format!("{name}-0");
+    let mut forwarder = context.api::<Pod>().portforward(&pod, &[5432]).await?;
+    let stream = forwarder.take_stream(5432).context("the port was not forwarded")?;
+    let (client, connection) = config
+        .connect_raw(stream, tokio_postgres::NoTls)
+        .await
+        .with_context(|| format!("log in at {pod}"))?;
+    tokio::spawn(async move {
+        let ended = connection.await;
+        drop(forwarder);
+        ended
+    });
+    Ok(client)
+}
+
+/// The one number that a statement returns.
+///
+/// # Errors
+/// When the statement fails or returns something else.
+pub async fn count(context: &Context, name: &str, statement: &str) -> Result<i64> {
+    let client = database(context, name).await?;
+    let row = client
+        .query_one(statement, &[])
+        .await
+        .with_context(|| format!("run {statement}"))?;
+    Ok(row.try_get(0)?)
+}

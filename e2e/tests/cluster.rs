@@ -1,0 +1,193 @@
+//! The embedded cluster itself: it comes up after having been interrupted anywhere, and goes without
+//! a trace. Each test has a state folder, and so a cluster, of its own.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use fairway_e2e::cluster::{Cluster, Options, Paths};
+
+/// A cluster that uses the binaries that are built, and is removed whatever happens.
+struct Own {
+    paths: Paths,
+}
+
+impl Own {
+    fn new(name: &str) -> Result<Self> {
+        let built = Paths::from_env()?;
+        let folder = built.root().join("clusters").join(name);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&folder)?;
+        let paths = Paths::at(folder);
+        if !paths.bin().exists() {
+            std::os::unix::fs::symlink(built.bin(), paths.bin())?;
+        }
+        Ok(Self { paths })
+    }
+
+    /// The command line, since only a process of its own can be killed.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
+        command.args(arguments).env("FAIRWAY_E2E_DIR", self.paths.root());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<()> {
+        let output = self.command(arguments).stderr(Stdio::piped()).output()?;
+        if !output.status.success() {
+            bail!(
+                "`cluster {}`: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    /// What of this cluster is on the machine.
+    fn traces(&self) -> Result<Vec<String>> {
+        let name = self.paths.name();
+        let state = self.paths.cluster().display().to_string();
+        let mut traces = Vec::new();
+        for path in [
+            self.paths.network_namespace(),
+            self.paths.cluster(),
+            self.paths.sockets(),
+            self.paths.kubeconfig(),
+            Path::new("/sys/class/net").join(self.paths.machine_link()),
+            Path::new("/sys/fs/cgroup").join(&name),
+            Path::new("/sys/fs/cgroup/memory").join(&name),
+        ] {
+            if path.exists() {
+                traces.push(path.display().to_string());
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        traces.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&state) || line.contains(&name))
+                .map(ToOwned::to_owned),
+        );
+        for process in fs::read_dir("/proc")?.flatten() {
+            // A process may end while it is looked at.
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&state) || line.contains(&name) {
+                traces.push(line);
+            }
+        }
+        Ok(traces)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = Cluster::down(&self.paths) {
+            eprintln!("the cluster of the test could not be removed: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_is_killed_anywhere_is_followed_by_one_that_goes_through_and_leaves_nothing() -> Result<()> {
+    let own = Own::new("killed-start")?;
+    let run = own.paths.cluster().join("run");
+    let moments: [PathBuf; 6] = [
+        own.paths.cluster().join("pki/ca.crt"),
+        own.paths.network_namespace(),
+        run.join("etcd.json"),
+        run.join("kube-apiserver.json"),
+        run.join("kubelet.json"),
+        run.join("coredns.json"),
+    ];
+    for moment in &moments {
+        let mut start = own.command(&["up"]).spawn()?;
+        appears(moment)?;
+        start.kill()?;
+        start.wait()?;
+        own.run(&["down"])
+            .with_context(|| format!("after the start was killed at {}", moment.display()))?;
+        assert_eq!(
+            own.traces()?,
+            Vec::<String>::new(),
+            "killed at {}",
+            moment.display()
+        );
+    }
+    // And a start right after a killed one, without a `down` between.
+    let mut start = own.command(&["up"]).spawn()?;
+    appears(&run.join("kubelet.json"))?;
+    start.kill()?;
+    start.wait()?;
+    own.run(&["up"])?;
+    own.run(&["status"])?;
+    own.run(&["down"])?;
+    assert_eq!(own.traces()?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_start_uses_the_cluster_that_runs_and_one_whose_process_died_is_replaced() -> Result<()> {
+    let own = Own::new("second-start")?;
+    Cluster::up(&own.paths, &Options::default()).await?;
+    let first = pid(&own.paths, "etcd")?;
+    Cluster::up(&own.paths, &Options::default()).await?;
+    assert_eq!(pid(&own.paths, "etcd")?, first);
+
+    let scheduler = pid(&own.paths, "kube-scheduler")?;
+    let scheduler = rustix::process::Pid::from_raw(scheduler).context("a pid is not 0")?;
+    rustix::process::kill_process(scheduler, rustix::process::Signal::KILL)?;
+    until("the scheduler to end", || {
+        pid(&own.paths, "kube-scheduler").is_err()
+    })?;
+    Cluster::up(&own.paths, &Options::default()).await?;
+    assert_ne!(pid(&own.paths, "etcd")?, first);
+    assert!(
+        Cluster::status(&own.paths)
+            .iter()
+            .all(|process| process.pid.is_some())
+    );
+    Ok(())
+}
+
+#[test]
+fn removing_a_cluster_that_does_not_run_is_no_error() -> Result<()> {
+    let own = Own::new("never-started")?;
+    Cluster::down(&own.paths)?;
+    Cluster::down(&own.paths)
+}
+
+fn pid(paths: &Paths, name: &str) -> Result<i32> {
+    let status = Cluster::status(paths);
+    let process = status
+        .iter()
+        .find(|process| process.name == name)
+        .context("known by name")?;
+    process.pid.with_context(|| format!("{name} runs"))
+}
+
+/// Returns as soon as the file is there.
+fn appears(path: &Path) -> Result<()> {
+    until(&format!("{} to appear", path.display()), || path.exists())
+}
+
+fn until(what: &str, happened: impl Fn() -> bool) -> Result<()> {
+    let since = Instant::now();
+    while !happened() {
+        if since.elapsed() > Duration::from_secs(60) {
+            bail!("waited a minute in vain for {what}");
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
