@@ -244,11 +244,9 @@ pub struct GuardTask {
     pub run: RunIdentity,
     /// Seconds after which the migration counts as failed.
     pub timeout_seconds: u64,
-    /// Asked on 127.0.0.1 until all pass `consecutive` times in a row; that is the migration's success.
-    /// The header values from Secrets come in variables named by [`HttpRequest::headers`].
-    pub health: Vec<HttpRequest>,
-    /// Port on which the application serves.
-    pub port: u16,
+    /// Asked on these ports of 127.0.0.1 until all pass `consecutive` times in a row; that is the migration's
+    /// success. The header values from Secrets come in variables named by [`HttpRequest::headers`].
+    pub health: Vec<(u16, HttpRequest)>,
     /// Passes in a row.
     pub consecutive: u32,
     /// Milliseconds between rounds.

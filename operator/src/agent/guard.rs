@@ -207,7 +207,7 @@ async fn observe(
             },
             verdict = async {
                 ticks.tick().await;
-                round(&task.health, task.port, environment.variables()).await
+                round(&task.health, environment.variables()).await
             } => if rounds.count(verdict) >= task.consecutive.max(1) {
                 return Observed {
                     said: Said::Success,
@@ -245,9 +245,9 @@ impl Rounds {
 }
 
 /// One request after the other; the first that does not pass is the round's verdict.
-async fn round(health: &[HttpRequest], port: u16, variables: &BTreeMap<String, String>) -> ProbeVerdict {
-    for one in health {
-        match request(IpAddr::V4(Ipv4Addr::LOCALHOST), port, one, variables).await {
+async fn round(health: &[(u16, HttpRequest)], variables: &BTreeMap<String, String>) -> ProbeVerdict {
+    for (port, one) in health {
+        match request(IpAddr::V4(Ipv4Addr::LOCALHOST), *port, one, variables).await {
             ProbeVerdict::Passed => {}
             verdict => return verdict,
         }

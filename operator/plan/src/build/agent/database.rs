@@ -1,0 +1,178 @@
+//! Work on the database: preflight, backup, settling.
+
+use super::files::mount_files;
+use super::{
+    Errand, empty_dir, environment, install, job, mount, own_container, own_pod, pull_secrets, run_copied_agent,
+    run_own_agent, stay_put,
+};
+use crate::labels::Work;
+use crate::names;
+use crate::observed::Settings;
+use crate::protocol::{
+    BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, STORE_DIRECTORY, SettleTask, Task,
+};
+use crate::snapshot::Snapshot;
+use fairway_crds::app::{BackupSettings, Store};
+use fairway_crds::database::Connection;
+use fairway_crds::{Backup, Migration, Release};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use std::collections::BTreeMap;
+
+const STORE_VOLUME: &str = "store";
+const SCRATCH_VOLUME: &str = "scratch";
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+
+/// The Job that checks the surroundings of a release: database, store, and what a migration would need.
+pub fn preflight_job(
+    settings: &Settings,
+    release: &Release,
+    snapshot: &Snapshot,
+    store: Option<&Store>,
+    attempt: u32,
+) -> Job {
+    let release_name = release.name_any();
+    let errand = Errand {
+        name: &names::preflight_job(&release_name, attempt),
+        namespace: release.metadata.namespace.as_ref(),
+        app: &release.spec.app,
+        release: Some(&release_name),
+        work: Work::Preflight,
+        work_for: &release_name,
+    };
+    let task = Task::Preflight(PreflightTask {
+        requester: errand.requester(),
+        migrates: snapshot.migration.is_some(),
+        store: store.is_some(),
+    });
+    let mut pod = with_tools(settings, snapshot, &task);
+    if let Some(store) = store {
+        mount_store(&mut pod, store);
+    }
+    finish(&errand, pod, release.controller_owner_ref(&()), HOUR)
+}
+
+/// The Job that makes a backup and reads it back.
+pub fn backup_job(
+    settings: &Settings,
+    backup: &Backup,
+    snapshot: &Snapshot,
+    backup_settings: &BackupSettings,
+    images: &BTreeMap<String, String>,
+    attempt: u32,
+) -> Job {
+    let BackupSettings { scratch, store } = backup_settings;
+    let backup_name = backup.name_any();
+    let errand = Errand {
+        name: &names::backup_job(&backup_name, attempt),
+        namespace: backup.metadata.namespace.as_ref(),
+        app: &backup.spec.app,
+        release: backup.spec.release.as_deref(),
+        work: Work::Backup,
+        work_for: &backup_name,
+    };
+    let task = Task::Backup(BackupTask {
+        requester: errand.requester(),
+        set: set_path(backup),
+        scratch: scratch.is_some(),
+        images: images.clone(),
+    });
+    let mut pod = with_tools(settings, snapshot, &task);
+    mount_store(&mut pod, store);
+    if let Some(scratch) = scratch {
+        pod.volumes.get_or_insert_default().push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
+        mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
+    }
+    finish(&errand, pod, backup.controller_owner_ref(&()), DAY)
+}
+
+/// Folder of a backup in its store: `shop/crm/crm-42-1a2b3c4d-5e6f7a8b`. With a part of the Backup's UID, so that
+/// a namesake made later finds a folder of its own.
+pub fn set_path(backup: &Backup) -> String {
+    let uid = backup.metadata.uid.as_deref().unwrap_or_default();
+    let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
+    format!("{namespace}/{}/{}-{}", backup.spec.app, backup.name_any(), &uid[..uid.len().min(8)])
+}
+
+/// The Job that reads the ledger and settles a run that was cut off. It belongs to nobody, like the run itself:
+/// both outlive their App.
+pub fn settle_job(
+    settings: &Settings,
+    migration: &Migration,
+    snapshot: &Snapshot,
+    resolution: Option<(Resolution, String)>,
+    attempt: u32,
+) -> Job {
+    let migration_name = migration.name_any();
+    let errand = Errand {
+        name: &names::settle_job(&migration_name, attempt),
+        namespace: migration.metadata.namespace.as_ref(),
+        app: &migration.spec.app,
+        release: migration.spec.release.as_deref(),
+        work: Work::Settle,
+        work_for: &migration_name,
+    };
+    let (resolution, resolution_token) = resolution.unzip();
+    let task = Task::Settle(SettleTask {
+        requester: errand.requester(),
+        run: super::identity(migration),
+        resolution,
+        timeout_seconds: SETTLE_PATIENCE_SECONDS,
+        resolution_token,
+    });
+    let mut pod = own_pod(settings, &[]);
+    let mut container = own_container(environment(&task, connection(snapshot)));
+    run_own_agent(&mut container, settings);
+    pod.containers = vec![container];
+    mount_files(&mut pod, snapshot);
+    finish(&errand, pod, None, HOUR)
+}
+
+/// How long a settling Job waits for the lock of a run whose pod may still be alive, before it answers that it
+/// could not decide; the next one follows after a pause.
+const SETTLE_PATIENCE_SECONDS: u64 = 60;
+
+fn connection(snapshot: &Snapshot) -> Option<&Connection> {
+    snapshot.database.as_ref().map(|database| &database.connection)
+}
+
+/// A pod in which the agent runs in the database's own image, beside its tools.
+fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec {
+    let mut pod = own_pod(settings, &pull_secrets(snapshot));
+    let mut container = own_container(environment(task, connection(snapshot)));
+    container.image = snapshot.database.as_ref().map(|database| database.image.clone());
+    run_copied_agent(&mut container);
+    pod.containers = vec![container];
+    install(&mut pod, settings);
+    mount_files(&mut pod, snapshot);
+    pod
+}
+
+fn mount_store(pod: &mut PodSpec, store: &Store) {
+    pod.volumes.get_or_insert_default().push(Volume {
+        name: STORE_VOLUME.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: store.volume.claim_name.clone(),
+            read_only: None,
+        }),
+        ..Volume::default()
+    });
+    mount_into_agent(pod, STORE_VOLUME, STORE_DIRECTORY);
+}
+
+fn mount_into_agent(pod: &mut PodSpec, volume: &str, path: &str) {
+    for container in &mut pod.containers {
+        container.volume_mounts.get_or_insert_default().push(mount(volume, path, false));
+    }
+}
+
+fn finish(errand: &Errand, pod: PodSpec, owner: Option<OwnerReference>, deadline_seconds: i64) -> Job {
+    let mut metadata = kube::core::ObjectMeta { labels: Some(errand.labels()), ..Default::default() };
+    stay_put(&mut metadata);
+    job(errand.metadata(owner), PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }, deadline_seconds)
+}

@@ -1,0 +1,312 @@
+//! The pod that migrates, in its two forms.
+//!
+//! Both are made from the component's own template, so that a migration finds the environment, the volumes and
+//! the network that the application finds. Neither has an owner: deleting the App lets a migration that runs
+//! finish. Both carry a readiness gate that nobody opens, so that no Service of anybody's ever sends them traffic.
+
+use super::pin::node_affinity;
+use super::{
+    CONTAINER, Errand, INSTALL_CONTAINER, empty_dir, environment, install, job, mount, own_container,
+    restricted_as_own_user, run_copied_agent, run_own_agent, stay_put, with_pull_secrets,
+};
+use crate::build::InvalidTemplate;
+use crate::build::template::{self, repository};
+use crate::labels::{self, Work};
+use crate::migration::run_id;
+use crate::names;
+use crate::observed::Settings;
+use crate::protocol::{
+    GUARD_DIRECTORY_VARIABLE, GuardTask, MigrationTask, RunIdentity, SqlCheck, Task, VARIABLE_PREFIX,
+};
+use crate::snapshot::Snapshot;
+use fairway_crds::component::Component;
+use fairway_crds::database::Database;
+use fairway_crds::{Migration, Release};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, ExecAction, Pod, PodReadinessGate, PodSpec, PodTemplateSpec, Probe,
+};
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+use std::collections::BTreeMap;
+
+/// A condition that nobody sets: a pod with this gate is never ready.
+const NEVER_READY: &str = "fairway.dev/never";
+const GUARD_VOLUME: &str = "fairway-guard";
+const GUARD_DIRECTORY: &str = "/guard";
+/// Time for the agent to end a migration's sessions and write the ledger.
+const CONCLUSION_SECONDS: i64 = 60;
+/// Room beside the timeout for scheduling, pulling and the team's init containers.
+const SLACK_SECONDS: i64 = 2 * 3600;
+/// The guard answers its startup probe when the ledger's row is written, for which it may wait minutes.
+const GUARD_START_SECONDS: i32 = 3600;
+/// Labels that belong to a pod's own controller.
+const OF_CONTROLLERS: [&str; 6] = [
+    "pod-template-hash",
+    "controller-uid",
+    "batch.kubernetes.io/controller-uid",
+    "job-name",
+    "batch.kubernetes.io/job-name",
+    labels::COMPONENT,
+];
+
+/// Identity of a run, as the ledger keeps it.
+pub fn identity(migration: &Migration) -> RunIdentity {
+    let spec = &migration.spec;
+    let committed = migration.status.as_ref().and_then(|status| status.run_id.clone());
+    let command = match &spec.command {
+        Some(command) => serde_json::to_string(command).unwrap_or_default(),
+        None => "onStart".to_owned(),
+    };
+    RunIdentity {
+        run_id: committed.unwrap_or_else(|| run_id(migration, None)),
+        image_digest: spec.image.rsplit_once('@').map_or(&*spec.image, |(_, digest)| digest).to_owned(),
+        command_hash: names::sha256_hex(command),
+    }
+}
+
+/// The Job of a migration by command: the agent takes the place of the container's entrypoint and runs the
+/// command as its child.
+///
+/// Sidecars are left out, init containers and native sidecars stay. Ended from outside, the pod has the whole
+/// timeout to finish in.
+///
+/// # Errors
+/// When the component, its template or the database is missing.
+pub fn migration_job(
+    settings: &Settings,
+    migration: &Migration,
+    release: Option<&Release>,
+    snapshot: &Snapshot,
+    attempt: u32,
+) -> Result<Job, InvalidTemplate> {
+    let Team { labels, annotations, mut pod, target, database, .. } = team(migration, release, snapshot)?;
+    let migration_name = migration.name_any();
+    let name = names::migration_run(&migration_name, attempt);
+    let errand = errand(migration, &migration_name, &name);
+    let task = Task::Migrate(MigrationTask {
+        requester: errand.requester(),
+        run: identity(migration),
+        timeout_seconds: migration.spec.timeout.seconds(),
+        command: migration.spec.command.clone().unwrap_or_default(),
+        checks: checks(migration),
+    });
+
+    let mut container = pod.containers.swap_remove(target);
+    container.name = CONTAINER.to_owned();
+    container.termination_message_path = None;
+    container.termination_message_policy = None;
+    let own = container.env.get_or_insert_default();
+    own.retain(|variable| !variable.name.starts_with(VARIABLE_PREFIX));
+    own.extend(environment(&task, Some(&database.connection)));
+    run_copied_agent(&mut container);
+    pod.containers = vec![container];
+    install(&mut pod, settings);
+
+    let timeout = seconds(migration);
+    outside_every_service(&mut pod, settings);
+    pod.termination_grace_period_seconds = Some(timeout + CONCLUSION_SECONDS);
+    let mut metadata = pod_metadata(labels, annotations, &errand);
+    stay_put(&mut metadata);
+    let template = PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) };
+    Ok(job(errand.metadata(None), template, timeout + SLACK_SECONDS))
+}
+
+/// The pod of a migration that the application makes itself when it starts: not a Job, because the application
+/// does not end. The guard, a native sidecar, has lock and ledger row before the application is let start.
+///
+/// # Errors
+/// When the component, its template, its health or the database is missing.
+pub fn migration_pod(
+    settings: &Settings,
+    migration: &Migration,
+    release: Option<&Release>,
+    snapshot: &Snapshot,
+    attempt: u32,
+) -> Result<Pod, InvalidTemplate> {
+    let Team { labels, annotations, mut pod, component, database, .. } = team(migration, release, snapshot)?;
+    let migration_name = migration.name_any();
+    let name = names::migration_run(&migration_name, attempt);
+    let errand = errand(migration, &migration_name, &name);
+    let task = Task::Guard(guard_task(migration, component, &errand)?);
+    let mut variables = environment(&task, Some(&database.connection));
+    variables.push(super::literal(GUARD_DIRECTORY_VARIABLE, GUARD_DIRECTORY.to_owned()));
+    variables.extend(super::probe::header_variables([component]));
+
+    let guard = guard(settings, variables);
+    pod.init_containers.get_or_insert_default().insert(0, guard);
+    pod.volumes.get_or_insert_default().push(empty_dir(GUARD_VOLUME, None));
+    outside_every_service(&mut pod, settings);
+    pod.termination_grace_period_seconds = Some(2 * CONCLUSION_SECONDS);
+    pod.active_deadline_seconds = Some(seconds(migration) + SLACK_SECONDS);
+
+    let mut metadata = pod_metadata(labels, annotations, &errand);
+    stay_put(&mut metadata);
+    metadata.name = Some(name.clone());
+    metadata.namespace = migration.metadata.namespace.clone();
+    Ok(Pod { metadata, spec: Some(pod), status: None })
+}
+
+fn guard_task(
+    migration: &Migration,
+    component: &Component,
+    errand: &Errand,
+) -> Result<GuardTask, InvalidTemplate> {
+    let none = || InvalidTemplate::NoHealth { component: component.name.clone() };
+    let health = component.health.as_ref().ok_or_else(none)?;
+    Ok(GuardTask {
+        requester: errand.requester(),
+        run: identity(migration),
+        timeout_seconds: migration.spec.timeout.seconds(),
+        health: health.http.iter().map(|get| super::http_request(component, get)).collect(),
+        consecutive: health.consecutive,
+        every_milliseconds: u64::try_from(health.every.get().as_millis()).unwrap_or(u64::MAX),
+        checks: checks(migration),
+    })
+}
+
+/// The native sidecar that guards. Its startup probe keeps every later container from starting.
+fn guard(settings: &Settings, variables: Vec<EnvVar>) -> Container {
+    let mut guard = own_container(variables);
+    run_own_agent(&mut guard, settings);
+    guard.restart_policy = Some("Always".to_owned());
+    guard.security_context = Some(restricted_as_own_user());
+    guard.volume_mounts = Some(vec![mount(GUARD_VOLUME, GUARD_DIRECTORY, false)]);
+    guard.startup_probe = Some(Probe {
+        exec: Some(ExecAction {
+            command: Some(vec![super::OWN_BINARY.to_owned(), "agent".to_owned(), "started".to_owned()]),
+        }),
+        period_seconds: Some(1),
+        timeout_seconds: Some(10),
+        failure_threshold: Some(GUARD_START_SECONDS),
+        ..Probe::default()
+    });
+    guard
+}
+
+/// A component's template made ready to migrate.
+struct Team<'a> {
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    pod: PodSpec,
+    /// Index of the container that migrates.
+    target: usize,
+    component: &'a Component,
+    database: &'a Database,
+}
+
+fn team<'a>(
+    migration: &Migration,
+    release: Option<&Release>,
+    snapshot: &'a Snapshot,
+) -> Result<Team<'a>, InvalidTemplate> {
+    let name = &migration.spec.component;
+    let component =
+        snapshot.component(name).ok_or_else(|| InvalidTemplate::NoComponent { component: name.clone() })?;
+    let database = snapshot.database.as_ref().ok_or(InvalidTemplate::NoDatabase)?;
+    let (template, mut pod) = template::read(component)?;
+    let images = release.and_then(|release| Some(&release.status.as_ref()?.digests));
+    let images = images.cloned().unwrap_or_default();
+    let target = target(&pod, name, &images, &migration.spec.image);
+    template::pin(&mut pod, name, &images);
+    pod.containers[target].image = Some(migration.spec.image.clone());
+    for container in &mut pod.containers {
+        only_what_runs(container);
+    }
+    for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
+        out_of_the_way(container);
+    }
+    let meta = template.metadata.unwrap_or_default();
+    Ok(Team {
+        labels: meta.labels.unwrap_or_default(),
+        annotations: meta.annotations.unwrap_or_default(),
+        pod,
+        target,
+        component,
+        database,
+    })
+}
+
+/// The container that migrates: the one whose pinned image is the migration's, else whose image comes from the
+/// same repository, else the first.
+fn target(pod: &PodSpec, component: &str, images: &BTreeMap<String, String>, image: &str) -> usize {
+    let pinned = |container: &Container| images.get(&template::key(component, container)).is_some_and(|found| found == image);
+    let alike = |container: &Container| {
+        container.image.as_deref().is_some_and(|found| repository(found) == repository(image))
+    };
+    let position = |is: &dyn Fn(&Container) -> bool| pod.containers.iter().position(is);
+    position(&pinned).or_else(|| position(&alike)).unwrap_or_default()
+}
+
+/// Nothing asks this container anything, and nothing starts it again.
+fn only_what_runs(container: &mut Container) {
+    container.liveness_probe = None;
+    container.readiness_probe = None;
+    container.startup_probe = None;
+    container.lifecycle = None;
+    container.ports = None;
+    container.stdin = None;
+    container.stdin_once = None;
+    container.tty = None;
+}
+
+/// The agent's containers have their names for themselves.
+fn out_of_the_way(container: &mut Container) {
+    if [CONTAINER, INSTALL_CONTAINER].contains(&container.name.as_str()) {
+        container.name = format!("team-{}", container.name);
+    }
+}
+
+/// What makes a pod of the team's one that runs alone, once.
+fn outside_every_service(pod: &mut PodSpec, settings: &Settings) {
+    pod.restart_policy = Some("Never".to_owned());
+    pod.readiness_gates = Some(vec![PodReadinessGate { condition_type: NEVER_READY.to_owned() }]);
+    pod.image_pull_secrets = with_pull_secrets(settings, &pod.image_pull_secrets.take().unwrap_or_default());
+    // What ties the template's pods to each other must not keep this one from its node.
+    pod.affinity = node_affinity(pod.affinity.take());
+    pod.topology_spread_constraints = None;
+    pod.hostname = None;
+    pod.subdomain = None;
+    pod.share_process_namespace = None;
+    pod.scheduling_gates = None;
+}
+
+/// The template's labels stay, because network policies select by them.
+fn pod_metadata(
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    errand: &Errand,
+) -> ObjectMeta {
+    let kept = labels.into_iter().filter(|(key, _)| !OF_CONTROLLERS.contains(&key.as_str()));
+    ObjectMeta {
+        labels: Some(kept.chain(errand.labels()).collect()),
+        annotations: Some(annotations),
+        ..ObjectMeta::default()
+    }
+}
+
+fn errand<'a>(migration: &'a Migration, migration_name: &'a str, name: &'a str) -> Errand<'a> {
+    Errand {
+        name,
+        namespace: migration.metadata.namespace.as_ref(),
+        app: &migration.spec.app,
+        release: migration.spec.release.as_deref(),
+        work: Work::Migrate,
+        work_for: migration_name,
+    }
+}
+
+fn checks(migration: &Migration) -> Vec<SqlCheck> {
+    let checks = migration.spec.checks.iter();
+    checks
+        .map(|check| SqlCheck {
+            name: check.name.clone(),
+            sql: check.sql.clone(),
+            expect: check.expect.clone(),
+        })
+        .collect()
+}
+
+fn seconds(migration: &Migration) -> i64 {
+    i64::try_from(migration.spec.timeout.seconds()).unwrap_or(i64::MAX - SLACK_SECONDS)
+}

@@ -1,0 +1,62 @@
+//! Releases and the frozen specs behind them.
+
+use super::labels_of;
+use crate::snapshot::Snapshot;
+use crate::{labels, names};
+use fairway_crds::{App, Release, ReleaseSpec};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use kube::core::ObjectMeta;
+use kube::{Resource, ResourceExt};
+use std::collections::BTreeMap;
+
+/// The frozen spec of a Release, by the same name.
+pub fn controller_revision(app: &App, release: &str, revision: i64, snapshot: &Snapshot) -> ControllerRevision {
+    ControllerRevision {
+        metadata: ObjectMeta {
+            name: Some(release.to_owned()),
+            namespace: app.metadata.namespace.clone(),
+            labels: Some(labels_of([
+                (labels::APP, &*app.name_any()),
+                (labels::RELEASE, release),
+                (labels::SPEC_HASH, &*snapshot.hash()),
+            ])),
+            owner_references: app.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        data: Some(RawExtension(serde_json::to_value(snapshot).unwrap_or_default())),
+        revision,
+    }
+}
+
+/// What a ControllerRevision holds.
+///
+/// # Errors
+/// When it was not written by Fairway, or by one whose API this one does not read.
+pub fn snapshot_of(revision: &ControllerRevision) -> Result<Snapshot, serde_json::Error> {
+    let data = revision.data.as_ref().map(|RawExtension(value)| value.clone());
+    serde_json::from_value(data.unwrap_or_default())
+}
+
+/// The Release of a revision.
+pub fn release(
+    app: &App,
+    revision: i64,
+    spec_hash: &str,
+    images: BTreeMap<String, String>,
+    trigger: &str,
+    retry_of: Option<&str>,
+) -> Release {
+    let name = app.name_any();
+    let mut release = Release::new(
+        &names::release(&name, revision),
+        ReleaseSpec { app: name.clone(), revision, images, version: None, trigger: trigger.to_owned() },
+    );
+    release.metadata.namespace = app.metadata.namespace.clone();
+    release.metadata.labels = Some(labels_of([(labels::APP, &*name), (labels::SPEC_HASH, spec_hash)]));
+    release.metadata.owner_references = app.controller_owner_ref(&()).map(|owner| vec![owner]);
+    if let Some(retried) = retry_of {
+        super::annotate(&mut release.metadata, labels::RETRY_OF, retried.to_owned());
+    }
+    release
+}

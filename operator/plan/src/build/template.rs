@@ -1,0 +1,126 @@
+//! What is done to a team's pod template wherever pods are made from it.
+
+use crate::snapshot;
+use fairway_crds::component::Component;
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use std::collections::BTreeMap;
+
+/// A template from which no pods can be made. Its text is a sentence for status, with field and mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTemplate {
+    /// It is no PodTemplateSpec.
+    #[error("the template of component {component} is not a pod template: {detail}; correct it in the App")]
+    Unreadable {
+        /// Name of the component.
+        component: String,
+        /// What serde found.
+        detail: String,
+    },
+    /// It has no spec, or no container in it.
+    #[error("the template of component {component} has no containers: add template.spec.containers in the App")]
+    NoContainers {
+        /// Name of the component.
+        component: String,
+    },
+    /// A migration names a component that the spec does not have.
+    #[error("component {component} of the migration does not exist: set it to the name of one in the App's spec.components")]
+    NoComponent {
+        /// The name.
+        component: String,
+    },
+    /// A migration of an App without a database.
+    #[error("the App has no spec.database: add its image and connection")]
+    NoDatabase,
+    /// An `onStart` migration of a component without health.
+    #[error("component {component} has no health, so nobody could tell when its migration is done: add health.http, or use migration.command")]
+    NoHealth {
+        /// The name.
+        component: String,
+    },
+}
+
+/// Prefixes of labels and annotations by which other tools find what they manage: a copy of theirs on our
+/// objects would make them prune or adopt those.
+const OF_OTHER_TOOLS: [&str; 5] = [
+    "argocd.argoproj.io/",
+    "kustomize.toolkit.fluxcd.io/",
+    "helm.toolkit.fluxcd.io/",
+    "helm.sh/",
+    "meta.helm.sh/",
+];
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The typed template of a component, without what belongs to other tools.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), InvalidTemplate> {
+    let mut template = snapshot::pod_template(component).map_err(|error| InvalidTemplate::Unreadable {
+        component: component.name.clone(),
+        detail: error.to_string(),
+    })?;
+    let none = || InvalidTemplate::NoContainers { component: component.name.clone() };
+    let spec = template.spec.take().filter(|spec| !spec.containers.is_empty()).ok_or_else(none)?;
+    let metadata = template.metadata.get_or_insert_default();
+    let meta = std::mem::take(metadata);
+    metadata.labels = meta.labels.map(without_other_tools);
+    metadata.annotations = meta.annotations.map(without_other_tools).filter(|annotations| !annotations.is_empty());
+    Ok((template, spec))
+}
+
+fn without_other_tools(map: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let foreign = |key: &str| key == LAST_APPLIED || OF_OTHER_TOOLS.iter().any(|prefix| key.starts_with(prefix));
+    map.into_iter().filter(|(key, _)| !foreign(key)).collect()
+}
+
+/// Puts the pinned references into all containers; one without an entry keeps what the template says.
+pub(crate) fn pin(spec: &mut PodSpec, component: &str, images: &BTreeMap<String, String>) {
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        if let Some(image) = images.get(&key(component, container)) {
+            container.image = Some(image.clone());
+        }
+    }
+}
+
+/// How images are keyed: `component/container`.
+pub(crate) fn key(component: &str, container: &Container) -> String {
+    format!("{component}/{}", container.name)
+}
+
+/// A reference without tag and digest: `registry:5000/team/web:1` is `registry:5000/team/web`.
+pub(crate) fn repository(reference: &str) -> &str {
+    let named = reference.split_once('@').map_or(reference, |(named, _)| named);
+    let path = named.rfind('/').map_or(0, |slash| slash + 1);
+    named[path..].find(':').map_or(named, |colon| &named[..path + colon])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("nginx", "nginx")]
+    #[case("nginx:1.27", "nginx")]
+    #[case("registry:5000/team/web:1", "registry:5000/team/web")]
+    #[case("registry:5000/team/web", "registry:5000/team/web")]
+    #[case("ghcr.io/acme/crm:2@sha256:00", "ghcr.io/acme/crm")]
+    fn a_repository_is_a_reference_without_tag_and_digest(#[case] reference: &str, #[case] expected: &str) {
+        assert_eq!(repository(reference), expected);
+    }
+
+    #[test]
+    fn labels_by_which_other_tools_prune_are_not_copied() {
+        let map = [
+            ("app", "crm"),
+            ("app.kubernetes.io/instance", "crm"),
+            ("argocd.argoproj.io/instance", "x"),
+            ("kustomize.toolkit.fluxcd.io/name", "x"),
+            ("helm.sh/chart", "x"),
+            (LAST_APPLIED, "x"),
+        ];
+        let map = map.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let kept: Vec<_> = without_other_tools(map.into_iter().collect()).into_keys().collect();
+        assert_eq!(kept, ["app", "app.kubernetes.io/instance"]);
+    }
+}
