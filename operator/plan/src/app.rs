@@ -14,7 +14,7 @@ use fairway_crds::app::AppStatus;
 use fairway_crds::release::{ReleaseOutcome, annotation};
 use fairway_crds::{App, Release};
 use jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use std::sync::Arc;
 use summary::Standing;
 
@@ -70,7 +70,8 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
     }
     let open = snapshot.without_image();
     let edited = status.spec_hash.as_deref() != Some(hash);
-    let retry = newest.is_some_and(|release| wants_retry(release));
+    // Once the next revision is on record, the request has been heeded.
+    let retry = newest.is_some_and(|release| release.spec.revision == on_record && wants_retry(release));
     if open.is_empty() && (edited || retry) {
         return if observed.app.spec.suspend {
             Next::Held
@@ -78,7 +79,7 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
             Next::Record { revision: on_record + 1, hash: hash.to_owned() }
         };
     }
-    if edited && status.revision.is_none() || edited && !open.is_empty() {
+    if edited {
         return Next::AwaitRelease(open);
     }
     let missing = missing(observed, on_record, snapshot, hash);
@@ -118,7 +119,9 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
         let frozen = control::controller_revision(app, &name, revision, snapshot);
         steps.push(Step::Create(Box::new(Object::ControllerRevision(frozen))));
     }
-    if !observed.releases.iter().any(|release| release.spec.revision == revision) {
+    if let Some(given) = observed.releases.iter().find(|release| release.spec.revision == revision) {
+        steps.extend(owned(app, given));
+    } else {
         let before = observed.releases.iter().rfind(|release| release.spec.revision < revision);
         let retried = before.filter(|release| wants_retry(release)).map(|release| release.name_any());
         let trigger = if retried.is_some() { "Retry" } else { "AppEdited" };
@@ -126,6 +129,18 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
         steps.push(Step::Create(Box::new(Object::Release(release))));
     }
     steps
+}
+
+/// A Release applied by hand becomes the App's, so that it goes with it.
+fn owned(app: &App, given: &Release) -> Option<Step> {
+    let owner = app.controller_owner_ref(&())?;
+    if given.owner_references().iter().any(|reference| reference.uid == owner.uid) {
+        return None;
+    }
+    let mut release = Release::new(&given.name_any(), given.spec.clone());
+    release.metadata.namespace = given.metadata.namespace.clone();
+    release.metadata.owner_references = Some(vec![owner]);
+    Some(Step::Apply(Box::new(Object::Release(release))))
 }
 
 /// The Release that tries another one again says so.

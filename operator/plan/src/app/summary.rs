@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// What this pass found about the spec.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Standing {
+pub(super) enum Standing {
     /// A release of it is about to exist.
     Recorded,
     /// It has a Release.
@@ -39,7 +39,7 @@ enum Course {
 }
 
 /// Writes the status.
-pub fn tell(observed: &AppObserved, status: &mut AppStatus, standing: &Standing, now: Timestamp) {
+pub(super) fn tell(observed: &AppObserved, status: &mut AppStatus, standing: &Standing, now: Timestamp) {
     let app = &observed.app;
     let wanted = status.wanted.clone();
     let wanted_release = observed.releases.iter().find(|release| Some(release.name_any()) == wanted);

@@ -33,13 +33,15 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if let Some(older) = world.observed.siblings.iter().find(|sibling| {
         sibling.spec.revision < world.release().spec.revision && !has_ended(sibling)
     }) {
-        return Verdict::Wait(Wait::clock(
+        let wait = Wait::clock(
             "WaitingForRelease",
             format!(
                 "{older} is under way and finishes or rolls back first; to give it up: kubectl annotate release {older} fairway.dev/abort=now",
                 older = older.name_any()
             ),
-        ));
+        );
+        // One that has not begun makes way at once.
+        return Verdict::Wait(if has_begun(older) { wait } else { wait.brief() });
     }
     if world.suspended() {
         return Verdict::Wait(super::held("before it begins"));

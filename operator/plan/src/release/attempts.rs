@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// Which rung tries, and until when.
 #[derive(Clone, Copy, Debug)]
-pub struct Retry {
+pub(super) struct Retry {
     /// The rung's name, the key in `status.attempts`.
     pub rung: &'static str,
     /// Time for all tries together.
@@ -17,7 +17,7 @@ pub struct Retry {
 }
 
 /// Pause before the try after number `attempt`: 5 s, doubling, at most 5 minutes.
-pub fn backoff(attempt: u32) -> SignedDuration {
+pub(super) fn backoff(attempt: u32) -> SignedDuration {
     SignedDuration::from_secs((5_i64 << attempt.saturating_sub(1).min(6)).min(300))
 }
 
@@ -25,7 +25,7 @@ pub fn backoff(attempt: u32) -> SignedDuration {
 ///
 /// # Errors
 /// The verdict to return, while the pause before the next try lasts.
-pub fn current(
+pub(super) fn current(
     status: &mut ReleaseStatus,
     rung: &'static str,
     deadline: SignedDuration,
@@ -61,12 +61,12 @@ fn waiting(attempts: &Attempts, deadline: SignedDuration, next: Timestamp) -> Wa
 }
 
 /// When the rung gives up.
-pub fn deadline(status: &ReleaseStatus, rung: &str, deadline: SignedDuration) -> Option<Timestamp> {
+pub(super) fn deadline(status: &ReleaseStatus, rung: &str, deadline: SignedDuration) -> Option<Timestamp> {
     status.attempts.get(rung)?.since.checked_add(deadline).ok()
 }
 
 /// Keeps why the try under way does not get on.
-pub fn note(status: &mut ReleaseStatus, rung: &str, reason: &str, message: &str) {
+pub(super) fn note(status: &mut ReleaseStatus, rung: &str, reason: &str, message: &str) {
     if let Some(attempts) = status.attempts.get_mut(rung) {
         attempts.reason = Some(reason.to_owned());
         attempts.message = Some(message.to_owned());
@@ -74,12 +74,12 @@ pub fn note(status: &mut ReleaseStatus, rung: &str, reason: &str, message: &str)
 }
 
 /// The rung is met; how often it was tried is no news any more.
-pub fn forget(status: &mut ReleaseStatus, rung: &str) {
+pub(super) fn forget(status: &mut ReleaseStatus, rung: &str) {
     status.attempts.remove(rung);
 }
 
 /// The failure of a rung whose deadline has passed.
-pub fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> {
+pub(super) fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> {
     let since = status.attempts.get(retry.rung)?;
     if retry.now < deadline(status, retry.rung, retry.deadline)? {
         return None;
@@ -92,7 +92,7 @@ pub fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> {
 
 /// A try failed because of the surroundings: waits before the next one, or gives up past the deadline. What
 /// the try left behind is removed.
-pub fn failed(
+pub(super) fn failed(
     status: &mut ReleaseStatus,
     retry: &Retry,
     reason: &str,

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 /// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
 /// any goes back.
-pub fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficReturned).is_some() || !selected(world) {
         return Verdict::Met;
     }
@@ -56,7 +56,7 @@ fn selected(world: &World) -> bool {
 }
 
 /// Met when the components that never run twice have passed back to the old version.
-pub fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::HandingOver).is_none() {
         return Verdict::Met;
     }
@@ -89,7 +89,7 @@ pub fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict {
 }
 
 /// Met when the new version's pods are gone.
-pub fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
+pub(super) fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
     // With nothing to go back to, what serves goes on serving.
     let mine = world
         .observed

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 
 /// Met when a Backup of this release is proven.
-pub fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let settled = happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some();
     let wanted = world.snapshot.database.is_some() && world.today().is_some_and(|today| today.backup.is_some());
     if settled || !wanted {
@@ -75,7 +75,7 @@ fn said(conditions: &[Condition]) -> Option<String> {
 ///
 /// The milestone `Migrating` is on record before the Migration exists: from there on this release finishes or
 /// rolls back, whatever the App says meanwhile.
-pub fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let Some(template) = &world.snapshot.migration else { return Verdict::Met };
     if happened(status, MilestoneKind::Migrated).is_some() {
         return failed_check(world).map_or(Verdict::Met, Failure::verdict);

@@ -9,7 +9,7 @@ use jiff::{Timestamp, Unit};
 
 /// Where a release stands after a pass.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stand {
+pub(super) enum Stand {
     /// At a rung that is not met.
     Waiting {
         /// Its name.
@@ -34,7 +34,7 @@ pub enum Stand {
 
 impl Stand {
     /// The rung that is not met.
-    pub fn rung(&self) -> Option<&'static str> {
+    pub(super) fn rung(&self) -> Option<&'static str> {
         match self {
             Self::Waiting { rung, .. } | Self::Recorded { rung, .. } => Some(rung),
             Self::Succeeded | Self::Ended(_) | Self::Unchanged => None,
@@ -43,12 +43,12 @@ impl Stand {
 }
 
 /// A moment as it survives being written with milliseconds.
-pub fn to_milliseconds(at: Timestamp) -> Timestamp {
+pub(super) fn to_milliseconds(at: Timestamp) -> Timestamp {
     at.round(Unit::Millisecond).unwrap_or(at)
 }
 
 /// Writes the conditions.
-pub fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
+pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     let generation = world.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);

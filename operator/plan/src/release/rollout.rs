@@ -17,7 +17,7 @@ use kube::ResourceExt;
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Met when the candidates of overlapping components have as many ready pods as the App wants.
-pub fn rolled_out(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn rolled_out(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficMoved).is_some() {
         return Verdict::Met;
     }
@@ -88,7 +88,7 @@ fn bring(desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
 }
 
 /// Sets a Deployment's replicas where they differ.
-pub fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
+pub(super) fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
     let current = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let target = ObjectRef::of(Kind::Deployment, &deployment.metadata)?;
     (current != replicas).then_some(Step::Scale(target, replicas))
@@ -96,7 +96,7 @@ pub fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
 
 /// Today's replicas for both sides while a release is under way: the candidate once it has the traffic, and
 /// its predecessor as long as it may have to take the traffic back.
-pub fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
+pub(super) fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
     let Some(today) = world.today() else { return Vec::new() };
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     let handing = happened(status, MilestoneKind::HandingOver).is_some();
@@ -146,7 +146,7 @@ fn patience(component: &Component) -> SignedDuration {
 }
 
 /// The first thing that keeps pods from running, as Kubernetes says it.
-pub fn trouble<'a>(deployment: Option<&Deployment>, pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
+pub(super) fn trouble<'a>(deployment: Option<&Deployment>, pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
     let refused = deployment
         .and_then(|deployment| deployment.status.as_ref())
         .into_iter()
@@ -158,7 +158,7 @@ pub fn trouble<'a>(deployment: Option<&Deployment>, pods: impl Iterator<Item = &
 
 /// Met when every request of every overlapping component passed the wanted number of times in a row on every
 /// ready pod.
-pub fn healthy(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn healthy(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficMoved).is_some() {
         return Verdict::Met;
     }
@@ -209,7 +209,7 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
 
 /// Met when the components that never run twice have passed to the new version: the old pods are gone, then
 /// the new ones available and healthy.
-pub fn handed_over(world: &World, status: &mut ReleaseStatus) -> Verdict {
+pub(super) fn handed_over(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficMoved).is_some() {
         return Verdict::Met;
     }
@@ -245,7 +245,7 @@ fn dropped<'a>(world: &World<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
 
 /// Ends the pods of these components of every release but `keep`, and waits until they are gone; `None` when
 /// they are. A pod counts until the apiserver has forgotten it: one that is still terminating may still work.
-pub fn stopped(world: &World, components: &[&str], keep: &str) -> Option<Verdict> {
+pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<Verdict> {
     let others = world.observed.deployments.iter().filter(|deployment| {
         let of = |key: &str| deployment.labels().get(key).map(String::as_str);
         of(labels::COMPONENT).is_some_and(|name| components.contains(&name)) && of(labels::RELEASE) != Some(keep)
@@ -273,13 +273,13 @@ fn has_settled_at_zero(deployment: &Deployment) -> bool {
 }
 
 /// Ready pods of a component of another release, and how many it should have today.
-pub fn standing(world: &World, component: &str, release: &str) -> (usize, usize) {
+pub(super) fn standing(world: &World, component: &str, release: &str) -> (usize, usize) {
     let ready = world.pods(component, release).filter(|pod| is_ready(pod) && !has_finished(pod)).count();
     (ready, usize::try_from(world.replicas(component)).unwrap_or_default())
 }
 
 /// Name of the Deployment of another release's component.
-pub fn deployment_of<'a>(world: &World<'a>, component: &str, release: &str) -> Option<&'a Deployment> {
+pub(super) fn deployment_of<'a>(world: &World<'a>, component: &str, release: &str) -> Option<&'a Deployment> {
     let revision: i64 = release.rsplit_once('-')?.1.parse().ok()?;
     let name = names::deployment(world.app_name(), component, revision);
     world.observed.deployments.iter().find(|deployment| deployment.name_any() == name).map(AsRef::as_ref)

@@ -13,7 +13,7 @@ fn pending<'a>(world: &World<'a>, verb: &str, handled: Option<&String>) -> Optio
 
 /// The failure that an abort or a roll-back asks for, if the release is at a point where it can be heeded. A
 /// migration that runs is not interrupted: the request waits for its end.
-pub fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failure> {
+pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failure> {
     let migrating = happened(status, MilestoneKind::Migrating).is_some()
         && happened(status, MilestoneKind::Migrated).is_none();
     if migrating {
@@ -31,7 +31,7 @@ pub fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failure> {
 }
 
 /// A release that goes back already has nothing to add to a request to do so.
-pub fn already_going_back(world: &World, status: &mut ReleaseStatus) {
+pub(super) fn already_going_back(world: &World, status: &mut ReleaseStatus) {
     if let Some(token) = pending(world, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
     }
@@ -41,7 +41,7 @@ pub fn already_going_back(world: &World, status: &mut ReleaseStatus) {
 }
 
 /// Answers what is asked of a release that has ended. Returns the failure by which one that serves goes back.
-pub fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option<Failure> {
+pub(super) fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option<Failure> {
     if let Some(token) = pending(world, annotation::ABORT, status.last_handled_abort.as_ref()) {
         // There is nothing left to give up.
         status.last_handled_abort = Some(token.clone());
@@ -68,7 +68,7 @@ pub fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option<Failur
 }
 
 /// The resolve verb is carried out by the Migration; the Release answers when that has.
-pub fn answer_resolve(world: &World, status: &mut ReleaseStatus, token: &str) {
+pub(super) fn answer_resolve(world: &World, status: &mut ReleaseStatus, token: &str) {
     let handled = world.migration().and_then(|migration| migration.status.as_ref()?.last_handled_resolve.clone());
     if handled.as_deref() == Some(token) || world.migration().is_none() {
         status.last_handled_resolve = Some(token.to_owned());
@@ -76,7 +76,7 @@ pub fn answer_resolve(world: &World, status: &mut ReleaseStatus, token: &str) {
 }
 
 /// The resolve token that has not been answered yet.
-pub fn pending_resolve(world: &World, status: &ReleaseStatus) -> Option<String> {
+pub(super) fn pending_resolve(world: &World, status: &ReleaseStatus) -> Option<String> {
     pending(world, annotation::RESOLVE, status.last_handled_resolve.as_ref()).cloned()
 }
 
