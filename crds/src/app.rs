@@ -2,10 +2,10 @@
 
 use crate::component::Component;
 use crate::database::{Database, MigrationTemplate};
-use crate::duration::Duration;
+use crate::duration::{self, Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// A web application: its components, its database, and the rules by which a change reaches production.
@@ -27,16 +27,16 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Wanted", type_ = "string", json_path = ".status.wanted", description = "The Release that the spec asks for"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
-    validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 30 characters (a-z, 0-9 and -, starting with a letter), because the names of pods are made from it")
+    validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name is not a DNS label of at most 30 characters, from which the names of pods are made; write it with a-z, 0-9 and -, starting with a letter")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("self.components.all(a, self.components.exists_one(b, b.name == a.name))").message("two components have the same name; give each its own").field_path(".components"))]
 #[x_kube(validation = Rule::new("self.components.all(a, !has(a.serves) || self.components.exists_one(b, has(b.serves) && b.serves.service == a.serves.service))").message("two components serve the same Service; give each its own serves.service, or make them one component").field_path(".components"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || self.components.exists(c, c.name == self.migration.component)").message("migration.component names no component; set it to the name of one in spec.components").field_path(".migration.component"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.onStart) || self.components.exists(c, c.name == self.migration.component && has(c.health))").message("migration.onStart needs health on its component: passing health is how Fairway knows that the migration is done").field_path(".migration.onStart"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || has(self.database)").message("migration needs spec.database: add its image and connection").field_path(".migration"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || has(self.backup)").message("migration needs spec.backup.store: Fairway migrates nothing that it has not backed up").field_path(".migration"))]
-#[x_kube(validation = Rule::new("!has(self.backup) || has(self.database)").message("backup needs spec.database: add its image and connection").field_path(".backup"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.onStart) || self.components.all(c, c.name != self.migration.component || has(c.health))").message("migration.onStart needs health on its component, because passing health is how Fairway knows that the migration is done; add health.http there").field_path(".migration.onStart"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || has(self.database)").message("migration needs spec.database; add its image and connection").field_path(".migration"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || has(self.backup)").message("migration needs spec.backup.store, because Fairway migrates nothing that it has not backed up; add it").field_path(".migration"))]
+#[x_kube(validation = Rule::new("!has(self.backup) || has(self.database)").message("backup needs spec.database; add its image and connection").field_path(".backup"))]
 pub struct AppSpec {
     /// True: no release starts, and a running one holds at its next safe rung. A migration that runs is not
     /// interrupted, traffic that has moved is still watched.
@@ -64,9 +64,8 @@ pub struct AppSpec {
 }
 
 /// How traffic moves from one version to the next.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("duration(self.drain) <= duration('10m')").message("traffic.drain must be at most 10m").field_path(".drain"))]
 pub struct Traffic {
     /// `Service`: the selector of each component's Service is switched. Service unless set.
     #[serde(default)]
@@ -75,12 +74,16 @@ pub struct Traffic {
     /// connections hear of its end a little later. At most 10m, 10s unless set. Containers with a preStop
     /// hook of their own keep it.
     #[serde(default = "ten_seconds")]
+    #[schemars(schema_with = "drain")]
     pub drain: Duration,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { driver: TrafficDriver::default(), drain: ten_seconds() }
+        Self {
+            driver: TrafficDriver::default(),
+            drain: ten_seconds(),
+        }
     }
 }
 
@@ -110,7 +113,7 @@ pub struct BackupSettings {
 pub struct Scratch {
     /// Size as Kubernetes writes quantities, e.g. `20Gi`: one to two times the database. The pod is evicted
     /// when it needs more.
-    #[schemars(length(max = 32), regex(pattern = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"))]
+    #[schemars(schema_with = "crate::text::size")]
     pub size: String,
 }
 
@@ -127,7 +130,7 @@ pub struct Store {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeStore {
     /// Name of the claim.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::object_name")]
     pub claim_name: String,
 }
 
@@ -141,18 +144,20 @@ pub struct Policy {
 }
 
 /// The watch after the switch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("duration(self.__for__) <= duration('168h')").message("policy.bake.for must be at most 168h").field_path(".for"))]
 pub struct Bake {
     /// How long the old version stays ready to take the traffic back. At most 168h, 10m unless set.
     #[serde(rename = "for", default = "ten_minutes")]
+    #[schemars(schema_with = "bake")]
     pub duration: Duration,
 }
 
 impl Default for Bake {
     fn default() -> Self {
-        Self { duration: ten_minutes() }
+        Self {
+            duration: ten_minutes(),
+        }
     }
 }
 
@@ -195,6 +200,12 @@ pub struct Live {
     pub images: std::collections::BTreeMap<String, String>,
 }
 
+fn drain(_: &mut SchemaGenerator) -> Schema {
+    duration::between("0s", "10m", "10s")
+}
+fn bake(_: &mut SchemaGenerator) -> Schema {
+    duration::between("0s", "168h", "10m")
+}
 fn ten_seconds() -> Duration {
     Duration::from_seconds(10)
 }

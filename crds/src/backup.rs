@@ -26,13 +26,14 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#, priority = 1),
-    validation = Rule::new("size(self.metadata.name) <= 52").message("metadata.name must be at most 52 characters, because the names of pods are made from it"),
-    validation = Rule::new("self.spec == oldSelf.spec").message("a Backup is immutable; make a new one")
+    selectable = ".spec.app",
+    validation = Rule::new("size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name is not a DNS label of at most 52 characters, from which the names of pods are made; write it with a-z, 0-9 and -")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a Backup cannot be changed, because its copy is made; make a new one under another name"))]
 pub struct BackupSpec {
     /// Name of the App whose database is copied.
-    #[schemars(length(min = 1, max = 30), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::app_name")]
     pub app: String,
     /// Name of the Release before which it was made. Without one the App's spec of the moment says where the
     /// database is.

@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 /// One workload of an App, released in lockstep with the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!has(self.serves) || has(self.health)").message("a component that serves traffic needs health: add health.http with at least one path, so that traffic only moves to what answers").field_path(".serves"))]
-#[x_kube(validation = Rule::new("!has(self.serves) || self.replicas > 0").message("a component that serves traffic needs replicas of at least 1").field_path(".replicas"))]
-#[x_kube(validation = Rule::new("!has(self.health) || has(self.serves) || self.health.http.all(request, has(request.port))").message("health of a component without serves needs a port on each request, such as port: 3000"))]
-#[x_kube(validation = Rule::new("!has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork").message("template.spec.hostNetwork is not allowed: two versions could not run side by side; remove it and use serves"))]
-#[x_kube(validation = Rule::new("self.template.spec.containers.all(container, !has(container.ports) || container.ports.all(port, !has(port.hostPort) || port.hostPort == 0))").message("hostPort is not allowed: two versions could not run side by side; remove it and use serves"))]
+#[x_kube(validation = Rule::new("!has(self.serves) || has(self.health)").message("a component that serves traffic needs health; add health.http with at least one path, so that traffic only moves to what answers").field_path(".serves"))]
+#[x_kube(validation = Rule::new("!has(self.serves) || self.replicas > 0").message("a component that serves traffic needs at least one pod; set replicas to 1 or more, or remove serves").field_path(".replicas"))]
+#[x_kube(validation = Rule::new("!has(self.health) || has(self.serves) || self.health.http.all(request, has(request.port))").message("health of a component without serves needs a port on each request; add one, such as port: 3000").field_path(".health"))]
+#[x_kube(validation = Rule::new("!has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork").message("hostNetwork is not allowed, because two versions could not run side by side; remove it and use serves").field_path(".template.spec.hostNetwork"))]
+#[x_kube(validation = Rule::new("self.template.spec.containers.all(container, !has(container.ports) || container.ports.all(port, !has(port.hostPort) || port.hostPort == 0))").message("hostPort is not allowed, because two versions could not run side by side; remove it and use serves").field_path(".template.spec.containers"))]
+#[x_kube(validation = Rule::new("!has(self.template.spec.initContainers) || self.template.spec.initContainers.all(container, !has(container.ports) || container.ports.all(port, !has(port.hostPort) || port.hostPort == 0))").message("hostPort is not allowed, because two versions could not run side by side; remove it").field_path(".template.spec.initContainers"))]
+#[x_kube(validation = Rule::new("!has(self.template.metadata) || !has(self.template.metadata.labels) || self.template.metadata.labels.all(key, !key.startsWith('fairway.dev/'))").message("labels that begin with fairway.dev/ are Fairway's own, by which Services find the pods; remove them").field_path(".template.metadata.labels"))]
 pub struct Component {
     /// Name, a DNS label of at most 16 characters.
-    #[schemars(length(min = 1, max = 16), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::component_name")]
     pub name: String,
     /// Pods that run. Editing it takes effect at once, without a Release. 0 to 1000, 1 unless set.
     #[serde(default = "one")]
@@ -52,7 +54,7 @@ pub enum Handover {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Serves {
     /// Name of the Service. Fairway creates it, or takes over the selector of one whose manifest has none.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::service_name")]
     pub service: String,
     /// Port of the Service.
     #[schemars(range(min = 1, max = 65535))]

@@ -1,8 +1,8 @@
 //! The database of an App and how its migration runs.
 
-use crate::duration::Duration;
+use crate::duration::{self, Duration};
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// The App's PostgreSQL database.
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Database {
     /// The image that the server runs (or one with the same major version of pg_dump and pg_restore): backups
     /// are made and proven with the tools in it.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
+    #[schemars(schema_with = "crate::text::image")]
     pub image: String,
     /// How to reach the server: directly, not through a transaction pooler, which breaks session locks.
     pub connection: Connection,
@@ -20,15 +20,16 @@ pub struct Database {
 /// A connection string, or its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.urlFrom) != has(self.host)").message("give database.connection either urlFrom, or host with name, userFrom and passwordFrom"))]
-#[x_kube(validation = Rule::new("has(self.urlFrom) ? !has(self.port) && !has(self.name) && !has(self.userFrom) && !has(self.passwordFrom) : has(self.name) && has(self.userFrom) && has(self.passwordFrom)").message("database.connection by parts needs host, name, userFrom and passwordFrom; with urlFrom none of them"))]
+#[x_kube(validation = Rule::new("has(self.urlFrom) != has(self.host)").message("database.connection has exactly one of urlFrom and host; give urlFrom alone, or host with name, userFrom and passwordFrom"))]
+#[x_kube(validation = Rule::new("!has(self.urlFrom) || has(self.host) || !(has(self.port) || has(self.name) || has(self.userFrom) || has(self.passwordFrom))").message("the URL already holds port, name, user and password; remove those fields, or urlFrom").field_path(".urlFrom"))]
+#[x_kube(validation = Rule::new("!has(self.host) || has(self.urlFrom) || (has(self.name) && has(self.userFrom) && has(self.passwordFrom))").message("a connection by parts needs name, userFrom and passwordFrom beside host; add what is missing").field_path(".host"))]
 pub struct Connection {
     /// A `postgres://` or `postgresql://` URL as applications write it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_from: Option<ValueSource>,
     /// Host name of the server, e.g. a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "crate::text::database_host")]
     pub host: Option<String>,
     /// Port of the server. 5432 unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,18 +60,17 @@ pub struct ValueSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeySelector {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::object_name")]
     pub name: String,
     /// Key in the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(schema_with = "crate::text::secret_key")]
     pub key: String,
 }
 
 /// How the database follows the application: by a command, or by the image itself when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("give migration either command (run once, alone) or onStart: {} (the image migrates itself when it starts)"))]
-#[x_kube(validation = Rule::new("duration(self.timeout) >= duration('10s') && duration(self.timeout) <= duration('24h')").message("migration.timeout must be between 10s and 24h").field_path(".timeout"))]
+#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("migration has exactly one of command (run once, alone) and onStart (the image migrates itself when it starts); give one"))]
 pub struct MigrationTemplate {
     /// The component whose image and environment run the migration.
     #[schemars(length(min = 1, max = 16))]
@@ -86,6 +86,7 @@ pub struct MigrationTemplate {
     pub on_start: Option<OnStart>,
     /// Time after which the migration is ended, and its database sessions with it. 10s to 24h, 30m unless set.
     #[serde(default = "thirty_minutes")]
+    #[schemars(schema_with = "timeout")]
     pub timeout: Duration,
     /// Statements that must hold after the migration, at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -103,7 +104,7 @@ pub struct OnStart {}
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MigrationCheck {
     /// Name shown in status.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::check_name")]
     pub name: String,
     /// One statement, run in a read-only transaction.
     #[schemars(length(min = 1, max = 8192))]
@@ -113,6 +114,9 @@ pub struct MigrationCheck {
     pub expect: String,
 }
 
+pub(crate) fn timeout(_: &mut SchemaGenerator) -> Schema {
+    duration::between("10s", "24h", "30m")
+}
 fn thirty_minutes() -> Duration {
     Duration::from_seconds(1800)
 }

@@ -1,11 +1,11 @@
 //! Spans of time as people write them in Kubernetes objects: `500ms`, `30s`, `5m`, `1h30m`.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A span of time, written as whole numbers with the units `ms`, `s`, `m` and `h`, largest first or not,
-/// e.g. `1h30m`. At most 24 characters. Zero is written `0s`.
+/// e.g. `1h30m`. At most 20 characters and 6 digits a number. Zero is written `0s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Duration(std::time::Duration);
@@ -43,7 +43,9 @@ impl std::str::FromStr for Duration {
     type Err = InvalidDuration;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map(Self).ok_or_else(|| InvalidDuration { text: text.to_owned() })
+        parse(text).map(Self).ok_or_else(|| InvalidDuration {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -98,18 +100,22 @@ impl fmt::Display for Duration {
     }
 }
 
-impl JsonSchema for Duration {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "maxLength": 24, "pattern": "^([0-9]{1,9}(ms|s|m|h))+$"})
-    }
+/// The schema of a duration within bounds. The apiserver answers with the example where it is not one.
+///
+/// 20 characters hold no more than 240 years, which CEL's `duration()` can represent (292).
+pub(crate) fn between(shortest: &str, longest: &str, example: &str) -> Schema {
+    let rule = format!(
+        "self.matches('^([0-9]{{1,6}}(ms|s|m|h))+$') && duration(self) >= duration('{shortest}') \
+         && duration(self) <= duration('{longest}')"
+    );
+    let message = format!(
+        "this is not a duration from {shortest} to {longest}; write whole numbers with ms, s, m or h, such as {example}"
+    );
+    json_schema!({
+        "type": "string",
+        "maxLength": 20,
+        "x-kubernetes-validations": [{"rule": rule, "message": message}],
+    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! When a component counts as healthy.
 
 use crate::database::SecretKeySelector;
-use crate::duration::Duration;
+use crate::duration::{self, Duration};
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// The requests that a component's pods must answer, asked of every ready pod by its own address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("duration(self.every) >= duration('100ms') && duration(self.every) <= duration('5m')").message("health.every must be between 100ms and 5m").field_path(".every"))]
-#[x_kube(validation = Rule::new("duration(self.deadline) <= duration('24h')").message("health.deadline must be at most 24h").field_path(".deadline"))]
+#[x_kube(validation = Rule::new("!self.every.matches('^([0-9]{1,6}(ms|s|m|h))+$') || !self.deadline.matches('^([0-9]{1,6}(ms|s|m|h))+$') || duration(self.deadline).getMilliseconds() >= duration(self.every).getMilliseconds() * self.consecutive").message("health.deadline is over before any pod could pass; set it to more than every times consecutive").field_path(".deadline"))]
 pub struct Health {
     /// Requests, all of which must pass. Ask a health page and a data page: a health page is often blind to
     /// a schema that does not fit. At least one, at most 8.
@@ -26,9 +25,11 @@ pub struct Health {
     pub failures: u32,
     /// Time between two rounds on one pod. 100ms to 5m, 1s unless set.
     #[serde(default = "one_second")]
+    #[schemars(schema_with = "every")]
     pub every: Duration,
-    /// Time that the candidates have to become available and healthy, from their creation. 5m unless set.
+    /// Time that the candidates have to become available and healthy, from their creation. 1s to 24h, 5m unless set.
     #[serde(default = "five_minutes")]
+    #[schemars(schema_with = "deadline")]
     pub deadline: Duration,
 }
 
@@ -38,7 +39,7 @@ pub struct Health {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpGet {
     /// Path and query, starting with a slash. Never a URL: only the component's own pods are asked.
-    #[schemars(length(max = 1024), regex(pattern = r"^/[^\s]*$"))]
+    #[schemars(schema_with = "crate::text::http_path")]
     pub path: String,
     /// Container port. The targetPort of `serves` unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +58,7 @@ pub struct HttpGet {
     pub scheme: Scheme,
     /// Host header of the request. The pod's address and port unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "crate::text::http_host")]
     pub host: Option<String>,
     /// Further headers of the request, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -79,14 +80,14 @@ pub enum Scheme {
 /// A header with a literal value or one from a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("give a header either value or valueFrom, not both"))]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("a header has exactly one of value and valueFrom; give one"))]
 pub struct HttpHeader {
     /// Header name.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    #[schemars(schema_with = "crate::text::header_name")]
     pub name: String,
     /// Literal value; it can be read by whoever reads the App. Use valueFrom for what is secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
+    #[schemars(schema_with = "crate::text::header_value")]
     pub value: Option<String>,
     /// Where the value comes from. It is mounted into a small pod in this namespace that makes the request;
     /// the operator never sees it.
@@ -102,6 +103,12 @@ pub struct HeaderSource {
     pub secret_key_ref: SecretKeySelector,
 }
 
+fn every(_: &mut SchemaGenerator) -> Schema {
+    duration::between("100ms", "5m", "1s")
+}
+fn deadline(_: &mut SchemaGenerator) -> Schema {
+    duration::between("1s", "24h", "5m")
+}
 fn three() -> u32 {
     3
 }

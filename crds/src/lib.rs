@@ -7,7 +7,10 @@
 //!
 //! The crate holds types, defaults and admission rules; it talks to nothing.
 
-#![allow(unreachable_pub, reason = "kube-derive repeats each struct inside a function for its schema")]
+#![allow(
+    unreachable_pub,
+    reason = "kube-derive repeats each struct inside a function for its schema"
+)]
 
 pub mod app;
 pub mod backup;
@@ -15,10 +18,13 @@ pub mod component;
 pub mod condition;
 pub mod database;
 pub mod duration;
+pub mod generate;
 pub mod health;
 pub mod migration;
 pub mod release;
+
 mod schema;
+mod text;
 
 pub use app::{App, AppSpec, AppStatus};
 pub use backup::{Backup, BackupSpec, BackupStatus};
@@ -38,5 +44,8 @@ pub const VERSION: &str = "v1alpha1";
 /// with, takes an object without any status for healthy, so one that no controller has seen yet would be.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     use kube::CustomResourceExt;
-    [App::crd(), Release::crd(), Migration::crd(), Backup::crd()].into_iter().map(schema::finish).collect()
+    [App::crd(), Release::crd(), Migration::crd(), Backup::crd()]
+        .into_iter()
+        .map(schema::finish)
+        .collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::database::{MigrationCheck, OnStart};
 use crate::duration::Duration;
+use crate::release::Attempts;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -26,24 +27,25 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Seconds", type_ = "number", json_path = ".status.seconds"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#),
-    validation = Rule::new("size(self.metadata.name) <= 52").message("metadata.name must be at most 52 characters, because the names of pods are made from it"),
-    validation = Rule::new("self.spec == oldSelf.spec").message("a Migration is immutable: what ran cannot be changed; make a new one")
+    selectable = ".spec.app",
+    validation = Rule::new("size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name is not a DNS label of at most 52 characters, from which the names of pods are made; write it with a-z, 0-9 and -")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("give either command or onStart: {}"))]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a Migration cannot be changed, because it may have run; make a new one under another name"))]
+#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("a Migration has exactly one of command and onStart; give one"))]
 pub struct MigrationSpec {
     /// Name of the App whose database is migrated.
-    #[schemars(length(min = 1, max = 30), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::app_name")]
     pub app: String,
     /// Name of the Release for which it runs. Without one the App's spec of the moment gives the environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub release: Option<String>,
     /// The image that migrates, with its digest: `repository@sha256:…`.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s@]+@sha256:[0-9a-f]{64}$"))]
+    #[schemars(schema_with = "crate::text::image_with_digest")]
     pub image: String,
     /// The component whose pods it resembles: environment, volumes, service account.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(schema_with = "crate::text::component_name")]
     pub component: String,
     /// The command that migrates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +55,7 @@ pub struct MigrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_start: Option<OnStart>,
     /// Time after which it is ended.
+    #[schemars(schema_with = "crate::database::timeout")]
     pub timeout: Duration,
     /// Statements that must hold afterwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,9 +96,18 @@ pub struct MigrationStatus {
     /// Its last error line, with every value of its environment redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The check that did not hold after the migration was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_check: Option<String>,
     /// The schema is newer than this image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_ahead: Option<bool>,
+    /// Tries to start it, which go on while the surroundings keep it from starting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Attempts>,
+    /// The run's pod ended without an answer: a settling Job finds out in the ledger how the run ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settling: bool,
     /// Settling Jobs that have been started, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settle_attempt: Option<u32>,

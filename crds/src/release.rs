@@ -35,13 +35,15 @@ pub mod annotation {
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].reason"#, description = "The rung that is not met, or how it ended"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#),
-    validation = Rule::new("self.metadata.name == self.spec.app + '-' + string(self.spec.revision)").message("metadata.name must be <app>-<revision>, such as crm-42"),
-    validation = Rule::new("self.spec == oldSelf.spec").message("a Release is immutable; edit the App instead, which makes a new one")
+    selectable = ".spec.app",
+    // Not `name == app + '-' + string(revision)`: the cost of a string made from a number cannot be estimated.
+    validation = Rule::new("self.metadata.name.startsWith(self.spec.app + '-') && self.metadata.name.substring(size(self.spec.app) + 1) == string(self.spec.revision)").message("metadata.name is not spec.app, - and spec.revision; for app crm and revision 42 write crm-42")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a Release cannot be changed; edit the App instead, which makes a new one"))]
 pub struct ReleaseSpec {
     /// Name of the App in this namespace.
-    #[schemars(length(min = 1, max = 30), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "crate::text::app_name")]
     pub app: String,
     /// Revision of the App, counted from 1. A Release applied by hand takes the next free one.
     #[schemars(range(min = 1, max = 999_999))]
@@ -49,7 +51,7 @@ pub struct ReleaseSpec {
     /// Image references by container name, or by `component/container` where two components use one
     /// container name. At most 64.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 64), extend("maxProperties" = 64))]
+    #[schemars(schema_with = "crate::text::images")]
     pub images: BTreeMap<String, String>,
     /// A name for people, such as a tag of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]

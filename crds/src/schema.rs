@@ -1,52 +1,88 @@
 //! What schemars and kube-derive cannot express: schema fragments and the finishing touches of a CRD.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
 /// A pod template: open, because teams need sidecars, volumes and probes, but with the fields that the
 /// admission rules read spelled out. The whole is checked by a server-side dry run of the Deployment.
-pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn pod_template(generator: &mut SchemaGenerator) -> Schema {
+    let image = crate::text::image(generator);
     json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
         "required": ["spec"],
         "properties": {
+            "metadata": {
+                "type": "object",
+                "description": "Labels and annotations of the pods.",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": {
+                    "labels": strings("Labels of the pods, beside those of Fairway, by which Services find them."),
+                    "annotations": strings("Annotations of the pods."),
+                }
+            },
             "spec": {
                 "type": "object",
+                "description": "Every field of a PodSpec; see `kubectl explain deployment.spec.template.spec`.",
                 "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["containers"],
                 "properties": {
-                    "hostNetwork": {"type": "boolean"},
-                    "containers": containers(1),
-                    "initContainers": containers(0),
+                    "hostNetwork": {
+                        "type": "boolean",
+                        "description": "Not allowed: two versions could not run side by side."
+                    },
+                    "containers": containers(&image, 1, "Containers of the pods, 1 to 20."),
+                    "initContainers": containers(&image, 0, "Init containers of the pods, at most 20."),
                 }
             }
         }
     })
 }
 
-fn containers(minimum: u32) -> serde_json::Value {
+fn strings(description: &str) -> serde_json::Value {
+    json!({
+        "type": "object",
+        "description": description,
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string"}
+    })
+}
+
+fn containers(image: &Schema, minimum: u32, description: &str) -> serde_json::Value {
+    let mut image = image.clone();
+    image.insert(
+        "description".into(),
+        "Image of the container. Without one it waits for a Release that names one.".into(),
+    );
     json!({
         "type": "array",
+        "description": description,
         "minItems": minimum,
         "maxItems": 20,
+        // As in a Deployment, so that each container can be applied by its own field manager.
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
         "items": {
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": true,
             "required": ["name"],
             "properties": {
-                "name": {"type": "string", "maxLength": 63},
-                "image": {"type": "string", "maxLength": 512},
+                "name": {"type": "string", "maxLength": 63, "description": "Name of the container."},
+                "image": image,
                 "ports": {
                     "type": "array",
+                    "description": "Ports of the container.",
                     "maxItems": 32,
                     "items": {
                         "type": "object",
                         "x-kubernetes-preserve-unknown-fields": true,
-                        "properties": {"hostPort": {"type": "integer"}}
+                        "properties": {"hostPort": {
+                            "type": "integer",
+                            "description": "Not allowed: two versions could not run side by side."
+                        }}
                     }
                 }
             }
@@ -59,24 +95,104 @@ pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// Adds what makes an unreconciled object look unreconciled, and what Argo CD needs.
+/// Adds what makes an unreconciled object look unreconciled, and what Argo CD needs; smooths what the
+/// generator writes for Rust.
 pub(crate) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
-        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+        let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        else {
             continue;
         };
-        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
-            default_status(status);
+        smooth(root);
+        root.title = None;
+        if let Some(status) = root
+            .properties
+            .as_mut()
+            .and_then(|properties| properties.get_mut("status"))
+        {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
+            conditions(status);
         }
     }
     let annotations = crd.metadata.annotations.get_or_insert_default();
     // Larger than the annotation of a client-side apply may be one day; Argo CD applies it server-side.
-    annotations.insert("argocd.argoproj.io/sync-options".into(), "ServerSideApply=true".into());
+    annotations.insert(
+        "argocd.argoproj.io/sync-options".into(),
+        "ServerSideApply=true".into(),
+    );
     crd
 }
 
-fn default_status(status: &mut JSONSchemaProps) {
-    status.default = Some(JSON(json!({"observedGeneration": -1})));
-    // An object with a default may not be nullable.
-    status.nullable = None;
+/// Gives conditions the limits that metav1.Condition has in Kubernetes' own schemas.
+fn conditions(status: &mut JSONSchemaProps) {
+    let Some(list) = status
+        .properties
+        .as_mut()
+        .and_then(|properties| properties.get_mut("conditions"))
+    else {
+        return;
+    };
+    list.max_items = Some(16);
+    let Some(JSONSchemaPropsOrArray::Schema(condition)) = &mut list.items else {
+        return;
+    };
+    for (name, field) in condition.properties.iter_mut().flatten() {
+        match name.as_str() {
+            "status" => {
+                field.enum_ = Some(
+                    ["True", "False", "Unknown"]
+                        .map(|value| JSON(json!(value)))
+                        .to_vec(),
+                )
+            }
+            "type" => field.max_length = Some(316),
+            "message" => field.max_length = Some(32_768),
+            "reason" => {
+                field.max_length = Some(1024);
+                field.pattern = Some("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$".into());
+            }
+            "observedGeneration" => field.minimum = Some(0.0),
+            _ => {}
+        }
+    }
+}
+
+/// Makes one schema, and all within it, such as Kubernetes' own types have.
+fn smooth(schema: &mut JSONSchemaProps) {
+    // The apiserver drops a null where nothing says nullable, so that a field set to null is a field not
+    // given. Kept, it would be there for `has()` and fail the rules that look into it.
+    schema.nullable = None;
+    // Kubernetes knows int32 and int64 only, and warns of others.
+    if schema
+        .format
+        .as_deref()
+        .is_some_and(|format| format.starts_with("uint"))
+    {
+        schema.format = Some("int32".into());
+    }
+    // Unknown fields are pruned, and named by strict validation, without this.
+    if matches!(
+        schema.additional_properties,
+        Some(JSONSchemaPropsOrBool::Bool(false))
+    ) {
+        schema.additional_properties = None;
+    }
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
+        smooth(property);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => smooth(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(smooth),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        smooth(values);
+    }
 }

@@ -1,0 +1,156 @@
+//! Files that are made from the types and kept in the repository: manifests and API reference.
+//!
+//! The binaries `crdgen` and `apidoc` write them, or say which are not what the types say.
+
+mod manifests;
+mod reference;
+
+pub use manifests::manifests;
+pub use reference::reference;
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// A file as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its name, without a folder.
+    pub name: String,
+    /// All of its text.
+    pub text: String,
+}
+
+/// What a generator could not do, or what it found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("unable to {verb} {}", path.display())]
+    Io {
+        /// What was attempted.
+        verb: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Files are not what the types say.
+    #[error(
+        "{} not what the types say; run `make {target}` and commit the result",
+        list(paths)
+    )]
+    Drifted {
+        /// Files that differ, are missing, or have no type any more.
+        paths: Vec<PathBuf>,
+        /// The target that writes them.
+        target: &'static str,
+    },
+}
+
+/// What a generator is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Write the files.
+    Write,
+    /// Change nothing; fail where a file is not what it should be.
+    Check,
+}
+
+/// Writes or checks the files of one folder. Files beside them with the same extension are what an older
+/// version made: `Write` removes them and `Check` names them.
+///
+/// # Errors
+/// When a file cannot be read, written or removed, or when `Check` finds a difference.
+pub fn settle(folder: &Path, files: &[File], mode: Mode, target: &'static str) -> Result<(), Error> {
+    let left_over = left_over(folder, files)?;
+    match mode {
+        Mode::Write => {
+            for path in left_over {
+                fs::remove_file(&path).map_err(|source| Error::Io {
+                    verb: "remove",
+                    path,
+                    source,
+                })?;
+            }
+            files.iter().try_for_each(|file| {
+                let path = folder.join(&file.name);
+                fs::write(&path, &file.text).map_err(|source| Error::Io {
+                    verb: "write",
+                    path,
+                    source,
+                })
+            })
+        }
+        Mode::Check => {
+            let mut paths = left_over;
+            for file in files {
+                let path = folder.join(&file.name);
+                // A file that is missing or is not text is not what it should be either.
+                if fs::read_to_string(&path).ok().as_deref() != Some(file.text.as_str()) {
+                    paths.push(path);
+                }
+            }
+            if paths.is_empty() {
+                Ok(())
+            } else {
+                Err(Error::Drifted { paths, target })
+            }
+        }
+    }
+}
+
+fn left_over(folder: &Path, files: &[File]) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Io {
+        verb: "list",
+        path: folder.to_owned(),
+        source,
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let generated = files
+            .iter()
+            .any(|file| path.extension() == Path::new(&file.name).extension());
+        let wanted = files
+            .iter()
+            .any(|file| path.file_name() == Some(file.name.as_ref()));
+        if generated && !wanted {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    format!(
+        "{} {}",
+        names.join(", "),
+        if names.len() == 1 { "is" } else { "are" }
+    )
+}
+
+/// Runs a generator as its command line asks: `[--check] FOLDER`. Exit code 1 and one sentence on standard
+/// error when it fails.
+pub fn main(files: &[File], target: &'static str) -> std::process::ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let mode = if arguments.next_if(|argument| argument == "--check").is_some() {
+        Mode::Check
+    } else {
+        Mode::Write
+    };
+    let (Some(folder), None) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: [--check] FOLDER");
+        return std::process::ExitCode::from(2);
+    };
+    match settle(Path::new(&folder), files, mode, target) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = std::error::Error::source(&error)
+                .map(|source| format!(": {source}"))
+                .unwrap_or_default();
+            eprintln!("error: {error}{cause}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
