@@ -142,7 +142,8 @@ async fn ledger_usable(
             &[],
         )
         .await
-        .map_err(doing)?;
+        // Looking into a schema that one may not use is an error, too.
+        .map_err(|error| ledger::not_permitted(connection, &error))?;
     let (usable, owned): (bool, bool) = (row.get(0), row.get(1));
     if !usable {
         return Err(ledger::ledger_forbidden(connection));

@@ -71,7 +71,12 @@ fn may_start(pod: &Pod) -> bool {
 
 /// What the application does to the database when it starts.
 async fn migrate(database: &Database) {
-    database.admin().await.batch_execute("create table made_at_start (a int4)").await.expect("a table");
+    database
+        .admin()
+        .await
+        .batch_execute("create table made_at_start (a int4)")
+        .await
+        .expect("a table");
 }
 
 #[tokio::test]
@@ -83,13 +88,24 @@ async fn health_that_passes_is_success_and_is_said_again_after_a_restart() {
     let task = Task::Guard(guard("run-1", &application));
     let container = pod.start(&task);
     application.asked().await;
-    assert!(may_start(&pod), "health is only asked for after the application may start");
-    assert_eq!(value(&database.admin().await, "select state from fairway.migration_run").await, "running");
+    assert!(
+        may_start(&pod),
+        "health is only asked for after the application may start"
+    );
+    assert_eq!(
+        value(&database.admin().await, "select state from fairway.migration_run").await,
+        "running"
+    );
     migrate(&database).await;
     application.healthy.send_replace(true);
     let outcome = container.end().await;
     let report = outcome.migration();
-    assert_eq!((outcome.code, report.outcome), (Some(0), MigrationOutcome::Applied), "{}", outcome.log);
+    assert_eq!(
+        (outcome.code, report.outcome),
+        (Some(0), MigrationOutcome::Applied),
+        "{}",
+        outcome.log
+    );
     assert_ne!(report.before, report.after);
 
     let restarted = pod.start(&task);
@@ -108,7 +124,10 @@ async fn an_application_that_ends_before_it_is_healthy_failed() {
     container.signal("TERM");
     let outcome = container.end().await;
     let report = outcome.migration();
-    assert_eq!((outcome.code, report.outcome), (Some(1), MigrationOutcome::Failed));
+    assert_eq!(
+        (outcome.code, report.outcome),
+        (Some(1), MigrationOutcome::Failed)
+    );
     let failure = report.failure.expect("a failure");
     assert_eq!(failure.reason, reason::MIGRATION_FAILED);
     let why = "exited or was stopped before its health passed (GET /health answered 503, expected 200)";
@@ -130,7 +149,14 @@ async fn a_guard_that_was_killed_goes_on_watching() {
     let report = outcome.migration();
     assert_eq!(report.outcome, MigrationOutcome::Applied, "{}", outcome.log);
     assert_ne!(report.before, report.after);
-    assert_eq!(value(&database.admin().await, "select count(*) from fairway.migration_run").await, "1");
+    assert_eq!(
+        value(
+            &database.admin().await,
+            "select count(*) from fairway.migration_run"
+        )
+        .await,
+        "1"
+    );
 }
 
 #[tokio::test]
@@ -144,21 +170,37 @@ async fn an_application_that_goes_on_after_its_time_is_kept_from_the_database() 
     let outcome = pod.run(&task).await;
     let report = outcome.migration();
     assert_eq!(report.outcome, MigrationOutcome::Failed, "{}", outcome.log);
-    assert_eq!(report.failure.expect("a failure").reason, reason::MIGRATION_TIMED_OUT);
+    assert_eq!(
+        report.failure.expect("a failure").reason,
+        reason::MIGRATION_TIMED_OUT
+    );
 
     // The kubelet starts the guard again, and the application changes the schema after all, then hangs.
     let restarted = pod.start(&task);
     let late = psql("create table too_late (a int4); select pg_sleep(600);");
-    let late = pod.command(&["pin"]).get_envs().fold(std::process::Command::new("sh"), |mut shell, (name, value)| {
-        shell.env(name, value.unwrap_or_default());
-        shell
-    }).args(["-c", &late]).status().expect("a shell");
+    let late = pod
+        .command(&["pin"])
+        .get_envs()
+        .fold(std::process::Command::new("sh"), |mut shell, (name, value)| {
+            shell.env(name, value.unwrap_or_default());
+            shell
+        })
+        .args(["-c", &late])
+        .status()
+        .expect("a shell");
     assert!(!late.success(), "its session was ended");
     restarted.terminated().await;
     let report: MigrationReport = restarted.end().await.migration();
     assert_eq!(report.outcome, MigrationOutcome::Partial);
-    let settled = Pod::new(&database, "pod-2").run(&Task::Settle(settle("run-1", "sha256:a"))).await.migration();
-    assert_eq!(settled.outcome, MigrationOutcome::Partial, "the ledger says the same");
+    let settled = Pod::new(&database, "pod-2")
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(
+        settled.outcome,
+        MigrationOutcome::Partial,
+        "the ledger says the same"
+    );
 }
 
 #[tokio::test]
@@ -166,7 +208,9 @@ async fn an_application_that_must_not_migrate_is_never_started() {
     let database = Database::new().await;
     let application = Application::start().await;
     let broken = psql("create table half (a int4); insert into missing values (1);");
-    Pod::new(&database, "pod-0").run(&Task::Migrate(migration("run-0", "sha256:0", &broken))).await;
+    Pod::new(&database, "pod-0")
+        .run(&Task::Migrate(migration("run-0", "sha256:0", &broken)))
+        .await;
     let pod = Pod::new(&database, "pod-1");
     let outcome = pod.run(&Task::Guard(guard("run-1", &application))).await;
     assert_eq!(outcome.migration().outcome, MigrationOutcome::Blocked);

@@ -1,0 +1,295 @@
+//! Backups that can be restored, and failures that leave nothing behind that looks like one.
+
+use std::{fs, io::Write as _, path::Path, process::Command};
+
+use fairway_plan::protocol::{BackupReport, BackupTask, Task, reason};
+use rstest::rstest;
+
+use crate::{
+    harness::{Outcome, Pod, requester},
+    postgres::{Database, value},
+};
+
+const SET: &str = "shop/crm/crm-1-1a2b3c4d";
+
+fn task(scratch: bool) -> Task {
+    Task::Backup(BackupTask {
+        requester: requester("crm"),
+        set: SET.into(),
+        scratch,
+        images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
+    })
+}
+
+/// A schema with something of everything, and a dropped column, which no restored copy has.
+const CONTENT: &str = "
+    set role crm;
+    create type mood as enum ('sad', 'ok'); create domain positive as int4 check (value > 0);
+    create table lead (id serial primary key, gone text, name text not null default 'none', mood mood, n positive);
+    alter table lead drop column gone; alter table lead add column late jsonb;
+    create index lead_name on lead (lower(name)); alter table lead add constraint named check (name <> '') not valid;
+    create table part (at date not null) partition by range (at);
+    create table part_1 partition of part for values from ('2024-01-01') to ('2025-01-01');
+    create view named as select id, name from lead where name <> 'none';
+    create materialized view counted as select count(*) from lead;
+    create function touch() returns trigger language plpgsql as $$ begin return new; end $$;
+    create trigger touched before update on lead for each row execute function touch();
+    create aggregate total (int4) (sfunc = int4pl, stype = int4, initcond = '0');
+    create sequence counter start 5 increment 3;
+    create table schema_migrations (version text); insert into schema_migrations values ('1'), ('2');
+    alter table lead enable row level security; create policy own on lead using (name = current_user);
+    insert into lead (name, mood, n) select 'lead ' || i, 'ok', i from generate_series(1, 5000) i;";
+
+async fn filled() -> Database {
+    let database = Database::new().await;
+    database
+        .admin()
+        .await
+        .batch_execute(CONTENT)
+        .await
+        .expect("content");
+    database
+}
+
+fn reason_of(outcome: &Outcome) -> String {
+    let report: BackupReport = outcome.report();
+    assert_eq!((outcome.code, &report.evidence), (Some(1), &None));
+    report.failure.expect("a failure").reason
+}
+
+/// Restores a stored dump as a person would, with PostgreSQL's own programs.
+fn restore(pod: &Pod, into: &Database, scratch: bool) {
+    let server = into.server();
+    let set = pod.path("store").join(SET);
+    let file = fs::File::open(set.join(if scratch {
+        "database.tar.zst"
+    } else {
+        "database.dump.zst"
+    }))
+    .unwrap();
+    let plain = zstd::decode_all(file).expect("zstd");
+    let dump = pod.path("restored");
+    match scratch {
+        true => tar::Archive::new(plain.as_slice()).unpack(&dump).expect("tar"),
+        false => fs::write(&dump, plain).expect("a file"),
+    }
+    let restored = Command::new(server.programs.join("pg_restore"))
+        .args([
+            "--exit-on-error",
+            "--dbname",
+            &into.name,
+            "--username",
+            "postgres",
+            "--port",
+        ])
+        .arg(server.port.to_string())
+        .arg("--host")
+        .arg(&server.folder)
+        .arg(&dump)
+        .output()
+        .expect("pg_restore");
+    assert!(
+        restored.status.success(),
+        "{}",
+        String::from_utf8_lossy(&restored.stderr)
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_backup_restores_to_the_same_fingerprint(#[values(false, true)] scratch: bool) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let outcome = pod.run(&task(scratch)).await;
+    let report: BackupReport = outcome.report();
+    let evidence = report
+        .evidence
+        .unwrap_or_else(|| panic!("{:?}\n{}", report.failure, outcome.log));
+    assert_eq!((outcome.code, evidence.level.as_str()), (Some(0), "Decoded"));
+    assert!(evidence.bytes > 0 && evidence.taken_at.ends_with('Z'));
+    let left = fs::read_dir(pod.path("scratch")).unwrap().count();
+    assert_eq!(left, 0, "the scratch volume is empty again");
+
+    let copy = Database::new().await;
+    restore(&pod, &copy, scratch);
+    assert_eq!(
+        value(&copy.admin().await, "select count(*) from lead").await,
+        "5000"
+    );
+    let copied: BackupReport = Pod::new(&copy, "pod-2").run(&task(false)).await.report();
+    assert_eq!(
+        copied.evidence.expect("a backup").fingerprint,
+        evidence.fingerprint
+    );
+}
+
+#[tokio::test]
+async fn every_change_of_the_schema_changes_the_fingerprint() {
+    let database = filled().await;
+    let admin = database.admin().await;
+    let fingerprint = async || {
+        let report: BackupReport = Pod::new(&database, "pod-1").run(&task(false)).await.report();
+        report.evidence.expect("a backup").fingerprint
+    };
+    let mut last = fingerprint().await;
+    for change in [
+        "insert into schema_migrations values ('3')",
+        "alter table lead alter name set default 'some'",
+        "alter table lead validate constraint named",
+        "create or replace function touch() returns trigger language plpgsql as $$ begin return null; end $$",
+        "alter type mood add value 'happy'",
+        "alter sequence counter increment 4",
+        "drop index lead_name",
+    ] {
+        admin.batch_execute(change).await.expect(change);
+        let next = fingerprint().await;
+        assert_ne!(next, last, "{change}");
+        last = next;
+    }
+    for no_change in [
+        "insert into lead (name) values ('x')",
+        "select nextval('counter')",
+        "create schema fairway",
+    ] {
+        admin.batch_execute(no_change).await.expect(no_change);
+        assert_eq!(fingerprint().await, last, "{no_change}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_once_and_then_proven_again() {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let first: BackupReport = pod.run(&task(false)).await.report();
+    let second: BackupReport = pod.run(&task(false)).await.report();
+    assert_eq!(first, second);
+    assert!(first.evidence.is_some());
+
+    let dump = pod.path("store").join(SET).join("database.dump.zst");
+    let mut bytes = fs::read(&dump).expect("a dump");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&dump, bytes).expect("a flipped bit");
+    assert_eq!(reason_of(&pod.run(&task(false)).await), reason::STORE_CORRUPT);
+    fs::remove_file(dump).expect("a missing file");
+    assert_eq!(reason_of(&pod.run(&task(false)).await), reason::STORE_CORRUPT);
+}
+
+#[tokio::test]
+async fn what_an_interrupted_backup_left_is_replaced() {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let set = pod.path("store").join(SET);
+    fs::create_dir_all(&set).expect("a folder");
+    fs::File::create(set.join("database.dump.zst.partial"))
+        .unwrap()
+        .write_all(b"half")
+        .unwrap();
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert!(report.evidence.is_some());
+    let mut names: Vec<_> = fs::read_dir(&set)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["database.dump.zst", "globals.sql.zst", "manifest.json"]);
+    let manifest = fs::read_to_string(set.join("manifest.json")).unwrap();
+    assert!(!manifest.contains(crate::postgres::PASSWORD));
+    let globals = zstd::decode_all(fs::File::open(set.join("globals.sql.zst")).unwrap()).unwrap();
+    let globals = String::from_utf8(globals).unwrap();
+    assert!(
+        globals.contains("CREATE ROLE crm") && !globals.contains("SCRAM"),
+        "{globals}"
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_may_not_be_read_fails_the_backup_and_leaves_nothing() {
+    let database = filled().await;
+    database
+        .admin()
+        .await
+        .batch_execute("create table secret (a int4)")
+        .await
+        .expect("a superuser's table");
+    let pod = Pod::new(&database, "pod-1");
+    let outcome = pod.run(&task(false)).await;
+    assert_eq!(reason_of(&outcome), reason::DUMP_FAILED);
+    let report: BackupReport = outcome.report();
+    let message = report.failure.unwrap().message;
+    assert!(
+        message.contains("permission denied for table secret"),
+        "{message}"
+    );
+    assert!(!pod.path("store").join(SET).exists());
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_or_refuses_is_said() {
+    let database = Database::new().await;
+    for (url, reason) in [
+        (
+            "postgres://crm:x@127.0.0.1:1/d".to_owned(),
+            reason::DATABASE_UNREACHABLE,
+        ),
+        (
+            database.url().replace(crate::postgres::PASSWORD_IN_URL, "wrong"),
+            reason::PASSWORD_REJECTED,
+        ),
+    ] {
+        let outcome = Pod::new(&database, "pod-1")
+            .with("FAIRWAY_DATABASE_URL", &url)
+            .run(&task(false))
+            .await;
+        assert_eq!(reason_of(&outcome), reason);
+    }
+}
+
+/// A small volume; only root may mount one.
+struct Volume<'a>(&'a Path);
+
+impl<'a> Volume<'a> {
+    fn mount(path: &'a Path, options: &str) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "fairway-test"])
+            .arg(path)
+            .output();
+        mount
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(path))
+    }
+}
+
+impl Drop for Volume<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0).status();
+        assert!(
+            unmounted.is_ok_and(|status| status.success()),
+            "{} is still mounted",
+            self.0.display()
+        );
+    }
+}
+
+#[rstest]
+#[case::full("size=16k", "store", false, reason::STORE_FULL)]
+#[case::full_with_scratch("size=16k", "store", true, reason::STORE_FULL)]
+#[case::full_scratch("size=16k", "scratch", true, reason::STORE_FULL)]
+#[case::read_only("ro", "store", false, reason::STORE_READ_ONLY)]
+#[tokio::test]
+async fn a_volume_that_cannot_be_written_to_is_said_and_left_clean(
+    #[case] options: &str,
+    #[case] volume: &str,
+    #[case] scratch: bool,
+    #[case] reason: &str,
+) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let path = pod.path(volume);
+    let Some(_mounted) = Volume::mount(&path, options) else {
+        eprintln!("not proven here: only root may mount a small volume");
+        return;
+    };
+    assert_eq!(reason_of(&pod.run(&task(scratch)).await), reason);
+    assert!(!pod.path("store").join(SET).exists());
+}

@@ -1,0 +1,186 @@
+//! What is known before a release begins.
+
+use fairway_plan::protocol::{PreflightReport, PreflightTask, Task, reason};
+use rstest::rstest;
+
+use crate::{
+    harness::{Pod, migration, psql, requester},
+    postgres::{Database, PASSWORD_IN_URL, value},
+};
+
+fn task(app: &str) -> Task {
+    Task::Preflight(PreflightTask {
+        requester: requester(app),
+        migrates: true,
+        store: true,
+    })
+}
+
+fn failed_as(report: &PreflightReport, expected: &str) -> String {
+    let failure = report.failure.as_ref().expect("a failure");
+    assert_eq!(failure.reason, expected, "{}", failure.message);
+    assert!(
+        report.checks.last().is_some_and(|(_, holds)| !holds),
+        "{:?}",
+        report.checks
+    );
+    failure.message.clone()
+}
+
+#[tokio::test]
+async fn a_good_database_passes_and_stays_as_it_was() {
+    let database = Database::new().await;
+    let outcome = Pod::new(&database, "pod-1").run(&task("crm")).await;
+    let report: PreflightReport = outcome.report();
+    assert_eq!((outcome.code, &report.failure), (Some(0), &None));
+    let names: Vec<_> = report.checks.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "connection",
+            "database",
+            "collation",
+            "direct",
+            "ledger",
+            "settled",
+            "staleLocks",
+            "tools",
+            "store"
+        ]
+    );
+    assert!(
+        report.checks.iter().all(|(_, holds)| *holds),
+        "{:?}",
+        report.checks
+    );
+    assert!(report.database_bytes.is_some_and(|bytes| bytes > 0) && report.server_version.is_some());
+    let schemas = "select count(*) from pg_namespace where nspname = 'fairway'";
+    assert_eq!(value(&database.admin().await, schemas).await, "0");
+}
+
+#[rstest]
+#[case(
+    "postgres://crm:wrong-one@127.0.0.1:{port}/{name}",
+    reason::PASSWORD_REJECTED,
+    "rejected role \"crm\""
+)]
+#[case(
+    "postgres://crm@127.0.0.1:{port}/{name}",
+    reason::PASSWORD_REJECTED,
+    "holds none"
+)]
+#[case(
+    "postgres://crm:{password}@127.0.0.1:{port}/nowhere",
+    reason::DATABASE_MISSING,
+    "\"nowhere\""
+)]
+#[case(
+    "postgres://crm:{password}@127.0.0.1:1/{name}",
+    reason::DATABASE_UNREACHABLE,
+    "127.0.0.1:1 cannot be reached"
+)]
+#[case(
+    "postgres://crm:{password}@nowhere.invalid/{name}",
+    reason::DATABASE_UNREACHABLE,
+    "nowhere.invalid:5432"
+)]
+#[case(
+    "postgres://crm:{password}@127.0.0.1:{port}/{name}?sslmode=require",
+    reason::TLS_FAILED,
+    "sslmode"
+)]
+#[case(
+    "mysql://crm:{password}@127.0.0.1/{name}",
+    reason::CONNECTION_INVALID,
+    "Secret of database.connection"
+)]
+#[tokio::test]
+async fn a_connection_that_cannot_work_is_one_sentence(
+    #[case] url: &str,
+    #[case] reason: &str,
+    #[case] sentence: &str,
+) {
+    let database = Database::new().await;
+    let url = url
+        .replace("{port}", &database.server().port.to_string())
+        .replace("{name}", &database.name)
+        .replace("{password}", PASSWORD_IN_URL);
+    let outcome = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_DATABASE_URL", &url)
+        .run(&task("crm"))
+        .await;
+    let message = failed_as(&outcome.report(), reason);
+    assert!(message.contains(sentence), "{message}");
+    for secret in ["wrong-one", PASSWORD_IN_URL, crate::postgres::PASSWORD] {
+        assert!(
+            !outcome.log.contains(secret) && !outcome.message().contains(secret),
+            "{}",
+            outcome.log
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_the_ledger_is_told_the_grant() {
+    let database = Database::new().await;
+    let admin = database.admin().await;
+    admin
+        .batch_execute(&format!("alter database {} owner to postgres", database.name))
+        .await
+        .expect("an owner");
+    let message = failed_as(
+        &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
+        reason::LEDGER_NOT_PERMITTED,
+    );
+    let grant = format!("GRANT CREATE ON DATABASE \"{}\" TO \"crm\"", database.name);
+    assert!(message.contains(&grant), "{message}");
+    admin.batch_execute(&grant).await.expect("the grant works");
+    let report: PreflightReport = Pod::new(&database, "pod-1").run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    admin
+        .batch_execute("create schema fairway")
+        .await
+        .expect("a schema of someone else");
+    failed_as(
+        &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
+        reason::LEDGER_NOT_PERMITTED,
+    );
+}
+
+#[tokio::test]
+async fn another_apps_database_and_an_unsettled_run_are_refused() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let broken = psql("create table half (a int4); insert into missing values (1);");
+    pod.run(&Task::Migrate(migration("run-1", "sha256:a", &broken)))
+        .await;
+    failed_as(&pod.run(&task("crm")).await.report(), reason::MIGRATION_UNSETTLED);
+    failed_as(&pod.run(&task("blog")).await.report(), reason::DATABASE_OWNED);
+}
+
+#[tokio::test]
+async fn a_stale_lock_of_liquibase_warns() {
+    let database = Database::new().await;
+    let table = "create table databasechangeloglock (id int4, locked bool); \
+                 insert into databasechangeloglock values (1, true); grant select on databasechangeloglock to crm";
+    database
+        .admin()
+        .await
+        .batch_execute(table)
+        .await
+        .expect("a table");
+    let report: PreflightReport = Pod::new(&database, "pod-1").run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    assert!(
+        report.checks.contains(&("staleLocks".to_owned(), false)),
+        "{:?}",
+        report.checks
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_said() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1").with("FAIRWAY_STORE_DIRECTORY", "/proc/nowhere");
+    failed_as(&pod.run(&task("crm")).await.report(), reason::STORE_READ_ONLY);
+}

@@ -1,0 +1,240 @@
+//! A real PostgreSQL for tests: one server per test process, on loopback and a socket in a temporary folder;
+//! each test has a database of its own.
+//!
+//! It needs Debian's `postgresql-15` (or any later version) and, as root, the user `postgres`, because the
+//! server refuses to run as root.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+
+/// The role that owns every test's database, and its password: with characters that need their encoding.
+pub(crate) const ROLE: &str = "crm";
+/// Its password.
+pub(crate) const PASSWORD: &str = "s3cret/p@ss word";
+/// The password as a URL writes it.
+pub(crate) const PASSWORD_IN_URL: &str = "s3cret%2Fp%40ss%20word";
+
+/// Starts the server, waits until it answers, and ends it when this process ends, however that happens: the
+/// shell reads from a pipe that only this process holds open.
+const SUPERVISE: &str = r#"
+set -e
+"$BIN/initdb" -D "$DIR/data" -U postgres --auth-local=trust --auth-host=scram-sha-256 --no-sync -E UTF8 \
+  --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
+"$BIN/postgres" -D "$DIR/data" -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c fsync=off \
+  -c max_connections=200 -c shared_buffers=32MB $EXTRA >"$DIR/server.log" 2>&1 </dev/null &
+server=$!
+until "$BIN/pg_isready" -q -h "$DIR" -p "$PORT"; do kill -0 $server; done
+echo ready
+read -r _ || true
+kill -INT $server
+wait $server || true
+rm -rf "$DIR"
+"#;
+
+/// A running server.
+pub(crate) struct Server {
+    /// Folder of the socket and the logs.
+    pub(crate) folder: PathBuf,
+    /// TCP port on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Folder of PostgreSQL's programs.
+    pub(crate) programs: PathBuf,
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
+
+/// The newest PostgreSQL that Debian's packages installed.
+fn programs() -> PathBuf {
+    let versions =
+        fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is not installed: apt-get install postgresql");
+    let newest = versions
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .max()
+        .expect("a version in /usr/lib/postgresql");
+    Path::new("/usr/lib/postgresql")
+        .join(newest.to_string())
+        .join("bin")
+}
+
+fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").expect("/proc")) == 0
+}
+
+impl Server {
+    fn start() -> Self {
+        use std::io::BufRead as _;
+        let programs = programs();
+        let folder = tempfile::Builder::new()
+            .prefix("fairway-postgres-")
+            .tempdir()
+            .expect("a folder")
+            .keep();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a port")
+            .port();
+        let mut command = match is_root() {
+            false => Command::new("sh"),
+            true => {
+                let owned = Command::new("chown").arg("postgres:").arg(&folder).status();
+                assert!(owned.expect("chown").success());
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
+                command
+            }
+        };
+        let mut supervisor = command
+            .args(["-c", SUPERVISE])
+            .envs([("BIN", &programs), ("DIR", &folder)])
+            .env("PORT", port.to_string())
+            .env("EXTRA", "")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        // Kept open until this process ends.
+        std::mem::forget(supervisor.stdin.take());
+        let mut ready = String::new();
+        let mut output = std::io::BufReader::new(supervisor.stdout.take().expect("piped"));
+        output.read_line(&mut ready).expect("a line");
+        assert_eq!(
+            ready.trim(),
+            "ready",
+            "see {}",
+            folder.join("server.log").display()
+        );
+        Self {
+            folder,
+            port,
+            programs,
+        }
+    }
+}
+
+/// A database of one test.
+pub(crate) struct Database {
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl Database {
+    /// Creates an empty database that [`ROLE`] owns.
+    pub(crate) async fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let admin = connect("postgres").await;
+        // The tests run at once, and a role is the whole server's.
+        admin
+            .batch_execute(&format!(
+                "do $$ begin perform pg_advisory_lock(7); \
+                 if not exists (select from pg_roles where rolname = '{ROLE}') then \
+                 create role {ROLE} login password '{PASSWORD}'; end if; perform pg_advisory_unlock(7); end $$"
+            ))
+            .await
+            .expect("the role");
+        admin
+            .batch_execute(&format!("create database {name} owner {ROLE}"))
+            .await
+            .expect("the database");
+        Self { name }
+    }
+
+    /// The server in which it lives.
+    pub(crate) fn server(&self) -> &'static Server {
+        &SERVER
+    }
+
+    /// The connection string as an application gets it.
+    pub(crate) fn url(&self) -> String {
+        format!(
+            "postgres://{ROLE}:{PASSWORD_IN_URL}@127.0.0.1:{}/{}?schema=public",
+            SERVER.port, self.name
+        )
+    }
+
+    /// A superuser's session through the socket, which the server sees without an address.
+    pub(crate) async fn admin(&self) -> Client {
+        connect(&self.name).await
+    }
+
+    /// The notifications of a channel from now on.
+    pub(crate) async fn listen(&self, channel: &str) -> Listener {
+        let (client, mut connection) = config(&self.name).connect(NoTls).await.expect("a session");
+        let (sender, notices) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) =
+                std::future::poll_fn(|context| connection.poll_message(context)).await
+            {
+                if let AsyncMessage::Notification(notice) = message
+                    && sender.send(notice.payload().to_owned()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        client
+            .batch_execute(&format!("listen {channel}"))
+            .await
+            .expect("listening");
+        Listener {
+            _client: client,
+            notices,
+        }
+    }
+}
+
+/// Waits for what a migration announces.
+pub(crate) struct Listener {
+    _client: Client,
+    notices: UnboundedReceiver<String>,
+}
+
+impl Listener {
+    /// The next announcement.
+    pub(crate) async fn next(&mut self) -> String {
+        tokio::time::timeout(std::time::Duration::from_secs(30), self.notices.recv())
+            .await
+            .expect("nothing was announced within 30 s")
+            .expect("the session that listens is open")
+    }
+}
+
+fn config(database: &str) -> Config {
+    let mut config = Config::new();
+    config
+        .host_path(&SERVER.folder)
+        .port(SERVER.port)
+        .user("postgres")
+        .dbname(database);
+    config
+}
+
+async fn connect(database: &str) -> Client {
+    let (client, connection) = config(database).connect(NoTls).await.expect("a session");
+    tokio::spawn(connection);
+    client
+}
+
+/// The first column of the first row, as text.
+pub(crate) async fn value(client: &Client, sql: &str) -> String {
+    let messages = client.simple_query(sql).await.expect(sql);
+    messages
+        .iter()
+        .find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
