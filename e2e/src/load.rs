@@ -189,6 +189,18 @@ pub fn assert_none_failed(report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// Fails if a request has failed so far; others may still wait for their answers.
+///
+/// # Errors
+/// Tells how many failed and why.
+pub fn assert_going_well(report: &Report) -> Result<()> {
+    let answered = Report {
+        sent: report.succeeded + report.failed,
+        ..report.clone()
+    };
+    assert_none_failed(&answered)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

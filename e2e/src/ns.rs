@@ -77,6 +77,21 @@ where
     }
 }
 
+/// Makes a namespace of this name, in place of one that is there already.
+///
+/// # Errors
+/// When the old one does not go or the new one cannot be made.
+pub async fn fresh(target: &Target, name: &str) -> Result<Context> {
+    let context = Context {
+        client: target.client().await?,
+        target: target.clone(),
+        namespace: name.to_owned(),
+    };
+    remove(&context).await?;
+    create(&context).await?;
+    Ok(context)
+}
+
 async fn create(context: &Context) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
     let namespace = serde_json::from_value(json!({
@@ -93,12 +108,18 @@ async fn create(context: &Context) -> Result<()> {
     wait::namespace_usable(&context.client, &context.namespace).await
 }
 
-async fn remove(context: &Context) -> Result<()> {
+/// Removes the namespace, if it is there, and what belongs to it elsewhere.
+///
+/// # Errors
+/// When it does not go.
+pub async fn remove(context: &Context) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
-    namespaces
-        .delete(&context.namespace, &DeleteParams::background())
-        .await
-        .with_context(|| format!("delete the namespace {}", context.namespace))?;
+    match namespaces.delete(&context.namespace, &DeleteParams::background()).await {
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => {}
+        deleted => {
+            deleted.with_context(|| format!("delete the namespace {}", context.namespace))?;
+        }
+    }
     wait::wait_gone(namespaces, &context.namespace, GONE).await?;
     volumes::remove_all(&context.client, &context.target, &context.namespace).await
 }

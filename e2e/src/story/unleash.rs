@@ -1,0 +1,108 @@
+//! Steps 1 and 2: Unleash is live with its data, and is upgraded.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use fairway_crds::App;
+use fairway_crds::backup::BackupOutcome;
+use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
+use fairway_crds::{Backup, Migration, Release};
+
+use super::Story;
+use crate::apps::{self, crm, unleash};
+use crate::load::{self, Running};
+use crate::{reach, seen};
+
+/// The feature flags that people made before the upgrade.
+const FLAGS: &[&str] = &["new-checkout", "dark-mode", "faster-search", "beta-invoices"];
+
+/// Time for an App's status to follow its Release.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Unleash at 7.6.5 with data and clients, about to be upgraded.
+pub struct Upgrade {
+    /// Its clients.
+    pub load: Running,
+    app: App,
+    flags: BTreeSet<String>,
+}
+
+impl Upgrade {
+    /// Step 1: a first release on an empty database, data made through the API, and clients.
+    ///
+    /// # Errors
+    /// When any of it is not as it should be.
+    pub async fn prepare(story: &Story, mut app: App) -> Result<Self> {
+        let Story { context, timeline } = story;
+        unleash::database(context).await?;
+        timeline.act("kubectl apply -f unleash/app.yaml            (Unleash 7.6.5, an empty PostgreSQL)");
+        crm::first(context, &mut app).await?;
+        unleash::add_flags(context, FLAGS).await?;
+        let flags = unleash::flags(context).await?;
+        ensure!(flags.len() == FLAGS.len(), "the flags are not all there: {flags:?}");
+        let client = unleash::client(context).await?;
+        let load = load::start(context, &client).await?;
+        timeline.act(&format!(
+            "{} feature flags made through the API; clients ask for them {} times a second from now on",
+            flags.len(),
+            client.rate
+        ));
+        Ok(Self { load, app, flags })
+    }
+
+    /// Step 2: one image is edited to 8.2.0.
+    ///
+    /// # Errors
+    /// When any of it is not as it should be.
+    pub async fn upgrade(&mut self, story: &Story) -> Result<Release> {
+        let Story { context, timeline } = story;
+        let _watching = timeline.watch(context);
+        unleash::set_version(context, &mut self.app, "8.2.0");
+        timeline.act("kubectl edit app unleash                     (one line: the image is unleash:8.2.0)");
+        apps::apply(context, &self.app).await?;
+        let release = seen::ended(context, "unleash-2", ReleaseOutcome::Succeeded, unleash::PATIENCE).await?;
+        self.came_in_order(story, &release).await?;
+        self.kept_its_data(story).await?;
+        timeline.requests("Unleash", &self.load).await?;
+        Ok(release)
+    }
+
+    async fn came_in_order(&self, story: &Story, release: &Release) -> Result<()> {
+        let Story { context, timeline } = story;
+        let status = release.status.clone().unwrap_or_default();
+        let backup = status.evidence.backup.context("the release has no backup")?;
+        let object = context.api::<Backup>().get(&backup.name).await?;
+        let found = object.status.unwrap_or_default();
+        ensure!(found.outcome == Some(BackupOutcome::Succeeded), "{found:?}");
+        ensure!(backup.level == "Decoded" && backup.bytes > 0 && backup.sha256.len() == 64, "{backup:?}");
+        let migration = context.api::<Migration>().get("unleash-2").await?.status.unwrap_or_default();
+        ensure!(migration.outcome == Some(MigrationOutcome::Applied), "{migration:?}");
+        let runs = "select count(*) from fairway.migration_run where release = 'unleash-2'";
+        let runs = reach::count(context, unleash::DATABASE, runs).await?;
+        ensure!(runs == 1, "the ledger has {runs} runs of unleash-2");
+        let order: Vec<_> = status.milestones.iter().map(|milestone| milestone.kind).collect();
+        let wanted = [
+            MilestoneKind::Migrating,
+            MilestoneKind::Migrated,
+            MilestoneKind::TrafficMoved,
+            MilestoneKind::Baked,
+        ];
+        ensure!(order == wanted, "milestones: {order:?}");
+        timeline.proven("backup taken and checked → migrated once → healthy → traffic moved → baked → old side retired");
+        Ok(())
+    }
+
+    async fn kept_its_data(&self, story: &Story) -> Result<()> {
+        let Story { context, timeline } = story;
+        let live = |app: &App| seen::live(app) == Some("unleash-2");
+        seen::app(context, "unleash", "unleash-2 to be live", live, SOON).await?;
+        let version = unleash::version(context).await?;
+        ensure!(version.starts_with("8.2"), "the version that answers is {version}");
+        let flags = unleash::flags(context).await?;
+        ensure!(flags == self.flags, "the flags were {:?} and are {flags:?}", self.flags);
+        timeline.proven(&format!("version {version} answers, and all {} feature flags are there", flags.len()));
+        Ok(())
+    }
+}
