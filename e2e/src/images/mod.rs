@@ -82,7 +82,7 @@ pub fn named(names: &[String]) -> Result<Vec<Image>> {
         .iter()
         .find(|name| !all.iter().any(|image| image.name == name.as_str()))
     {
-        let known: Vec<_> = all.iter().map(|image| image.name).collect();
+        let known: std::collections::BTreeSet<_> = all.iter().map(|image| image.name).collect();
         bail!("there is no image {unknown}; there are {known:?}");
     }
     Ok(all
