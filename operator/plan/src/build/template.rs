@@ -3,6 +3,7 @@
 use crate::snapshot;
 use fairway_crds::component::Component;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A template from which no pods can be made. Its text is a sentence for status, with field and mend.
@@ -15,6 +16,14 @@ pub enum InvalidTemplate {
         component: String,
         /// What serde found.
         detail: String,
+    },
+    /// It has a member that Kubernetes does not know: kept silently it would be dropped silently.
+    #[error("{field} of component {component} is not a field of a pod template (or one of a newer Kubernetes than this Fairway knows); correct or remove it in the App")]
+    UnknownField {
+        /// Name of the component.
+        component: String,
+        /// Path of the member, e.g. `template.spec.containers[0].imagee`.
+        field: String,
     },
     /// It has no spec, or no container in it.
     #[error("the template of component {component} has no containers: add template.spec.containers in the App")]
@@ -59,6 +68,10 @@ pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), 
         component: component.name.clone(),
         detail: error.to_string(),
     })?;
+    let known = serde_json::to_value(&template).unwrap_or_default();
+    if let Some(field) = unknown_field("template", &component.template, &known) {
+        return Err(InvalidTemplate::UnknownField { component: component.name.clone(), field });
+    }
     let none = || InvalidTemplate::NoContainers { component: component.name.clone() };
     let spec = template.spec.take().filter(|spec| !spec.containers.is_empty()).ok_or_else(none)?;
     let metadata = template.metadata.get_or_insert_default();
@@ -66,6 +79,34 @@ pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), 
     metadata.labels = meta.labels.map(without_other_tools);
     metadata.annotations = meta.annotations.map(without_other_tools).filter(|annotations| !annotations.is_empty());
     Ok((template, spec))
+}
+
+/// The first member that the typed form does not have. Empty ones do not count: the typed form leaves them out.
+fn unknown_field(path: &str, given: &Value, known: &Value) -> Option<String> {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => given.iter().find_map(|(key, value)| {
+            let path = format!("{path}.{key}");
+            match known.get(key) {
+                Some(known) => unknown_field(&path, value, known),
+                None => (!is_empty(value)).then_some(path),
+            }
+        }),
+        (Value::Array(given), Value::Array(known)) => given
+            .iter()
+            .zip(known)
+            .enumerate()
+            .find_map(|(index, (given, known))| unknown_field(&format!("{path}[{index}]"), given, known)),
+        _ => None,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(array) => array.is_empty(),
+        Value::Object(object) => object.values().all(is_empty),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 fn without_other_tools(map: BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -107,6 +148,22 @@ mod tests {
     #[case("ghcr.io/acme/crm:2@sha256:00", "ghcr.io/acme/crm")]
     fn a_repository_is_a_reference_without_tag_and_digest(#[case] reference: &str, #[case] expected: &str) {
         assert_eq!(repository(reference), expected);
+    }
+
+    #[test]
+    fn a_misspelt_member_is_told_and_not_dropped() {
+        let component = |container: Value| -> Component {
+            serde_json::from_value(serde_json::json!({
+                "name": "web",
+                "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": [container]}},
+            }))
+            .unwrap()
+        };
+        let right = serde_json::json!({"name": "web", "image": "a", "resources": {}, "ports": [{"containerPort": 80}]});
+        assert!(read(&component(right)).is_ok());
+        let wrong = serde_json::json!({"name": "web", "image": "a", "ports": [{"containerport": 80, "containerPort": 80}]});
+        let error = read(&component(wrong)).unwrap_err().to_string();
+        assert!(error.starts_with("template.spec.containers[0].ports[0].containerport of component web"), "{error}");
     }
 
     #[test]
