@@ -44,7 +44,12 @@ mod tests {
         let mut backoff = Backoff::default();
         let key = Key::new("shop", "crm");
         let delays: Vec<u128> = (0..11).map(|_| backoff.failed(&key).as_millis()).collect();
-        assert_eq!(delays, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]);
+        assert_eq!(
+            delays,
+            [
+                200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000
+            ]
+        );
     }
 
     #[test]

@@ -15,12 +15,18 @@ pub(crate) struct Key {
 impl Key {
     /// The key of that object.
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// Another object of the same namespace.
     pub(crate) fn sibling(&self, name: &str) -> Self {
-        Self { namespace: self.namespace.clone(), name: name.into() }
+        Self {
+            namespace: self.namespace.clone(),
+            name: name.into(),
+        }
     }
 }
 

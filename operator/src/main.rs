@@ -1,7 +1,25 @@
 //! Fairway: the operator, and the agent that it puts into pods, in one binary.
 
 mod agent;
+mod args;
+mod backoff;
+mod client;
+mod controller;
+mod events;
+mod execute;
+#[cfg(feature = "fault-injection")]
+mod fault;
+mod http;
+mod key;
+mod leader;
+mod metrics;
+mod observe;
+mod operator;
 mod probe;
+mod queue;
+mod report;
+mod telemetry;
+mod world;
 
 use std::process::ExitCode;
 
@@ -16,12 +34,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Operator(args::OperatorArgs),
     /// Work inside a pod, next to the database or the application.
     Agent(agent::AgentArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Operator(arguments) => operator::run(arguments),
         Command::Agent(arguments) => agent::run(arguments),
     }
 }

@@ -60,17 +60,6 @@ impl Queue {
         }
     }
 
-    /// Asks for a pass at that time at the latest; an earlier one stays.
-    pub(crate) fn add_at(&self, key: &Key, at: Instant) {
-        let mut state = self.lock();
-        let timer = state.slots.get(key).and_then(|slot| slot.timer);
-        if timer.is_none_or(|timer| at < timer) {
-            state.set_timer(key, Some(at));
-            drop(state);
-            self.changed.notify_one();
-        }
-    }
-
     /// Ends the pass of a key and sets when the next one is due without any change.
     pub(crate) fn done(&self, key: &Key, next: Option<Instant>) {
         let mut state = self.lock();
@@ -115,7 +104,10 @@ impl Queue {
 impl State {
     /// Whether `ready` has grown.
     fn add(&mut self, key: &Key, now: Instant) -> bool {
-        let slot = self.slots.entry(key.clone()).or_insert(Slot { phase: Phase::Idle, timer: None });
+        let slot = self.slots.entry(key.clone()).or_insert(Slot {
+            phase: Phase::Idle,
+            timer: None,
+        });
         match slot.phase {
             Phase::Idle => {
                 slot.phase = Phase::Queued(now);
@@ -131,7 +123,10 @@ impl State {
     }
 
     fn set_timer(&mut self, key: &Key, at: Option<Instant>) {
-        let slot = self.slots.entry(key.clone()).or_insert(Slot { phase: Phase::Idle, timer: None });
+        let slot = self.slots.entry(key.clone()).or_insert(Slot {
+            phase: Phase::Idle,
+            timer: None,
+        });
         if let Some(old) = std::mem::replace(&mut slot.timer, at) {
             self.timers.remove(&(old, key.clone()));
         }
@@ -164,7 +159,9 @@ impl State {
     fn done(&mut self, key: &Key, next: Option<Instant>) {
         let phase = self.slots.get(key).map(|slot| slot.phase);
         self.set_timer(key, next);
-        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
         if let Some(Phase::RunningAgain(since)) = phase {
             slot.phase = Phase::Queued(since);
             self.ready.push_back(key.clone());
@@ -221,21 +218,27 @@ mod tests {
     async fn a_timer_is_due_at_its_time_and_replaced_by_the_next_pass() {
         let queue = Queue::default();
         let start = Instant::now();
-        queue.add_at(&key("a"), start + Duration::from_millis(1500));
-        queue.add_at(&key("a"), start + Duration::from_secs(9));
+        queue.add(&key("a"));
+        assert!(now_or_none(&queue).is_some());
+        queue.done(&key("a"), Some(start + Duration::from_millis(1500)));
         assert_eq!(&*queue.next().await.key.name, "a");
-        assert_eq!(start.elapsed().as_millis(), 1500, "the earlier of two wishes counts");
+        assert_eq!(start.elapsed().as_millis(), 1500);
         queue.done(&key("a"), Some(start + Duration::from_secs(60)));
         queue.add(&key("a"));
         assert!(now_or_none(&queue).is_some());
         queue.done(&key("a"), None);
-        assert!(queue.lock().timers.is_empty(), "a pass says anew when the next one is due");
+        assert!(
+            queue.lock().timers.is_empty(),
+            "a pass says anew when the next one is due"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn adding_wakes_a_waiting_consumer_before_its_timer() {
         let queue = std::sync::Arc::new(Queue::default());
-        queue.add_at(&key("late"), Instant::now() + Duration::from_secs(60));
+        queue.add(&key("late"));
+        assert!(now_or_none(&queue).is_some());
+        queue.done(&key("late"), Some(Instant::now() + Duration::from_secs(60)));
         let consumer = tokio::spawn({
             let queue = queue.clone();
             async move { queue.next().await.key }

@@ -92,13 +92,23 @@ macro_rules! cached {
 
 cached!(App, apps, |app| app.metadata.name.as_deref(), |_| ());
 cached!(Release, releases, |release| Some(&release.spec.app), |_| ());
-cached!(Migration, migrations, |migration| Some(&migration.spec.app), |_| ());
+cached!(
+    Migration,
+    migrations,
+    |migration| Some(&migration.spec.app),
+    |_| ()
+);
 cached!(Backup, backups, |backup| Some(&backup.spec.app), |_| ());
-cached!(Deployment, deployments, |object| labelled(object.meta()), |deployment| {
-    if let Some(spec) = &mut deployment.spec {
-        spec.template.spec.as_mut().map(slim_pod).unwrap_or_default();
+cached!(
+    Deployment,
+    deployments,
+    |object| labelled(object.meta()),
+    |deployment| {
+        if let Some(spec) = &mut deployment.spec {
+            spec.template.spec.as_mut().map(slim_pod).unwrap_or_default();
+        }
     }
-});
+);
 cached!(Pod, pods, |object| labelled(object.meta()), |pod| {
     pod.spec.as_mut().map(slim_pod).unwrap_or_default();
 });
@@ -108,7 +118,12 @@ cached!(Job, jobs, |object| labelled(object.meta()), |job| {
     }
 });
 cached!(Service, services, |object| labelled(object.meta()), |_| ());
-cached!(EndpointSlice, endpoint_slices, |object| labelled(object.meta()), |_| ());
+cached!(
+    EndpointSlice,
+    endpoint_slices,
+    |object| labelled(object.meta()),
+    |_| ()
+);
 
 impl Cached for ControllerRevision {
     type Kept = Frozen;
@@ -131,12 +146,19 @@ impl Cached for ControllerRevision {
 /// Of a pod, planners look at its containers' names and images; the rest is most of its size, and the values
 /// of its environment are nobody's business here.
 fn slim_pod(spec: &mut PodSpec) {
-    let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+    let containers = spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten());
     for container in containers {
         let (name, image) = (std::mem::take(&mut container.name), container.image.take());
         let restart_policy = container.restart_policy.take();
-        *container =
-            k8s_openapi::api::core::v1::Container { name, image, restart_policy, ..Default::default() };
+        *container = k8s_openapi::api::core::v1::Container {
+            name,
+            image,
+            restart_policy,
+            ..Default::default()
+        };
     }
     *spec = PodSpec {
         containers: std::mem::take(&mut spec.containers),
@@ -149,10 +171,16 @@ fn slim_pod(spec: &mut PodSpec) {
 
 /// An object's namespace and name, which everything that was stored has.
 pub(crate) fn key_of(object: &impl Resource<DynamicType = ()>) -> crate::key::Key {
-    crate::key::Key::new(object.meta().namespace.as_deref().unwrap_or_default(), &object.name_any())
+    crate::key::Key::new(
+        object.meta().namespace.as_deref().unwrap_or_default(),
+        &object.name_any(),
+    )
 }
 
 /// A resource version as a number: the apiserver counts them up, and says so since Kubernetes 1.35.
 pub(crate) fn version_of(meta: &ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+    meta.resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
 }

@@ -63,16 +63,30 @@ impl Expectations {
     /// Remembers a write.
     pub(crate) fn expect(&mut self, app: &Key, kind: Watched, name: &str, until: Until, now: Instant) {
         let pending = self.by_app.entry(app.clone()).or_default();
-        pending.writes.retain(|write| write.kind != kind || write.name != name);
-        pending.writes.push(Write { kind, name: name.to_owned(), until, expires: now + PATIENCE });
+        pending
+            .writes
+            .retain(|write| write.kind != kind || write.name != name);
+        pending.writes.push(Write {
+            kind,
+            name: name.to_owned(),
+            until,
+            expires: now + PATIENCE,
+        });
     }
 
     /// Takes note of an event. When it was the last write of the App that was awaited: whoever waits for it.
     pub(crate) fn saw(&mut self, app: &Key, kind: Watched, name: &str, sight: Sight<'_>) -> BTreeSet<Work> {
-        let Some(pending) = self.by_app.get_mut(app) else { return BTreeSet::new() };
-        pending.writes.retain(|write| write.kind != kind || write.name != name || !write.until.met(sight));
+        let Some(pending) = self.by_app.get_mut(app) else {
+            return BTreeSet::new();
+        };
+        pending
+            .writes
+            .retain(|write| write.kind != kind || write.name != name || !write.until.met(sight));
         if pending.writes.is_empty() {
-            self.by_app.remove(app).map(|pending| pending.waiting).unwrap_or_default()
+            self.by_app
+                .remove(app)
+                .map(|pending| pending.waiting)
+                .unwrap_or_default()
         } else {
             BTreeSet::new()
         }
@@ -106,7 +120,10 @@ mod tests {
     }
 
     fn at(version: u64) -> Sight<'static> {
-        Sight { version: Some(version), lives: Some("uid") }
+        Sight {
+            version: Some(version),
+            lives: Some("uid"),
+        }
     }
 
     #[test]
@@ -116,11 +133,24 @@ mod tests {
         expectations.expect(&app(), Watched::Deployment, "web", Until::Version(12), now);
         expectations.expect(&app(), Watched::Release, "crm-1", Until::Version(13), now);
         assert!(expectations.stale(&app(), &work(), now).is_some());
-        assert!(expectations.saw(&app(), Watched::Deployment, "web", at(11)).is_empty(), "an older event");
-        assert!(expectations.saw(&app(), Watched::Release, "crm-1", at(13)).is_empty());
+        assert!(
+            expectations
+                .saw(&app(), Watched::Deployment, "web", at(11))
+                .is_empty(),
+            "an older event"
+        );
+        assert!(
+            expectations
+                .saw(&app(), Watched::Release, "crm-1", at(13))
+                .is_empty()
+        );
         assert!(expectations.stale(&app(), &work(), now).is_some());
         let waiting = expectations.saw(&app(), Watched::Deployment, "web", at(14));
-        assert_eq!(waiting, BTreeSet::from([work()]), "a later write of anyone implies ours");
+        assert_eq!(
+            waiting,
+            BTreeSet::from([work()]),
+            "a later write of anyone implies ours"
+        );
         assert!(expectations.stale(&app(), &work(), now).is_none());
     }
 
@@ -137,8 +167,14 @@ mod tests {
     fn a_deletion_is_seen_by_its_beginning_its_end_or_a_namesake() {
         let gone = Until::Gone("uid".into());
         assert!(!gone.met(at(9)));
-        assert!(gone.met(Sight { version: Some(9), lives: None }));
-        assert!(gone.met(Sight { version: Some(9), lives: Some("other") }));
+        assert!(gone.met(Sight {
+            version: Some(9),
+            lives: None
+        }));
+        assert!(gone.met(Sight {
+            version: Some(9),
+            lives: Some("other")
+        }));
     }
 
     #[test]
@@ -146,6 +182,10 @@ mod tests {
         let mut expectations = Expectations::default();
         let now = Instant::now();
         expectations.expect(&app(), Watched::Job, "run", Until::Version(5), now);
-        assert!(expectations.stale(&Key::new("shop", "cms"), &work(), now).is_none());
+        assert!(
+            expectations
+                .stale(&Key::new("shop", "cms"), &work(), now)
+                .is_none()
+        );
     }
 }

@@ -106,18 +106,26 @@ impl Group {
                 add(Reconciled::Release, name);
             }
         }
-        let frames =
-            matches!(change.kind, Watched::App | Watched::Release | Watched::ControllerRevision);
+        let frames = matches!(
+            change.kind,
+            Watched::App | Watched::Release | Watched::ControllerRevision
+        );
         for migration in self.migrations.all() {
             let name = name_of(&**migration);
-            let open = migration.status.as_ref().is_none_or(|status| status.outcome.is_none());
+            let open = migration
+                .status
+                .as_ref()
+                .is_none_or(|status| status.outcome.is_none());
             if own(Watched::Migration, name) || change.work_for == Some(name) || frames && open {
                 add(Reconciled::Migration, name);
             }
         }
         for backup in self.backups.all() {
             let name = name_of(&**backup);
-            let open = backup.status.as_ref().is_none_or(|status| status.outcome.is_none());
+            let open = backup
+                .status
+                .as_ref()
+                .is_none_or(|status| status.outcome.is_none());
             if own(Watched::Backup, name) || change.work_for == Some(name) || frames && open {
                 add(Reconciled::Backup, name);
             }
@@ -128,7 +136,10 @@ impl Group {
 
 /// Whether a Release has an outcome.
 pub(crate) fn ended(release: &Release) -> bool {
-    release.status.as_ref().is_some_and(|status| status.outcome.is_some())
+    release
+        .status
+        .as_ref()
+        .is_some_and(|status| status.outcome.is_some())
 }
 
 /// An object's name; everything that was stored has one.
@@ -156,8 +167,13 @@ pub(crate) enum Keep {
 impl Frozen {
     /// Keeps a ControllerRevision.
     pub(crate) fn new(revision: &ControllerRevision) -> Self {
-        let json = serde_json::to_vec(revision).unwrap_or_default().into_boxed_slice();
-        Self { json, parsed: Mutex::new(None) }
+        let json = serde_json::to_vec(revision)
+            .unwrap_or_default()
+            .into_boxed_slice();
+        Self {
+            json,
+            parsed: Mutex::new(None),
+        }
     }
 
     /// The frozen spec.
@@ -191,28 +207,43 @@ mod tests {
         let spec: AppSpec = serde_json::from_value(json!({"components": []})).unwrap();
         let mut app = App::new("crm", spec);
         app.status = Some(AppStatus {
-            live: Some(Live { release: "crm-2".into(), revision: 2, images: Default::default() }),
+            live: Some(Live {
+                release: "crm-2".into(),
+                revision: 2,
+                images: Default::default(),
+            }),
             wanted: Some("crm-3".into()),
             ..Default::default()
         });
         group.apps.put("crm".into(), 1, Arc::new(app));
-        for (revision, outcome) in
-            [(1, Some(ReleaseOutcome::Succeeded)), (2, Some(ReleaseOutcome::Succeeded)), (3, None)]
-        {
+        for (revision, outcome) in [
+            (1, Some(ReleaseOutcome::Succeeded)),
+            (2, Some(ReleaseOutcome::Succeeded)),
+            (3, None),
+        ] {
             let name = format!("crm-{revision}");
             let spec: ReleaseSpec =
                 serde_json::from_value(json!({"app": "crm", "revision": revision})).unwrap();
             let mut release = Release::new(&name, spec);
-            release.status = Some(ReleaseStatus { outcome, ..Default::default() });
+            release.status = Some(ReleaseStatus {
+                outcome,
+                ..Default::default()
+            });
             group.releases.put(name.into(), 1, Arc::new(release));
         }
         let spec: MigrationSpec = serde_json::from_value(json!({
             "app": "crm", "image": "x", "component": "web", "command": ["migrate"], "timeout": "1m",
         }))
         .unwrap();
-        group.migrations.put("crm-3".into(), 1, Arc::new(Migration::new("crm-3", spec)));
+        group
+            .migrations
+            .put("crm-3".into(), 1, Arc::new(Migration::new("crm-3", spec)));
         let spec: BackupSpec = serde_json::from_value(json!({"app": "crm"})).unwrap();
-        group.backups.put("crm-3-0a1b2c3d".into(), 1, Arc::new(Backup::new("crm-3-0a1b2c3d", spec)));
+        group.backups.put(
+            "crm-3-0a1b2c3d".into(),
+            1,
+            Arc::new(Backup::new("crm-3-0a1b2c3d", spec)),
+        );
         group
     }
 
@@ -255,9 +286,17 @@ mod tests {
     #[test]
     fn deleting_the_app_is_still_told_to_its_controller() {
         let group = Group::default();
-        let change = Change { kind: Watched::App, name: "crm", work_for: None };
+        let change = Change {
+            kind: Watched::App,
+            name: "crm",
+            work_for: None,
+        };
         assert_eq!(group.touched(&Key::new("shop", "crm"), change).len(), 1);
-        let change = Change { kind: Watched::Pod, name: "x", work_for: None };
+        let change = Change {
+            kind: Watched::Pod,
+            name: "x",
+            work_for: None,
+        };
         assert!(group.touched(&Key::new("shop", "crm"), change).is_empty());
     }
 }

@@ -10,7 +10,6 @@ use crate::key::{Key, Reconciled, Watched, Work};
 use cached::{Cached, key_of, labelled, version_of};
 use expectations::{Expectations, Sight, Until};
 use group::{Change, Group};
-use kube::Resource;
 use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,9 +48,14 @@ pub(crate) enum View<T> {
 
 impl Default for World {
     fn default() -> Self {
-        let missing =
-            Watched::ALL.into_iter().map(|kind| (kind, "the first list is under way".to_owned())).collect();
-        Self { state: Mutex::default(), missing: tokio::sync::watch::Sender::new(missing) }
+        let missing = Watched::ALL
+            .into_iter()
+            .map(|kind| (kind, "the first list is under way".to_owned()))
+            .collect();
+        Self {
+            state: Mutex::default(),
+            missing: tokio::sync::watch::Sender::new(missing),
+        }
     }
 }
 
@@ -62,7 +66,11 @@ impl World {
         if let Some(until) = state.expectations.stale(app, work, Instant::now()) {
             return View::Stale(until);
         }
-        if state.unreadable.values().any(|(_, home)| home.as_ref() == Some(app)) {
+        if state
+            .unreadable
+            .values()
+            .any(|(_, home)| home.as_ref() == Some(app))
+        {
             return View::Held;
         }
         match state.groups.get(app).and_then(look) {
@@ -83,22 +91,41 @@ impl World {
         state.groups.get(home)?.services.get(&key.name).cloned()
     }
 
+    /// The resource version under which an object is cached.
+    pub(crate) fn version<K: Cached>(&self, app: &Key, name: &str) -> Option<u64> {
+        self.lock()
+            .groups
+            .get_mut(app)
+            .and_then(|group| K::shelf(group).version(name))
+    }
+
     /// Remembers a write of this process, unless its event was faster than its answer.
     pub(crate) fn wrote<K: Cached>(&self, app: &Key, meta: &ObjectMeta) {
         let (name, version) = (meta.name.as_deref().unwrap_or_default(), version_of(meta));
         let mut state = self.lock();
-        let cached = state.groups.get_mut(app).and_then(|group| K::shelf(group).version(name));
+        let cached = state
+            .groups
+            .get_mut(app)
+            .and_then(|group| K::shelf(group).version(name));
         if cached.is_none_or(|cached| cached < version) {
-            state.expectations.expect(app, K::KIND, name, Until::Version(version), Instant::now());
+            state
+                .expectations
+                .expect(app, K::KIND, name, Until::Version(version), Instant::now());
         }
     }
 
     /// Remembers a deletion by this process, unless its event was faster than its answer.
     pub(crate) fn deleted(&self, app: &Key, kind: Watched, key: &Key, uid: &str) {
         let mut state = self.lock();
-        if state.homes.get(&kind).is_some_and(|homes| homes.contains_key(key)) {
+        if state
+            .homes
+            .get(&kind)
+            .is_some_and(|homes| homes.contains_key(key))
+        {
             let until = Until::Gone(uid.to_owned());
-            state.expectations.expect(app, kind, &key.name, until, Instant::now());
+            state
+                .expectations
+                .expect(app, kind, &key.name, until, Instant::now());
         }
     }
 
@@ -110,10 +137,13 @@ impl World {
     /// An object that is gone. Returns whom it concerns.
     pub(crate) fn remove<K: Cached>(&self, key: &Key, meta: &ObjectMeta) -> Vec<Work> {
         let mut state = self.lock();
-        state.unreadable.remove(&(K::KIND, key.clone()));
-        let mut work = state.take::<K>(key, work_for(meta));
+        let mut work = state.readable_again(K::KIND, key);
+        work.extend(state.take::<K>(key, work_for(meta)));
         if let Some(app) = labelled(meta).map(|app| key.sibling(app)) {
-            let sight = Sight { version: Some(version_of(meta)), lives: None };
+            let sight = Sight {
+                version: Some(version_of(meta)),
+                lives: None,
+            };
             work.extend(state.expectations.saw(&app, K::KIND, &key.name, sight));
         }
         work
@@ -124,7 +154,11 @@ impl World {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let key = Key::new(namespace, meta.name.as_deref().unwrap_or_default());
         // A backup that cannot be read is only not seen: backups are many and old, and none decides a release.
-        let app = if kind == Watched::Backup { None } else { app_of_unreadable(kind, meta) };
+        let app = if kind == Watched::Backup {
+            None
+        } else {
+            app_of_unreadable(kind, meta)
+        };
         let entry = (version_of(meta), app.map(|app| key.sibling(app)));
         self.lock().unreadable.insert((kind, key), entry.clone()) != Some(entry)
     }
@@ -132,12 +166,23 @@ impl World {
     /// Ends a list: what it did not hold is gone. Returns whom that concerns.
     pub(crate) fn retain<K: Cached>(&self, listed: &HashSet<Key>) -> Vec<Work> {
         let mut state = self.lock();
-        state.unreadable.retain(|(kind, key), _| *kind != K::KIND || listed.contains(key));
-        let gone: Vec<Key> = match state.homes.get(&K::KIND) {
-            Some(homes) => homes.keys().filter(|key| !listed.contains(key)).cloned().collect(),
-            None => Vec::new(),
-        };
-        gone.iter().flat_map(|key| state.take::<K>(key, None)).collect()
+        let unreadable = state
+            .unreadable
+            .keys()
+            .filter(|(kind, _)| *kind == K::KIND)
+            .map(|(_, key)| key);
+        let homes = state.homes.get(&K::KIND).into_iter().flat_map(HashMap::keys);
+        let gone: Vec<Key> = unreadable
+            .chain(homes)
+            .filter(|key| !listed.contains(key))
+            .cloned()
+            .collect();
+        let mut work = Vec::new();
+        for key in gone {
+            work.extend(state.readable_again(K::KIND, &key));
+            work.extend(state.take::<K>(&key, None));
+        }
+        work
     }
 
     /// Number of objects that could not be parsed.
@@ -167,7 +212,13 @@ impl World {
             (Watched::Migration, Reconciled::Migration),
             (Watched::Backup, Reconciled::Backup),
         ];
-        let keys = |kind| state.homes.get(&kind).into_iter().flat_map(|homes| homes.keys().cloned());
+        let keys = |kind| {
+            state
+                .homes
+                .get(&kind)
+                .into_iter()
+                .flat_map(|homes| homes.keys().cloned())
+        };
         kinds
             .into_iter()
             .flat_map(|(watched, kind)| keys(watched).map(move |key| Work::new(kind, key)))
@@ -186,14 +237,25 @@ impl State {
             return self.take::<K>(&key, None);
         };
         let version = version_of(object.meta());
-        self.unreadable.remove(&(K::KIND, key.clone()));
-        let mut work = Vec::new();
-        if self.homes.get(&K::KIND).and_then(|homes| homes.get(&key)).is_some_and(|home| *home != app) {
-            work = self.take::<K>(&key, work_for(object.meta()));
+        let mut work = self.readable_again(K::KIND, &key);
+        if self
+            .homes
+            .get(&K::KIND)
+            .and_then(|homes| homes.get(&key))
+            .is_some_and(|home| *home != app)
+        {
+            work.extend(self.take::<K>(&key, work_for(object.meta())));
         }
-        let lives =
-            object.meta().deletion_timestamp.is_none().then(|| object.meta().uid.clone()).flatten();
-        let sight = Sight { version: Some(version), lives: lives.as_deref() };
+        let lives = object
+            .meta()
+            .deletion_timestamp
+            .is_none()
+            .then(|| object.meta().uid.clone())
+            .flatten();
+        let sight = Sight {
+            version: Some(version),
+            lives: lives.as_deref(),
+        };
         work.extend(self.expectations.saw(&app, K::KIND, &key.name, sight));
         let group = self.groups.entry(app.clone()).or_default();
         if K::shelf(group).version(&key.name) == Some(version) {
@@ -201,10 +263,30 @@ impl State {
         }
         let work_for = work_for(object.meta()).map(str::to_owned);
         K::shelf(group).put(key.name.clone(), version, object.keep());
-        let change = Change { kind: K::KIND, name: &key.name, work_for: work_for.as_deref() };
+        let change = Change {
+            kind: K::KIND,
+            name: &key.name,
+            work_for: work_for.as_deref(),
+        };
         work.extend(group.touched(&app, change));
         self.homes.entry(K::KIND).or_default().insert(key, app);
         work
+    }
+
+    /// Forgets that an object could not be read. Returns all work of its App, which was held until now.
+    fn readable_again(&mut self, kind: Watched, key: &Key) -> Vec<Work> {
+        let Some((_, Some(app))) = self.unreadable.remove(&(kind, key.clone())) else {
+            return Vec::new();
+        };
+        let change = Change {
+            kind: Watched::App,
+            name: &app.name,
+            work_for: None,
+        };
+        self.groups
+            .get(&app)
+            .map(|group| group.touched(&app, change))
+            .unwrap_or_default()
     }
 
     /// Takes an object out of the cache. Returns whom that concerns, its own controller included.
@@ -212,11 +294,21 @@ impl State {
         let Some(app) = self.homes.get_mut(&K::KIND).and_then(|homes| homes.remove(key)) else {
             return Vec::new();
         };
-        let sight = Sight { version: None, lives: None };
+        let sight = Sight {
+            version: None,
+            lives: None,
+        };
         let mut work = Vec::from_iter(self.expectations.saw(&app, K::KIND, &key.name, sight));
         if let Some(group) = self.groups.get_mut(&app) {
             K::shelf(group).remove(&key.name);
-            work.extend(group.touched(&app, Change { kind: K::KIND, name: &key.name, work_for }));
+            work.extend(group.touched(
+                &app,
+                Change {
+                    kind: K::KIND,
+                    name: &key.name,
+                    work_for,
+                },
+            ));
             if group.is_empty() {
                 self.groups.remove(&app);
             }
@@ -233,7 +325,10 @@ impl State {
 }
 
 fn work_for(meta: &ObjectMeta) -> Option<&str> {
-    meta.labels.as_ref()?.get(fairway_plan::labels::WORK_FOR).map(String::as_str)
+    meta.labels
+        .as_ref()?
+        .get(fairway_plan::labels::WORK_FOR)
+        .map(String::as_str)
 }
 
 /// The App of an object of which only the metadata could be read.
@@ -241,9 +336,11 @@ fn app_of_unreadable(kind: Watched, meta: &ObjectMeta) -> Option<&str> {
     if kind == Watched::App {
         return meta.name.as_deref();
     }
-    let owner = || meta.owner_references.iter().flatten().find(|owner| owner.kind == "App");
+    let owner = || {
+        meta.owner_references
+            .iter()
+            .flatten()
+            .find(|owner| owner.kind == "App")
+    };
     labelled(meta).or_else(|| owner().map(|owner| owner.name.as_str()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -34,7 +34,11 @@ impl<T> Shelf<T> {
 
     /// Puts an object in or replaces it.
     pub(crate) fn put(&mut self, name: Arc<str>, version: u64, object: Arc<T>) {
-        let entry = Entry { name, version, object };
+        let entry = Entry {
+            name,
+            version,
+            object,
+        };
         match self.find(&entry.name) {
             Ok(index) => self.entries[index] = entry,
             Err(index) => {

@@ -1,0 +1,206 @@
+//! What this process has learned from answers that leave nothing behind in the cluster: refusals and dry runs.
+//! Lost with the process, and learned again by the next one.
+
+use crate::execute::refusal::Refused;
+use crate::key::Key;
+use fairway_plan::observed::Refusal;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The first time after which a refusal that may pass is put to the test again.
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Answers by App.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    apps: Mutex<HashMap<Key, Learned>>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    refused: BTreeMap<String, Remembered>,
+    dry_run_passed: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Remembered {
+    refusal: Refusal,
+    times: u32,
+    /// From then on it is not told any more, so that the write is tried again.
+    until: Option<Instant>,
+}
+
+/// Whether an answer is news to the planner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The planner did not know it.
+    Yes,
+    /// It knew, and asked for the same write all the same.
+    No,
+}
+
+/// What planners are told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// Refusals by `Kind/name`.
+    pub(crate) refused: BTreeMap<String, Refusal>,
+    /// Dry runs that passed, as `Kind/name#hash`.
+    pub(crate) dry_run_passed: BTreeSet<String>,
+    /// When the first of the refusals is forgotten.
+    pub(crate) forgotten: Option<Instant>,
+}
+
+impl Memory {
+    /// Remembers that the write of `id` with this hash was refused.
+    pub(crate) fn refused(&self, app: &Key, id: &str, hash: &str, refused: Refused, now: Instant) -> News {
+        let Refused {
+            message,
+            conflict,
+            may_pass,
+        } = refused;
+        let refusal = Refusal {
+            hash: hash.to_owned(),
+            message,
+            conflict,
+        };
+        let mut apps = self.lock();
+        let learned = &mut apps.entry(app.clone()).or_default().refused;
+        let known = learned.get(id);
+        let times = known
+            .filter(|known| known.refusal.hash == hash)
+            .map_or(0, |known| known.times);
+        let told = known
+            .is_some_and(|known| known.refusal == refusal && known.until.is_none_or(|until| now < until));
+        let until = may_pass.then(|| now + FIRST.saturating_mul(1 << times.min(16)).min(LONGEST));
+        learned.insert(
+            id.to_owned(),
+            Remembered {
+                refusal,
+                times: times + 1,
+                until,
+            },
+        );
+        if told { News::No } else { News::Yes }
+    }
+
+    /// Remembers that the dry run of `id` with this hash passed.
+    pub(crate) fn passed(&self, app: &Key, id: &str, hash: &str) -> News {
+        let mut apps = self.lock();
+        let learned = apps.entry(app.clone()).or_default();
+        learned.refused.remove(id);
+        // The passed dry runs of other contents of this object are history.
+        learned
+            .dry_run_passed
+            .retain(|known| known.split('#').next() != Some(id) || known.ends_with(hash));
+        if learned.dry_run_passed.insert(format!("{id}#{hash}")) {
+            News::Yes
+        } else {
+            News::No
+        }
+    }
+
+    /// Forgets the refusal of `id`, because a write of it went through.
+    pub(crate) fn accepted(&self, app: &Key, id: &str) {
+        if let Some(learned) = self.lock().get_mut(app) {
+            learned.refused.remove(id);
+        }
+    }
+
+    /// What planners of this App are told now.
+    pub(crate) fn told(&self, app: &Key, now: Instant) -> Told {
+        let apps = self.lock();
+        let Some(learned) = apps.get(app) else {
+            return Told::default();
+        };
+        let valid = || {
+            learned
+                .refused
+                .iter()
+                .filter(|(_, known)| known.until.is_none_or(|until| now < until))
+        };
+        Told {
+            refused: valid()
+                .map(|(id, known)| (id.clone(), known.refusal.clone()))
+                .collect(),
+            dry_run_passed: learned.dry_run_passed.clone(),
+            forgotten: valid().filter_map(|(_, known)| known.until).min(),
+        }
+    }
+
+    /// Forgets an App that is gone.
+    pub(crate) fn forget(&self, app: &Key) {
+        self.lock().remove(app);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Learned>> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(may_pass: bool) -> Refused {
+        Refused {
+            message: "no".into(),
+            conflict: false,
+            may_pass,
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_news_once_and_told_until_the_write_goes_through() {
+        let (memory, app, now) = (Memory::default(), Key::new("shop", "crm"), Instant::now());
+        assert_eq!(
+            memory.refused(&app, "Deployment/web", "1", refused(false), now),
+            News::Yes
+        );
+        assert_eq!(
+            memory.refused(&app, "Deployment/web", "1", refused(false), now),
+            News::No
+        );
+        assert_eq!(
+            memory.refused(&app, "Deployment/web", "2", refused(false), now),
+            News::Yes
+        );
+        assert_eq!(memory.told(&app, now).refused["Deployment/web"].hash, "2");
+        memory.accepted(&app, "Deployment/web");
+        assert!(memory.told(&app, now).refused.is_empty());
+    }
+
+    #[test]
+    fn what_may_pass_is_put_to_the_test_again_ever_less_often() {
+        let (memory, app, mut now) = (Memory::default(), Key::new("shop", "crm"), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(
+                memory.refused(&app, "Service/crm", "1", refused(true), now),
+                News::Yes
+            );
+            let forgotten = memory.told(&app, now).forgotten.unwrap();
+            waits.push((forgotten - now).as_secs());
+            assert!(memory.told(&app, forgotten).refused.is_empty());
+            now = forgotten;
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn of_each_object_only_the_newest_passed_dry_run_is_kept() {
+        let (memory, app) = (Memory::default(), Key::new("shop", "crm"));
+        assert_eq!(memory.passed(&app, "Deployment/web", "1"), News::Yes);
+        assert_eq!(memory.passed(&app, "Deployment/web", "1"), News::No);
+        memory.passed(&app, "Deployment/worker", "1");
+        memory.passed(&app, "Deployment/web", "2");
+        let told = memory.told(&app, Instant::now()).dry_run_passed;
+        assert_eq!(
+            told.into_iter().collect::<Vec<_>>(),
+            ["Deployment/web#2", "Deployment/worker#1"]
+        );
+    }
+}

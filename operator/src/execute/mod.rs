@@ -1,0 +1,392 @@
+//! The only writes. Each is idempotent or create-once, so a pass that is cut off anywhere can be repeated.
+
+pub(crate) mod memory;
+pub(crate) mod refusal;
+
+use crate::key::{Key, Watched};
+use crate::world::World;
+use crate::world::cached::{Cached, version_of};
+use fairway_plan::labels;
+use fairway_plan::object::{Kind, Object, ObjectRef, Step};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::ObjectMeta;
+use kube::{Api, Client};
+use memory::{Memory, News};
+use refusal::{Answer, Refused};
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Carries out steps.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    client: Client,
+    world: Arc<World>,
+    memory: Arc<Memory>,
+}
+
+/// What became of a list of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carried {
+    /// All are done.
+    Out {
+        /// Whether a Service was changed: traffic has moved.
+        switched: bool,
+    },
+    /// An answer that leaves nothing behind in the cluster has to be planned on before anything else is done.
+    Learned,
+}
+
+/// Why a step was not done. Says nothing of the object's contents.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StepError {
+    /// The apiserver refused it, and the planner cannot tell or has told already.
+    #[error("{object} was refused: {message}")]
+    Refused {
+        /// `Kind/name`.
+        object: String,
+        /// What the apiserver said.
+        message: String,
+    },
+    /// The name is taken by an object that is just being deleted.
+    #[error("{object} exists and is being deleted")]
+    BeingDeleted {
+        /// `Kind/name`.
+        object: String,
+    },
+    /// It could not be done now.
+    #[error("{object} could not be written: {message}")]
+    Unavailable {
+        /// `Kind/name`.
+        object: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl StepError {
+    /// Its name, for Events and logs.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "WriteRefused",
+            Self::BeingDeleted { .. } => "ObjectBeingDeleted",
+            Self::Unavailable { .. } => "WriteFailed",
+        }
+    }
+}
+
+/// Who makes what is applied: whether fields that another manager owns are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    /// Fairway alone makes it.
+    Ours,
+    /// A person may have made it; a conflict is theirs to settle.
+    Shared,
+}
+
+/// Whether a write lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Persisted,
+    DryRun,
+}
+
+/// How one step failed.
+enum Failure {
+    Answer(Answer),
+    Taken(Refused),
+    BeingDeleted,
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        Self::Answer(match error {
+            kube::Error::Api(status) => refusal::read(&status),
+            kube::Error::Auth(_) => Answer::Unavailable("the operator's credentials cannot be read".into()),
+            _ => Answer::Unavailable("the apiserver cannot be reached or its answer cannot be read".into()),
+        })
+    }
+}
+
+macro_rules! by_kind {
+    ($object:expr, $inner:ident => $do:expr) => {
+        match $object {
+            Object::ControllerRevision($inner) => $do,
+            Object::Release($inner) => $do,
+            Object::Migration($inner) => $do,
+            Object::Backup($inner) => $do,
+            Object::Deployment($inner) => $do,
+            Object::Service($inner) => $do,
+            Object::Job($inner) => $do,
+            Object::Pod($inner) => $do,
+        }
+    };
+}
+
+impl Executor {
+    /// An executor that tells `world` of its writes and `memory` of answers.
+    pub(crate) fn new(client: Client, world: Arc<World>, memory: Arc<Memory>) -> Self {
+        Self {
+            client,
+            world,
+            memory,
+        }
+    }
+
+    /// Carries out the steps in their order, as far as it gets.
+    ///
+    /// # Errors
+    /// The first step that could not be done; the ones before it are done.
+    pub(crate) async fn carry_out(&self, app: &Key, steps: &[Step]) -> Result<Carried, StepError> {
+        let mut switched = false;
+        for step in steps {
+            let id = id_of(step);
+            tracing::debug!(app = %app, step = verb_of(step), object = %id);
+            match self.carry_out_one(app, step).await {
+                Ok(wrote) => {
+                    switched |=
+                        wrote && matches!(step, Step::Apply(object) if object.kind() == Kind::Service);
+                }
+                Err(Failure::Answer(Answer::Refused(refused)) | Failure::Taken(refused)) => {
+                    let message = refused.message.clone();
+                    let news = self
+                        .memory
+                        .refused(app, &id, &hash_of(step), refused, Instant::now());
+                    return match news {
+                        News::Yes => Ok(Carried::Learned),
+                        News::No => Err(StepError::Refused { object: id, message }),
+                    };
+                }
+                Err(failure) => return Err(error_of(id, failure)),
+            }
+            if matches!(step, Step::DryRun(_)) {
+                if self.memory.passed(app, &id, &hash_of(step)) == News::Yes {
+                    return Ok(Carried::Learned);
+                }
+            } else {
+                self.memory.accepted(app, &id);
+            }
+        }
+        Ok(Carried::Out { switched })
+    }
+
+    /// Whether it changed anything, as far as is known.
+    async fn carry_out_one(&self, app: &Key, step: &Step) -> Result<bool, Failure> {
+        match step {
+            Step::Apply(object) => {
+                let ownership = if object.kind() == Kind::Service {
+                    Ownership::Shared
+                } else {
+                    Ownership::Ours
+                };
+                by_kind!(&**object, inner => self.apply(app, inner, ownership, Effect::Persisted).await)
+            }
+            Step::DryRun(object) => {
+                by_kind!(&**object, inner => self.apply(app, inner, Ownership::Ours, Effect::DryRun).await)
+            }
+            Step::Create(object) => by_kind!(&**object, inner => self.create(app, inner).await),
+            Step::Scale(object, replicas) => self.scale(app, object, *replicas).await,
+            Step::Delete(object) => match object.kind {
+                Kind::ControllerRevision => self.delete::<ControllerRevision>(app, object).await,
+                Kind::Release => self.delete::<fairway_crds::Release>(app, object).await,
+                Kind::Migration => self.delete::<fairway_crds::Migration>(app, object).await,
+                Kind::Backup => self.delete::<fairway_crds::Backup>(app, object).await,
+                Kind::Deployment => self.delete::<Deployment>(app, object).await,
+                Kind::Service => self.delete::<Service>(app, object).await,
+                Kind::Job => self.delete::<Job>(app, object).await,
+                Kind::Pod => self.delete::<Pod>(app, object).await,
+            },
+        }
+    }
+
+    async fn apply<K: Cached + Serialize>(
+        &self,
+        app: &Key,
+        object: &K,
+        ownership: Ownership,
+        effect: Effect,
+    ) -> Result<bool, Failure> {
+        let mut parameters = PatchParams::apply(labels::FAIRWAY).validation_strict();
+        parameters.force = ownership == Ownership::Ours;
+        parameters.dry_run = effect == Effect::DryRun;
+        let (namespace, name) = place(object.meta());
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let applied = api.patch(name, &parameters, &Patch::Apply(object)).await?;
+        if effect == Effect::DryRun {
+            return Ok(false);
+        }
+        let before = self.world.version::<K>(app, name);
+        self.world.wrote::<K>(app, applied.meta());
+        Ok(before.is_none_or(|before| before < version_of(applied.meta())))
+    }
+
+    async fn create<K: Cached + Serialize>(&self, app: &Key, object: &K) -> Result<bool, Failure> {
+        let parameters = PostParams {
+            dry_run: false,
+            field_manager: Some(labels::FAIRWAY.to_owned()),
+        };
+        let (namespace, name) = place(object.meta());
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        match api.create(&parameters, object).await {
+            Ok(created) => {
+                self.world.wrote::<K>(app, created.meta());
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
+                let existing = api.get(name).await?;
+                adopt(object.meta(), existing.meta(), K::KIND)?;
+                self.world.wrote::<K>(app, existing.meta());
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn scale(&self, app: &Key, object: &ObjectRef, replicas: i32) -> Result<bool, Failure> {
+        let parameters = PatchParams {
+            field_manager: Some(labels::FAIRWAY.to_owned()),
+            ..Default::default()
+        };
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &object.namespace);
+        // The UID makes the apiserver refuse a namesake.
+        let patch = serde_json::json!({"metadata": {"uid": object.uid}, "spec": {"replicas": replicas}});
+        match api
+            .patch(&object.name, &parameters, &Patch::Merge(patch))
+            .await
+            .map_err(Failure::from)
+        {
+            Ok(scaled) => {
+                self.world.wrote::<Deployment>(app, &scaled.metadata);
+                Ok(true)
+            }
+            // Gone or replaced meanwhile: the event says so to the planner.
+            Err(Failure::Answer(Answer::NotFound | Answer::Conflict)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn delete<K: Cached>(&self, app: &Key, object: &ObjectRef) -> Result<bool, Failure> {
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(object.uid.clone()),
+                resource_version: None,
+            }),
+            // Without it a Job would leave its pods behind.
+            ..DeleteParams::background()
+        };
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
+        match api.delete(&object.name, &parameters).await.map_err(Failure::from) {
+            Ok(_) => {
+                let key = Key::new(&object.namespace, &object.name);
+                self.world.deleted(app, K::KIND, &key, &object.uid);
+                Ok(true)
+            }
+            // Gone already, or a namesake, which is left alone.
+            Err(Failure::Answer(Answer::NotFound | Answer::Conflict)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Whether an existing object is the one that was to be created: of the same owner, or without one of the same
+/// App.
+fn adopt(wanted: &ObjectMeta, existing: &ObjectMeta, kind: Watched) -> Result<(), Failure> {
+    let owners = |meta: &ObjectMeta| -> Vec<String> {
+        meta.owner_references
+            .iter()
+            .flatten()
+            .map(|owner| owner.uid.clone())
+            .collect()
+    };
+    let app = |meta: &ObjectMeta| {
+        meta.labels
+            .as_ref()
+            .and_then(|labels| labels.get(labels::APP).cloned())
+    };
+    let (wanted_owners, existing_owners) = (owners(wanted), owners(existing));
+    let ours = if wanted_owners.is_empty() {
+        app(wanted).is_some() && app(wanted) == app(existing)
+    } else {
+        wanted_owners.iter().any(|owner| existing_owners.contains(owner))
+    };
+    if existing.deletion_timestamp.is_some() {
+        return Err(Failure::BeingDeleted);
+    }
+    if ours {
+        return Ok(());
+    }
+    let name = existing.name.as_deref().unwrap_or_default();
+    Err(Failure::Taken(Refused {
+        message: format!(
+            "{} {name} exists already and belongs to something else; delete or rename it",
+            kind.as_str()
+        ),
+        conflict: false,
+        may_pass: true,
+    }))
+}
+
+fn error_of(object: String, failure: Failure) -> StepError {
+    let message = match failure {
+        Failure::BeingDeleted => return StepError::BeingDeleted { object },
+        Failure::Taken(refused) | Failure::Answer(Answer::Refused(refused)) => {
+            return StepError::Refused {
+                object,
+                message: refused.message,
+            };
+        }
+        Failure::Answer(Answer::NotFound) => "it or its namespace does not exist".to_owned(),
+        Failure::Answer(Answer::Conflict) => "it was changed meanwhile".to_owned(),
+        Failure::Answer(Answer::Unavailable(message)) => message,
+    };
+    StepError::Unavailable { object, message }
+}
+
+fn place(meta: &ObjectMeta) -> (&str, &str) {
+    (
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
+}
+
+fn verb_of(step: &Step) -> &'static str {
+    match step {
+        Step::Apply(_) => "apply",
+        Step::DryRun(_) => "dry run",
+        Step::Create(_) => "create",
+        Step::Scale(..) => "scale",
+        Step::Delete(_) => "delete",
+    }
+}
+
+/// `Kind/name`.
+fn id_of(step: &Step) -> String {
+    match step {
+        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
+            format!(
+                "{}/{}",
+                Watched::from(object.kind()).as_str(),
+                place(object.meta()).1
+            )
+        }
+        Step::Scale(object, _) | Step::Delete(object) => {
+            format!("{}/{}", Watched::from(object.kind).as_str(), object.name)
+        }
+    }
+}
+
+/// The hash by which planners know what was refused; empty for steps that carry no object.
+fn hash_of(step: &Step) -> String {
+    match step {
+        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
+            let annotations = object.meta().annotations.as_ref();
+            annotations
+                .and_then(|annotations| annotations.get(labels::APPLIED_HASH).cloned())
+                .unwrap_or_default()
+        }
+        Step::Scale(..) | Step::Delete(_) => String::new(),
+    }
+}

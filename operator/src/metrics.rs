@@ -1,0 +1,285 @@
+//! What /metrics shows: controller-runtime's names, so that its dashboards work, and Fairway's own.
+
+use crate::key::Reconciled;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+/// Labels of a reconcile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ControllerResult {
+    controller: &'static str,
+    result: PassResult,
+}
+
+/// How a pass ended, in controller-runtime's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(
+    non_camel_case_types,
+    reason = "the label's values, as controller-runtime writes them"
+)]
+pub(crate) enum PassResult {
+    /// It waits for a change.
+    success,
+    /// It waits for a change or a time.
+    requeue_after,
+    /// It looks again at once.
+    requeue,
+    /// It failed and backs off.
+    error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Controller {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueName {
+    name: &'static str,
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    code: String,
+    method: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoundResult {
+    result: &'static str,
+}
+
+/// The metrics of the process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    reconciles: Family<ControllerResult, Counter>,
+    errors: Family<Controller, Counter>,
+    seconds: Family<Controller, Histogram, fn() -> Histogram>,
+    active_workers: Family<Controller, Gauge>,
+    concurrency: Family<Controller, Gauge>,
+    depth: Family<QueueName, Gauge>,
+    requests: Family<Request, Counter>,
+    releases: Family<Outcome, Counter>,
+    switches: Histogram,
+    rounds: Family<RoundResult, Counter>,
+    events_lost: Counter,
+    unreadable: Gauge,
+}
+
+fn pass_seconds() -> Histogram {
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+    ])
+}
+
+impl Metrics {
+    /// The metrics and the registry that shows them.
+    pub(crate) fn new() -> (Self, Registry) {
+        let metrics = Self {
+            reconciles: Family::default(),
+            errors: Family::default(),
+            seconds: Family::new_with_constructor(pass_seconds),
+            active_workers: Family::default(),
+            concurrency: Family::default(),
+            depth: Family::default(),
+            requests: Family::default(),
+            releases: Family::default(),
+            switches: Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]),
+            rounds: Family::default(),
+            events_lost: Counter::default(),
+            unreadable: Gauge::default(),
+        };
+        let mut registry = Registry::default();
+        let m = &metrics;
+        registry.register(
+            "controller_runtime_reconcile",
+            "Passes by controller and result",
+            m.reconciles.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_errors",
+            "Passes that failed, by controller",
+            m.errors.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_time_seconds",
+            "Seconds that a pass takes, by controller",
+            m.seconds.clone(),
+        );
+        registry.register(
+            "controller_runtime_active_workers",
+            "Passes under way, by controller",
+            m.active_workers.clone(),
+        );
+        registry.register(
+            "controller_runtime_max_concurrent_reconciles",
+            "Passes that may be under way at once, by controller",
+            m.concurrency.clone(),
+        );
+        registry.register(
+            "workqueue_depth",
+            "Objects that wait for a pass, by controller",
+            m.depth.clone(),
+        );
+        registry.register(
+            "rest_client_requests",
+            "Requests to the apiserver by method and status code",
+            m.requests.clone(),
+        );
+        registry.register(
+            "fairway_releases",
+            "Releases that have ended, by outcome",
+            m.releases.clone(),
+        );
+        registry.register(
+            "fairway_switch_seconds",
+            "Seconds from the last change that a switch of traffic waited for to the switched Service",
+            m.switches.clone(),
+        );
+        registry.register(
+            "fairway_probe_rounds",
+            "Rounds of health requests by result",
+            m.rounds.clone(),
+        );
+        registry.register(
+            "fairway_events_lost",
+            "Kubernetes Events that were not written because too many were waiting",
+            m.events_lost.clone(),
+        );
+        registry.register(
+            "fairway_unreadable_objects",
+            "Objects that cannot be parsed and are skipped",
+            m.unreadable.clone(),
+        );
+        (metrics, registry)
+    }
+
+    /// A controller may run so many passes at once.
+    pub(crate) fn set_concurrency(&self, kind: Reconciled, passes: u16) {
+        self.concurrency
+            .get_or_create(&Controller {
+                controller: kind.controller(),
+            })
+            .set(passes.into());
+    }
+
+    /// Passes under way and waiting.
+    pub(crate) fn set_load(&self, kind: Reconciled, active: usize, waiting: usize) {
+        let controller = kind.controller();
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.active_workers
+            .get_or_create(&Controller { controller })
+            .set(gauge(active));
+        self.depth
+            .get_or_create(&QueueName {
+                name: controller,
+                controller,
+            })
+            .set(gauge(waiting));
+    }
+
+    /// A pass has ended.
+    pub(crate) fn passed(&self, kind: Reconciled, result: PassResult, took: Duration) {
+        let controller = kind.controller();
+        self.reconciles
+            .get_or_create(&ControllerResult { controller, result })
+            .inc();
+        self.seconds
+            .get_or_create(&Controller { controller })
+            .observe(took.as_secs_f64());
+        if result == PassResult::error {
+            self.errors.get_or_create(&Controller { controller }).inc();
+        }
+    }
+
+    /// A request to the apiserver was answered, or not (`<error>`).
+    pub(crate) fn requested(&self, method: &str, code: Option<u16>) {
+        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
+        self.requests
+            .get_or_create(&Request {
+                code,
+                method: method.to_owned(),
+            })
+            .inc();
+    }
+
+    /// A Release has ended.
+    pub(crate) fn released(&self, outcome: &'static str) {
+        self.releases.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A Service has been switched so long after the last thing that it waited for.
+    pub(crate) fn switched(&self, after: Duration) {
+        self.switches.observe(after.as_secs_f64());
+    }
+
+    /// A round of health requests has ended.
+    pub(crate) fn probed(&self, result: &'static str) {
+        self.rounds.get_or_create(&RoundResult { result }).inc();
+    }
+
+    /// An Event was dropped.
+    pub(crate) fn lost_event(&self) {
+        self.events_lost.inc();
+    }
+
+    /// So many objects cannot be parsed.
+    pub(crate) fn set_unreadable(&self, objects: usize) {
+        self.unreadable.set(i64::try_from(objects).unwrap_or(i64::MAX));
+    }
+}
+
+/// The registry as text.
+///
+/// # Errors
+/// None in practice: a `String` takes everything.
+pub(crate) fn text(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_carry_the_names_that_dashboards_know() {
+        let (metrics, registry) = Metrics::new();
+        metrics.set_concurrency(Reconciled::Release, 16);
+        metrics.set_load(Reconciled::Release, 1, 2);
+        metrics.passed(Reconciled::Release, PassResult::error, Duration::from_millis(3));
+        metrics.requested("PATCH", Some(200));
+        metrics.requested("GET", None);
+        metrics.released("Succeeded");
+        metrics.switched(Duration::from_millis(12));
+        metrics.probed("passed");
+        let text = text(&registry).unwrap();
+        for line in [
+            r#"controller_runtime_reconcile_total{controller="release",result="error"} 1"#,
+            r#"controller_runtime_reconcile_errors_total{controller="release"} 1"#,
+            r#"controller_runtime_reconcile_time_seconds_count{controller="release"} 1"#,
+            r#"controller_runtime_active_workers{controller="release"} 1"#,
+            r#"controller_runtime_max_concurrent_reconciles{controller="release"} 16"#,
+            r#"workqueue_depth{name="release",controller="release"} 2"#,
+            r#"rest_client_requests_total{code="200",method="PATCH"} 1"#,
+            r#"fairway_releases_total{outcome="Succeeded"} 1"#,
+            r#"fairway_switch_seconds_bucket{le="0.025"} 1"#,
+            r#"fairway_probe_rounds_total{result="passed"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What the App's planner gets to see. No client.
+
+use crate::key::{Key, Reconciled, Work};
+use crate::world::{View, World};
+use fairway_plan::observed::AppObserved;
+
+/// Observes an App.
+pub(crate) fn observe(world: &World, key: &Key) -> View<AppObserved> {
+    world.view(key, &Work::new(Reconciled::App, key.clone()), |group| {
+        Some(AppObserved {
+            app: group.app()?.clone(),
+            releases: super::releases(group, None),
+            snapshots: super::snapshots(group),
+            deployments: group.deployments.all().cloned().collect(),
+            pods: group.pods.all().cloned().collect(),
+            migrations: group.migrations.all().cloned().collect(),
+        })
+    })
+}
