@@ -68,6 +68,11 @@ impl Tail {
         Some(shortened(redactor.line(printable.trim()).as_str(), SHOWN))
     }
 
+    /// Whether any line holds this text.
+    pub(crate) fn mentions(&self, text: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(text))
+    }
+
     /// The last SQLSTATE that the output names.
     pub(crate) fn sqlstate(&self) -> Option<String> {
         self.lines.iter().rev().find_map(|line| sqlstate(line))

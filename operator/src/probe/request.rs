@@ -54,7 +54,10 @@ async fn within(
     match tokio::time::timeout(limit, exchange(target, request, variables)).await {
         Ok(Ok(())) => ProbeVerdict::Passed,
         Ok(Err(verdict)) => verdict,
-        Err(_) => failed(request, format!("gave no answer within {} s", limit.as_secs_f64())),
+        Err(_) => failed(
+            request,
+            format!("gave no answer within {} s", limit.as_secs_f64()),
+        ),
     }
 }
 

@@ -220,12 +220,13 @@ async fn sessions_of_another_address_are_waited_for_and_not_ended() {
     let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
     until(
         &admin,
-        "exists (select from pg_locks where locktype = 'advisory' and not granted)",
+        "exists (select from pg_stat_activity where datname = current_database() and wait_event = 'advisory')",
     )
     .await;
     std::fs::write(go, "").expect("a file");
     // The agent's look for sessions that are still at work.
-    let look = "query like '%a.backend_start from pg_stat_activity%' and application_name = 'fairway-agent'";
+    let look = "query like '%a.backend_start from pg_stat_activity%' and application_name = 'fairway-agent' \
+                and datname = current_database()";
     until(
         &admin,
         &format!("exists (select from pg_stat_activity where {look})"),

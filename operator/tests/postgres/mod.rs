@@ -32,9 +32,10 @@ set -e
 "$BIN/initdb" -D "$DIR/data" -U postgres --auth-local=trust --auth-host=scram-sha-256 --no-sync -E UTF8 \
   --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
 "$BIN/postgres" -D "$DIR/data" -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c fsync=off \
-  -c max_connections=200 -c shared_buffers=32MB $EXTRA >"$DIR/server.log" 2>&1 </dev/null &
+  -c max_connections=200 -c shared_buffers=32MB >"$DIR/server.log" 2>&1 </dev/null &
 server=$!
 until "$BIN/pg_isready" -q -h "$DIR" -p "$PORT"; do kill -0 $server; done
+"$BIN/psql" -qX -h "$DIR" -p "$PORT" -U postgres -d postgres -c "create role $ROLE login password '$PASSWORD'"
 echo ready
 read -r _ || true
 kill -INT $server
@@ -99,7 +100,7 @@ impl Server {
             .args(["-c", SUPERVISE])
             .envs([("BIN", &programs), ("DIR", &folder)])
             .env("PORT", port.to_string())
-            .env("EXTRA", "")
+            .envs([("ROLE", ROLE), ("PASSWORD", PASSWORD)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -135,15 +136,6 @@ impl Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let admin = connect("postgres").await;
-        // The tests run at once, and a role is the whole server's.
-        admin
-            .batch_execute(&format!(
-                "do $$ begin perform pg_advisory_lock(7); \
-                 if not exists (select from pg_roles where rolname = '{ROLE}') then \
-                 create role {ROLE} login password '{PASSWORD}'; end if; perform pg_advisory_unlock(7); end $$"
-            ))
-            .await
-            .expect("the role");
         admin
             .batch_execute(&format!("create database {name} owner {ROLE}"))
             .await

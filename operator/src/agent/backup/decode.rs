@@ -1,7 +1,12 @@
 //! Proves that a stored dump can be read: the bytes are those that were written, and `pg_restore` decodes them
 //! all. (`pg_restore --list` reads only the table of contents and accepts truncated and corrupted dumps.)
 
-use std::{fs::File, io, path::Path, process::Stdio};
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
 
 use fairway_plan::protocol::{Failure, reason};
 
@@ -12,7 +17,7 @@ use super::{
     stream::{ReadBack, read_back},
     tools::Tools,
 };
-use crate::agent::{failure::environment as environment_failure, redact::Redactor};
+use crate::agent::{failure::environment as environment_failure, output::Tail, redact::Redactor};
 
 /// Reads the file and compares its hashes.
 pub(crate) fn hashes(folder: &Folder, stored: &StoredFile) -> Result<(), Failure> {
@@ -51,14 +56,9 @@ fn from_stream(
         Some(mut input) => read_back(file, &mut input),
         None => read_back(file, &mut io::sink()),
     };
-    let (status, line) = running
-        .end(redactor)
-        .map_err(|error| not_decoded(&error.to_string()))?;
+    let ended = running.end();
     compare(stored, read)?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(not_decoded(&line)),
-    }
+    restored(ended, redactor)
 }
 
 fn from_directory(
@@ -86,12 +86,16 @@ fn from_directory(
         .arg(&unpacked.path)
         .stdout(Stdio::null());
     let running = Running::start(&mut command).map_err(|error| not_decoded(&error.to_string()))?;
-    let (status, line) = running
-        .end(redactor)
-        .map_err(|error| not_decoded(&error.to_string()))?;
+    restored(running.end(), redactor)
+}
+
+fn restored(ended: io::Result<(ExitStatus, Tail)>, redactor: &Redactor) -> Result<(), Failure> {
+    let (status, said) = ended.map_err(|error| not_decoded(&error.to_string()))?;
     match status.success() {
         true => Ok(()),
-        false => Err(not_decoded(&line)),
+        false => Err(not_decoded(
+            &said.last_error(redactor).unwrap_or_else(|| status.to_string()),
+        )),
     }
 }
 

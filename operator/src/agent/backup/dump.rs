@@ -82,15 +82,11 @@ impl Running {
         Ok(Self { child, errors })
     }
 
-    /// Waits for its end; returns the last error line.
-    pub(crate) fn end(mut self, redactor: &Redactor) -> io::Result<(ExitStatus, String)> {
+    /// Waits for its end; returns what it said about it.
+    pub(crate) fn end(mut self) -> io::Result<(ExitStatus, Tail)> {
         drop(self.child.stdin.take());
         let status = self.child.wait()?;
-        let tail = self.errors.join().unwrap_or_default();
-        let line = tail
-            .last_error(redactor)
-            .unwrap_or_else(|| format!("it ended with {status}"));
-        Ok((status, line))
+        Ok((status, self.errors.join().unwrap_or_default()))
     }
 
     /// Ends it at once.
@@ -109,14 +105,18 @@ fn program_failed(program: &str, error: &io::Error) -> Failure {
 }
 
 /// What a failed dump means.
-fn dump_failed(line: &str) -> Failure {
-    if line.contains("No space left on device") || line.contains("Disk quota exceeded") {
+fn dump_failed(said: &Tail, redactor: &Redactor) -> Failure {
+    let line = said
+        .last_error(redactor)
+        .unwrap_or_else(|| "it said nothing".to_owned());
+    // Only the scratch volume is written to by pg_dump itself.
+    if said.mentions("No space left on device") || said.mentions("Disk quota exceeded") {
         return environment_failure(
             reason::STORE_FULL,
             "The scratch volume is full; raise backup.scratch.size above the size of the database.",
         );
     }
-    if line.contains("connection to server") || line.contains("server closed the connection") {
+    if said.mentions("connection to server") || said.mentions("server closed the connection") {
         return environment_failure(
             reason::DATABASE_UNREACHABLE,
             format!("The database went away during the backup ({line}); see that it stays reachable."),
@@ -161,10 +161,10 @@ fn stream_into(
         running.abandon();
         return Err(error.into());
     }
-    let (status, line) = running.end(redactor)?;
+    let (status, said) = running.end()?;
     match status.success() {
         true => Ok(()),
-        false => Err(FillError::Failure(dump_failed(&line))),
+        false => Err(FillError::Failure(dump_failed(&said, redactor))),
     }
 }
 
@@ -195,11 +195,9 @@ pub(crate) fn directory(source: &Source<'_>, folder: &Folder, scratch: &Path) ->
         .arg(&dumped.path)
         .stdout(Stdio::null());
     let running = Running::start(&mut command).map_err(|error| program_failed("pg_dump", &error))?;
-    let (status, line) = running
-        .end(source.redactor)
-        .map_err(|error| program_failed("pg_dump", &error))?;
+    let (status, said) = running.end().map_err(|error| program_failed("pg_dump", &error))?;
     if !status.success() {
-        return Err(dump_failed(&line));
+        return Err(dump_failed(&said, source.redactor));
     }
     folder.write(DIRECTORY_FILE, |file| {
         let fill = |to: &mut dyn io::Write| {

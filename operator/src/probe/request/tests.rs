@@ -136,8 +136,17 @@ async fn two_gigabytes_are_not_read() {
 async fn silence_ends_when_the_time_is_over() {
     let (port, serving) = pod(Pod::Hangs).await;
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let verdict = within(Duration::from_millis(100), target, &get("/", None), &BTreeMap::new()).await;
-    assert_eq!(verdict, ProbeVerdict::Failed("GET / gave no answer within 0.1 s".into()));
+    let verdict = within(
+        Duration::from_millis(100),
+        target,
+        &get("/", None),
+        &BTreeMap::new(),
+    )
+    .await;
+    assert_eq!(
+        verdict,
+        ProbeVerdict::Failed("GET / gave no answer within 0.1 s".into())
+    );
     serving.await.expect("the connection was closed");
 }
 
