@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use fairway_e2e::cluster::{Cluster, Options, Paths};
 use fairway_e2e::target::Target;
-use fairway_e2e::{images, tools};
+use fairway_e2e::{images, install, tools};
 
 /// A real one-node Kubernetes on this machine, without Docker.
 #[derive(Parser)]
@@ -36,6 +36,12 @@ enum Subcommands {
     Images {
         /// Only images of these names, such as `postgres`; all of them when none is given.
         names: Vec<String>,
+    },
+    /// Install Fairway with its Helm charts, or upgrade it to the operator's image that was built last.
+    Install {
+        /// Values as JSON, laid over those that name the image.
+        #[arg(long, default_value = "{}")]
+        values: serde_json::Value,
     },
     /// Push images that are built to the registry of the embedded cluster, or to `REGISTRY`.
     Load {
@@ -77,6 +83,7 @@ async fn execute(arguments: Arguments) -> Result<ExitCode> {
             images::build(&paths, &images)?;
             push(paths, &images)?;
         }
+        Subcommands::Install { values } => install::fairway(&Target::from_env()?, values)?,
         Subcommands::Load { names } => push(paths, &images::named(&names)?)?,
         Subcommands::Status => return Ok(status(&paths).await),
     }

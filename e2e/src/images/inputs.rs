@@ -142,7 +142,7 @@ pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()>
         "compile {}",
         packages.iter().copied().collect::<Vec<_>>().join(", ")
     ));
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repository())
         .args(["build", "--release", "--locked", "--bins", "--target", TARGET]);
@@ -153,7 +153,7 @@ pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()>
     let status = cargo.status().context("start cargo")?;
     if !status.success() {
         bail!(
-            "cargo build ended with {status}; musl-gcc is in musl-tools, which `make prerequisites` installs"
+            "cargo build ended with {status}; if musl-gcc was not found, run `make prerequisites`"
         );
     }
     progress.done(&format!("compiled in {}", seconds(progress.elapsed())));
