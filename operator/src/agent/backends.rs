@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::session::cause;
 
@@ -40,8 +40,7 @@ pub(crate) enum StillThere {
     #[error("{0} database sessions of the migration could not be ended within 60 s")]
     Sessions(usize),
     #[error(
-        "the server does not see the pod's own address, and {0} sessions that may be the migration's were still \
-         at work after 60 s"
+        "{0} sessions that may be the migration's, but have another address or role, were still at work after 60 s"
     )]
     Unrecognised(usize),
     #[error("the database did not answer ({})", cause(.0))]
@@ -53,12 +52,22 @@ const SINCE_RUN: &str = "from pg_stat_activity a where a.datname = current_datab
     and a.backend_type = 'client backend' and a.application_name <> 'fairway-agent' \
     and a.backend_start >= (select r.started_at from fairway.migration_run r where r.run_id = $1)";
 
+/// Transactions of other roles that have written something. Their addresses are hidden from this role, so they
+/// cannot be ended as the run's, but what they write must be in the fingerprint or rolled back.
+const HIDDEN_WRITERS: &str = "select l.pid, l.transactionid::text from pg_locks l join pg_stat_activity a using (pid) \
+    where a.datname = current_database() and a.backend_start is null and l.locktype = 'transactionid' \
+    and l.mode = 'ExclusiveLock' and l.granted";
+
 /// Ends the run's sessions and returns when none is left.
 pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Result<(), StillThere> {
     match origin {
-        Origin::Pod(address) => end_from(client, run_id, address).await,
-        Origin::Shared => wait_until_idle(client, run_id).await,
+        Origin::Pod(address) => end_from(client, run_id, address).await?,
+        Origin::Shared => {
+            let busy = format!("select a.pid, a.backend_start::text {SINCE_RUN} and a.state <> 'idle'");
+            outlast(client, &busy, &[&run_id]).await?;
+        }
     }
+    outlast(client, HIDDEN_WRITERS, &[]).await
 }
 
 async fn end_from(client: &Client, run_id: &str, address: &str) -> Result<(), StillThere> {
@@ -77,13 +86,12 @@ async fn end_from(client: &Client, run_id: &str, address: &str) -> Result<(), St
     }
 }
 
-/// Waits until every session that is at work now has ended or come to rest. The dead process cannot begin
-/// anything new, so those are all that can still change something.
-async fn wait_until_idle(client: &Client, run_id: &str) -> Result<(), StillThere> {
-    let busy = format!("select a.pid, a.backend_start {SINCE_RUN} and a.state <> 'idle'");
-    let identity = |row: &tokio_postgres::Row| (row.get::<_, i32>(0), row.get::<_, std::time::SystemTime>(1));
+/// Waits until everything that a query finds now has ended or come to rest. The dead process cannot begin
+/// anything new, so that is all that can still change something.
+async fn outlast(client: &Client, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<(), StillThere> {
+    let identity = |row: &Row| (row.get::<_, i32>(0), row.get::<_, String>(1));
     let mut suspects: Vec<_> = client
-        .query(&busy, &[&run_id])
+        .query(query, parameters)
         .await?
         .iter()
         .map(identity)
@@ -95,7 +103,7 @@ async fn wait_until_idle(client: &Client, run_id: &str) -> Result<(), StillThere
         }
         tokio::time::sleep(PAUSE).await;
         let still: Vec<_> = client
-            .query(&busy, &[&run_id])
+            .query(query, parameters)
             .await?
             .iter()
             .map(identity)

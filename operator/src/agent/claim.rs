@@ -5,6 +5,7 @@ use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, Request
 use super::{
     backends::Origin,
     checks,
+    conclude::{conclude, cut_off},
     connection::Connection,
     environment::Environment,
     fingerprint,
@@ -63,6 +64,13 @@ pub(crate) async fn claim(
 ) -> Result<Claim, Failure> {
     let doing = |error| statement_failed("asking the ledger", &error);
     ledger::ensure(lock.session.client_mut(), connection).await?;
+    if let Some(dead) = ledger::dead(lock.session.client(), &identity.run_id)
+        .await
+        .map_err(doing)?
+    {
+        tracing::warn!("settling run {}, which was cut off", dead.run_id);
+        conclude(lock, connection, &OpenRun::of_row(&dead), &[], &cut_off()).await;
+    }
     let client = lock.session.client();
     if let Some(refusal) = ledger::claim_ownership(client, requester).await.map_err(doing)? {
         return Err(refusal);

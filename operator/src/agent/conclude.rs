@@ -20,6 +20,8 @@ use super::{
 
 /// How long the database may be away at the end of a run before the agent leaves the rest to a settle task.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Pause before what did not work is tried again on the same session.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the run itself said.
 #[derive(Clone, Debug)]
@@ -58,9 +60,10 @@ pub(crate) enum Processes {
     Serving,
 }
 
-/// Ends the run's sessions, compares the schema and writes the ledger, however often the connection breaks.
+/// Ends the run's sessions, compares the schema and writes the ledger, however often the connection breaks; then
+/// `lock` is the one that was taken last.
 pub(crate) async fn conclude(
-    mut lock: Lock,
+    lock: &mut Lock,
     connection: &Connection,
     run: &OpenRun,
     sql_checks: &[SqlCheck],
@@ -68,17 +71,47 @@ pub(crate) async fn conclude(
 ) -> MigrationReport {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let failure = match attempt(&mut lock, connection, run, sql_checks, observed).await {
+        let failure = match attempt(lock, connection, run, sql_checks, observed).await {
             Ok(report) => return report,
             Err(failure) => failure,
         };
         tracing::warn!("{}", failure.message);
         let left = deadline.saturating_duration_since(Instant::now());
+        if !lock.session.client().is_closed() {
+            match left.is_zero() {
+                true => return give_up(lock, run, observed, failure).await,
+                false => tokio::time::sleep(PAUSE).await,
+            }
+            continue;
+        }
         match Lock::acquire(connection, left, left).await {
-            Ok(again) => lock = again,
+            Ok(again) => *lock = again,
             // The ledger still says `running`, which a settle task will find.
             Err(failure) => return migration(MigrationOutcome::Unknown, Some(failure)),
         }
+    }
+}
+
+/// Records that nothing could be found out, so that a person can resolve it.
+async fn give_up(lock: &Lock, run: &OpenRun, observed: &Observed, failure: Failure) -> MigrationReport {
+    let message = format!("What the migration did cannot be decided: {}", failure.message);
+    let ending = seen(
+        ending(State::Unknown, None, Some((reason::MIGRATION_UNKNOWN, message))),
+        observed,
+    );
+    match ledger::finish(lock.session.client(), &run.run_id, State::Running, &ending).await {
+        Ok(Some(row)) => row.report(false),
+        Ok(None) | Err(_) => migration(MigrationOutcome::Unknown, Some(failure)),
+    }
+}
+
+/// The ending with what was seen of the process.
+fn seen(ending: Ending, observed: &Observed) -> Ending {
+    Ending {
+        exit_code: observed.exit_code,
+        sqlstate: observed.sqlstate.clone(),
+        last_error: observed.last_error.clone(),
+        ..ending
     }
 }
 
@@ -93,12 +126,7 @@ async fn attempt(
         Some(unknown) => unknown,
         None => judge(lock, connection, run, sql_checks, observed).await?,
     };
-    let ending = Ending {
-        exit_code: observed.exit_code,
-        sqlstate: observed.sqlstate.clone(),
-        last_error: observed.last_error.clone(),
-        ..ending
-    };
+    let ending = seen(ending, observed);
     let doing = |error| statement_failed("writing the ledger", &error);
     let row = ledger::finish(lock.session.client(), &run.run_id, State::Running, &ending)
         .await

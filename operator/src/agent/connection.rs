@@ -223,6 +223,9 @@ impl Connection {
             variables.insert("PGSSLCERT", certificate.display().to_string());
             variables.insert("PGSSLKEY", key.display().to_string());
         }
+        if self.hosts.len() > 1 {
+            variables.insert("PGTARGETSESSIONATTRS", "read-write".to_owned());
+        }
         if self.channel_binding == ChannelBinding::Require {
             variables.insert("PGCHANNELBINDING", "require".to_owned());
         }

@@ -32,7 +32,7 @@ use super::{
     fingerprint,
     ledger::{self, Ending, State},
     lock::Lock,
-    migrate::{connection, regain, terminated, termination},
+    migrate::{acquire_unless_stopped, connection, regain, terminated, termination},
     report::{fit, migration},
     session::statement_failed,
 };
@@ -107,7 +107,7 @@ async fn watch(
 ) -> Result<MigrationReport, Failure> {
     let connection = connection(environment)?;
     let limit = Duration::from_secs(task.timeout_seconds);
-    let mut lock = Lock::acquire(&connection, REACH.min(limit), PATIENCE.min(limit)).await?;
+    let mut lock = acquire_unless_stopped(&connection, limit, terminate).await?;
     let claimed = claim(
         &mut lock,
         &connection,
@@ -124,7 +124,7 @@ async fn watch(
             OpenRun::of_row(&row)
         }
         Claim::Interrupted(row) => {
-            return Ok(conclude(lock, &connection, &OpenRun::of_row(&row), &[], &cut_off()).await);
+            return Ok(conclude(&mut lock, &connection, &OpenRun::of_row(&row), &[], &cut_off()).await);
         }
         Claim::Settled(report) => return Ok(*report),
     };
@@ -154,7 +154,7 @@ async fn watch(
             ),
         ),
     };
-    Ok(conclude(lock, &connection, &run, &task.checks, &observed).await)
+    Ok(conclude(&mut lock, &connection, &run, &task.checks, &observed).await)
 }
 
 fn failed(reason: &'static str, what: String) -> Observed {

@@ -307,6 +307,22 @@ pub(crate) async fn find(
         .map(Run::from_row))
 }
 
+/// Another run that is not ended. For whoever holds the lock it is dead: its agent let go of the lock without
+/// writing its end. There is at most one, because none starts before the one before it is settled.
+pub(crate) async fn dead(
+    client: &impl GenericClient,
+    except_run_id: &str,
+) -> Result<Option<Run>, tokio_postgres::Error> {
+    let query = format!(
+        "select {COLUMNS} from fairway.migration_run where run_id <> $1 and state = 'running' limit 1"
+    );
+    Ok(client
+        .query_opt(&query, &[&except_run_id])
+        .await?
+        .as_ref()
+        .map(Run::from_row))
+}
+
 /// Another run whose outcome nobody knows or has resolved.
 pub(crate) async fn unsettled(
     client: &impl GenericClient,
@@ -335,7 +351,8 @@ pub(crate) fn blocked_by(run: &Run) -> Failure {
         reason::MIGRATION_UNSETTLED,
         format!(
             "Migration {run_id} of release {release} {what}, so no other may start; look at the database and resolve \
-             that release as applied or not applied."
+             that release (if it is gone: UPDATE fairway.migration_run SET resolution = 'applied' or 'notApplied' \
+             WHERE run_id = '{run_id}')."
         ),
     )
 }

@@ -25,7 +25,7 @@ use super::{
 const REACH: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a migration may go on without the lock's session while that is opened again.
-const UNFENCED: Duration = Duration::from_secs(30);
+const UNFENCED: Duration = Duration::from_secs(60);
 
 /// Runs the task to its end.
 pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> MigrationReport {
@@ -33,9 +33,11 @@ pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> Migra
     match start(&task, environment, limit).await {
         Ok(Started::Run(mut lock, connection, run)) => {
             let observed = carry_out(&task, environment, &mut lock, &connection, &run, limit).await;
-            conclude(lock, &connection, &run, &task.checks, &observed).await
+            conclude(&mut lock, &connection, &run, &task.checks, &observed).await
         }
-        Ok(Started::Cut(lock, connection, run)) => conclude(lock, &connection, &run, &[], &cut_off()).await,
+        Ok(Started::Cut(mut lock, connection, run)) => {
+            conclude(&mut lock, &connection, &run, &[], &cut_off()).await
+        }
         Ok(Started::Settled(report)) => *report,
         Err(failure) => migration(MigrationOutcome::NotStarted, Some(failure)),
     }
@@ -50,7 +52,7 @@ enum Started {
 
 async fn start(task: &MigrationTask, environment: &Environment, limit: Duration) -> Result<Started, Failure> {
     let connection = connection(environment)?;
-    let mut lock = Lock::acquire(&connection, REACH.min(limit), PATIENCE.min(limit)).await?;
+    let mut lock = acquire_unless_stopped(&connection, limit, &mut termination()).await?;
     let claimed = claim(
         &mut lock,
         &connection,
@@ -65,6 +67,23 @@ async fn start(task: &MigrationTask, environment: &Environment, limit: Duration)
         Claim::Interrupted(row) => Started::Cut(lock, connection, OpenRun::of_row(&row)),
         Claim::Settled(report) => Started::Settled(report),
     })
+}
+
+/// Takes the lock; a pod that is asked to stop while it waits starts nothing any more.
+pub(crate) async fn acquire_unless_stopped(
+    connection: &Connection,
+    limit: Duration,
+    terminate: &mut Option<Signal>,
+) -> Result<Lock, Failure> {
+    tokio::select! {
+        acquired = Lock::acquire(connection, REACH.min(limit), PATIENCE.min(limit)) => acquired,
+        () = terminated(terminate) => Err(stopped("The migration's pod was stopped before anything was started.")),
+    }
+}
+
+/// The failure of a task whose pod was asked to stop.
+pub(crate) fn stopped(sentence: &str) -> Failure {
+    environment_failure(reason::AGENT_FAILED, sentence)
 }
 
 /// The connection that the environment describes.

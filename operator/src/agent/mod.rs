@@ -123,7 +123,10 @@ async fn carry_out(task: Task, environment: &Environment) -> ExitCode {
     let log = environment.termination_log();
     match task {
         Task::Preflight(task) => {
-            let answer = preflight::run(task, environment).await;
+            let answer = tokio::select! {
+                answer = preflight::run(task, environment) => answer,
+                () = terminated() => return unusable(environment, STOPPED),
+            };
             let code = success(answer.failure.is_none());
             report::write(&log, &fit(answer));
             code
@@ -141,7 +144,10 @@ async fn carry_out(task: Task, environment: &Environment) -> ExitCode {
             code
         }
         Task::Settle(task) => {
-            let answer = settle::run(task, environment).await;
+            let answer = tokio::select! {
+                answer = settle::run(task, environment) => answer,
+                () = terminated() => return unusable(environment, STOPPED),
+            };
             let code = migration_code(&answer);
             report::write(&log, &fit(answer));
             code
@@ -162,6 +168,13 @@ async fn carry_out(task: Task, environment: &Environment) -> ExitCode {
             Err(error) => unusable(environment, &format!("the probe port cannot be served: {error}")),
         },
     }
+}
+
+const STOPPED: &str = "the pod was stopped before the task was done";
+
+/// Process 1 does not end by SIGTERM unless it listens to it.
+async fn terminated() {
+    migrate::terminated(&mut migrate::termination()).await;
 }
 
 fn success(succeeded: bool) -> ExitCode {

@@ -1,12 +1,13 @@
 //! Whether the release can be carried out on this database: looks, and changes nothing.
 
-use fairway_plan::protocol::{Failure, PreflightReport, PreflightTask};
+use fairway_plan::protocol::{Failure, PreflightReport, PreflightTask, reason};
 use tokio_postgres::Client;
 
 use super::{
     backup::{store, tools},
     connection::Connection,
     environment::Environment,
+    failure::environment as environment_failure,
     ledger,
     lock::pooled,
     migrate::connection,
@@ -52,6 +53,7 @@ async fn look(
     if !collation_is_current(session.client()).await.map_err(doing)? {
         set_false(report, "collation");
     }
+    note(report, "primary", primary(&connection, session.client()).await)?;
     note(report, "direct", direct(&connection, &session).await)?;
     if task.migrates {
         note(
@@ -83,6 +85,23 @@ fn set_false(report: &mut PreflightReport, name: &str) {
         .iter_mut()
         .filter(|(noted, _)| noted == name)
         .for_each(|(_, holds)| *holds = false);
+}
+
+async fn primary(connection: &Connection, client: &Client) -> Result<(), Failure> {
+    let row = client
+        .query_one("select pg_is_in_recovery()", &[])
+        .await
+        .map_err(|error| statement_failed("asking for the server's role", &error))?;
+    match row.get(0) {
+        false => Ok(()),
+        true => Err(environment_failure(
+            reason::DATABASE_UNREACHABLE,
+            format!(
+                "The server at {} is a standby and cannot be written to; give database.connection the primary's address.",
+                connection.address()
+            ),
+        )),
+    }
 }
 
 async fn direct(connection: &Connection, session: &Session) -> Result<(), Failure> {

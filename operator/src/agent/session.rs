@@ -6,7 +6,7 @@ use fairway_plan::protocol::{Failure, reason};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_postgres::{
     Client, Config,
-    config::{ChannelBinding as PostgresBinding, SslMode},
+    config::{ChannelBinding as PostgresBinding, SslMode, TargetSessionAttrs},
     error::SqlState,
 };
 
@@ -165,6 +165,9 @@ fn config(connection: &Connection, path: SearchPath) -> Config {
     if let Some(password) = &connection.password {
         config.password(password);
     }
+    if connection.hosts.len() > 1 {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
     config.options(options(connection, path));
     config
 }
@@ -183,6 +186,7 @@ fn options(connection: &Connection, path: SearchPath) -> String {
         "tcp_keepalives_interval=5",
         "tcp_keepalives_count=3",
         "client_min_messages=warning",
+        "default_transaction_read_only=off",
     ] {
         // Writing into a String cannot fail.
         let _ = write!(options, " -c {setting}");

@@ -34,16 +34,13 @@ async fn settle(task: &SettleTask, environment: &Environment) -> Result<Migratio
     if let Some(report) = read(task, &connection, REACH.min(patience)).await? {
         return Ok(report);
     }
-    let lock = Lock::acquire(&connection, REACH.min(patience), patience).await?;
+    let mut lock = Lock::acquire(&connection, REACH.min(patience), patience).await?;
     match find(&lock.session, task).await? {
         None => Ok(never_started()),
         Some(run) if run.state == State::Running => {
-            let report = conclude(lock, &connection, &OpenRun::of_row(&run), &[], &cut_off()).await;
+            let report = conclude(&mut lock, &connection, &OpenRun::of_row(&run), &[], &cut_off()).await;
             match (report.outcome, task.resolution) {
-                (MigrationOutcome::Unknown, Some(_)) => {
-                    let session = Session::connect(&connection, SearchPath::Catalog).await?;
-                    resolved(&session, task).await
-                }
+                (MigrationOutcome::Unknown, Some(_)) => resolved(&lock.session, task).await,
                 _ => Ok(report),
             }
         }

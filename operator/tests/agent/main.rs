@@ -7,4 +7,5 @@ mod migrate;
 #[path = "../postgres/mod.rs"]
 mod postgres;
 mod preflight;
+mod probe;
 mod settle;

@@ -424,3 +424,57 @@ async fn a_run_whose_lock_is_held_exits_75() {
         reason::MIGRATION_RUNNING
     );
 }
+
+#[tokio::test]
+async fn a_pod_that_is_stopped_while_it_waits_starts_nothing() {
+    let database = Database::new().await;
+    let admin = database.admin().await;
+    admin
+        .batch_execute("select pg_advisory_lock(x'66616972776179'::int8)")
+        .await
+        .expect("the lock");
+    let pod = Pod::new(&database, "pod-1");
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &psql(APPEND))));
+    container.hears_termination().await;
+    container.signal("TERM");
+    let report = container.end().await.migration();
+    assert_eq!(report.outcome, MigrationOutcome::NotStarted);
+    assert_eq!(report.failure.expect("a failure").reason, reason::AGENT_FAILED);
+    assert_eq!(value(&admin, "select to_regclass('log') is null").await, "t");
+}
+
+#[tokio::test]
+async fn as_process_1_it_reaps_orphans_and_ends_daemons() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let script = format!("(true &)\nsetsid sleep 600 &\n{}", psql(APPEND));
+    let task =
+        serde_json::to_string(&Task::Migrate(migration("run-1", "sha256:a", &script))).expect("a task");
+    let mut container = std::process::Command::new("unshare");
+    container.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+    let possible = container
+        .arg("true")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible {
+        eprintln!("not proven here: only root may make a process namespace");
+        return;
+    }
+    let agent = pod.command(&["run"]);
+    let mut container = std::process::Command::new("unshare");
+    container
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+        .arg(agent.get_program());
+    container
+        .args(agent.get_args())
+        .env_clear()
+        .env("FAIRWAY_TASK", task);
+    container.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = tokio::task::spawn_blocking(move || container.output())
+        .await
+        .expect("a thread")
+        .expect("unshare");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert_eq!(rows(&database).await, "1");
+}

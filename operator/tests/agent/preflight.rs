@@ -40,6 +40,7 @@ async fn a_good_database_passes_and_stays_as_it_was() {
             "connection",
             "database",
             "collation",
+            "primary",
             "direct",
             "ledger",
             "settled",
@@ -85,9 +86,9 @@ async fn a_good_database_passes_and_stays_as_it_was() {
     "nowhere.invalid:5432"
 )]
 #[case(
-    "postgres://crm:{password}@127.0.0.1:{port}/{name}?sslmode=require",
+    "postgres://crm:{password}@127.0.0.1:{port}/{name}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt",
     reason::TLS_FAILED,
-    "sslmode"
+    "/nowhere/ca.crt cannot be read"
 )]
 #[case(
     "mysql://crm:{password}@127.0.0.1/{name}",
@@ -183,4 +184,43 @@ async fn a_store_that_is_not_there_is_said() {
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1").with("FAIRWAY_STORE_DIRECTORY", "/proc/nowhere");
     failed_as(&pod.run(&task("crm")).await.report(), reason::STORE_READ_ONLY);
+}
+
+#[rstest]
+#[case("127.0.0.1", "?sslmode=disable", None)]
+#[case("127.0.0.1", "?sslmode=require", None)]
+#[case("127.0.0.1", "?sslmode=verify-full&sslrootcert={ca}", None)]
+#[case("localhost", "?sslmode=verify-ca&sslrootcert={ca}", None)]
+#[case("localhost", "?sslmode=verify-full&sslrootcert={ca}", Some("localhost"))]
+#[case("127.0.0.1", "?sslmode=verify-full", Some("sslrootcert"))]
+#[case("127.0.0.1", "?sslmode=verify-ca&sslrootcert={server}", Some("sslrootcert"))]
+#[tokio::test]
+async fn tls_proves_what_its_mode_asks_for(
+    #[case] host: &str,
+    #[case] query: &str,
+    #[case] refusal: Option<&str>,
+) {
+    let database = Database::new().await;
+    let server = database.server();
+    let file = |name: &str| server.folder.join(name).display().to_string();
+    // The folder is the server's own; an application mounts the authority from a Secret.
+    let query = query
+        .replace("{ca}", &file("ca.crt"))
+        .replace("{server}", &file("server.crt"));
+    let url = format!(
+        "postgres://crm:{PASSWORD_IN_URL}@{host}:{}/{}{query}",
+        server.port, database.name
+    );
+    let outcome = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_DATABASE_URL", &url)
+        .run(&task("crm"))
+        .await;
+    let report: PreflightReport = outcome.report();
+    match refusal {
+        None => assert_eq!(report.failure, None),
+        Some(sentence) => {
+            let message = failed_as(&report, reason::TLS_FAILED);
+            assert!(message.contains(sentence), "{message}");
+        }
+    }
 }

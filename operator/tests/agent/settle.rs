@@ -143,6 +143,20 @@ async fn a_cut_off_run_that_changed_the_schema_is_unknown_until_a_person_resolve
 }
 
 #[tokio::test]
+async fn a_run_whose_release_is_gone_is_settled_by_the_next_one() {
+    let database = with_log().await;
+    cut_off_after(&database, ROW).await;
+    let pod = Pod::new(&database, "pod-2");
+    let next = Task::Migrate(migration("run-2", "sha256:b", "true"));
+    assert_eq!(
+        pod.run(&next).await.migration().outcome,
+        MigrationOutcome::Applied
+    );
+    let states = "select string_agg(state, ' ' order by ordinal) from fairway.migration_run";
+    assert_eq!(value(&database.admin().await, states).await, "failed committed");
+}
+
+#[tokio::test]
 async fn without_a_row_nothing_ran() {
     let database = Database::new().await;
     let report = Pod::new(&database, "pod-1")
@@ -225,7 +239,7 @@ async fn sessions_of_another_address_are_waited_for_and_not_ended() {
     .await;
     std::fs::write(go, "").expect("a file");
     // The agent's look for sessions that are still at work.
-    let look = "query like '%a.backend_start from pg_stat_activity%' and application_name = 'fairway-agent' \
+    let look = "query like '%a.backend_start::text%' and application_name = 'fairway-agent' \
                 and datname = current_database()";
     until(
         &admin,

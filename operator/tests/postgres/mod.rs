@@ -31,7 +31,9 @@ const SUPERVISE: &str = r#"
 set -e
 "$BIN/initdb" -D "$DIR/data" -U postgres --auth-local=trust --auth-host=scram-sha-256 --no-sync -E UTF8 \
   --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
-"$BIN/postgres" -D "$DIR/data" -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c fsync=off \
+chmod 600 "$DIR/server.key"
+"$BIN/postgres" -D "$DIR/data" -c ssl=on -c ssl_cert_file="$DIR/server.crt" -c ssl_key_file="$DIR/server.key" \
+  -k "$DIR" -p "$PORT" -c listen_addresses=127.0.0.1 -c fsync=off \
   -c max_connections=200 -c shared_buffers=32MB >"$DIR/server.log" 2>&1 </dev/null &
 server=$!
 until "$BIN/pg_isready" -q -h "$DIR" -p "$PORT"; do kill -0 $server; done
@@ -82,6 +84,7 @@ impl Server {
             .tempdir()
             .expect("a folder")
             .keep();
+        certify(&folder);
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|socket| socket.local_addr())
             .expect("a port")
@@ -89,7 +92,10 @@ impl Server {
         let mut command = match is_root() {
             false => Command::new("sh"),
             true => {
-                let owned = Command::new("chown").arg("postgres:").arg(&folder).status();
+                let owned = Command::new("chown")
+                    .args(["-R", "postgres:"])
+                    .arg(&folder)
+                    .status();
                 assert!(owned.expect("chown").success());
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
@@ -121,6 +127,26 @@ impl Server {
             port,
             programs,
         }
+    }
+}
+
+/// Writes an authority, `ca.crt`, and a certificate of it for 127.0.0.1 alone.
+fn certify(folder: &Path) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let key = || KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
+    let server_key = key();
+    let server = CertificateParams::new(["127.0.0.1".to_owned()])
+        .and_then(|server| server.signed_by(&server_key, &authority))
+        .expect("a certificate");
+    for (name, content) in [
+        ("ca.crt", authority.pem()),
+        ("server.crt", server.pem()),
+        ("server.key", server_key.serialize_pem()),
+    ] {
+        fs::write(folder.join(name), content).expect("a file");
     }
 }
 

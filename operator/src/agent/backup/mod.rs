@@ -18,7 +18,7 @@ use super::{
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint::fingerprint,
-    migrate::{connection, terminated, termination},
+    migrate::{connection, stopped, terminated, termination},
     redact::Redactor,
     session::{SearchPath, Session, statement_failed},
 };
@@ -43,7 +43,7 @@ pub(crate) async fn run(task: BackupTask, environment: &Environment) -> BackupRe
         outcome = take(&task, environment, &folder) => outcome,
         () = terminated(&mut terminate) => {
             remove(&folder);
-            Err(environment_failure(reason::AGENT_FAILED, "The backup's pod was stopped before it was done."))
+            Err(stopped("The backup's pod was stopped before it was done."))
         }
     };
     match outcome {
