@@ -3,6 +3,7 @@
 //! applications that Fairway releases.
 
 pub mod apps;
+pub mod bench;
 pub mod cluster;
 pub mod command;
 pub mod dump;

@@ -26,6 +26,9 @@ pub const BUILT: &[&str] = &[
     "helm",
 ];
 
+/// What only the benchmark needs: the controller beside which Fairway is measured.
+pub const BENCHED: &[&str] = &["rollouts-controller"];
+
 const KUBERNETES: &str = "k8s.io/kubernetes";
 
 /// One binary: the folder of its go.mod below `e2e/tools`, and its package.
@@ -41,6 +44,10 @@ impl Tool {
             "etcd" => (".", "go.etcd.io/etcd/server/v3".to_owned()),
             "coredns" => (".", "./coredns".to_owned()),
             "helm" => ("helm", "helm.sh/helm/v3/cmd/helm".to_owned()),
+            "rollouts-controller" => (
+                "argo-rollouts",
+                "github.com/argoproj/argo-rollouts/cmd/rollouts-controller".to_owned(),
+            ),
             _ => (".", format!("{KUBERNETES}/cmd/{name}")),
         };
         Self {
@@ -60,11 +67,19 @@ impl Tool {
 /// # Errors
 /// When Go is missing or a build fails.
 pub fn build(paths: &Paths) -> Result<Vec<&'static str>> {
+    build_each(paths, BUILT)
+}
+
+/// Builds these of [`BUILT`] and [`BENCHED`] as [`build`] does.
+///
+/// # Errors
+/// When Go is missing or a build fails.
+pub fn build_each(paths: &Paths, names: &[&'static str]) -> Result<Vec<&'static str>> {
     let go = run(Command::new("go").arg("version"))
         .context("Go is needed to build the control plane: https://go.dev/dl")?;
     fs::create_dir_all(paths.bin()).with_context(|| format!("make {}", paths.bin().display()))?;
     let mut built = Vec::new();
-    for (index, name) in BUILT.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         let tool = Tool::named(name);
         let version = kubernetes_version(&repository().join("e2e/tools/go.mod"))?;
         let flags = link_flags(&tool, &version);
@@ -75,13 +90,23 @@ pub fn build(paths: &Paths) -> Result<Vec<&'static str>> {
         if fresh {
             continue;
         }
-        let progress = Progress::start(&format!("build {name} ({} of {})", index + 1, BUILT.len()));
+        let progress = Progress::start(&format!("build {name} ({} of {})", index + 1, names.len()));
         compile(paths, &tool, &flags, &progress)?;
         fs::write(&key_file, &key).with_context(|| format!("write {}", key_file.display()))?;
         progress.done(&format!("built in {}", seconds(progress.elapsed())));
         built.push(*name);
     }
     Ok(built)
+}
+
+/// The folder of a module that one of the tools is built from, with all its files.
+///
+/// # Errors
+/// When Go cannot say.
+pub fn module_folder(name: &'static str, module: &str) -> Result<PathBuf> {
+    let folder = run(go(&Tool::named(name)).args(["list", "-m", "-f", "{{.Dir}}", module]))
+        .with_context(|| format!("ask Go for the folder of {module}"))?;
+    Ok(PathBuf::from(folder.trim()))
 }
 
 fn compile(paths: &Paths, tool: &Tool, flags: &str, progress: &Progress) -> Result<()> {
