@@ -3,7 +3,11 @@
 //! Reasons are collected from the sources themselves: every string literal that has the form of a reason is one,
 //! unless it is listed in [`NOT_REASONS`]. So a new reason fails this test until its page is written, and a page
 //! whose reason is gone fails it too.
-#![allow(clippy::disallowed_methods, reason = "the planners read no files; this test reads the sources and the documents")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the planners read no files; this test reads sources and documents"
+)]
+#![allow(clippy::unwrap_used, reason = "in a test")]
 
 use fairway_plan::protocol::reason;
 use fairway_plan::release::{BACKWARD, FORWARD};
@@ -85,7 +89,8 @@ fn read(path: &Path) -> String {
 
 /// Files below a folder with that extension, hidden folders and builds left out.
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{} cannot be read: {error}", folder.display()));
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{} cannot be read: {error}", folder.display()));
     let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| {
         let name = path.file_name().unwrap().to_string_lossy();
         !name.starts_with('.') && name != "target" && name != "node_modules"
@@ -110,22 +115,62 @@ fn has_form_of_reason(text: &str) -> bool {
         && !letters.windows(2).any(|pair| starts([pair[0], pair[1]]))
 }
 
+/// The sources of the operator and its planners, with their paths, without what is compiled for tests only.
+fn sources() -> Vec<(String, String)> {
+    let root = repository();
+    let all: Vec<(String, String)> = ["operator/plan/src", "operator/src"]
+        .into_iter()
+        .flat_map(|folder| files(&root.join(folder), "rs"))
+        .map(|path| {
+            (
+                path.strip_prefix(&root).unwrap().to_string_lossy().into_owned(),
+                read(&path),
+            )
+        })
+        .collect();
+    let for_tests: BTreeSet<String> = all.iter().flat_map(|(_, text)| modules_for_tests(text)).collect();
+    all.into_iter()
+        .filter(|(path, _)| {
+            let path = Path::new(path.strip_suffix(".rs").unwrap_or(path));
+            !path
+                .components()
+                .any(|part| for_tests.contains(&*part.as_os_str().to_string_lossy()))
+        })
+        .map(|(path, text)| {
+            let compiled = text
+                .split("#[cfg(test)]\nmod tests {")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            (path, compiled)
+        })
+        .collect()
+}
+
+/// Modules in files of their own that are declared under a condition: for tests, or for a feature of tests.
+fn modules_for_tests(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines
+        .windows(2)
+        .filter(|pair| pair[0].starts_with("#[cfg("))
+        .filter_map(|pair| {
+            pair[1]
+                .trim_start_matches("pub ")
+                .strip_prefix("mod ")?
+                .strip_suffix(';')
+                .map(str::to_owned)
+        })
+        .collect()
+}
+
 /// The literals of that form in what is compiled into the operator, with the files that hold them.
 fn candidates() -> BTreeMap<String, BTreeSet<String>> {
-    let root = repository();
-    let sources = ["operator/plan/src", "operator/src"].into_iter().flat_map(|folder| files(&root.join(folder), "rs"));
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in sources {
-        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-        if name.ends_with("tests.rs") || name.contains("/tests/") || name.contains("/sim") {
-            continue;
-        }
-        let text = read(&path);
-        let compiled = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let lines = compiled.lines().filter(|line| !line.trim_start().starts_with("//"));
+    for (path, text) in sources() {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for literal in lines.flat_map(|line| line.split('"').skip(1).step_by(2)) {
             if has_form_of_reason(literal) {
-                found.entry(literal.to_owned()).or_default().insert(name.clone());
+                found.entry(literal.to_owned()).or_default().insert(path.clone());
             }
         }
     }
@@ -141,7 +186,12 @@ fn is_none(word: &str) -> bool {
 fn pages() -> BTreeMap<String, String> {
     files(&repository().join("docs/runbooks"), "md")
         .into_iter()
-        .map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), read(&path)))
+        .map(|path| {
+            (
+                path.file_stem().unwrap().to_string_lossy().into_owned(),
+                read(&path),
+            )
+        })
         .filter(|(name, _)| name != "README")
         .collect()
 }
@@ -159,27 +209,48 @@ fn every_reason_has_a_runbook_page() {
         "write docs/runbooks/<reason>.md, or list what is no reason in NOT_REASONS:\n{}",
         missing.join("\n")
     );
-    let unwritten: Vec<_> = reason::ALL.into_iter().filter(|name| !pages.contains_key(*name)).collect();
-    assert!(unwritten.is_empty(), "reasons of the agent without a page: {unwritten:?}");
+    let unwritten: Vec<_> = reason::ALL
+        .into_iter()
+        .filter(|name| !pages.contains_key(*name))
+        .collect();
+    assert!(
+        unwritten.is_empty(),
+        "reasons of the agent without a page: {unwritten:?}"
+    );
 }
 
 #[test]
 fn no_page_outlives_its_reason() {
     let candidates = candidates();
-    let orphans: Vec<_> = pages().into_keys().filter(|name| !candidates.contains_key(name)).collect();
-    assert!(orphans.is_empty(), "no source says these any more; remove their pages: {orphans:?}");
+    let orphans: Vec<_> = pages()
+        .into_keys()
+        .filter(|name| !candidates.contains_key(name))
+        .collect();
+    assert!(
+        orphans.is_empty(),
+        "no source says these any more; remove their pages: {orphans:?}"
+    );
     let both: Vec<_> = pages().into_keys().filter(|name| is_none(name)).collect();
-    assert!(both.is_empty(), "these have a page, so they are reasons: {both:?}");
+    assert!(
+        both.is_empty(),
+        "these have a page, so they are reasons: {both:?}"
+    );
 }
 
 #[test]
 fn every_page_says_what_it_must_and_is_in_the_index() {
     let index = read(&repository().join("docs/runbooks/README.md"));
     for (name, text) in pages() {
-        assert!(text.starts_with(&format!("# {name}\n")), "{name}: the title is not the reason");
+        assert!(
+            text.starts_with(&format!("# {name}\n")),
+            "{name}: the title is not the reason"
+        );
         let headings: Vec<&str> = text.lines().filter(|line| line.starts_with("## ")).collect();
         assert_eq!(headings, HEADINGS, "{name}");
-        assert!(index.contains(&format!("| [{name}]({name}.md) |")), "{name} is not in docs/runbooks/README.md");
+        assert!(
+            index.contains(&format!("| [{name}]({name}.md) |")),
+            "{name} is not in docs/runbooks/README.md"
+        );
     }
 }
 
@@ -199,7 +270,10 @@ fn links_of_the_documents_lead_somewhere() {
             };
             let reached = file.exists() && (anchor.is_empty() || anchors(&read(&file)).contains(anchor));
             if !reached {
-                broken.push(format!("{} -> {target}", document.strip_prefix(&root).unwrap().display()));
+                broken.push(format!(
+                    "{} -> {target}",
+                    document.strip_prefix(&root).unwrap().display()
+                ));
             }
         }
     }
@@ -209,7 +283,12 @@ fn links_of_the_documents_lead_somewhere() {
 /// Targets of inline links that stay in the repository.
 fn links(text: &str) -> Vec<String> {
     prose(text)
-        .flat_map(|line| line.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect::<Vec<_>>())
+        .flat_map(|line| {
+            line.split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split(')').next())
+                .collect::<Vec<_>>()
+        })
         .filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
         .map(str::to_owned)
         .collect()
