@@ -11,6 +11,8 @@ pub mod app;
 pub mod backup;
 pub mod build;
 pub mod conditions;
+#[cfg(any(test, feature = "sim"))]
+pub mod invariants;
 pub mod labels;
 pub mod migration;
 pub mod names;
@@ -18,7 +20,11 @@ pub mod object;
 pub mod observed;
 pub mod protocol;
 pub mod release;
+pub mod retry;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod snapshot;
+mod stand;
 
 pub use object::{Object, ObjectRef, Step};
 

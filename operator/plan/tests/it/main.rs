@@ -1,0 +1,4 @@
+//! Whole releases, played in the simulated world.
+
+mod play;
+mod stories;
