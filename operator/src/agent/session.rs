@@ -288,6 +288,16 @@ pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
 
 /// A statement of the agent failed: the surroundings, with what was being done.
 pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Failure {
+    // A session's prepared statements are its own, unless a pooler mixes sessions.
+    if let Some(&SqlState::DUPLICATE_PSTATEMENT | &SqlState::INVALID_SQL_STATEMENT_NAME) = error.code() {
+        return environment(
+            reason::TRANSACTION_POOLER,
+            format!(
+                "The connection goes through a pooler that mixes sessions (seen while {doing}); give \
+                 database.connection the server's direct address."
+            ),
+        );
+    }
     environment(
         reason::DATABASE_UNREACHABLE,
         format!("The database did not answer while {doing} ({}).", cause(error)),

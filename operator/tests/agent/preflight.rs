@@ -1,11 +1,14 @@
 //! What is known before a release begins.
 
+use std::process::{Child, Stdio};
+
 use fairway_plan::protocol::{PreflightReport, PreflightTask, Task, reason};
 use rstest::rstest;
+use tokio::net::TcpStream;
 
 use crate::{
     harness::{Pod, migration, psql, requester},
-    postgres::{Database, PASSWORD_IN_URL, value},
+    postgres::{Database, PASSWORD_IN_URL, as_server_user, value},
 };
 
 fn task(app: &str) -> Task {
@@ -223,4 +226,71 @@ async fn tls_proves_what_its_mode_asks_for(
             assert!(message.contains(sentence), "{message}");
         }
     }
+}
+
+/// A pooler in transaction mode; gone when dropped.
+struct Pooler(Child, u16);
+
+impl Pooler {
+    fn start(database: &Database, ignored: &str) -> Option<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .ok()?
+            .port();
+        let server = database.server();
+        let file = server.folder.join(format!("pooler-{port}.ini"));
+        let settings = format!(
+            "[databases]\n{} = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nauth_type = any\npool_mode = transaction\nunix_socket_dir =\n\
+             ignore_startup_parameters = {ignored}\n",
+            database.name,
+            server.folder.display(),
+            server.port
+        );
+        std::fs::write(&file, settings).ok()?;
+        let present = as_server_user("pgbouncer").arg("--version").output();
+        if !present.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let child = as_server_user("pgbouncer")
+            .arg("-q")
+            .arg(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        Some(Self(child, port))
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ended");
+    }
+}
+
+#[rstest]
+#[case("extra_float_digits")]
+#[case("options")]
+#[tokio::test]
+async fn a_transaction_pooler_is_recognised(#[case] ignored: &str) {
+    let database = Database::new().await;
+    let Some(pooler) = Pooler::start(&database, ignored) else {
+        eprintln!("not proven here: pgbouncer is not installed");
+        return;
+    };
+    while TcpStream::connect(("127.0.0.1", pooler.1)).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let url = format!("postgres://postgres:x@127.0.0.1:{}/{}", pooler.1, database.name);
+    let pod = Pod::new(&database, "pod-1").with("FAIRWAY_DATABASE_URL", &url);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TRANSACTION_POOLER);
+    assert!(message.contains("direct address"), "{message}");
+    let run = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
+        .await;
+    assert_eq!(
+        run.migration().failure.expect("a failure").reason,
+        reason::TRANSACTION_POOLER
+    );
 }

@@ -75,7 +75,18 @@ fn is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").expect("/proc")) == 0
 }
 
+/// A program that refuses to run as root, as the user `postgres` where this process is root.
+pub(crate) fn as_server_user(program: &str) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", program]);
+    command
+}
+
 impl Server {
+    #[expect(clippy::zombie_processes, reason = "the supervisor ends after this process")]
     fn start() -> Self {
         use std::io::BufRead as _;
         let programs = programs();
@@ -89,20 +100,14 @@ impl Server {
             .and_then(|socket| socket.local_addr())
             .expect("a port")
             .port();
-        let mut command = match is_root() {
-            false => Command::new("sh"),
-            true => {
-                let owned = Command::new("chown")
-                    .args(["-R", "postgres:"])
-                    .arg(&folder)
-                    .status();
-                assert!(owned.expect("chown").success());
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh"]);
-                command
-            }
-        };
-        let mut supervisor = command
+        if is_root() {
+            let owned = Command::new("chown")
+                .args(["-R", "postgres:"])
+                .arg(&folder)
+                .status();
+            assert!(owned.expect("chown").success());
+        }
+        let mut supervisor = as_server_user("sh")
             .args(["-c", SUPERVISE])
             .envs([("BIN", &programs), ("DIR", &folder)])
             .env("PORT", port.to_string())
