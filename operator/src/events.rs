@@ -2,10 +2,17 @@
 
 use crate::execute::refusal::shorten;
 use crate::metrics::Metrics;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::PostParams;
+use kube::core::ObjectMeta;
+use kube::{Api, Client};
 use tokio::sync::mpsc;
+
+/// Who reports.
+const CONTROLLER: &str = "fairway.dev/operator";
 
 /// Events that may wait. More come only from thousands of objects changing at once, and those can be seen in
 /// their status.
@@ -18,13 +25,32 @@ pub(crate) struct Events {
     metrics: Metrics,
 }
 
+/// How loud an Event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loudness {
+    /// Things go as they should.
+    Normal,
+    /// A person may want to look.
+    Warning,
+}
+
+impl Loudness {
+    /// The Event's type.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
 /// An Event about an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Notice {
     /// The object.
     pub(crate) about: ObjectReference,
     /// Normal or Warning.
-    pub(crate) kind: EventType,
+    pub(crate) kind: Loudness,
     /// CamelCase, stable, with a runbook page.
     pub(crate) reason: String,
     /// One sentence.
@@ -48,30 +74,78 @@ impl Events {
 
 /// Writes Events until nobody is left to tell any. What cannot be written is logged and dropped: an Event is
 /// news, and status is the truth.
+///
+/// kube's Recorder would count repetitions, for which it keeps each Event for minutes; here an Event is only told
+/// when something has changed, so that nothing repeats.
 pub(crate) async fn write(client: Client, identity: String, mut notices: mpsc::Receiver<Notice>) {
-    let reporter = Reporter {
-        controller: "fairway.dev/operator".into(),
-        instance: Some(identity),
-    };
-    let recorder = Recorder::new(client, reporter);
-    while let Some(Notice {
+    while let Some(notice) = notices.recv().await {
+        let event = event(notice, &identity, Timestamp::now());
+        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
+            tracing::debug!(error = %error, reason = event.reason, "event was not written");
+        }
+    }
+}
+
+fn event(
+    Notice {
         about,
         kind,
         reason,
         message,
-    }) = notices.recv().await
-    {
-        let event = Event {
-            type_: kind,
-            // The apiserver's limit.
-            reason: reason.chars().take(128).collect(),
-            note: Some(shorten(&message)),
-            action: "Reconcile".into(),
-            secondary: None,
+    }: Notice,
+    identity: &str,
+    now: Timestamp,
+) -> Event {
+    let object = about.name.as_deref().unwrap_or_default();
+    Event {
+        metadata: ObjectMeta {
+            namespace: about.namespace.clone(),
+            // As client-go names them: unique without a random number.
+            name: Some(format!("{object}.{:x}", now.as_nanosecond())),
+            ..ObjectMeta::default()
+        },
+        action: Some("Reconcile".into()),
+        event_time: Some(MicroTime(now)),
+        // The apiserver's limit.
+        reason: Some(reason.chars().take(128).collect()),
+        note: Some(shorten(&message)),
+        regarding: Some(about),
+        reporting_controller: Some(CONTROLLER.into()),
+        reporting_instance: Some(identity.into()),
+        type_: Some(kind.as_str().into()),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_says_about_what_why_and_how_loud() {
+        let about = ObjectReference {
+            kind: Some("Release".into()),
+            namespace: Some("shop".into()),
+            name: Some("crm-2".into()),
+            uid: Some("r-2".into()),
+            ..ObjectReference::default()
         };
-        if let Err(error) = recorder.publish(&event, &about).await {
-            let object = about.name.as_deref().unwrap_or_default();
-            tracing::debug!(error = %error, object, reason = event.reason, "event was not written");
-        }
+        let notice = Notice {
+            about: about.clone(),
+            kind: Loudness::Warning,
+            reason: "Unhealthy".into(),
+            message: "pod x: 503".repeat(200),
+        };
+        let event = event(notice, "fairway-0", Timestamp::UNIX_EPOCH);
+        assert_eq!(event.metadata.name.as_deref(), Some("crm-2.0"));
+        assert_eq!(event.metadata.namespace.as_deref(), Some("shop"));
+        assert_eq!(
+            (event.reason.as_deref(), event.type_.as_deref()),
+            (Some("Unhealthy"), Some("Warning"))
+        );
+        assert_eq!(event.regarding, Some(about));
+        assert!(event.note.unwrap().len() <= 1024);
     }
 }

@@ -7,6 +7,8 @@ mod client;
 mod controller;
 mod events;
 mod execute;
+#[cfg(test)]
+mod fake;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod http;
@@ -17,6 +19,7 @@ mod observe;
 mod operator;
 mod probe;
 mod queue;
+mod ready;
 mod report;
 mod telemetry;
 mod world;
@@ -37,11 +40,13 @@ enum Command {
     Operator(args::OperatorArgs),
     /// Work inside a pod, next to the database or the application.
     Agent(agent::AgentArgs),
+    CheckReady(ready::ReadyArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Operator(arguments) => operator::run(arguments),
         Command::Agent(arguments) => agent::run(arguments),
+        Command::CheckReady(arguments) => ready::run(arguments),
     }
 }

@@ -6,7 +6,7 @@ use crate::controller::backup::BackupController;
 use crate::controller::migration::MigrationController;
 use crate::controller::release::ReleaseController;
 use crate::controller::{self, Context};
-use crate::events::{self, Events, Notice};
+use crate::events::{self, Events, Loudness, Notice};
 use crate::execute::Executor;
 use crate::execute::memory::Memory;
 use crate::http::{self, Health, Pages};
@@ -28,7 +28,6 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::runtime::events::EventType;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -265,7 +264,7 @@ fn unreadable(events: Events) -> OnUnreadable {
     Arc::new(move |kind, about, message| {
         events.tell(Notice {
             about: about.clone(),
-            kind: EventType::Warning,
+            kind: Loudness::Warning,
             reason: "Unreadable".into(),
             message: format!(
                 "this {} cannot be read and is left alone: {message}; correct it or delete it",

@@ -1,6 +1,6 @@
 //! What is told: status, Events, metrics.
 
-use crate::events::{Events, Notice};
+use crate::events::{Events, Loudness, Notice};
 use crate::execute::refusal::{self, Answer};
 use crate::key::Key;
 use crate::metrics::Metrics;
@@ -13,7 +13,6 @@ use fairway_crds::{
 use fairway_plan::labels;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::PostParams;
-use kube::runtime::events::EventType;
 use kube::{Api, Client};
 use serde::Serialize;
 use std::sync::Arc;
@@ -168,7 +167,7 @@ impl Reporter {
     pub(crate) fn failed<K: Reported>(&self, object: &K, reason: &str, message: String) {
         self.events.tell(Notice {
             about: object.object_ref(&()),
-            kind: EventType::Warning,
+            kind: Loudness::Warning,
             reason: reason.to_owned(),
             message,
         });
@@ -198,7 +197,7 @@ fn news<'a>(
     headline: &str,
     before: &[Condition],
     after: &'a [Condition],
-) -> Option<(EventType, &'a Condition)> {
+) -> Option<(Loudness, &'a Condition)> {
     let of = |conditions: &'a [Condition], kind: &str| conditions.iter().find(|c| c.type_ == kind);
     let now = of(after, headline)?;
     let unchanged = before
@@ -206,9 +205,12 @@ fn news<'a>(
         .any(|then| then.type_ == headline && then.reason == now.reason && then.status == now.status);
     let stalled = of(after, STALLED).is_some_and(|stalled| stalled.status == "True");
     let kind = if now.status == "False" || stalled {
-        EventType::Warning
+        Loudness::Warning
     } else {
-        EventType::Normal
+        Loudness::Normal
     };
     (!unchanged).then_some((kind, now))
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,7 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
             Ok(Carried::Out { switched: false }) => {}
             Ok(Carried::Learned) => continue,
             Err(error) => {
-                if matches!(error, StepError::Refused { .. }) {
+                if matches!(error, StepError::Refused { told: false, .. }) {
                     context
                         .reporter
                         .failed(&**C::object(&observed), error.reason(), error.to_string());
@@ -260,3 +260,6 @@ async fn wait_for_caches(mut missing: watch::Receiver<BTreeMap<crate::key::Watch
     // The sender lives in the World for as long as the process.
     let _ = missing.wait_for(BTreeMap::is_empty).await;
 }
+
+#[cfg(test)]
+mod tests;

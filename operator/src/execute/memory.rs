@@ -30,6 +30,7 @@ struct Learned {
 struct Remembered {
     refusal: Refusal,
     times: u32,
+    insisted: bool,
     /// From then on it is not told any more, so that the write is tried again.
     until: Option<Instant>,
 }
@@ -39,8 +40,10 @@ struct Remembered {
 pub(crate) enum News {
     /// The planner did not know it.
     Yes,
-    /// It knew, and asked for the same write all the same.
+    /// It knew, and asked for the same write all the same: a person has to be told by other means.
     No,
+    /// And a person has been told.
+    Told,
 }
 
 /// What planners are told.
@@ -73,18 +76,25 @@ impl Memory {
         let times = known
             .filter(|known| known.refusal.hash == hash)
             .map_or(0, |known| known.times);
-        let told = known
-            .is_some_and(|known| known.refusal == refusal && known.until.is_none_or(|until| now < until));
+        let same = known.filter(|known| known.refusal == refusal);
+        let news = match same {
+            None => News::Yes,
+            Some(known) if known.until.is_some_and(|until| until <= now) => News::Yes,
+            Some(known) if known.insisted => News::Told,
+            Some(_) => News::No,
+        };
+        let insisted = same.is_some_and(|known| known.insisted) || news == News::No;
         let until = may_pass.then(|| now + FIRST.saturating_mul(1 << times.min(16)).min(LONGEST));
         learned.insert(
             id.to_owned(),
             Remembered {
                 refusal,
                 times: times + 1,
+                insisted,
                 until,
             },
         );
-        if told { News::No } else { News::Yes }
+        news
     }
 
     /// Remembers that the dry run of `id` with this hash passed.

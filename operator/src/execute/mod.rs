@@ -50,6 +50,8 @@ pub(crate) enum StepError {
         object: String,
         /// What the apiserver said.
         message: String,
+        /// Whether an Event has said so before.
+        told: bool,
     },
     /// The name is taken by an object that is just being deleted.
     #[error("{object} exists and is being deleted")]
@@ -157,7 +159,16 @@ impl Executor {
                         .refused(app, &id, &hash_of(step), refused, Instant::now());
                     return match news {
                         News::Yes => Ok(Carried::Learned),
-                        News::No => Err(StepError::Refused { object: id, message }),
+                        News::No => Err(StepError::Refused {
+                            object: id,
+                            message,
+                            told: false,
+                        }),
+                        News::Told => Err(StepError::Refused {
+                            object: id,
+                            message,
+                            told: true,
+                        }),
                     };
                 }
                 Err(failure) => return Err(error_of(id, failure)),
@@ -333,10 +344,7 @@ fn error_of(object: String, failure: Failure) -> StepError {
     let message = match failure {
         Failure::BeingDeleted => return StepError::BeingDeleted { object },
         Failure::Taken(refused) | Failure::Answer(Answer::Refused(refused)) => {
-            return StepError::Refused {
-                object,
-                message: refused.message,
-            };
+            return StepError::Refused { object, message: refused.message, told: false };
         }
         Failure::Answer(Answer::NotFound) => "it or its namespace does not exist".to_owned(),
         Failure::Answer(Answer::Conflict) => "it was changed meanwhile".to_owned(),
@@ -390,3 +398,6 @@ fn hash_of(step: &Step) -> String {
         Step::Scale(..) | Step::Delete(_) => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,3 +189,7 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, verdict: ProbeVerdict) ->
         }
     }
 }
+
+#[cfg(test)]
+#[path = "prober_tests.rs"]
+mod tests;

@@ -344,3 +344,6 @@ fn app_of_unreadable(kind: Watched, meta: &ObjectMeta) -> Option<&str> {
     };
     labelled(meta).or_else(|| owner().map(|owner| owner.name.as_str()))
 }
+
+#[cfg(test)]
+mod tests;

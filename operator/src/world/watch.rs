@@ -111,6 +111,6 @@ fn failed(kind: Watched, world: &World, error: &watcher::Error) {
         Some(code) => format!("the apiserver answered {code}"),
         None => "the apiserver cannot be reached".to_owned(),
     };
-    tracing::warn!(kind = kind.as_str(), %why, error = %error, "watch failed and will be tried again");
+    tracing::warn!(kind = kind.as_str(), why, "watch failed and will be tried again");
     world.set_missing(kind, Some(why));
 }

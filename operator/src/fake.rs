@@ -1,0 +1,73 @@
+//! A fake apiserver for tests: what was asked, and the answer that the test gives.
+
+use http_body_util::BodyExt as _;
+use hyper::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower_test::mock::Handle;
+
+/// The apiserver's side.
+pub(crate) struct Apiserver {
+    requests: Handle<Request<Body>, Response<Body>>,
+}
+
+/// A request as the apiserver saw it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// `PATCH /apis/apps/v1/namespaces/shop/deployments/crm-web-2`
+    pub(crate) what: String,
+    /// Query parameters in the order of their names.
+    pub(crate) query: Vec<String>,
+    /// The body; null when there was none.
+    pub(crate) body: Value,
+}
+
+/// A client and its apiserver.
+pub(crate) fn apiserver() -> (Client, Apiserver) {
+    let (service, requests) = tower_test::mock::pair();
+    (Client::new(service, "default"), Apiserver { requests })
+}
+
+/// An error answer.
+pub(crate) fn failure(code: u16, reason: &str) -> (u16, Value) {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
+        "message": format!("the fake says {reason}"),
+    });
+    (code, status)
+}
+
+impl Apiserver {
+    /// Takes the next request and answers it.
+    pub(crate) async fn answer(&mut self, (code, body): (u16, Value)) -> Asked {
+        let (request, respond) = self.requests.next_request().await.expect("the client asks");
+        let (parts, asked) = request.into_parts();
+        let asked = asked.collect().await.unwrap().to_bytes();
+        let answer = serde_json::to_vec(&body).unwrap();
+        respond.send_response(Response::builder().status(code).body(Body::from(answer)).unwrap());
+        let mut query: Vec<String> = parts
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(str::to_owned)
+            .collect();
+        query.sort();
+        Asked {
+            what: format!("{} {}", parts.method, parts.uri.path()),
+            query,
+            body: serde_json::from_slice(&asked).unwrap_or_default(),
+        }
+    }
+
+    /// Fails when anything is asked: for after the client is done.
+    pub(crate) async fn asked_nothing_more(mut self, client_gone: ()) {
+        let () = client_gone;
+        assert!(
+            self.requests.next_request().await.is_none(),
+            "one request too many"
+        );
+    }
+}
