@@ -10,6 +10,9 @@ pub const RELEASE: &str = "fairway.dev/release";
 pub const WORK: &str = "fairway.dev/work";
 /// Name of the Migration or Backup that an agent works for.
 pub const WORK_FOR: &str = "fairway.dev/work-for";
+/// Key of the ledger's row for which a migration's Job or pod runs: one of the same name that an App of the same
+/// name left behind is not taken for it.
+pub const RUN_ID: &str = "fairway.dev/run-id";
 /// SHA-256 (hex, 16 digits) of what a Release releases.
 pub const SPEC_HASH: &str = "fairway.dev/spec-hash";
 /// On a Release: `<name>` of the release that it tries again.

@@ -5,6 +5,8 @@ use super::{
     Errand, empty_dir, environment, install, job, mount, own_container, own_pod, pull_secrets, run_copied_agent,
     run_own_agent, stay_put,
 };
+use super::migrate::mark;
+use crate::build::annotate;
 use crate::labels::Work;
 use crate::names;
 use crate::observed::Settings;
@@ -14,6 +16,7 @@ use crate::protocol::{
 use crate::snapshot::Snapshot;
 use fairway_crds::app::{BackupSettings, Store};
 use fairway_crds::database::Connection;
+use fairway_crds::release::annotation;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -117,6 +120,7 @@ pub fn settle_job(
         work: Work::Settle,
         work_for: &migration_name,
     };
+    let asked = resolution.as_ref().map(|(resolution, token)| crate::migration::verdict_text(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
         requester: errand.requester(),
@@ -130,7 +134,13 @@ pub fn settle_job(
     run_own_agent(&mut container, settings);
     pod.containers = vec![container];
     mount_files(&mut pod, snapshot);
-    finish(&errand, pod, None, HOUR)
+    let mut job = finish(&errand, pod, None, HOUR);
+    mark(&mut job.metadata, migration);
+    if let Some(asked) = asked {
+        // What it answers, although the annotation may say something else by then.
+        annotate(&mut job.metadata, annotation::RESOLVE, asked);
+    }
+    job
 }
 
 /// How long a settling Job waits for the lock of a run whose pod may still be alive, before it answers that it

@@ -108,8 +108,11 @@ pub fn migration_job(
     pod.termination_grace_period_seconds = Some(timeout + CONCLUSION_SECONDS);
     let mut metadata = pod_metadata(labels, annotations, &errand);
     stay_put(&mut metadata);
+    mark(&mut metadata, migration);
     let template = PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) };
-    Ok(job(errand.metadata(None), template, timeout + SLACK_SECONDS))
+    let mut job = job(errand.metadata(None), template, timeout + SLACK_SECONDS);
+    mark(&mut job.metadata, migration);
+    Ok(job)
 }
 
 /// The pod of a migration that the application makes itself when it starts: not a Job, because the application
@@ -142,6 +145,7 @@ pub fn migration_pod(
 
     let mut metadata = pod_metadata(labels, annotations, &errand);
     stay_put(&mut metadata);
+    mark(&mut metadata, migration);
     metadata.name = Some(name.clone());
     metadata.namespace = migration.metadata.namespace.clone();
     Ok(Pod { metadata, spec: Some(pod), status: None })
@@ -283,6 +287,11 @@ fn pod_metadata(
         annotations: Some(annotations),
         ..ObjectMeta::default()
     }
+}
+
+/// Says for which run a Job or pod is: nobody owns it, and a later App of the same name may use its name again.
+pub(super) fn mark(meta: &mut ObjectMeta, migration: &Migration) {
+    meta.labels.get_or_insert_default().insert(labels::RUN_ID.to_owned(), identity(migration).run_id);
 }
 
 fn errand<'a>(migration: &'a Migration, migration_name: &'a str, name: &'a str) -> Errand<'a> {

@@ -9,8 +9,9 @@ use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// The label by which the Job controller marks its pods.
+/// The labels by which the Job controller marks its pods.
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+const JOB_UID: &str = "batch.kubernetes.io/controller-uid";
 
 /// What became of the agent's work.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,18 +42,26 @@ pub fn pods_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a
 /// The answer in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
 /// successor), an answer counts more than one that is under way, and that more than one that was lost.
 pub fn report<T: DeserializeOwned>(pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
+    weightiest(pods_of(pods, name))
+}
+
+fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> Outcome<T> {
     let rank = |outcome: &Outcome<T>| match outcome {
         Outcome::NotThere => 0,
         Outcome::Lost { .. } => 1,
         Outcome::Running { .. } => 2,
         Outcome::Reported(_) => 3,
     };
-    pods_of(pods, name).map(of_pod).max_by_key(rank).unwrap_or(Outcome::NotThere)
+    pods.map(of_pod).max_by_key(rank).unwrap_or(Outcome::NotThere)
 }
 
-/// The same for a Job that is known: one that ended and has no pod left has lost its answer.
+/// The same for a Job that is known. Pods of an earlier Job of the same name are not taken for its own, and one
+/// that ended and has no pod left has lost its answer.
 pub fn job_report<T: DeserializeOwned>(job: Option<&Job>, pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
-    match (report(pods, name), job.and_then(ended)) {
+    let uid = job.and_then(|job| job.metadata.uid.as_ref());
+    let others = |pod: &&Pod| uid.is_some() && pod.labels().get(JOB_UID).is_some_and(|found| Some(found) != uid);
+    let found = weightiest(pods_of(pods, name).filter(|pod| !others(pod)));
+    match (found, job.and_then(ended)) {
         (Outcome::NotThere, Some(reason)) => Outcome::Lost { reason },
         (outcome, _) => outcome,
     }
