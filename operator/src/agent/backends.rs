@@ -26,9 +26,12 @@ pub(crate) enum Origin {
 
 impl Origin {
     /// The server must see the pod's own address, or other clients' sessions would be ended.
+    /// A pod may have two, one of each family, separated by a comma.
     pub(crate) fn of(client_address: Option<&str>, pod_ip: &str) -> Self {
         match client_address {
-            Some(address) if address == pod_ip => Self::Pod(address.to_owned()),
+            Some(address) if pod_ip.split(',').any(|own| own.trim() == address) => {
+                Self::Pod(address.to_owned())
+            }
             _ => Self::Shared,
         }
     }
@@ -122,6 +125,10 @@ mod tests {
         assert_eq!(
             Origin::of(Some("10.0.0.7"), "10.0.0.7"),
             Origin::Pod("10.0.0.7".into())
+        );
+        assert_eq!(
+            Origin::of(Some("fd00::7"), "10.0.0.7,fd00::7"),
+            Origin::Pod("fd00::7".into())
         );
         assert_eq!(
             Origin::of(Some("192.168.1.1"), "10.0.0.7"),

@@ -87,7 +87,8 @@ pub(crate) async fn conclude(
         match Lock::acquire(connection, left, left).await {
             Ok(again) => *lock = again,
             // The ledger still says `running`, which a settle task will find.
-            Err(failure) => return migration(MigrationOutcome::Unknown, Some(failure)),
+            Err(failure) if left.is_zero() => return migration(MigrationOutcome::Unknown, Some(failure)),
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }

@@ -151,7 +151,10 @@ fn config(connection: &Connection, path: SearchPath) -> Config {
         .user(&connection.user)
         .application_name(APPLICATION_NAME)
         .connect_timeout(Duration::from_secs(5))
-        .keepalives_idle(Duration::from_secs(30))
+        .keepalives_idle(Duration::from_secs(20))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(60))
         .ssl_mode(match connection.tls {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,

@@ -134,3 +134,41 @@ fn not_decoded(what: &str) -> Failure {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{
+        backup::{dump::CUSTOM_FILE, stream::compress, tools},
+        environment::Environment,
+    };
+
+    /// What `pg_restore` takes for a dump until it misses the rest: the head of one.
+    const HEAD: &[u8] = b"PGDMP\x01\x0e\x00\x04\x08\x01\x00\x00\x00\x00\x00\x00\x00\x00";
+
+    #[test]
+    fn a_dump_that_was_stored_well_but_cannot_be_restored_is_refused() {
+        let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
+        let major = installed
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .max()
+            .unwrap();
+        let tools = tools::find(&Environment::of_process(), major).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::of_set(root.path(), "set").unwrap();
+        folder.begin().unwrap();
+        let stored = folder
+            .write(CUSTOM_FILE, |file| {
+                Ok(compress::<io::Error>(CUSTOM_FILE, file, |to| to.write_all(HEAD)).unwrap())
+            })
+            .unwrap();
+        hashes(&folder, &stored).unwrap();
+        let failure = database(&tools, &folder, &stored, None, &Redactor::new([])).unwrap_err();
+        assert_eq!(failure.reason, reason::DECODE_FAILED);
+        assert!(
+            failure.message.contains("pg_restore: error"),
+            "{}",
+            failure.message
+        );
+    }
+}
