@@ -1,6 +1,7 @@
 //! The applications that Fairway releases in the demo and the tests, and how a person edits them.
 
 pub mod crm;
+pub mod small;
 pub mod unleash;
 
 use anyhow::{Context as _, Result};

@@ -1,0 +1,125 @@
+//! `demo`: builds what is missing, starts a cluster, installs Fairway and tells the story of a release
+//! that goes well, one that is stopped and one that is taken back. It ends with an error if any of it
+//! is not as it should be.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use fairway_e2e::apps::{crm, unleash};
+use fairway_e2e::cluster::{Cluster, Options};
+use fairway_e2e::load::{self, Load};
+use fairway_e2e::ns::{self, Context};
+use fairway_e2e::story::{BadMigration, Story, TurnsBad, Upgrade};
+use fairway_e2e::target::Target;
+use fairway_e2e::volumes::{Behaviour, claim};
+use fairway_e2e::{images, install, tools};
+use serde_json::json;
+
+/// Where the applications of the demo run.
+const NAMESPACE: &str = "fairway-demo";
+
+/// Upgrades a real application with a real database, stops a bad version and takes another one back.
+#[derive(Parser)]
+struct Arguments {
+    /// Remove what the demo has made, and the embedded cluster.
+    #[arg(long)]
+    down: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.down {
+        true => down().await,
+        false => up().await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn up() -> Result<()> {
+    let target = Target::from_env()?;
+    tools::build(&target.paths)?;
+    let all = images::all();
+    images::build(&target.paths, &all)?;
+    if target.is_embedded() {
+        Cluster::up(&target.paths, &Options::default()).await?;
+    }
+    images::push(&target.paths, &target.registry(), &all)?;
+    install::fairway(&target, json!({})).context("install Fairway")?;
+    let context = ns::fresh(&target, NAMESPACE).await?;
+    tell(&context).await?;
+    what_next(&target);
+    Ok(())
+}
+
+async fn tell(context: &Context) -> Result<()> {
+    let story = Story::new(context);
+    let Story { timeline, .. } = &story;
+    timeline.chapter("Step 1 · Unleash 7.6.5 and CRM v1 are live, with data, databases of their own and clients");
+    claim(context, "backups", "2Gi", Behaviour::Good).await?;
+    let (upgrade, app) = tokio::try_join!(
+        async { Upgrade::prepare(&story, unleash::app(context, "7.6.5").await?).await },
+        async {
+            crm::database(context).await?;
+            let mut app = crm::app(context, "v1")?;
+            timeline.act("kubectl apply -f crm/app.yaml                (CRM v1, an empty PostgreSQL)");
+            crm::first(context, &mut app).await?;
+            crm::add_leads(context, &["Ada", "Grace", "Katherine"]).await?;
+            anyhow::Ok(app)
+        },
+    )?;
+    let (mut upgrade, mut app) = (upgrade, app);
+
+    timeline.chapter("Step 2 · Unleash 7.6.5 → 8.2.0");
+    upgrade.upgrade(&story).await?;
+
+    timeline.chapter("Step 3 · CRM v1 → v2, whose migration fails");
+    let clients = load::start(context, &Load::on("crm", 80, "/api/leads")).await?;
+    BadMigration::is_stopped(&story, &mut app, &clients).await?;
+
+    timeline.chapter("Step 4 · CRM v1 → v3, which turns bad after the switch");
+    TurnsBad::is_taken_back(&story, &mut app, &clients).await?;
+
+    timeline.chapter("The end");
+    story.no_request_failed("Unleash", &upgrade.load).await?;
+    story.no_request_failed("CRM", &clients).await?;
+    Ok(())
+}
+
+fn what_next(target: &Target) {
+    let (kubeconfig, name) = target.kubeconfig();
+    println!("\nEverything is still up. To look around:");
+    if target.is_embedded() {
+        println!("  export KUBECONFIG={} PATH={}:$PATH", kubeconfig.display(), target.paths.bin().display());
+    } else {
+        println!("  kubectl config use-context {name}");
+    }
+    println!("Three commands to try next:");
+    println!("  kubectl -n {NAMESPACE} get apps,releases,migrations,backups");
+    println!("  kubectl -n {NAMESPACE} describe release crm-3");
+    println!("  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/roll-back=now     # 7.6.5 again, on the schema of 8.2.0");
+    println!("`make demo-down` removes all of it.");
+}
+
+async fn down() -> Result<()> {
+    let target = Target::from_env()?;
+    if target.is_embedded() {
+        return Cluster::down(&target.paths);
+    }
+    let context = Context {
+        client: target.client().await?,
+        target: target.clone(),
+        namespace: NAMESPACE.to_owned(),
+    };
+    ns::remove(&context).await?;
+    install::remove_operator(&target)?;
+    eprintln!("the demo is gone; the CRDs stay, and with them every other App: helm -n fairway-system uninstall fairway-crds");
+    Ok(())
+}
