@@ -14,6 +14,9 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 /// Longest wait for the head of an answer. A watch answers at once and then streams for as long as it likes.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Connections that are kept for the next request.
+const IDLE_CONNECTIONS: usize = 16;
+
 /// A client for the cluster of this pod, or of the kubeconfig when run by hand.
 ///
 /// kube's default stack retries by itself and delays small packets (Nagle); here the controllers' own backoff
@@ -29,7 +32,10 @@ pub(crate) async fn connect(metrics: Metrics) -> Result<Client, Box<dyn std::err
     connector.set_connect_timeout(Some(Duration::from_secs(10)));
     connector.set_keepalive(Some(Duration::from_secs(30)));
     let connector = config.rustls_https_connector_with_connector(connector)?;
-    let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    // A burst of work opens a connection for each request under way; each that idles afterwards costs its buffers.
+    let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

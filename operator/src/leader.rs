@@ -1,8 +1,13 @@
 //! The Lease: of several operators one works. It saves work only; correctness rests on names, resource versions,
 //! milestones and the ledger, so two that both believe to lead do no harm.
 
-use kube::Client;
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watch_object};
+use kube::{Api, Client};
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
+use std::pin::pin;
 use tokio::sync::watch;
 
 /// Name of the Lease.
@@ -23,6 +28,14 @@ pub(crate) enum LeaderError {
     Ended,
 }
 
+/// How one candidacy ended.
+enum End {
+    Stopped,
+    /// The holder gave the Lease back, or somebody deleted it.
+    Freed,
+    KeeperEnded,
+}
+
 /// Takes the Lease whenever it is free, says on `leads` whether it is held, and gives it back when `stop` says
 /// so. Returns before that only with an error.
 ///
@@ -35,41 +48,71 @@ pub(crate) async fn elect(
     leads: watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), LeaderError> {
-    let manager = LeaseManagerBuilder::new(client, LEASE)
-        .with_namespace(namespace)
-        .with_identity(identity)
-        .with_duration(DURATION)
-        .with_grace(GRACE)
-        .build()
-        .await
-        .map_err(LeaderError::Lease)?;
-    let (mut held, keeper) = manager.watch().await;
-    let ended = tokio::select! {
-        // The sender lives in `main` for as long as the process.
-        _ = stop.wait_for(|stop| *stop) => None,
-        error = follow(&mut held, &leads) => Some(error),
-    };
-    leads.send_replace(false);
-    // The keeper gives the Lease back when nobody listens any more.
-    drop(held);
-    match (keeper.await, ended) {
-        (Ok(Ok(_)), None) => Ok(()),
-        (Ok(Err(error)), _) => Err(LeaderError::Lease(error)),
-        _ => Err(LeaderError::Ended),
+    loop {
+        let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
+            .with_namespace(namespace.clone())
+            .with_identity(identity.clone())
+            .with_duration(DURATION)
+            .with_grace(GRACE)
+            .build()
+            .await
+            .map_err(LeaderError::Lease)?;
+        let (mut held, keeper) = manager.watch().await;
+        let end = tokio::select! {
+            // A closed channel means that `main` is gone, which is the same.
+            _ = stop.wait_for(|stop| *stop) => End::Stopped,
+            () = freed(Api::namespaced(client.clone(), &namespace)) => End::Freed,
+            () = follow(&mut held, &leads) => End::KeeperEnded,
+        };
+        leads.send_replace(false);
+        // The keeper gives the Lease back, if it holds it, when nobody listens any more.
+        drop(held);
+        match (keeper.await, end) {
+            (Ok(Ok(_)), End::Stopped) => return Ok(()),
+            // The manager looks at a Lease that someone holds only when it expires: a new one looks now.
+            (Ok(_), End::Freed) => tracing::debug!("the Lease is free"),
+            (Ok(Err(error)), _) => return Err(LeaderError::Lease(error)),
+            _ => return Err(LeaderError::Ended),
+        }
     }
 }
 
 /// Copies `held` to `leads` until the keeper ends.
-async fn follow(held: &mut watch::Receiver<bool>, leads: &watch::Sender<bool>) -> watch::error::RecvError {
+async fn follow(held: &mut watch::Receiver<bool>, leads: &watch::Sender<bool>) {
     loop {
         let leading = *held.borrow_and_update();
         if leads.send_if_modified(|leads| std::mem::replace(leads, leading) != leading) {
             tracing::info!(leading, "leadership");
         }
-        if let Err(error) = held.changed().await {
-            return error;
+        if held.changed().await.is_err() {
+            return;
         }
     }
+}
+
+/// Ends when a Lease that had a holder has none any more.
+async fn freed(leases: Api<Lease>) {
+    let mut seen = pin!(watch_object(leases, LEASE).default_backoff());
+    let mut had_holder = false;
+    while let Some(lease) = seen.next().await {
+        match lease {
+            Ok(lease) => match holder(lease.as_ref()) {
+                Some(_) => had_holder = true,
+                None if had_holder => return,
+                None => {}
+            },
+            // The watch goes on by itself; meanwhile the Lease still expires.
+            Err(error) => log(&error),
+        }
+    }
+}
+
+fn holder(lease: Option<&Lease>) -> Option<&str> {
+    lease?.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+fn log(error: &watcher::Error) {
+    tracing::debug!(%error, "the watch of the Lease failed and will be tried again");
 }
 
 /// Without an election this process leads until `stop` says so.

@@ -157,14 +157,18 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
     Ok(Next::Now)
 }
 
+/// Least time to a wake that is due already. The pass took until then, or the planner is wrong, and that must not
+/// keep a processor busy.
+const DUE: Duration = Duration::from_millis(10);
+
 /// The moment of a wake on this process's monotonic clock.
 fn at(wake: Wake, now: Timestamp) -> Next {
     match wake {
         Wake::OnChange => Next::OnChange,
         Wake::At(moment) => {
-            let wait = Duration::try_from(moment.duration_since(now)).unwrap_or_default();
             // Timers count whole milliseconds: one more, or the planner would be asked just before its time.
-            Next::At(Instant::now() + wait + Duration::from_millis(1))
+            let wait = Duration::try_from(moment.duration_since(now)).map(|wait| wait + Duration::from_millis(1));
+            Next::At(Instant::now() + wait.unwrap_or_default().max(DUE))
         }
     }
 }
