@@ -70,11 +70,8 @@ impl Story {
         Self { lines: lines.collect() }
     }
 
-    /// Tells the story.
-    ///
-    /// # Errors
-    /// When it does not go as it is written.
-    pub fn tell(&self, sim: &mut Sim) -> Result<String, StoryError> {
+    /// Tells the story: the text as far as it goes, and why it does not go on.
+    pub fn tell(&self, sim: &mut Sim) -> (String, Result<(), StoryError>) {
         let mut text = String::new();
         for line in &self.lines {
             match line {
@@ -85,11 +82,13 @@ impl Story {
                     for line in sim.transcript.take() {
                         text.push_str(&format!("{line}\n"));
                     }
-                    result.map_err(|error| error.at(written))?;
+                    if let Err(error) = result {
+                        return (text, Err(error.at(written)));
+                    }
                 }
             }
         }
-        Ok(text)
+        (text, Ok(()))
     }
 }
 

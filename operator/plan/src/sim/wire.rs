@@ -7,6 +7,7 @@ use super::transcript::Transcript;
 use crate::invariants::Checker;
 use crate::object::{Kind, Object, ObjectRef};
 use crate::{Step, labels};
+use fairway_crds::Release;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
@@ -192,6 +193,7 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
         Step::Apply(object) => match &**object {
             Object::Deployment(deployment) => apply_deployment(cluster, deployment),
             Object::Service(service) => apply_service(cluster, service),
+            Object::Release(release) => apply_release(cluster, release),
             other => create(cluster, other),
         },
         Step::DryRun(object) => match &**object {
@@ -212,7 +214,7 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
         Step::Delete(target) => {
             let is_there = match target.kind {
                 Kind::ControllerRevision => uid_of::<ControllerRevision>(cluster, target),
-                Kind::Release => uid_of::<fairway_crds::Release>(cluster, target),
+                Kind::Release => uid_of::<Release>(cluster, target),
                 Kind::Migration => uid_of::<fairway_crds::Migration>(cluster, target),
                 Kind::Backup => uid_of::<fairway_crds::Backup>(cluster, target),
                 Kind::Deployment => uid_of::<Deployment>(cluster, target),
@@ -276,6 +278,21 @@ fn apply_service(cluster: &mut Cluster, desired: &Service) -> Result<(), ApiErro
         }
         merge(&mut found.metadata, &desired.metadata);
     });
+    Ok(())
+}
+
+/// The spec is immutable, so only metadata can change.
+fn apply_release(cluster: &mut Cluster, desired: &Release) -> Result<(), ApiError> {
+    let name = desired.name_any();
+    match cluster.api.get::<Release>(&name) {
+        None => return cluster.api.create(desired.clone(), cluster.now),
+        Some(found) if found.spec != desired.spec => {
+            let message = "a Release is immutable".to_owned();
+            return Err(ApiError::Refused { message, conflict: false });
+        }
+        Some(_) => {}
+    }
+    cluster.api.change::<Release>(&name, |found| merge(&mut found.metadata, &desired.metadata));
     Ok(())
 }
 

@@ -1,4 +1,16 @@
-//! Whole releases, played in the simulated world.
+//! Whole releases, played in the simulated world: each story as it was reviewed, and each again under every fault.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the stories are files, and an environment variable asks for them to be written anew"
+)]
+
+mod crash;
+mod fixed_point;
+mod lost_answer;
 mod play;
+mod stale;
 mod stories;
+mod twice;
+mod two_operators;
+mod writes;

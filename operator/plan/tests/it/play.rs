@@ -1,63 +1,70 @@
-//! Playing a story, and what must hold at its end.
+//! Playing stories, and what must hold at their ends.
 
 use fairway_plan::sim::script::Story;
 use fairway_plan::sim::transcript::end_state;
 use fairway_plan::sim::wire::Fault;
 use fairway_plan::sim::{Sim, Turns};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// A story by its name.
+pub(crate) struct Named {
+    /// Name of its file.
+    pub(crate) name: String,
+    /// The text.
+    pub(crate) text: String,
+}
 
 /// The folder of the stories.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories")
 }
 
-/// Every story with its name, in order.
-pub fn stories() -> Vec<(String, String)> {
+/// Every story, in order; with `STORY=name` only that one.
+pub(crate) fn stories() -> Vec<Named> {
+    let only = std::env::var("STORY").ok();
     let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let mut stories: Vec<_> = entries
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
-        .map(|path| {
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            (name, std::fs::read_to_string(&path).unwrap())
+        .map(|path| Named {
+            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+            text: std::fs::read_to_string(&path).unwrap(),
         })
+        .filter(|story| only.as_ref().is_none_or(|only| *only == story.name))
         .collect();
-    stories.sort();
+    stories.sort_by(|a, b| a.name.cmp(&b.name));
     stories
 }
 
 /// What came of a story.
-pub struct Played {
+pub(crate) struct Played {
     /// The story with what came of each command.
-    pub text: String,
+    pub(crate) text: String,
     /// The world at its end.
-    pub sim: Sim,
+    pub(crate) sim: Sim,
 }
 
 impl Played {
     /// Names and outcomes at the end, for comparison with another run.
-    pub fn end(&self) -> String {
-        let executions: Vec<_> = self
-            .sim
-            .cluster
-            .database
-            .executions
-            .iter()
-            .map(|execution| format!("executed for {}", execution.release))
-            .collect();
+    pub(crate) fn end(&self) -> String {
+        let executions = &self.sim.cluster.database.executions;
+        let executions: Vec<_> =
+            executions.iter().map(|execution| format!("executed for {}", execution.release)).collect();
         format!("{}\n{}", end_state(self.sim.cluster.objects()), executions.join("\n"))
     }
 }
 
-/// Plays a story and asserts what must hold whatever goes wrong: it ends, no invariant broke, and planning again
+/// Plays a story and checks what must hold whatever goes wrong: it ends, no invariant broke, and planning again
 /// changes nothing.
-pub fn play(name: &str, story: &str, fault: Fault, turns: Turns) -> Result<Played, String> {
-    let what = format!("{name} with {fault:?}, {turns:?}");
+pub(crate) fn play(story: &Named, fault: Fault, turns: Turns) -> Result<Played, String> {
+    let what = format!("{} with {fault:?}, {turns:?}", story.name);
     let mut sim = Sim::new(fault, turns);
-    let told = Story::parse(story).tell(&mut sim);
-    let text = match told {
-        Ok(text) => text,
-        Err(error) => return Err(format!("{what}: {error}\n{}", end_state(sim.cluster.objects()))),
-    };
+    let (text, told) = Story::parse(&story.text).tell(&mut sim);
+    if let Err(error) = told {
+        let lines: Vec<_> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(50)..].join("\n");
+        return Err(format!("{what}: {error}\n{}\n{last}", end_state(sim.cluster.objects())));
+    }
     if !sim.checker.broken.is_empty() {
         return Err(format!("{what}: {}\n{text}", sim.checker.broken.join("\n")));
     }
@@ -66,4 +73,52 @@ pub fn play(name: &str, story: &str, fault: Fault, turns: Turns) -> Result<Playe
         return Err(format!("{what}: restless at the end: {}\n{text}", restless.join("\n")));
     }
     Ok(Played { text, sim })
+}
+
+/// Plays a story under a fault; it must end as it does without.
+pub(crate) fn play_alike(story: &Named, reference: &Played, fault: Fault, turns: Turns) -> Result<(), String> {
+    let what = format!("{} with {fault:?}, {turns:?}", story.name);
+    let played = play(story, fault, turns)?;
+    if played.end() == reference.end() {
+        return Ok(());
+    }
+    let difference = difference(&reference.end(), &played.end());
+    Err(format!("{what} ends otherwise:\n{difference}\n{}", played.text))
+}
+
+/// The story without any fault.
+pub(crate) fn reference(story: &Named) -> Result<Played, String> {
+    play(story, Fault::None, Turns::Alone)
+}
+
+/// Does something with every story, on as many threads as there are processors, and tells the first failures of
+/// each.
+pub(crate) fn for_each_story(check: impl Fn(&Named) -> Result<(), String> + Sync) {
+    let stories = stories();
+    let next = Mutex::new(stories.iter());
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let story = next.lock().unwrap().next();
+                    let Some(story) = story else { break };
+                    if let Err(failure) = check(story) {
+                        failures.lock().unwrap().push(failure);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} stories fail:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// The lines that are only in one of the two.
+pub(crate) fn difference(old: &str, new: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
+    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}"));
+    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}"));
+    gone.chain(come).collect::<Vec<_>>().join("\n")
 }

@@ -1,0 +1,525 @@
+//! The objects that Fairway writes, as a reviewer wants to see them. Names differ from the product's on purpose,
+//! so that swapped values show.
+
+use fairway_crds::app::BackupSettings;
+use fairway_crds::{App, Backup, Migration, Release};
+use fairway_plan::build::agent::{self, Outcome, Pinning};
+use fairway_plan::build::deployment::{self, DeploymentInput};
+use fairway_plan::build::{InvalidTemplate, control, service};
+use fairway_plan::observed::Settings;
+use fairway_plan::protocol::{Resolution, Task};
+use fairway_plan::snapshot::Snapshot;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Container, Pod, Service};
+use kube::ResourceExt;
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const WEB: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+const PROXY: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+
+fn settings() -> Settings {
+    Settings {
+        agent_image: "registry.example/fairway:0.1.0".to_owned(),
+        agent_pull_secrets: vec!["fairway-pull".to_owned()],
+        agent_pull_policy: "IfNotPresent".to_owned(),
+        probe_token_sha256: "0123456789abcdef".repeat(4),
+    }
+}
+
+fn app() -> App {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1",
+        "kind": "App",
+        "metadata": {"name": "crm", "namespace": "shop", "uid": "app-uid", "generation": 3},
+        "spec": {
+            "components": [
+                {
+                    "name": "web",
+                    "replicas": 2,
+                    "serves": {"service": "crm-http", "port": 80, "targetPort": 3000},
+                    "health": {"http": [
+                        {"path": "/api/health", "json": {"ok": true}},
+                        {"path": "/admin", "port": 3001, "headers": [
+                            {"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "crm-probe", "key": "token"}}},
+                            {"name": "X-Tenant", "value": "acme"}
+                        ]}
+                    ], "every": "500ms"},
+                    "template": {
+                        "metadata": {
+                            "labels": {"app": "crm", "argocd.argoproj.io/instance": "crm-argo"},
+                            "annotations": {"team": "sales", "meta.helm.sh/release-name": "crm-helm"}
+                        },
+                        "spec": {
+                            "serviceAccountName": "crm-account",
+                            "imagePullSecrets": [{"name": "crm-pull"}],
+                            "nodeSelector": {"disk": "fast"},
+                            "initContainers": [
+                                {"name": "agent", "image": "ghcr.io/acme/wait:1", "command": ["wait-for", "db"]}
+                            ],
+                            "containers": [
+                                {
+                                    "name": "app",
+                                    "image": "ghcr.io/acme/crm:2.11.0",
+                                    "command": ["node", "server.js"],
+                                    "ports": [{"containerPort": 3000}],
+                                    "envFrom": [{"secretRef": {"name": "crm-env"}}],
+                                    "env": [{"name": "FAIRWAY_TASK", "value": "not ours"}, {"name": "MODE", "value": "production"}],
+                                    "livenessProbe": {"httpGet": {"path": "/live", "port": 3000}},
+                                    "resources": {"limits": {"memory": "512Mi"}},
+                                    "volumeMounts": [
+                                        {"name": "ca", "mountPath": "/etc/crm/ca"},
+                                        {"name": "uploads", "mountPath": "/uploads"}
+                                    ]
+                                },
+                                {
+                                    "name": "proxy",
+                                    "image": "envoyproxy/envoy:v1",
+                                    "lifecycle": {"preStop": {"exec": {"command": ["drain"]}}}
+                                }
+                            ],
+                            "volumes": [
+                                {"name": "ca", "configMap": {"name": "crm-ca"}},
+                                {"name": "uploads", "persistentVolumeClaim": {"claimName": "crm-uploads"}}
+                            ]
+                        }
+                    }
+                },
+                {
+                    "name": "worker",
+                    "handover": "Stop",
+                    "template": {"spec": {
+                        "terminationGracePeriodSeconds": 120,
+                        "containers": [{"name": "worker", "image": "ghcr.io/acme/crm:2.11.0"}]
+                    }}
+                }
+            ],
+            "database": {
+                "image": "postgres:16",
+                "connection": {"urlFrom": {"secretKeyRef": {"name": "crm-db", "key": "url"}}}
+            },
+            "migration": {"component": "web", "command": ["sh", "-c", "migrate $(DATABASE_URL)"], "timeout": "20m"},
+            "backup": {"scratch": {"size": "20Gi"}, "store": {"volume": {"claimName": "crm-backups"}}}
+        }
+    }))
+    .unwrap()
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot::of(&app().spec)
+}
+
+fn digests() -> BTreeMap<String, String> {
+    [
+        ("web/agent", format!("ghcr.io/acme/wait@{PROXY}")),
+        ("web/app", format!("ghcr.io/acme/crm@{WEB}")),
+        ("web/proxy", format!("envoyproxy/envoy@{PROXY}")),
+        ("worker/worker", format!("ghcr.io/acme/crm@{WEB}")),
+    ]
+    .map(|(container, image)| (container.to_owned(), image))
+    .into()
+}
+
+fn release() -> Release {
+    let snapshot = snapshot();
+    let mut release = control::release(&app(), 42, &snapshot.hash(), snapshot.images(), "AppEdited", None);
+    release.metadata.uid = Some("release-uid".to_owned());
+    release.status = Some(fairway_crds::ReleaseStatus { digests: digests(), ..Default::default() });
+    release
+}
+
+fn backup() -> Backup {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"name": "crm-42-release0", "namespace": "shop", "uid": "backup-uid"},
+        "spec": {"app": "crm", "release": "crm-42"}
+    }))
+    .unwrap()
+}
+
+fn migration(form: Value) -> Migration {
+    let mut migration: Value = json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Migration",
+        "metadata": {"name": "crm-42", "namespace": "shop", "uid": "migration-uid"},
+        "spec": {
+            "app": "crm", "release": "crm-42", "component": "web", "timeout": "20m",
+            "image": format!("ghcr.io/acme/crm@{WEB}"),
+            "checks": [{"name": "no-orphans", "sql": "select $$x$$", "expect": "x"}]
+        },
+        "status": {"runId": "0123456789abcdef"}
+    });
+    migration["spec"].as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+    serde_json::from_value(migration).unwrap()
+}
+
+fn by_command() -> Migration {
+    migration(json!({"command": ["sh", "-c", "migrate $(DATABASE_URL)"]}))
+}
+
+fn component_deployment(name: &str, replicas: i32) -> Deployment {
+    let (release, snapshot, images) = (release(), snapshot(), digests());
+    deployment::deployment(&DeploymentInput {
+        app: "crm",
+        namespace: "shop",
+        release: &release,
+        component: snapshot.component(name).unwrap(),
+        images: &images,
+        replicas,
+        drain: Duration::from_millis(9_500),
+    })
+    .unwrap()
+}
+
+fn crm_service(release: &str, existing: Option<&Service>) -> Service {
+    let (app, snapshot) = (app(), snapshot());
+    let web = snapshot.component("web").unwrap();
+    service::service(&app, web, web.serves.as_ref().unwrap(), release, existing)
+}
+
+/// The task that a container's agent finds after the kubelet has expanded the variable.
+fn task(container: &Container) -> Task {
+    let variables = container.env.iter().flatten();
+    let found: Vec<_> = variables.filter(|variable| variable.name == "FAIRWAY_TASK").collect();
+    assert_eq!(found.len(), 1, "one task");
+    let value = found[0].value.as_ref().unwrap();
+    assert!(!value.replace("$$", "").contains('$'), "a lone $ in {value}");
+    serde_json::from_str(&value.replace("$$", "$")).unwrap()
+}
+
+#[test]
+fn a_serving_component() {
+    insta::assert_yaml_snapshot!(component_deployment("web", 2));
+}
+
+#[test]
+fn a_component_that_never_runs_twice() {
+    insta::assert_yaml_snapshot!(component_deployment("worker", 1));
+}
+
+#[test]
+fn replicas_are_not_part_of_the_applied_hash() {
+    let (two, three) = (component_deployment("web", 2), component_deployment("web", 3));
+    assert!(!deployment::needs_apply(&three, Some(&two)));
+    assert!(deployment::needs_apply(&two, None));
+    let mut other = two.clone();
+    other.metadata.annotations = None;
+    assert!(deployment::needs_apply(&two, Some(&other)));
+}
+
+#[test]
+fn a_template_that_is_none_is_refused_with_the_mend() {
+    let mut snapshot = snapshot();
+    snapshot.components[0].template = json!({"spec": {"containers": [{"name": "app", "ports": "3000"}]}});
+    let (release, images) = (release(), digests());
+    let error = deployment::deployment(&DeploymentInput {
+        app: "crm",
+        namespace: "shop",
+        release: &release,
+        component: &snapshot.components[0],
+        images: &images,
+        replicas: 1,
+        drain: Duration::ZERO,
+    })
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the template of component web is not a pod template: invalid type: string \"3000\", expected a sequence; \
+         correct it in the App"
+    );
+}
+
+#[test]
+fn a_service_of_its_own() {
+    insta::assert_yaml_snapshot!(crm_service("crm-42", None));
+}
+
+#[test]
+fn a_service_that_the_team_brought_only_gets_its_selector() {
+    let theirs: Service =
+        serde_json::from_value(json!({"metadata": {"name": "crm-http"}, "spec": {"ports": [{"port": 80}]}})).unwrap();
+    insta::assert_yaml_snapshot!(crm_service("crm-42", Some(&theirs)));
+}
+
+#[test]
+fn a_service_is_applied_again_when_its_selector_was_changed() {
+    let (before, after) = (crm_service("crm-41", None), crm_service("crm-42", None));
+    assert_eq!(service::selected_release(&before), Some("crm-41"));
+    assert!(service::needs_apply(&after, Some(&before)));
+    assert!(!service::needs_apply(&after, Some(&after)));
+    let mut meddled = after.clone();
+    meddled.spec.as_mut().unwrap().selector = before.spec.unwrap().selector;
+    assert!(service::needs_apply(&after, Some(&meddled)));
+}
+
+#[test]
+fn a_release_and_its_frozen_spec() {
+    let frozen = control::controller_revision(&app(), "crm-42", 42, &snapshot());
+    assert_eq!(control::snapshot_of(&frozen).unwrap(), snapshot());
+    insta::assert_yaml_snapshot!((control::release(&app(), 42, "abcd", snapshot().images(), "Retry", Some("crm-41")), frozen.metadata));
+}
+
+#[test]
+fn the_pod_that_pulls_images() {
+    let images = snapshot().images();
+    insta::assert_yaml_snapshot!(agent::pin_pod(&settings(), &release(), &snapshot(), &images, 1));
+}
+
+#[test]
+fn the_preflight() {
+    let store = app().spec.backup.unwrap().store;
+    insta::assert_yaml_snapshot!(agent::preflight_job(&settings(), &release(), &snapshot(), Some(&store), 2));
+}
+
+#[test]
+fn a_backup_with_scratch() {
+    let to = app().spec.backup.unwrap();
+    insta::assert_yaml_snapshot!(agent::backup_job(&settings(), &backup(), &snapshot(), &to, &digests(), 1));
+}
+
+#[test]
+fn a_backup_of_a_database_given_by_parts_has_no_literal_secret() {
+    let mut snapshot = snapshot();
+    let database = snapshot.database.as_mut().unwrap();
+    database.connection = serde_json::from_value(json!({
+        "host": "db.shop", "port": 6432, "name": "crm$1",
+        "userFrom": {"secretKeyRef": {"name": "crm-db", "key": "user"}},
+        "passwordFrom": {"secretKeyRef": {"name": "crm-db", "key": "password"}}
+    }))
+    .unwrap();
+    let to = BackupSettings { scratch: None, ..app().spec.backup.unwrap() };
+    let job = agent::backup_job(&settings(), &backup(), &snapshot, &to, &digests(), 1);
+    insta::assert_yaml_snapshot!(job.spec.unwrap().template.spec.unwrap().containers[0].env);
+}
+
+#[test]
+fn a_migration_by_command() {
+    let job = agent::migration_job(&settings(), &by_command(), Some(&release()), &snapshot(), 1).unwrap();
+    insta::assert_yaml_snapshot!(job);
+}
+
+#[test]
+fn a_migration_on_start() {
+    let pod = agent::migration_pod(&settings(), &migration(json!({"onStart": {}})), Some(&release()), &snapshot(), 1).unwrap();
+    insta::assert_yaml_snapshot!(pod);
+}
+
+#[test]
+fn a_command_reaches_the_agent_without_the_kubelet_expanding_it() {
+    let job = agent::migration_job(&settings(), &by_command(), Some(&release()), &snapshot(), 1).unwrap();
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    let Task::Migrate(task) = task(&pod.containers[0]) else { panic!("a migration") };
+    assert_eq!(task.command, ["sh", "-c", "migrate $(DATABASE_URL)"]);
+    assert_eq!(task.checks[0].sql, "select $$x$$");
+    assert_eq!((task.run.run_id.as_str(), task.run.image_digest.as_str()), ("0123456789abcdef", WEB));
+}
+
+#[test]
+fn settling_with_a_verdict() {
+    let verdict = Some((Resolution::NotApplied, "1763700000".to_owned()));
+    insta::assert_yaml_snapshot!(agent::settle_job(&settings(), &by_command(), &snapshot(), verdict, 3));
+}
+
+#[test]
+fn the_pod_that_asks_with_headers_from_secrets() {
+    insta::assert_yaml_snapshot!(agent::probe_pod(&settings(), &release(), &snapshot()));
+}
+
+#[test]
+fn no_probe_pod_without_a_header_from_a_secret() {
+    let mut snapshot = snapshot();
+    snapshot.components[0].health.as_mut().unwrap().http.pop();
+    assert_eq!(agent::probe_pod(&settings(), &release(), &snapshot), None);
+}
+
+#[rstest]
+#[case::component_is_missing(json!({"component": "db", "command": ["x"]}), InvalidTemplate::NoComponent { component: "db".into() })]
+#[case::health_is_missing(json!({"component": "worker", "onStart": {}}), InvalidTemplate::NoHealth { component: "worker".into() })]
+fn a_migration_that_cannot_be_made_says_what_is_missing(#[case] form: Value, #[case] expected: InvalidTemplate) {
+    let migration = migration(form);
+    let (settings, release, snapshot) = (settings(), release(), snapshot());
+    let error = match migration.spec.on_start {
+        Some(_) => agent::migration_pod(&settings, &migration, Some(&release), &snapshot, 1).unwrap_err(),
+        None => agent::migration_job(&settings, &migration, Some(&release), &snapshot, 1).unwrap_err(),
+    };
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn names_of_objects_fit_their_limits() {
+    let name = "x".repeat(52);
+    let mut backup = backup();
+    backup.metadata.name = Some(name.clone());
+    let to = app().spec.backup.unwrap();
+    let job = agent::backup_job(&settings(), &backup, &snapshot(), &to, &digests(), 300);
+    assert!(job.name_any().len() <= 63, "{}", job.name_any());
+}
+
+fn pod(status: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "crm-42-check-1-x", "labels": {"batch.kubernetes.io/job-name": "crm-42-check-1"}},
+        "status": status
+    }))
+    .unwrap()
+}
+
+fn ended(message: &str) -> Value {
+    json!({"terminated": {"exitCode": 0, "message": message}})
+}
+
+fn agent_status(state: Value, last: Value) -> Value {
+    json!({"name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state, "lastState": last})
+}
+
+fn outcome(status: Value) -> Outcome<Value> {
+    agent::report(&[Arc::new(pod(status))], "crm-42-check-1")
+}
+
+#[rstest]
+#[case::an_answer(
+    json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{\"a\":1}"), json!({}))]}),
+    Outcome::Reported(json!({"a": 1}))
+)]
+#[case::a_guard_that_was_started_again(
+    json!({"phase": "Running", "initContainerStatuses": [agent_status(json!({"running": {}}), ended("{\"a\":1}"))]}),
+    Outcome::Reported(json!({"a": 1}))
+)]
+#[case::out_of_memory(
+    json!({"phase": "Failed", "containerStatuses": [agent_status(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), json!({}))]}),
+    Outcome::Lost { reason: "container agent ran out of memory (OOMKilled)".into() }
+)]
+#[case::evicted(
+    json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}),
+    Outcome::Lost { reason: "Evicted: The node was low on resource: memory.".into() }
+)]
+#[case::drained(
+    json!({"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
+           "containerStatuses": [agent_status(json!({"terminated": {"exitCode": 143, "reason": "Error"}}), json!({}))]}),
+    Outcome::Lost { reason: "container agent was killed by signal 15 (exit code 143), its pod was ended from outside (EvictionByEvictionAPI)".into() }
+)]
+#[case::no_node(
+    json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+           "message": "0/1 nodes are available: persistentvolumeclaim \"x\" not found."}]}),
+    Outcome::Running { waiting: Some(("Unschedulable".into(),
+        "pod crm-42-check-1-x cannot be scheduled: 0/1 nodes are available: persistentvolumeclaim \"x\" not found.".into())) }
+)]
+#[case::no_image(
+    json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}), json!({}))]}),
+    Outcome::Running { waiting: Some(("ErrImagePull".into(), "container agent of pod crm-42-check-1-x cannot pull i: not found".into())) }
+)]
+#[case::its_turn_has_not_come(
+    json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "PodInitializing"}}), json!({}))]}),
+    Outcome::Running { waiting: None }
+)]
+#[case::a_guard_that_crashed_is_started_again(
+    json!({"phase": "Pending", "initContainerStatuses": [agent_status(json!({"terminated": {"exitCode": 1, "reason": "Error"}}), json!({}))]}),
+    Outcome::Running { waiting: None }
+)]
+fn what_became_of_the_agents_work(#[case] status: Value, #[case] expected: Outcome<Value>) {
+    assert_eq!(outcome(status), expected);
+}
+
+#[test]
+fn a_log_is_never_taken_for_a_reason() {
+    let status = json!({"phase": "Failed", "containerStatuses": [agent_status(
+        json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "password=hunter2"}}), json!({}))]});
+    assert_eq!(outcome(status), Outcome::Lost { reason: "container agent exited with code 1".into() });
+}
+
+#[test]
+fn pods_of_an_earlier_job_of_the_same_name_are_not_its_own() {
+    let job = serde_json::from_value(json!({"metadata": {"name": "crm-42-check-1", "uid": "new"}})).unwrap();
+    let mut old = pod(json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{}"), json!({}))]}));
+    old.labels_mut().insert("batch.kubernetes.io/controller-uid".into(), "old".into());
+    let found = agent::job_report::<Value>(Some(&job), &[Arc::new(old)], "crm-42-check-1");
+    assert_eq!(found, Outcome::NotThere);
+}
+
+#[test]
+fn a_job_that_ended_without_a_pod_has_lost_its_answer() {
+    let job = serde_json::from_value(json!({
+        "metadata": {"name": "crm-42-check-1", "uid": "new"},
+        "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    }))
+    .unwrap();
+    let found = agent::job_report::<Value>(Some(&job), &[], "crm-42-check-1");
+    assert_eq!(found, Outcome::Lost { reason: "its pod is gone (BackoffLimitExceeded)".into() });
+}
+
+fn pulled(index: &str, state: Value, image_id: &str) -> Value {
+    json!({"name": index, "image": "x", "imageID": image_id, "ready": false, "restartCount": 0, "state": state})
+}
+
+#[test]
+fn digests_are_joined_to_the_repository_that_was_given() {
+    let images: BTreeMap<String, String> =
+        [("web/app", "ghcr.io/acme/crm:2.11.0"), ("worker/worker", "ghcr.io/acme/crm:2.11.0"), ("web/proxy", "envoyproxy/envoy:v1")]
+            .map(|(container, image)| (container.to_owned(), image.to_owned()))
+            .into();
+    let done = json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}});
+    let pod = pod(json!({"phase": "Succeeded", "containerStatuses": [
+        pulled("i0", done.clone(), &format!("docker.io/envoyproxy/envoy@{PROXY}")),
+        pulled("i1", done, &format!("docker-pullable://mirror.local/acme/crm@{WEB}")),
+    ]}));
+    let mut expected = digests();
+    expected.remove("web/agent");
+    assert_eq!(agent::pinned(&pod, &images), Pinning::Pinned(expected));
+}
+
+#[rstest]
+#[case::under_way(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Pending", Pinning::Pulling)]
+#[case::a_name_that_is_none(
+    json!({"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image name"}}), "", "Pending",
+    Pinning::Waiting { reason: "InvalidImageName".into(), is_final: true,
+        message: "container i0 of pod crm-42-check-1-x cannot pull x: couldn't parse image name".into() }
+)]
+#[case::a_registry_that_says_no(
+    json!({"waiting": {"reason": "ImagePullBackOff", "message": "GET https://a:b@ghcr.io/token?k=v : 401"}}), "", "Pending",
+    Pinning::Waiting { reason: "ImagePullBackOff".into(), is_final: false,
+        message: "container i0 of pod crm-42-check-1-x cannot pull x: GET https://ghcr.io/token?… : 401".into() }
+)]
+#[case::an_image_that_no_registry_knows(
+    json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}), WEB, "Succeeded",
+    Pinning::Waiting { reason: "ImageWithoutDigest".into(), is_final: true,
+        message: "the node knows no registry digest of ghcr.io/acme/crm:2: give the image by digest".into() }
+)]
+#[case::evicted(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Failed",
+    Pinning::Lost { message: "the pod that pulls the images ended too early: it ended without a reason".into() }
+)]
+fn what_a_pin_pod_has_found(
+    #[case] state: Value,
+    #[case] image_id: &str,
+    #[case] phase: &str,
+    #[case] expected: Pinning,
+) {
+    let images = [("web/app".to_owned(), "ghcr.io/acme/crm:2".to_owned())].into();
+    let pod = pod(json!({"phase": phase, "containerStatuses": [pulled("i0", state, image_id)]}));
+    assert_eq!(agent::pinned(&pod, &images), expected);
+}
+
+#[rstest]
+#[case::crashing(
+    json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "secret"}}}]}),
+    Some("container app of pod crm-42-check-1-x exited with code 1 and is started again and again")
+)]
+#[case::between_two_crashes(
+    json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
+    Some("container app of pod crm-42-check-1-x ran out of memory (OOMKilled)")
+)]
+#[case::no_secret(
+    json!({"phase": "Pending", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"crm-env\" not found"}}}]}),
+    Some("container app of pod crm-42-check-1-x cannot start: secret \"crm-env\" not found")
+)]
+#[case::just_starting(
+    json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"running": {}}}]}),
+    None
+)]
+fn what_keeps_a_pod_from_being_ready(#[case] status: Value, #[case] expected: Option<&str>) {
+    assert_eq!(agent::trouble(&pod(status)).as_deref(), expected);
+}
