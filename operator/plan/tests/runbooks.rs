@@ -62,12 +62,14 @@ const NOT_REASONS: &[&str] = &[
     "Recreate",
     "RollingUpdate",
     "RuntimeDefault",
-    // Others: an Event's action, HTTP, messages, a framework's table.
+    // Others: an Event's types and action, HTTP, messages, a framework's table.
     "Bearer",
     "Connection",
+    "Normal",
     "Reconcile",
     "SequelizeMeta",
     "Token",
+    "Warning",
 ];
 
 /// The headings of a page, in their order.
