@@ -40,7 +40,7 @@ enum Subcommands {
     /// Install Fairway with its Helm charts, or upgrade it to the operator's image that was built last.
     Install {
         /// Values as JSON, laid over those that name the image.
-        #[arg(long, default_value = "{}")]
+        #[arg(long, default_value = "{}", value_parser = <serde_json::Value as std::str::FromStr>::from_str)]
         values: serde_json::Value,
     },
     /// Push images that are built to the registry of the embedded cluster, or to `REGISTRY`.
