@@ -39,6 +39,8 @@ pub const STORE_DIRECTORY: &str = "/store";
 pub const SCRATCH_DIRECTORY: &str = "/scratch";
 /// The port on which the probe agent listens.
 pub const PROBE_PORT: u16 = 9797;
+/// Used instead of [`PROBE_PORT`]; for tests.
+pub const PROBE_PORT_VARIABLE: &str = "FAIRWAY_PROBE_PORT";
 
 /// Where the report goes instead of `/dev/termination-log`; for tests.
 pub const TERMINATION_LOG_VARIABLE: &str = "FAIRWAY_TERMINATION_LOG";

@@ -6,8 +6,9 @@ use std::{
 };
 
 use fairway_plan::protocol::{
-    AGENT_DIRECTORY, GUARD_DIRECTORY_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, SCRATCH_DIRECTORY,
-    SCRATCH_DIRECTORY_VARIABLE, STORE_DIRECTORY, STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
+    AGENT_DIRECTORY, GUARD_DIRECTORY_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT,
+    PROBE_PORT_VARIABLE, SCRATCH_DIRECTORY, SCRATCH_DIRECTORY_VARIABLE, STORE_DIRECTORY,
+    STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
 };
 
 use super::redact::Redactor;
@@ -67,6 +68,13 @@ impl Environment {
     /// Where a backup may keep working files.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.path(SCRATCH_DIRECTORY_VARIABLE, SCRATCH_DIRECTORY)
+    }
+
+    /// Where a probe agent listens.
+    pub(crate) fn probe_port(&self) -> u16 {
+        self.get(PROBE_PORT_VARIABLE)
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(PROBE_PORT)
     }
 
     /// Hides every value.

@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     routing::{get, post},
 };
-use fairway_plan::protocol::{PROBE_PORT, ProbeCall, ProbeTask, ProbeVerdict};
+use fairway_plan::protocol::{ProbeCall, ProbeTask, ProbeVerdict};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
@@ -36,20 +36,12 @@ struct Probe {
 /// # Errors
 /// When the port cannot be listened on.
 pub(crate) async fn run(task: ProbeTask, environment: Environment) -> std::io::Result<()> {
+    let port = environment.probe_port();
     // All addresses of the pod, of either family.
-    let listener = match TcpListener::bind(SocketAddr::from(([0; 16], PROBE_PORT))).await {
+    let listener = match TcpListener::bind(SocketAddr::from(([0; 16], port))).await {
         Ok(listener) => listener,
-        Err(_) => TcpListener::bind(SocketAddr::from(([0; 4], PROBE_PORT))).await?,
+        Err(_) => TcpListener::bind(SocketAddr::from(([0; 4], port))).await?,
     };
-    serve(listener, task, environment).await
-}
-
-/// Serves on a listener until SIGTERM.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    task: ProbeTask,
-    environment: Environment,
-) -> std::io::Result<()> {
     let mut terminate = termination();
     axum::serve(listener, router(task, environment))
         .with_graceful_shutdown(async move { terminated(&mut terminate).await })

@@ -1,6 +1,10 @@
 //! The agent against a real PostgreSQL.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on must stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on must stop"
+)]
 
 mod backup;
 mod guard;

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     harness::{Pod, migration, psql, requester},
-    postgres::{Database, PASSWORD_IN_URL, as_server_user, value},
+    postgres::{Database, PASSWORD_IN_URL, as_server_user, free_port, value},
 };
 
 fn task(app: &str) -> Task {
@@ -233,10 +233,7 @@ struct Pooler(Child, u16);
 
 impl Pooler {
     fn start(database: &Database, ignored: &str) -> Option<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .ok()?
-            .port();
+        let port = free_port();
         let server = database.server();
         let file = server.folder.join(format!("pooler-{port}.ini"));
         let settings = format!(

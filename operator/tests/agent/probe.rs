@@ -7,9 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::get,
 };
-use fairway_plan::protocol::{
-    Header, HttpRequest, PROBE_PORT, ProbeCall, ProbeTask, ProbeVerdict, Scheme, Task,
-};
+use fairway_plan::protocol::{Header, HttpRequest, ProbeCall, ProbeTask, ProbeVerdict, Scheme, Task};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +16,7 @@ use tokio::{
 
 use crate::{
     harness::{Container, Pod},
-    postgres::Database,
+    postgres::{Database, free_port},
 };
 
 const TOKEN: &str = "operator-token";
@@ -64,8 +62,8 @@ fn task(port: u16) -> Task {
 }
 
 /// One HTTP exchange; `None` while nobody listens.
-async fn call(token: &str, body: &str) -> Option<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PROBE_PORT)).await.ok()?;
+async fn call(probe: u16, token: &str, body: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, probe)).await.ok()?;
     let request = format!(
         "POST /probe HTTP/1.1\r\nHost: probe\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -85,24 +83,23 @@ fn body(index: usize, address: &str) -> String {
     .expect("a call")
 }
 
-async fn served(pod: &Pod, port: u16) -> Container {
+async fn served(pod: &Pod, probe: u16, port: u16) -> Container {
     let container = pod.start(&task(port));
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, PROBE_PORT))
-        .await
-        .is_err()
-    {
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, probe)).await.is_err() {
         tokio::task::yield_now().await;
     }
     container
 }
 
-// One test, because there is one port.
 #[tokio::test]
 async fn only_the_operator_gets_verdicts_and_nobody_gets_secrets() {
     let database = Database::new().await;
-    let pod = Pod::new(&database, "pod-1").with("PROBE_0", "Bearer s3cret");
+    let probe = free_port();
+    let pod = Pod::new(&database, "pod-1")
+        .with("PROBE_0", "Bearer s3cret")
+        .with("FAIRWAY_PROBE_PORT", &probe.to_string());
     let port = application().await;
-    let container = served(&pod, port).await;
+    let container = served(&pod, probe, port).await;
     for (token, body, expected) in [
         (TOKEN, body(0, "127.0.0.1"), "200 OK"),
         ("another", body(0, "127.0.0.1"), "401 Unauthorized"),
@@ -112,13 +109,13 @@ async fn only_the_operator_gets_verdicts_and_nobody_gets_secrets() {
         (TOKEN, "{}".to_owned(), "400 Bad Request"),
         (TOKEN, "x".repeat(4096), "413 Payload Too Large"),
     ] {
-        let answer = call(token, &body).await.expect("the agent serves");
+        let answer = call(probe, token, &body).await.expect("the agent serves");
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {expected}\r\n")),
             "{token} {body}: {answer}"
         );
     }
-    let answer = call(TOKEN, &body(0, "127.0.0.1"))
+    let answer = call(probe, TOKEN, &body(0, "127.0.0.1"))
         .await
         .expect("the agent serves");
     let verdict = answer.rsplit("\r\n").next().expect("a body");

@@ -45,6 +45,18 @@ wait $server || true
 rm -rf "$DIR"
 "#;
 
+/// A port for a server that cannot choose one itself: below the range from which the kernel gives ports to
+/// everybody else, and at another place for each test process.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(64);
+    let candidates = std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    candidates
+        .filter_map(|candidate| u16::try_from(20_000 + candidate % 10_000).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("endless")
+}
+
 /// A running server.
 pub(crate) struct Server {
     /// Folder of the socket and the logs.
@@ -96,10 +108,7 @@ impl Server {
             .expect("a folder")
             .keep();
         certify(&folder);
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .expect("a port")
-            .port();
+        let port = free_port();
         if is_root() {
             let owned = Command::new("chown")
                 .args(["-R", "postgres:"])
