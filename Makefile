@@ -1,16 +1,80 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites cluster-binaries images up down
+.PHONY: help check fmt fmt-check clippy test-unit drift charts deny advisories crds docs prerequisites \
+	cluster-binaries images up down test test-e2e demo demo-down bench
 
-CLUSTER = cargo run --quiet --locked --package fairway-e2e --bin cluster --
+CARGO = cargo --locked
+E2E = $(CARGO) run --quiet --package fairway-e2e --bin
+CLUSTER = $(E2E) cluster --
+
+# `make demo KUBE_CONTEXT=name REGISTRY=host/path`: an existing cluster instead of the embedded one.
+export KUBE_CONTEXT
+export REGISTRY
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
+
+# --- to see it ---
+
+demo: prerequisites ## tell the story of a release on a real cluster, and leave it running
+	@$(CARGO) build --package fairway-e2e --bin demo
+	@$(E2E) demo
+
+demo-down: ## remove what the demo has made, and the embedded cluster
+	@$(E2E) demo -- --down
+
+bench: prerequisites ## measure Fairway beside Argo Rollouts and print a table
+	@$(CARGO) run --release --package fairway-e2e --bin bench
+
+# --- to change it ---
+
+check: fmt-check clippy test-unit drift charts deny ## everything that needs no cluster; run it before each commit
+
+fmt: ## format the Rust code
+	@cargo fmt --all
+
+fmt-check:
+	@cargo fmt --all --check
+
+clippy:
+	@$(CARGO) clippy --quiet --workspace --all-targets --all-features -- --deny warnings
+
+test-unit: ## run the tests that need no cluster
+	@$(CARGO) test --quiet
+	@$(CARGO) test --quiet --package fairway-e2e --lib
+
+drift:
+	@$(CARGO) run --quiet --package fairway-crds --bin crdgen -- --check charts/fairway-crds/templates
+	@$(CARGO) run --quiet --package fairway-crds --bin apidoc -- --check docs/reference
+
+charts: ## lint and render the Helm charts
+	@scripts/check-charts
+
+deny: ## check licences, duplicates and sources of the dependencies
+	@scripts/cargo-deny --log-level error --all-features check --hide-inclusion-graph bans licenses sources
+
+advisories: ## look for dependencies with known vulnerabilities; fetches the RustSec database from GitHub
+	@scripts/cargo-deny --all-features check advisories
+
+crds: ## write the manifests of the kinds from the types
+	@$(CARGO) run --quiet --package fairway-crds --bin crdgen -- charts/fairway-crds/templates
+
+docs: ## write the API reference from the types
+	@$(CARGO) run --quiet --package fairway-crds --bin apidoc -- docs/reference
+
+# --- to test it on a real cluster ---
+
+test: test-unit up test-e2e ## run every test: those without a cluster, then the user stories on the embedded one
+
+# One test after the other within a file: most of them load the two cores that a small machine has.
+test-e2e:
+	@$(CARGO) test --package fairway-e2e --tests -- --test-threads=$(or $(TEST_THREADS),2)
 
 prerequisites: ## install the Debian packages that the embedded cluster needs
 	@e2e/tools/prerequisites
 
 cluster-binaries: prerequisites ## build Kubernetes and Helm from Go modules; the first time takes minutes
+	@$(CARGO) build --package fairway-e2e --bin cluster
 	@$(CLUSTER) build
 
 images: prerequisites ## build the images of the tests and push them to the running cluster's registry
