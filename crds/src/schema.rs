@@ -162,6 +162,14 @@ fn conditions(status: &mut JSONSchemaProps) {
 
 /// Makes one schema, and all within it, such as Kubernetes' own types have.
 fn smooth(schema: &mut JSONSchemaProps) {
+    // Lines of a comment end where the source's do; `kubectl explain` breaks them for its reader.
+    if let Some(description) = &mut schema.description {
+        *description = description
+            .split("\n\n")
+            .map(|text| text.replace('\n', " "))
+            .collect::<Vec<_>>()
+            .join("\n\n");
+    }
     // The apiserver drops a null where nothing says nullable, so that a field set to null is a field not
     // given. Kept, it would be there for `has()` and fail the rules that look into it.
     schema.nullable = None;
