@@ -114,7 +114,10 @@ async fn create(context: &Context) -> Result<()> {
 /// When it does not go.
 pub async fn remove(context: &Context) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
-    match namespaces.delete(&context.namespace, &DeleteParams::background()).await {
+    match namespaces
+        .delete(&context.namespace, &DeleteParams::background())
+        .await
+    {
         Err(kube::Error::Api(answer)) if answer.is_not_found() => {}
         deleted => {
             deleted.with_context(|| format!("delete the namespace {}", context.namespace))?;

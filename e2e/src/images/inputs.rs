@@ -152,9 +152,7 @@ pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()>
     // cargo shows its own progress.
     let status = cargo.status().context("start cargo")?;
     if !status.success() {
-        bail!(
-            "cargo build ended with {status}; if musl-gcc was not found, run `make prerequisites`"
-        );
+        bail!("cargo build ended with {status}; if musl-gcc was not found, run `make prerequisites`");
     }
     progress.done(&format!("compiled in {}", seconds(progress.elapsed())));
     Ok(())
