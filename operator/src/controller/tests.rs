@@ -23,7 +23,7 @@ impl Controller for Simple {
 
     async fn observe(context: &Context, app: &Key, key: &Key) -> Result<View<Arc<App>>, ForeignError> {
         let work = Work::new(Reconciled::App, key.clone());
-        Ok(context.world.view(app, &work, |group| group.app().cloned()))
+        Ok(context.world.view(app, &work, |group| group.app()))
     }
 
     fn object(observed: &Arc<App>) -> &Arc<App> {

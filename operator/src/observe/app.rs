@@ -8,12 +8,12 @@ use fairway_plan::observed::AppObserved;
 pub(crate) fn observe(world: &World, key: &Key) -> View<AppObserved> {
     world.view(key, &Work::new(Reconciled::App, key.clone()), |group| {
         Some(AppObserved {
-            app: group.app()?.clone(),
+            app: group.app()?,
             releases: super::releases(group, None),
             snapshots: super::snapshots(group),
-            deployments: group.deployments.all().cloned().collect(),
-            pods: group.pods.all().cloned().collect(),
-            migrations: group.migrations.all().cloned().collect(),
+            deployments: group.deployments.all().collect(),
+            pods: group.pods.all().collect(),
+            migrations: group.migrations.all().collect(),
         })
     })
 }

@@ -12,23 +12,21 @@ const KINDS: [labels::Work; 1] = [labels::Work::Backup];
 /// Observes a Backup of that App.
 pub(crate) fn observe(world: &World, app: &Key, key: &Key) -> View<BackupObserved> {
     world.view(app, &Work::new(Reconciled::Backup, key.clone()), |group| {
-        let backup = group.backups.get(&key.name)?.clone();
+        let backup = group.backups.get(&key.name)?;
         let release = backup.spec.release.as_deref();
         Some(BackupObserved {
-            app: group.app().cloned(),
-            release: release.and_then(|release| group.releases.get(release)).cloned(),
+            app: group.app(),
+            release: release.and_then(|release| group.releases.get(release)),
             snapshot: super::snapshot_for(group, release),
             jobs: group
                 .jobs
                 .all()
-                .filter(|job| works_for(&***job, &key.name, &KINDS))
-                .cloned()
+                .filter(|job| works_for(&**job, &key.name, &KINDS))
                 .collect(),
             pods: group
                 .pods
                 .all()
-                .filter(|pod| works_for(&***pod, &key.name, &KINDS))
-                .cloned()
+                .filter(|pod| works_for(&**pod, &key.name, &KINDS))
                 .collect(),
             backup,
         })

@@ -6,7 +6,7 @@ pub(crate) mod foreign;
 pub(crate) mod migration;
 pub(crate) mod release;
 
-use crate::world::group::{Group, Keep, name_of};
+use crate::world::group::Group;
 use fairway_crds::Release;
 use fairway_plan::labels::{self, Work};
 use fairway_plan::snapshot::Snapshot;
@@ -19,44 +19,25 @@ fn releases(group: &Group, but: Option<&str>) -> Vec<Arc<Release>> {
     let mut releases: Vec<_> = group
         .releases
         .all()
-        .filter(|release| but != Some(name_of(&***release)))
-        .cloned()
+        .filter(|release| but != release.metadata.name.as_deref())
         .collect();
     releases.sort_by_key(|release| release.spec.revision);
     releases
 }
 
-/// The frozen specs of the App, parsed.
+/// The frozen specs of the App by Release.
 fn snapshots(group: &Group) -> BTreeMap<String, Arc<Snapshot>> {
-    group
-        .releases
-        .all()
-        .filter_map(|release| Some((release.name_any(), snapshot(group, name_of(&**release))?)))
+    let names = group.revisions.names().map(|(name, _)| name);
+    names
+        .filter_map(|name| Some((name.to_owned(), group.revisions.get(name)?)))
         .collect()
-}
-
-/// The frozen spec of one Release.
-fn snapshot(group: &Group, release: &str) -> Option<Arc<Snapshot>> {
-    let keep = if group.is_active() {
-        Keep::Parsed
-    } else {
-        Keep::Compact
-    };
-    match group.revisions.get(release)?.snapshot(keep) {
-        Ok(snapshot) => Some(snapshot),
-        Err(error) => {
-            let message = crate::execute::refusal::without_values(&error.to_string());
-            tracing::warn!(release, %message, "the frozen spec of a release cannot be read");
-            None
-        }
-    }
 }
 
 /// The frozen spec of the Release that work was made for, or what the App's spec is now when it was applied by
 /// hand.
 fn snapshot_for(group: &Group, release: Option<&str>) -> Option<Arc<Snapshot>> {
     match release {
-        Some(release) => snapshot(group, release),
+        Some(release) => group.revisions.get(release),
         None => group.app().map(|app| Arc::new(Snapshot::of(&app.spec))),
     }
 }

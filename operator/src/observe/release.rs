@@ -50,21 +50,20 @@ fn cached(world: &World, memory: &Memory, prober: &Prober, app: &Key, key: &Key)
             .all()
             .map(|service| (service.name_any(), service.clone()));
         Some(ReleaseObserved {
-            release: group.releases.get(&key.name)?.clone(),
-            app: group.app().cloned(),
+            release: group.releases.get(&key.name)?,
+            app: group.app(),
             siblings: super::releases(group, Some(&key.name)),
             snapshots: super::snapshots(group),
-            migrations: group.migrations.all().cloned().collect(),
-            backups: group.backups.all().cloned().collect(),
-            deployments: group.deployments.all().cloned().collect(),
-            pods: group.pods.all().cloned().collect(),
-            jobs: group.jobs.all().cloned().collect(),
+            migrations: group.migrations.all().collect(),
+            backups: group.backups.all().collect(),
+            deployments: group.deployments.all().collect(),
+            pods: group.pods.all().collect(),
+            jobs: group.jobs.all().collect(),
             services: services.collect(),
             endpoint_slices: group
                 .endpoint_slices
                 .all()
                 .filter(|slice| of_a_service(slice))
-                .cloned()
                 .collect(),
             probes: prober.health(key),
             refused: told.refused,

@@ -1,10 +1,11 @@
 //! How each watched kind is cached: to which App it belongs, what of it is kept, and where.
 
-use super::group::{Frozen, Group};
-use super::shelf::Shelf;
+use super::group::{Group, ended};
+use super::shelf::{Kept, Shelf};
 use crate::key::Watched;
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::labels;
+use fairway_plan::snapshot::Snapshot;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
@@ -26,7 +27,7 @@ pub(crate) trait Cached:
     + 'static
 {
     /// What is kept of it.
-    type Kept: Send + Sync + 'static;
+    type Kept: Kept + Send + Sync + 'static;
 
     /// Which kind it is.
     const KIND: Watched;
@@ -37,8 +38,11 @@ pub(crate) trait Cached:
     /// Its place in the App's cache.
     fn shelf(group: &mut Group) -> &mut Shelf<Self::Kept>;
 
-    /// Drops what no planner looks at and keeps the rest.
-    fn keep(self) -> Arc<Self::Kept>;
+    /// Drops what no planner looks at and keeps the rest; nothing of what cannot be understood.
+    fn keep(self) -> Option<Arc<Self::Kept>>;
+
+    /// Notes in the group what must be known of it without parsing it.
+    fn note(&self, _group: &mut Group) {}
 }
 
 /// The label selector with which a kind is watched.
@@ -66,7 +70,7 @@ fn slim(meta: &mut ObjectMeta) {
 }
 
 macro_rules! cached {
-    ($kind:ident, $shelf:ident, $app:expr, $slim:expr) => {
+    ($kind:ident, $shelf:ident, $app:expr, $slim:expr $(, $note:item)?) => {
         impl Cached for $kind {
             type Kept = Self;
             const KIND: Watched = Watched::$kind;
@@ -80,17 +84,32 @@ macro_rules! cached {
                 &mut group.$shelf
             }
 
-            fn keep(mut self) -> Arc<Self> {
+            fn keep(mut self) -> Option<Arc<Self>> {
                 slim(self.meta_mut());
                 let slim: fn(&mut Self) = $slim;
                 slim(&mut self);
-                Arc::new(self)
+                Some(Arc::new(self))
             }
+
+            $($note)?
         }
     };
 }
 
-cached!(App, apps, |app| app.metadata.name.as_deref(), |_| ());
+cached!(
+    App,
+    apps,
+    |app| app.metadata.name.as_deref(),
+    |_| (),
+    fn note(&self, group: &mut Group) {
+        let live = self
+            .status
+            .as_ref()
+            .and_then(|status| Some(status.live.as_ref()?.release.as_str()));
+        let wanted = self.status.as_ref().and_then(|status| status.wanted.as_deref());
+        group.current = [live.map(Arc::from), wanted.map(Arc::from)];
+    }
+);
 cached!(Release, releases, |release| Some(&release.spec.app), |_| ());
 cached!(
     Migration,
@@ -126,20 +145,52 @@ cached!(
 );
 
 impl Cached for ControllerRevision {
-    type Kept = Frozen;
+    type Kept = Snapshot;
     const KIND: Watched = Watched::ControllerRevision;
 
     fn app(&self) -> Option<&str> {
         labelled(self.meta())
     }
 
-    fn shelf(group: &mut Group) -> &mut Shelf<Frozen> {
+    fn shelf(group: &mut Group) -> &mut Shelf<Snapshot> {
         &mut group.revisions
     }
 
-    fn keep(mut self) -> Arc<Frozen> {
-        slim(self.meta_mut());
-        Arc::new(Frozen::new(&self))
+    fn keep(self) -> Option<Arc<Snapshot>> {
+        match fairway_plan::build::control::snapshot_of(&self) {
+            Ok(snapshot) => Some(Arc::new(snapshot)),
+            Err(error) => {
+                let message = crate::execute::refusal::without_values(&error.to_string());
+                tracing::warn!(release = %key_of(&self), %message, "the frozen spec of a release cannot be read");
+                None
+            }
+        }
+    }
+}
+
+impl Kept for App {}
+impl Kept for Snapshot {}
+impl Kept for Deployment {}
+impl Kept for Pod {}
+impl Kept for Job {}
+impl Kept for Service {}
+impl Kept for EndpointSlice {}
+
+impl Kept for Release {
+    fn is_open(&self) -> bool {
+        !ended(self)
+    }
+}
+
+impl Kept for Migration {
+    fn is_open(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| status.outcome.is_none())
+    }
+}
+
+impl Kept for Backup {
+    fn is_open(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| status.outcome.is_none())
     }
 }
 

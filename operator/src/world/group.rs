@@ -4,17 +4,19 @@ use super::shelf::Shelf;
 use crate::key::{Key, Reconciled, Watched, Work};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::snapshot::Snapshot;
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// An App's objects. The App itself may be gone: backups outlive it.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     /// The App: none or one.
     pub(crate) apps: Shelf<App>,
+    /// Names of the Releases that serve and that the spec asks for.
+    pub(crate) current: [Option<Arc<str>>; 2],
     /// Its Releases.
     pub(crate) releases: Shelf<Release>,
     /// Its Migrations.
@@ -22,7 +24,7 @@ pub(crate) struct Group {
     /// Its Backups.
     pub(crate) backups: Shelf<Backup>,
     /// The frozen specs of its Releases.
-    pub(crate) revisions: Shelf<Frozen>,
+    pub(crate) revisions: Shelf<Snapshot>,
     /// Its Deployments.
     pub(crate) deployments: Shelf<Deployment>,
     /// Its pods, the agent's included.
@@ -48,7 +50,7 @@ pub(crate) struct Change<'a> {
 
 impl Group {
     /// The App.
-    pub(crate) fn app(&self) -> Option<&Arc<App>> {
+    pub(crate) fn app(&self) -> Option<Arc<App>> {
         self.apps.all().next()
     }
 
@@ -56,6 +58,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         let Self {
             apps,
+            current: _,
             releases,
             migrations,
             backups,
@@ -78,9 +81,31 @@ impl Group {
             && endpoint_slices.is_empty()
     }
 
-    /// Whether a Release is under way.
+    /// Whether a Release is under way: then each pass needs all objects parsed.
     pub(crate) fn is_active(&self) -> bool {
-        self.releases.all().any(|release| !ended(release))
+        self.releases.names().any(|(_, open)| open)
+    }
+
+    /// Keeps the objects as it suits: parsed during a release, compact otherwise.
+    pub(crate) fn arrange(&mut self) {
+        let active = self.is_active();
+        macro_rules! arrange {
+            ($($shelf:ident),*) => {
+                $(if active { self.$shelf.unpack() } else { self.$shelf.pack() })*
+            };
+        }
+        arrange!(
+            apps,
+            releases,
+            migrations,
+            backups,
+            revisions,
+            deployments,
+            pods,
+            jobs,
+            services,
+            endpoint_slices
+        );
     }
 
     /// Who has to look at a change. Releases that have ended look at their App's changes and their own, and the
@@ -91,18 +116,10 @@ impl Group {
         if change.kind == Watched::App || !self.apps.is_empty() {
             add(Reconciled::App, &app.name);
         }
-        let status = self.app().and_then(|app| app.status.as_ref());
-        let live = status.and_then(|status| Some(status.live.as_ref()?.release.as_str()));
-        let wanted = status.and_then(|status| status.wanted.as_deref());
+        let current = |name: &str| self.current.iter().flatten().any(|current| **current == *name);
         let own = |kind, name: &str| change.kind == kind && change.name == name;
-        for release in self.releases.all() {
-            let name = name_of(&**release);
-            if !ended(release)
-                || live == Some(name)
-                || wanted == Some(name)
-                || change.kind == Watched::App
-                || own(Watched::Release, name)
-            {
+        for (name, open) in self.releases.names() {
+            if open || current(name) || change.kind == Watched::App || own(Watched::Release, name) {
                 add(Reconciled::Release, name);
             }
         }
@@ -110,22 +127,12 @@ impl Group {
             change.kind,
             Watched::App | Watched::Release | Watched::ControllerRevision
         );
-        for migration in self.migrations.all() {
-            let name = name_of(&**migration);
-            let open = migration
-                .status
-                .as_ref()
-                .is_none_or(|status| status.outcome.is_none());
+        for (name, open) in self.migrations.names() {
             if own(Watched::Migration, name) || change.work_for == Some(name) || frames && open {
                 add(Reconciled::Migration, name);
             }
         }
-        for backup in self.backups.all() {
-            let name = name_of(&**backup);
-            let open = backup
-                .status
-                .as_ref()
-                .is_none_or(|status| status.outcome.is_none());
+        for (name, open) in self.backups.names() {
             if own(Watched::Backup, name) || change.work_for == Some(name) || frames && open {
                 add(Reconciled::Backup, name);
             }
@@ -142,62 +149,9 @@ pub(crate) fn ended(release: &Release) -> bool {
         .is_some_and(|status| status.outcome.is_some())
 }
 
-/// An object's name; everything that was stored has one.
-pub(crate) fn name_of(object: &impl kube::Resource) -> &str {
-    object.meta().name.as_deref().unwrap_or_default()
-}
-
-/// A ControllerRevision, kept as compact JSON: nothing reads the frozen spec of an App at rest, and a parsed
-/// one takes ten times the room.
-#[derive(Debug)]
-pub(crate) struct Frozen {
-    json: Box<[u8]>,
-    parsed: Mutex<Option<Arc<Snapshot>>>,
-}
-
-/// Whether a parsed snapshot is worth keeping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// The App is being released: the next pass needs it again.
-    Parsed,
-    /// It is at rest.
-    Compact,
-}
-
-impl Frozen {
-    /// Keeps a ControllerRevision.
-    pub(crate) fn new(revision: &ControllerRevision) -> Self {
-        let json = serde_json::to_vec(revision)
-            .unwrap_or_default()
-            .into_boxed_slice();
-        Self {
-            json,
-            parsed: Mutex::new(None),
-        }
-    }
-
-    /// The frozen spec.
-    ///
-    /// # Errors
-    /// When it was not written by a version of Fairway that this one understands.
-    pub(crate) fn snapshot(&self, keep: Keep) -> Result<Arc<Snapshot>, serde_json::Error> {
-        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = match parsed.as_ref() {
-            Some(snapshot) => snapshot.clone(),
-            None => {
-                let revision: ControllerRevision = serde_json::from_slice(&self.json)?;
-                Arc::new(fairway_plan::build::control::snapshot_of(&revision)?)
-            }
-        };
-        *parsed = (keep == Keep::Parsed).then(|| snapshot.clone());
-        Ok(snapshot)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairway_crds::app::{AppStatus, Live};
     use fairway_crds::release::{ReleaseOutcome, ReleaseStatus};
     use fairway_crds::{AppSpec, BackupSpec, MigrationSpec, ReleaseSpec};
     use serde_json::json;
@@ -205,16 +159,8 @@ mod tests {
     fn group() -> Group {
         let mut group = Group::default();
         let spec: AppSpec = serde_json::from_value(json!({"components": []})).unwrap();
-        let mut app = App::new("crm", spec);
-        app.status = Some(AppStatus {
-            live: Some(Live {
-                release: "crm-2".into(),
-                revision: 2,
-                images: Default::default(),
-            }),
-            wanted: Some("crm-3".into()),
-            ..Default::default()
-        });
+        let app = App::new("crm", spec);
+        group.current = [Some("crm-2".into()), Some("crm-3".into())];
         group.apps.put("crm".into(), 1, Arc::new(app));
         for (revision, outcome) in [
             (1, Some(ReleaseOutcome::Succeeded)),

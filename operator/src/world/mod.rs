@@ -88,7 +88,7 @@ impl World {
     pub(crate) fn service(&self, key: &Key) -> Option<Arc<k8s_openapi::api::core::v1::Service>> {
         let state = self.lock();
         let home = state.homes.get(&Watched::Service)?.get(key)?;
-        state.groups.get(home)?.services.get(&key.name).cloned()
+        state.groups.get(home)?.services.get(&key.name)
     }
 
     /// The resource version under which an object is cached.
@@ -262,7 +262,12 @@ impl State {
             return work;
         }
         let work_for = work_for(object.meta()).map(str::to_owned);
-        K::shelf(group).put(key.name.clone(), version, object.keep());
+        object.note(group);
+        match object.keep() {
+            Some(object) => K::shelf(group).put(key.name.clone(), version, object),
+            None => K::shelf(group).remove(&key.name),
+        }
+        group.arrange();
         let change = Change {
             kind: K::KIND,
             name: &key.name,
@@ -301,6 +306,10 @@ impl State {
         let mut work = Vec::from_iter(self.expectations.saw(&app, K::KIND, &key.name, sight));
         if let Some(group) = self.groups.get_mut(&app) {
             K::shelf(group).remove(&key.name);
+            if K::KIND == Watched::App {
+                group.current = [None, None];
+            }
+            group.arrange();
             work.extend(group.touched(
                 &app,
                 Change {

@@ -106,9 +106,7 @@ fn a_deleted_release_is_told_to_its_own_controller() {
 fn caches_hold_neither_managed_fields_nor_environments() {
     let world = World::default();
     world.put(deployment("crm", 3));
-    let kept = world.view(&key("crm"), &app_work(), |group| {
-        group.deployments.get("web").cloned()
-    });
+    let kept = world.view(&key("crm"), &app_work(), |group| group.deployments.get("web"));
     let View::Of(kept) = kept else { panic!("{kept:?}") };
     assert_eq!(kept.metadata.managed_fields, None);
     let spec = kept.spec.clone().unwrap().template.spec.unwrap();
