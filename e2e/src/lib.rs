@@ -12,6 +12,7 @@ pub mod install;
 pub mod load;
 pub mod manifest;
 pub mod ns;
+pub mod operator;
 pub mod progress;
 pub mod reach;
 mod registry;

@@ -105,3 +105,34 @@ pub async fn count(context: &Context, name: &str, statement: &str) -> Result<i64
         .with_context(|| format!("run {statement}"))?;
     Ok(row.try_get(0)?)
 }
+
+/// Asks until the one number that a statement returns is as wanted. A database has no watch, so it is asked
+/// twenty times a second.
+///
+/// # Errors
+/// When it is not within the deadline; the error holds the last answer.
+pub async fn until(
+    context: &Context,
+    name: &str,
+    statement: &str,
+    wanted: i64,
+    deadline: std::time::Duration,
+) -> Result<()> {
+    let client = database(context, name).await?;
+    let mut last = None;
+    let asking = async {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(50));
+        loop {
+            ticks.tick().await;
+            // The table may not be there yet.
+            last = client.query_one(statement, &[]).await.ok().and_then(|row| row.try_get::<_, i64>(0).ok());
+            if last == Some(wanted) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(deadline, asking).await.is_err() {
+        bail!("waited {} s in vain for {wanted} from `{statement}`; last answer: {last:?}", deadline.as_secs());
+    }
+    Ok(())
+}

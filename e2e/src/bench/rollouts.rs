@@ -87,7 +87,7 @@ impl Contestant for Rollouts {
         if services.get_opt("web").await?.is_none() {
             services.patch("web", &PatchParams::apply("bench"), &Patch::Apply(service)).await?;
         }
-        let strategy = json!({"blueGreen": {"activeService": "web", "scaleDownDelaySeconds": 0}});
+        let strategy = json!({"blueGreen": {"activeService": "web", "scaleDownDelaySeconds": 1}});
         apply(bench, namespace, "web", 2, image, &strategy).await
     }
 

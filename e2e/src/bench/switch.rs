@@ -1,5 +1,6 @@
 //! How long traffic waits for a version that is ready, and what a release costs the API server.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -57,33 +58,35 @@ async fn switched<C: Contestant>(
     let before = before.spec.and_then(|spec| spec.selector);
     let mut pods = watcher(pods, watcher::Config::default()).applied_objects().boxed();
     let mut services = watcher(services, watcher::Config::default()).applied_objects().boxed();
-    let mut ready = std::collections::BTreeSet::new();
-    let mut last_ready = None;
-    let watching = async {
-        loop {
-            tokio::select! {
-                Some(pod) = pods.next() => {
-                    let pod = pod?;
-                    let of_image = pod.spec.iter().flat_map(|spec| &spec.containers)
-                        .any(|container| container.image.as_deref() == Some(image));
-                    let leaving = pod.metadata.deletion_timestamp.is_some();
-                    if of_image && !leaving && wait::is_ready(&pod) && ready.insert(pod.name_any()) && ready.len() <= 2 {
-                        last_ready = Some(Instant::now());
-                    }
-                }
-                Some(service) = services.next() => {
-                    let service = service?;
-                    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
-                    if service.name_any() == name && selector != before {
-                        let Some(ready) = last_ready else {
-                            bail!("traffic moved before this process saw a new pod ready");
-                        };
-                        return Ok(ready.elapsed());
-                    }
-                }
-                else => bail!("the watch ended"),
+    let both_ready = async {
+        let mut ready = BTreeSet::new();
+        while let Some(pod) = pods.next().await {
+            let pod = pod?;
+            let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+            let of_image = containers.any(|container| container.image.as_deref() == Some(image));
+            let leaving = pod.metadata.deletion_timestamp.is_some();
+            if of_image && !leaving && wait::is_ready(&pod) {
+                ready.insert(pod.name_any());
+            }
+            if ready.len() == 2 {
+                return Ok(Instant::now());
             }
         }
+        bail!("the watch of pods ended")
     };
-    tokio::time::timeout(PATIENCE, watching).await.context("traffic did not move in time")?
+    let selected = async {
+        while let Some(service) = services.next().await {
+            let service = service?;
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+            if service.name_any() == name && selector != before {
+                return Ok(Instant::now());
+            }
+        }
+        bail!("the watch of Services ended")
+    };
+    let watching = async { tokio::try_join!(both_ready, selected) };
+    let (ready, selected) =
+        tokio::time::timeout(PATIENCE, watching).await.context("traffic did not move in time")??;
+    // Two watches: the later event may be delivered first, which then means a wait of nothing.
+    Ok(selected.saturating_duration_since(ready))
 }

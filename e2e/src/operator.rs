@@ -1,0 +1,148 @@
+//! What befalls the operator and its agents: killed without warning, absent, there twice.
+//!
+//! Processes are killed on the embedded cluster only, whose node is this machine.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::install::OPERATOR_NAMESPACE;
+use crate::ns::Context;
+use crate::seen;
+use crate::wait::{is_ready, wait_for, wait_for_all};
+
+/// How long the operator may take to be ready, or to be gone.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The user as which the operator asks the apiserver.
+pub const USER: &str = "system:serviceaccount:fairway-system:fairway";
+
+/// The selector of the operator's pods.
+const PODS: &str = "app.kubernetes.io/name=fairway,app.kubernetes.io/component!=test";
+
+fn deployments(context: &Context) -> Api<Deployment> {
+    Api::namespaced(context.client.clone(), OPERATOR_NAMESPACE)
+}
+
+fn pods(context: &Context) -> Api<Pod> {
+    Api::namespaced(context.client.clone(), OPERATOR_NAMESPACE)
+}
+
+/// Ends the operator with SIGKILL at once. Its pod is deleted too, since the kubelet would make a container that
+/// is killed often wait for minutes, which is none of the tests' subjects; a new pod takes its place.
+///
+/// # Errors
+/// When it does not run, or the cluster is not the embedded one.
+pub async fn kill(context: &Context) -> Result<()> {
+    let running = pods(context).list(&ListParams::default().labels(PODS)).await?;
+    for pod in &running.items {
+        kill_in(context, pod, "operator")?;
+        pods(context).delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the operator's pod is ready.
+///
+/// # Errors
+/// When it is not within the deadline.
+pub async fn ready(context: &Context) -> Result<()> {
+    let ready = |pods: &[Pod]| pods.iter().any(is_ready);
+    let config = kube::runtime::watcher::Config::default().labels(PODS);
+    wait_for_all(pods(context), config, "a ready pod of the operator", ready, PATIENCE).await?;
+    Ok(())
+}
+
+/// Sets how many operators there are, and waits until it is so.
+///
+/// # Errors
+/// When it is not so within the deadline.
+pub async fn scale(context: &Context, replicas: i32) -> Result<()> {
+    let patch = json!({"spec": {"replicas": replicas}});
+    deployments(context).patch("fairway", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    let count = usize::try_from(replicas)?;
+    let config = kube::runtime::watcher::Config::default().labels(PODS);
+    let there = |pods: &[Pod]| pods.len() == count && pods.iter().all(is_ready);
+    wait_for_all(pods(context), config, "so many operators", there, PATIENCE).await?;
+    Ok(())
+}
+
+/// Starts another operator that asks for no Lease, so that two work at once.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn start_second(context: &Context) -> Result<()> {
+    let mut second = deployments(context).get("fairway").await?;
+    second.metadata = kube::core::ObjectMeta {
+        name: Some("fairway-second".to_owned()),
+        ..kube::core::ObjectMeta::default()
+    };
+    second.status = None;
+    let mut object = serde_json::to_value(second)?;
+    for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
+        let labels = object.pointer_mut(labels).context("the operator's Deployment has no labels")?;
+        labels["app.kubernetes.io/name"] = json!("fairway-second");
+    }
+    let arguments = object
+        .pointer_mut("/spec/template/spec/containers/0/args")
+        .and_then(|arguments| arguments.as_array_mut())
+        .context("the operator's container has no arguments")?;
+    arguments.push(json!("--leader-election=false"));
+    let second: Deployment = serde_json::from_value(object)?;
+    deployments(context).create(&PostParams::default(), &second).await.context("start a second operator")?;
+    wait_for(deployments(context), "fairway-second", "to be ready", crate::wait::is_rolled_out, PATIENCE).await?;
+    Ok(())
+}
+
+/// Removes what [`start_second`] started.
+///
+/// # Errors
+/// When it is not there.
+pub async fn stop_second(context: &Context) -> Result<()> {
+    deployments(context).delete("fairway-second", &DeleteParams::foreground()).await?;
+    crate::wait::wait_gone(deployments(context), "fairway-second", PATIENCE).await
+}
+
+/// Ends the agent in the running pod that does this work with SIGKILL, and all of its container with it.
+///
+/// # Errors
+/// When none runs, or the cluster is not the embedded one.
+pub async fn kill_agent(context: &Context, work: &str) -> Result<()> {
+    let selected = ListParams::default().labels(&format!("{}={work}", seen::WORK));
+    let pods = context.api::<Pod>().list(&selected).await?;
+    let pod = pods.items.first().with_context(|| format!("there is no pod that does {work}"))?;
+    kill_in(context, pod, "agent")
+}
+
+/// Sends SIGKILL to Fairway's own processes with this subcommand in a pod.
+fn kill_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<()> {
+    if !context.target.is_embedded() {
+        bail!("only the processes of the embedded cluster can be killed");
+    }
+    let uid = pod.uid().context("the pod has no UID")?;
+    // systemd's driver writes the UID with underscores, cgroupfs as it is.
+    let spellings = [uid.clone(), uid.replace('-', "_")];
+    let mut killed = 0;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let ours = spellings.iter().any(|spelling| read("cgroup").contains(spelling));
+        let line = read("cmdline");
+        let mut words = line.split('\0');
+        let fairway = words.next().is_some_and(|program| program.ends_with("/fairway"));
+        if ours && fairway && words.next() == Some(subcommand) {
+            let pid = Pid::from_raw(pid).context("a process has no pid")?;
+            kill_process(pid, Signal::KILL).with_context(|| format!("kill process {pid}"))?;
+            killed += 1;
+        }
+    }
+    ensure!(killed > 0, "no process `fairway {subcommand}` runs in pod {}", pod.name_any());
+    Ok(())
+}

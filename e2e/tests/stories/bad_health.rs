@@ -1,0 +1,50 @@
+//! Health pages that do not answer as they should: the release is stopped, and says what it got.
+
+use anyhow::{Result, ensure};
+use fairway_crds::duration::Duration;
+use fairway_crds::release::ReleaseOutcome;
+use fairway_e2e::apps::{self, crm, small};
+use fairway_e2e::ns::with_temp_ns;
+use fairway_e2e::seen;
+
+/// A first release whose health page has this fault, as the fixture's README spells it.
+async fn is_refused(fault: &'static str, expected: &'static str) -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut app = small::app(&context, "shop", "v1")?;
+        apps::set_env(&mut app, "web", "CRM_FAULT_HEALTH", fault);
+        let health = apps::component(&mut app, "web").health.as_mut();
+        health.into_iter().for_each(|health| health.deadline = Duration::from_seconds(15));
+        apps::apply(&context, &app).await?;
+        let failed = seen::ended(&context, "shop-1", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+        let message = seen::message(&failed);
+        ensure!(seen::reason(&failed) == "Unhealthy", "{}: {message}", seen::reason(&failed));
+        ensure!(message.contains("/api/health") && message.contains(expected), "{message}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() -> Result<()> {
+    is_refused("302", "302").await
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_there_is_not_healthy() -> Result<()> {
+    is_refused("404", "404").await
+}
+
+#[tokio::test]
+async fn json_that_is_cut_off_is_not_healthy() -> Result<()> {
+    is_refused("garbage", "JSON").await
+}
+
+#[tokio::test]
+async fn a_page_of_two_gigabytes_is_not_read_to_its_end() -> Result<()> {
+    is_refused("huge", "MiB").await
+}
+
+#[tokio::test]
+async fn a_page_that_never_answers_is_given_up() -> Result<()> {
+    is_refused("hang", "5 s").await
+}

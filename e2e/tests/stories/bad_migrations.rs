@@ -1,0 +1,108 @@
+//! Migrations that hang, are killed, or say that they have done what they have not.
+
+use anyhow::{Context as _, Result, ensure};
+use fairway_crds::Release;
+use fairway_crds::duration::Duration;
+use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::release::ReleaseOutcome;
+use fairway_e2e::apps::{self, crm};
+use fairway_e2e::load::{self, Load};
+use fairway_e2e::ns::{Context, with_temp_ns};
+use fairway_e2e::{reach, seen};
+use serde_json::json;
+
+/// crm at v1, edited to a v2 whose migration has this fault.
+async fn edited(context: &Context, fault: &str, also: impl FnOnce(&mut fairway_crds::App)) -> Result<()> {
+    let mut app = crm::install(context).await?;
+    crm::set_version(context, &mut app, "v2");
+    apps::set_bake(&mut app, 1);
+    apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", fault);
+    also(&mut app);
+    apps::apply(context, &app).await?;
+    Ok(())
+}
+
+/// The release has failed, was run once, changed nothing and left nothing behind.
+async fn failed_cleanly(context: &Context) -> Result<Release> {
+    let failed = seen::ended(context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+    let migration = context.api::<fairway_crds::Migration>().get("crm-2").await?.status.unwrap_or_default();
+    ensure!(migration.outcome == Some(MigrationOutcome::Failed), "{migration:?}");
+    for (statement, wanted) in [
+        ("select count(*) from migration_runs where version = 'v2'", 1),
+        ("select count(*) from fairway.migration_run where release = 'crm-2'", 1),
+        ("select count(*) from pg_tables where tablename = 'lead_note'", 0),
+        ("select count(*) from pg_stat_activity where datname = 'crm' and state = 'idle in transaction'", 0),
+    ] {
+        let found = reach::count(context, crm::DATABASE, statement).await?;
+        ensure!(found == wanted, "{found} instead of {wanted}: {statement}");
+    }
+    ensure!(crm::pods(context, "web", "crm-1").await?.len() == 2, "the old version does not serve");
+    Ok(failed)
+}
+
+fn ten_seconds(app: &mut fairway_crds::App) {
+    app.spec.migration.iter_mut().for_each(|migration| migration.timeout = Duration::from_seconds(10));
+}
+
+#[tokio::test]
+async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_serves_all_the_time() -> Result<()> {
+    with_temp_ns(|context| async move {
+        edited(&context, "hang", |app| {
+            ten_seconds(app);
+            apps::set_env(app, "web", "CRM_FAULT_MIGRATE_IGNORE_SIGTERM", "1");
+        })
+        .await?;
+        let clients = load::start(&context, &Load::on("crm", 80, "/api/leads")).await?;
+        let failed = failed_cleanly(&context).await?;
+        ensure!(seen::message(&failed).contains("10s"), "{}", seen::message(&failed));
+        load::assert_none_failed(&clients.stop().await?)?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Result<()> {
+    with_temp_ns(|context| async move {
+        edited(&context, "oom", |app| {
+            let container = &mut apps::component(app, "web").template["spec"]["containers"][0];
+            container["resources"] = json!({"limits": {"memory": "96Mi"}});
+        })
+        .await?;
+        let failed = failed_cleanly(&context).await?;
+        ensure!(seen::reason(&failed) == "MigrationFailed", "{}: {}", seen::reason(&failed), seen::message(&failed));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_migration_whose_agent_is_killed_is_settled_by_the_ledger_and_not_by_a_retry() -> Result<()> {
+    with_temp_ns(|context| async move {
+        edited(&context, "hang", |_| {}).await?;
+        let begun = "select count(*) from migration_runs where version = 'v2'";
+        reach::until(&context, crm::DATABASE, begun, 1, crm::PATIENCE).await?;
+        fairway_e2e::operator::kill_agent(&context, "migrate").await?;
+        failed_cleanly(&context).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it_takes_no_traffic() -> Result<()> {
+    with_temp_ns(|context| async move {
+        edited(&context, "noop", |app| {
+            let health = apps::component(app, "web").health.as_mut();
+            health.into_iter().for_each(|health| health.deadline = Duration::from_seconds(25));
+        })
+        .await?;
+        let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+        let migration = failed.status.clone().unwrap_or_default().evidence.migration.context("no migration")?;
+        ensure!(migration.unchanged, "nobody is told that the schema is unchanged: {migration:?}");
+        ensure!(!seen::holds(seen::release_condition(&failed, "SchemaAhead")), "nothing was migrated");
+        seen::selects(&context, "crm", "crm-1", crate::SOON).await?;
+        Ok(())
+    })
+    .await
+}

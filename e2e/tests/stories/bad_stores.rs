@@ -1,0 +1,43 @@
+//! Backup stores that take nothing: nothing is migrated without a backup, and an edit of the store is enough.
+
+use anyhow::{Context as _, Result, ensure};
+use fairway_crds::Release;
+use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
+use fairway_e2e::apps::{self, crm};
+use fairway_e2e::ns::with_temp_ns;
+use fairway_e2e::seen;
+use fairway_e2e::volumes::{Behaviour, claim};
+
+async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: &'static str) -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut app = crm::install(&context).await?;
+        let database = fairway_e2e::reach::database(&context, crm::DATABASE).await?;
+        // What cannot be compressed away.
+        let rows = "insert into leads (name) select string_agg(md5(random()::text), '') from generate_series(1, 20000) n group by n % 200";
+        database.batch_execute(rows).await?;
+        claim(&context, "bad", "1Gi", behaviour).await?;
+        app.spec.backup.as_mut().context("no backup")?.store.volume.claim_name = "bad".to_owned();
+        apps::set_bake(&mut app, 1);
+        crm::set_version(&context, &mut app, "v2");
+        apps::apply(&context, &app).await?;
+        let told = |release: &Release| seen::message(release).contains(expected);
+        let waiting = seen::release(&context, "crm-2", expected, told, crm::PATIENCE).await?;
+        ensure!(seen::milestone(&waiting, MilestoneKind::Migrating).is_none(), "it migrates without a backup");
+
+        app.spec.backup.as_mut().context("no backup")?.store.volume.claim_name = "backups".to_owned();
+        apps::apply(&context, &app).await?;
+        seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_holds_the_release_until_the_app_names_another() -> Result<()> {
+    holds_the_release_until_it_is_replaced(Behaviour::Limited { bytes: 64 << 10 }, "full").await
+}
+
+#[tokio::test]
+async fn a_store_that_is_read_only_holds_the_release_until_the_app_names_another() -> Result<()> {
+    holds_the_release_until_it_is_replaced(Behaviour::ReadOnly, "cannot be written").await
+}

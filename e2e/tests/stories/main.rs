@@ -1,0 +1,18 @@
+//! One test for each user story. Each has a namespace of its own, so they run side by side.
+
+mod bad_databases;
+mod bad_health;
+mod bad_migrations;
+mod bad_stores;
+mod bad_templates;
+mod crm;
+mod deletion;
+mod edits;
+mod secrets;
+mod unleash;
+mod verbs;
+
+use std::time::Duration;
+
+/// Time for what needs no pod to start.
+const SOON: Duration = Duration::from_secs(20);
