@@ -246,3 +246,6 @@ fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
     };
     observed.jobs.iter().filter(over).filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata)).map(Step::Delete).collect()
 }
+
+#[cfg(test)]
+mod tests;

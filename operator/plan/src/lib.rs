@@ -9,6 +9,8 @@
 
 pub mod app;
 pub mod backup;
+#[cfg(test)]
+mod bench;
 pub mod build;
 pub mod conditions;
 #[cfg(any(test, feature = "sim"))]

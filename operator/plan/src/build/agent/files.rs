@@ -37,6 +37,16 @@ pub(super) fn mount_files(pod: &mut PodSpec, snapshot: &Snapshot) {
     }
 }
 
+/// The mounts of such files for a container beside the one that has them, in the team's own pod.
+pub(super) fn files_beside(pod: &PodSpec, target: usize) -> Vec<VolumeMount> {
+    let mounts = pod.containers.get(target).and_then(|container| container.volume_mounts.as_ref());
+    let files = mounts.into_iter().flatten().enumerate().filter_map(|(index, mounted)| {
+        let (_, file) = file(pod, mounted, index)?;
+        Some(VolumeMount { name: mounted.name.clone(), ..file })
+    });
+    files.collect()
+}
+
 fn file(team: &PodSpec, mounted: &VolumeMount, index: usize) -> Option<(Volume, VolumeMount)> {
     let path = mounted.mount_path.trim_end_matches('/');
     // An expanded sub-path needs the variables of the application's container.

@@ -4,6 +4,7 @@
 //! the network that the application finds. Neither has an owner: deleting the App lets a migration that runs
 //! finish. Both carry a readiness gate that nobody opens, so that no Service of anybody's ever sends them traffic.
 
+use super::files::files_beside;
 use super::pin::node_affinity;
 use super::{
     CONTAINER, Errand, INSTALL_CONTAINER, empty_dir, environment, install, job, mount, own_container,
@@ -24,7 +25,7 @@ use fairway_crds::database::Database;
 use fairway_crds::{Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, ExecAction, Pod, PodReadinessGate, PodSpec, PodTemplateSpec, Probe,
+    Container, EnvVar, ExecAction, Pod, PodReadinessGate, PodSpec, PodTemplateSpec, Probe, VolumeMount,
 };
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
@@ -127,7 +128,7 @@ pub fn migration_pod(
     snapshot: &Snapshot,
     attempt: u32,
 ) -> Result<Pod, InvalidTemplate> {
-    let Team { labels, annotations, mut pod, component, database, .. } = team(migration, release, snapshot)?;
+    let Team { labels, annotations, mut pod, target, component, database } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
     let name = names::migration_run(&migration_name, attempt);
     let errand = errand(migration, &migration_name, &name);
@@ -136,7 +137,7 @@ pub fn migration_pod(
     variables.push(super::literal(GUARD_DIRECTORY_VARIABLE, GUARD_DIRECTORY.to_owned()));
     variables.extend(super::probe::header_variables([component]));
 
-    let guard = guard(settings, variables);
+    let guard = guard(settings, variables, files_beside(&pod, target));
     pod.init_containers.get_or_insert_default().insert(0, guard);
     pod.volumes.get_or_insert_default().push(empty_dir(GUARD_VOLUME, None));
     outside_every_service(&mut pod, settings);
@@ -170,12 +171,13 @@ fn guard_task(
 }
 
 /// The native sidecar that guards. Its startup probe keeps every later container from starting.
-fn guard(settings: &Settings, variables: Vec<EnvVar>) -> Container {
+fn guard(settings: &Settings, variables: Vec<EnvVar>, files: Vec<VolumeMount>) -> Container {
     let mut guard = own_container(variables);
     run_own_agent(&mut guard, settings);
     guard.restart_policy = Some("Always".to_owned());
     guard.security_context = Some(restricted_as_own_user());
-    guard.volume_mounts = Some(vec![mount(GUARD_VOLUME, GUARD_DIRECTORY, false)]);
+    let own = mount(GUARD_VOLUME, GUARD_DIRECTORY, false);
+    guard.volume_mounts = Some(std::iter::once(own).chain(files).collect());
     guard.startup_probe = Some(Probe {
         exec: Some(ExecAction {
             command: Some(vec![super::OWN_BINARY.to_owned(), "agent".to_owned(), "started".to_owned()]),

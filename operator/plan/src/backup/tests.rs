@@ -1,0 +1,245 @@
+use super::*;
+use crate::bench::{self, Bench, app, told};
+use crate::protocol::{Cause, Failure};
+use fairway_crds::{App, Backup};
+use rstest::rstest;
+use serde_json::json;
+
+struct Story {
+    bench: Bench,
+    backup: Backup,
+    app: Option<App>,
+}
+
+impl Story {
+    fn new() -> Self {
+        let backup = json!({
+            "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+            "metadata": {"name": "nightly", "namespace": "shop", "uid": "0f1e2d3c-uid", "generation": 1},
+            "spec": {"app": "crm"}
+        });
+        Self { bench: Bench::new(), backup: serde_json::from_value(backup).unwrap(), app: Some(app()) }
+    }
+
+    fn pass(&mut self) -> Decision<BackupStatus> {
+        let app = self.app.clone().map(Arc::new);
+        let observed = BackupObserved {
+            backup: Arc::new(self.backup.clone()),
+            snapshot: app.as_ref().map(|app| Arc::new(Snapshot::of(&app.spec))),
+            app,
+            release: None,
+            jobs: self.bench.jobs.clone(),
+            pods: self.bench.pods.clone(),
+        };
+        let decision = plan(&observed, &bench::settings(), self.bench.now);
+        assert_eq!(decision, plan(&observed, &bench::settings(), self.bench.now), "planning is deterministic");
+        decision
+    }
+
+    /// Plans and carries out until a pass changes nothing.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            let decision = self.pass();
+            if decision.steps.is_empty() && Some(&decision.status) == self.backup.status.as_ref() {
+                return;
+            }
+            self.bench.carry_out(&decision.steps);
+            self.backup.status = Some(decision.status);
+        }
+        panic!("no fixed point");
+    }
+
+    fn status(&self) -> &BackupStatus {
+        self.backup.status.as_ref().unwrap()
+    }
+
+    fn told(&self) -> (String, String, String) {
+        told(&self.status().conditions)
+    }
+
+    fn answer(&mut self, attempt: u32, report: &BackupReport) {
+        self.bench.answer(&format!("nightly-backup-{attempt}"), report);
+        self.settle();
+    }
+}
+
+fn proven() -> BackupReport {
+    BackupReport {
+        evidence: Some(BackupEvidence {
+            level: "Decoded".into(),
+            bytes: 4711,
+            sha256: "ab".repeat(32),
+            taken_at: "2026-01-01T00:00:01Z".into(),
+            server_version: "16.4".into(),
+            fingerprint: "f".into(),
+            seconds: 12.4,
+        }),
+        failure: None,
+    }
+}
+
+fn failure(cause: Cause, reason: &str) -> BackupReport {
+    let failure = Failure { cause, reason: reason.into(), message: format!("{reason} happened.") };
+    BackupReport { evidence: None, failure: Some(failure) }
+}
+
+#[test]
+fn the_try_is_on_record_before_its_job_exists() {
+    let mut story = Story::new();
+    let first = story.pass();
+    assert_eq!(first.steps, []);
+    assert_eq!(first.status.attempts.as_ref().unwrap().current, 1);
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+}
+
+#[test]
+fn a_proven_copy_ends_it_and_leaves_no_job() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.run("nightly-backup-1");
+    story.settle();
+    story.answer(1, &proven());
+    let status = story.status();
+    assert_eq!(status.outcome, Some(BackupOutcome::Succeeded));
+    assert_eq!(status.set.as_ref().unwrap().path, "shop/crm/nightly-0f1e2d3c");
+    assert_eq!((status.level.as_deref(), status.bytes), (Some("Decoded"), Some(4711)));
+    let message = "4711 bytes in shop/crm/nightly-0f1e2d3c of claim backups, made in 12 s; proven: Decoded";
+    assert_eq!(story.told(), ("True/False/False".into(), "Succeeded".into(), message.into()));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[test]
+fn the_jobs_answer_is_committed_before_the_job_is_removed() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.answer("nightly-backup-1", &proven());
+    let decision = story.pass();
+    assert_eq!(decision.status.outcome, Some(BackupOutcome::Succeeded));
+    assert_eq!(decision.steps, []);
+}
+
+#[test]
+fn what_the_surroundings_cause_is_tried_again_after_a_pause() {
+    let mut story = Story::new();
+    story.settle();
+    story.answer(1, &failure(Cause::Environment, "StoreFull"));
+    assert_eq!(story.pass().wake, Wake::At(story.bench.now + SignedDuration::from_secs(5)));
+    let message = "StoreFull happened. Try 1 failed, the next begins at 2026-01-01T00:00:05Z; given up at 2026-01-02T00:00:00Z.";
+    assert_eq!(story.told(), ("Unknown/True/False".into(), "WaitingForEnvironment".into(), message.into()));
+    story.bench.later(SignedDuration::from_secs(5));
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-2"], "the first try's Job is gone");
+    story.answer(2, &proven());
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
+}
+
+#[test]
+fn a_day_of_tries_ends_with_the_last_reason() {
+    let mut story = Story::new();
+    story.settle();
+    for attempt in 1..1000 {
+        story.answer(attempt, &failure(Cause::Environment, "PasswordRejected"));
+        if story.status().outcome.is_some() {
+            break;
+        }
+        let next = story.status().attempts.as_ref().unwrap().next.unwrap();
+        story.bench.now = next;
+        story.settle();
+    }
+    let message = "PasswordRejected happened. Given up after 24h.";
+    assert_eq!(story.told(), ("False/False/True".into(), "PasswordRejected".into(), message.into()));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_version_causes_is_final() {
+    let mut story = Story::new();
+    story.settle();
+    story.answer(1, &failure(Cause::Version, "ToolMissing"));
+    assert_eq!(story.told(), ("False/False/True".into(), "ToolMissing".into(), "ToolMissing happened.".into()));
+}
+
+#[test]
+fn a_pod_that_was_killed_is_tried_again() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.kill("nightly-backup-1");
+    story.settle();
+    let (_, reason, message) = story.told();
+    assert_eq!(reason, "WaitingForEnvironment");
+    assert!(message.contains("container agent ran out of memory (OOMKilled)"), "{message}");
+}
+
+#[test]
+fn a_claim_that_is_missing_is_told_and_one_that_is_mended_is_used_at_once() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.pod_of("nightly-backup-1", "Pending", json!({"waiting": {"reason": "ContainerCreating"}}));
+    story.bench.set_pod("nightly-backup-1-x", json!({"phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/1 nodes are available: persistentvolumeclaim \"backups\" not found."
+    }]}));
+    story.settle();
+    let (_, reason, message) = story.told();
+    assert_eq!(reason, "PodNotStarting");
+    assert!(message.contains("persistentvolumeclaim \"backups\" not found"), "{message}");
+    story.app.as_mut().unwrap().spec.backup.as_mut().unwrap().store.volume.claim_name = "vault".into();
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-2"]);
+    assert_eq!(story.status().set.as_ref().unwrap().claim_name, "vault");
+}
+
+#[test]
+fn a_pod_that_kubernetes_says_nothing_of_is_told_after_two_minutes() {
+    let mut story = Story::new();
+    story.settle();
+    assert_eq!(story.pass().wake, Wake::At(story.bench.now + SLOW_START));
+    story.bench.later(SLOW_START);
+    story.settle();
+    let (_, reason, message) = story.told();
+    assert_eq!(reason, "PodNotStarting");
+    assert!(message.contains("kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"), "{message}");
+}
+
+#[rstest]
+#[case::no_app(|story: &mut Story| story.app = None, "App crm does not exist: set spec.app to the name of one in this namespace")]
+#[case::no_store(|story: &mut Story| story.app.as_mut().unwrap().spec.backup = None, "App crm has no spec.backup: add its store")]
+#[case::no_database(
+    |story: &mut Story| story.app.as_mut().unwrap().spec.database = None,
+    "App crm has no spec.database: there is nothing to back up"
+)]
+fn a_backup_that_cannot_be_made_says_so_in_one_sentence(#[case] break_it: fn(&mut Story), #[case] message: &str) {
+    let mut story = Story::new();
+    break_it(&mut story);
+    story.settle();
+    assert_eq!(story.told(), ("False/False/True".into(), "AppMissing".into(), message.into()));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_backup_outlives_its_app() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.run("nightly-backup-1");
+    story.app = None;
+    story.settle();
+    story.answer(1, &proven());
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
+}
+
+#[test]
+fn the_job_of_a_deleted_namesake_is_not_taken_for_its_own() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.answer("nightly-backup-1", &proven());
+    story.backup.metadata.uid = Some("another".into());
+    story.backup.status = None;
+    story.settle();
+    assert_eq!(story.status().outcome, None);
+    assert_eq!(story.told().2, "waiting until Job nightly-backup-1 of a deleted Backup is gone");
+    story.bench.jobs.clear();
+    story.bench.pods.clear();
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+}
