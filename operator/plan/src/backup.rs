@@ -31,24 +31,33 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
     let mut status = backup.status.clone().unwrap_or_default();
     if backup.metadata.deletion_timestamp.is_some() {
         // Its Job goes with it.
-        return Decision { steps: Vec::new(), status, wake: Wake::OnChange };
+        return Decision {
+            steps: Vec::new(),
+            status,
+            wake: Wake::OnChange,
+        };
     }
     if status.outcome.is_some() {
-        return Decision { steps: leftovers(observed, None), status, wake: Wake::OnChange };
+        return Decision {
+            steps: leftovers(observed, None),
+            status,
+            wake: Wake::OnChange,
+        };
     }
-    let Stand { steps, progress, wake } = next(observed, settings, &mut status, now);
+    let Stand {
+        steps,
+        progress,
+        wake,
+    } = next(observed, settings, &mut status, now);
     status.observed_generation = backup.metadata.generation;
     status.conditions = conditions::bounded(&status.conditions, &progress, backup.metadata.generation, now);
     Decision { steps, status, wake }
 }
 
-fn next(
-    observed: &BackupObserved,
-    settings: &Settings,
-    status: &mut BackupStatus,
-    now: Timestamp,
-) -> Stand {
-    let Some(attempts) = status.attempts.clone() else { return begin(observed, status, 1, now) };
+fn next(observed: &BackupObserved, settings: &Settings, status: &mut BackupStatus, now: Timestamp) -> Stand {
+    let Some(attempts) = status.attempts.clone() else {
+        return begin(observed, status, 1, now);
+    };
     match attempts.next {
         Some(next) if now < next => {
             let message = retry::pausing(&attempts, next, DEADLINE);
@@ -60,17 +69,18 @@ fn next(
 }
 
 /// Puts a try on record. The store is the App's of this moment, so that a mended one is used.
-fn begin(
-    observed: &BackupObserved,
-    status: &mut BackupStatus,
-    current: u32,
-    since: Timestamp,
-) -> Stand {
+fn begin(observed: &BackupObserved, status: &mut BackupStatus, current: u32, since: Timestamp) -> Stand {
     let (backup_settings, _) = match ready(observed) {
         Ok(ready) => ready,
         Err(message) => return fail(status, "AppMissing", message),
     };
-    status.attempts = Some(Attempts { current, since, next: None, reason: None, message: None });
+    status.attempts = Some(Attempts {
+        current,
+        since,
+        next: None,
+        reason: None,
+        message: None,
+    });
     status.set = Some(BackupSet {
         claim_name: backup_settings.store.volume.claim_name.clone(),
         path: agent::set_path(&observed.backup),
@@ -86,18 +96,26 @@ fn working() -> String {
 fn ready(observed: &BackupObserved) -> Result<(&BackupSettings, &Snapshot), String> {
     let spec = &observed.backup.spec;
     let Some(app) = &observed.app else {
-        return Err(format!("App {} does not exist: set spec.app to the name of one in this namespace", spec.app));
+        return Err(format!(
+            "App {} does not exist: set spec.app to the name of one in this namespace",
+            spec.app
+        ));
     };
     let Some(settings) = &app.spec.backup else {
         return Err(format!("App {} has no spec.backup: add its store", spec.app));
     };
     let Some(snapshot) = &observed.snapshot else {
         let release = spec.release.as_deref().unwrap_or_default();
-        return Err(format!("Release {release}, or its frozen spec, is gone: make a Backup without spec.release"));
+        return Err(format!(
+            "Release {release}, or its frozen spec, is gone: make a Backup without spec.release"
+        ));
     };
     match snapshot.database {
         Some(_) => Ok((settings, snapshot)),
-        None => Err(format!("App {} has no spec.database: there is nothing to back up", spec.app)),
+        None => Err(format!(
+            "App {} has no spec.database: there is nothing to back up",
+            spec.app
+        )),
     }
 }
 
@@ -119,28 +137,50 @@ fn attend(
         return Stand::at(Progress::running("BackingUp", message));
     }
     let mut stand = match agent::job_report::<BackupReport>(Some(job.as_ref()), &observed.pods, &name) {
-        Outcome::Reported(BackupReport { evidence: Some(evidence), failure: None }) => {
+        Outcome::Reported(BackupReport {
+            evidence: Some(evidence),
+            failure: None,
+        }) => {
             return succeed(status, evidence);
         }
-        Outcome::Reported(BackupReport { failure: Some(failure), .. }) => match failure.cause {
+        Outcome::Reported(BackupReport {
+            failure: Some(failure),
+            ..
+        }) => match failure.cause {
             Cause::Version => return fail(status, &failure.reason, failure.message),
             Cause::Environment => failed(status, attempts, now, &failure.reason, &failure.message),
         },
-        Outcome::Reported(BackupReport { failure: None, evidence: None }) => {
-            failed(status, attempts, now, "AgentFailed", "the agent's answer says neither success nor failure")
-        }
+        Outcome::Reported(BackupReport {
+            failure: None,
+            evidence: None,
+        }) => failed(
+            status,
+            attempts,
+            now,
+            "AgentFailed",
+            "the agent's answer says neither success nor failure",
+        ),
         Outcome::Lost { reason } => {
             let message = format!("the backup's pod ended without an answer: {reason}");
             failed(status, attempts, now, "PodLost", &message)
         }
-        Outcome::Running { waiting: Some((_, message)) } => held_up(observed, status, attempts, now, message),
-        Outcome::NotThere | Outcome::Running { waiting: None } => under_way(observed, job, &name, attempts, now),
+        Outcome::Running {
+            waiting: Some((_, message)),
+        } => held_up(observed, status, attempts, now, message),
+        Outcome::NotThere | Outcome::Running { waiting: None } => {
+            under_way(observed, job, &name, attempts, now)
+        }
     };
     stand.steps.extend(leftovers(observed, Some(&name)));
     stand
 }
 
-fn start(observed: &BackupObserved, settings: &Settings, status: &mut BackupStatus, attempts: &Attempts) -> Stand {
+fn start(
+    observed: &BackupObserved,
+    settings: &Settings,
+    status: &mut BackupStatus,
+    attempts: &Attempts,
+) -> Stand {
     let (backup_settings, snapshot) = match ready(observed) {
         Ok(ready) => ready,
         Err(message) => return fail(status, "AppMissing", message),
@@ -150,21 +190,39 @@ fn start(observed: &BackupObserved, settings: &Settings, status: &mut BackupStat
         Some(set) => set.claim_name.clone(),
         None => backup_settings.store.volume.claim_name.clone(),
     };
-    let backup_settings =
-        BackupSettings { store: Store { volume: VolumeStore { claim_name } }, ..backup_settings.clone() };
-    let images = match observed.release.as_ref().and_then(|release| release.status.as_ref()) {
+    let backup_settings = BackupSettings {
+        store: Store {
+            volume: VolumeStore { claim_name },
+        },
+        ..backup_settings.clone()
+    };
+    let images = match observed
+        .release
+        .as_ref()
+        .and_then(|release| release.status.as_ref())
+    {
         Some(release) => release.digests.clone(),
         None => snapshot.images(),
     };
-    let job =
-        agent::backup_job(settings, &observed.backup, snapshot, &backup_settings, &images, attempts.current);
+    let job = agent::backup_job(
+        settings,
+        &observed.backup,
+        snapshot,
+        &backup_settings,
+        &images,
+        attempts.current,
+    );
     let mut steps = leftovers(observed, None);
     steps.push(Step::Create(Box::new(Object::Job(job))));
     Stand::at(Progress::running("BackingUp", working())).with(steps)
 }
 
 fn under_way(observed: &BackupObserved, job: &Job, name: &str, attempts: &Attempts, now: Timestamp) -> Stand {
-    let slow = job.metadata.creation_timestamp.as_ref().and_then(|created| created.0.checked_add(SLOW_START).ok());
+    let slow = job
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .and_then(|created| created.0.checked_add(SLOW_START).ok());
     match slow {
         Some(slow) if agent::started_at(&observed.pods, name).is_none() => {
             if now < slow {
@@ -190,19 +248,31 @@ fn held_up(
     message: String,
 ) -> Stand {
     let used = status.set.as_ref().map(|set| set.claim_name.as_str());
-    let wanted = ready(observed).ok().map(|(settings, _)| settings.store.volume.claim_name.as_str());
+    let wanted = ready(observed)
+        .ok()
+        .map(|(settings, _)| settings.store.volume.claim_name.as_str());
     if wanted.is_some() && wanted != used {
         return begin(observed, status, attempts.current + 1, attempts.since);
     }
     let end = retry::end(attempts, DEADLINE);
     if now >= end {
-        let message = format!("{} Given up after {}.", retry::sentence(&message), conditions::duration(DEADLINE));
+        let message = format!(
+            "{} Given up after {}.",
+            retry::sentence(&message),
+            conditions::duration(DEADLINE)
+        );
         return fail(status, "PodNotStarting", message);
     }
     Stand::at(Progress::running("PodNotStarting", message)).until(end)
 }
 
-fn failed(status: &mut BackupStatus, attempts: &Attempts, now: Timestamp, reason: &str, message: &str) -> Stand {
+fn failed(
+    status: &mut BackupStatus,
+    attempts: &Attempts,
+    now: Timestamp,
+    reason: &str,
+    message: &str,
+) -> Stand {
     match retry::after_failure(attempts, attempts.current, DEADLINE, now, reason, message) {
         Next::GiveUp { reason, message } => fail(status, &reason, message),
         Next::Again(again) => {
@@ -221,8 +291,20 @@ fn fail(status: &mut BackupStatus, reason: &str, message: String) -> Stand {
 }
 
 fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
-    let BackupEvidence { level, bytes, sha256, taken_at, server_version, fingerprint, seconds } = evidence;
-    let place = status.set.as_ref().map(|set| format!("{} of claim {}", set.path, set.claim_name)).unwrap_or_default();
+    let BackupEvidence {
+        level,
+        bytes,
+        sha256,
+        taken_at,
+        server_version,
+        fingerprint,
+        seconds,
+    } = evidence;
+    let place = status
+        .set
+        .as_ref()
+        .map(|set| format!("{} of claim {}", set.path, set.claim_name))
+        .unwrap_or_default();
     let message = format!("{bytes} bytes in {place}, made in {seconds:.0} s; proven: {level}");
     status.outcome = Some(BackupOutcome::Succeeded);
     status.level = Some(level);
@@ -236,7 +318,9 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
 
 fn is_ours(observed: &BackupObserved, job: &Job) -> bool {
     let uid = observed.backup.metadata.uid.as_deref();
-    job.owner_references().iter().any(|owner| Some(&*owner.uid) == uid)
+    job.owner_references()
+        .iter()
+        .any(|owner| Some(&*owner.uid) == uid)
 }
 
 /// Jobs of tries that are over.
@@ -244,7 +328,13 @@ fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
     let over = |job: &&Arc<Job>| {
         is_ours(observed, job) && job.metadata.deletion_timestamp.is_none() && Some(&*job.name_any()) != keep
     };
-    observed.jobs.iter().filter(over).filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata)).map(Step::Delete).collect()
+    observed
+        .jobs
+        .iter()
+        .filter(over)
+        .filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata))
+        .map(Step::Delete)
+        .collect()
 }
 
 #[cfg(test)]

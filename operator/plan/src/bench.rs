@@ -65,7 +65,12 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Self { jobs: Vec::new(), pods: Vec::new(), now: "2026-01-01T00:00:00Z".parse().unwrap(), made: 0 }
+        Self {
+            jobs: Vec::new(),
+            pods: Vec::new(),
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            made: 0,
+        }
     }
 
     pub(crate) fn later(&mut self, span: SignedDuration) {
@@ -80,7 +85,9 @@ impl Bench {
                 Step::Delete(target) => match target.kind {
                     Kind::Job => {
                         self.jobs.retain(|job| job.uid().as_deref() != Some(&target.uid));
-                        self.pods.retain(|pod| !pod.owner_references().iter().any(|owner| owner.uid == target.uid));
+                        self.pods.retain(|pod| {
+                            !pod.owner_references().iter().any(|owner| owner.uid == target.uid)
+                        });
                     }
                     Kind::Pod => self.pods.retain(|pod| pod.uid().as_deref() != Some(&target.uid)),
                     kind => panic!("nobody deletes a {kind:?} here"),
@@ -99,7 +106,11 @@ impl Bench {
                 self.jobs.push(Arc::new(job));
             }
             Object::Pod(pod) => {
-                assert!(!self.pods.iter().any(|other| other.name_any() == pod.name_any()), "{} exists", pod.name_any());
+                assert!(
+                    !self.pods.iter().any(|other| other.name_any() == pod.name_any()),
+                    "{} exists",
+                    pod.name_any()
+                );
                 let mut pod = pod.clone();
                 self.stamp(&mut pod.metadata);
                 self.pods.push(Arc::new(pod));
@@ -119,11 +130,18 @@ impl Bench {
     }
 
     pub(crate) fn job(&self, name: &str) -> &Job {
-        self.jobs.iter().find(|job| job.name_any() == name).unwrap_or_else(|| panic!("no {name} in {:?}", self.names()))
+        self.jobs
+            .iter()
+            .find(|job| job.name_any() == name)
+            .unwrap_or_else(|| panic!("no {name} in {:?}", self.names()))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.jobs.iter().map(|job| job.name_any()).chain(self.pods.iter().map(|pod| pod.name_any())).collect()
+        self.jobs
+            .iter()
+            .map(|job| job.name_any())
+            .chain(self.pods.iter().map(|pod| pod.name_any()))
+            .collect()
     }
 
     /// The Job's pod, in that state of its agent's container; it takes the place of an earlier one.
@@ -135,7 +153,12 @@ impl Bench {
         let mut labels = template.metadata.unwrap().labels.unwrap();
         labels.insert("batch.kubernetes.io/job-name".to_owned(), job.name_any());
         labels.insert("batch.kubernetes.io/controller-uid".to_owned(), uid.clone());
-        let owner = OwnerReference { kind: "Job".to_owned(), name: job.name_any(), uid, ..OwnerReference::default() };
+        let owner = OwnerReference {
+            kind: "Job".to_owned(),
+            name: job.name_any(),
+            uid,
+            ..OwnerReference::default()
+        };
         let pod = Pod {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -146,7 +169,9 @@ impl Bench {
                 ..ObjectMeta::default()
             },
             spec: None,
-            status: Some(serde_json::from_value(json!({"phase": phase, "containerStatuses": [agent(state)]})).unwrap()),
+            status: Some(
+                serde_json::from_value(json!({"phase": phase, "containerStatuses": [agent(state)]})).unwrap(),
+            ),
         };
         self.pods.retain(|pod| pod.name_any() != name);
         self.pods.push(Arc::new(pod));
@@ -155,24 +180,37 @@ impl Bench {
     /// The Job's pod answers.
     pub(crate) fn answer(&mut self, job: &str, report: &impl Serialize) {
         let message = serde_json::to_string(report).unwrap();
-        self.pod_of(job, "Succeeded", json!({"terminated": {"exitCode": 0, "message": message}}));
+        self.pod_of(
+            job,
+            "Succeeded",
+            json!({"terminated": {"exitCode": 0, "message": message}}),
+        );
         self.end_job(job);
     }
 
     /// The Job's pod is killed.
     pub(crate) fn kill(&mut self, job: &str) {
-        self.pod_of(job, "Failed", json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}));
+        self.pod_of(
+            job,
+            "Failed",
+            json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
+        );
         self.end_job(job);
     }
 
     /// The Job's pod works.
     pub(crate) fn run(&mut self, job: &str) {
         let started = self.now;
-        self.pod_of(job, "Running", json!({"running": {"startedAt": started.to_string()}}));
+        self.pod_of(
+            job,
+            "Running",
+            json!({"running": {"startedAt": started.to_string()}}),
+        );
     }
 
     pub(crate) fn end_job(&mut self, name: &str) {
-        let ended = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]});
+        let ended =
+            json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]});
         for job in self.jobs.iter_mut().filter(|job| job.name_any() == name) {
             Arc::make_mut(job).status = Some(serde_json::from_value(ended.clone()).unwrap());
         }
@@ -180,14 +218,20 @@ impl Bench {
 
     /// A bare pod's status.
     pub(crate) fn set_pod(&mut self, name: &str, status: Value) {
-        let pod = self.pods.iter_mut().find(|pod| pod.name_any() == name).expect("the pod");
+        let pod = self
+            .pods
+            .iter_mut()
+            .find(|pod| pod.name_any() == name)
+            .expect("the pod");
         Arc::make_mut(pod).status = Some(serde_json::from_value(status).unwrap());
     }
 
     /// Gives an object's label another value.
     pub(crate) fn relabel_job(&mut self, name: &str, value: &str) {
         for job in self.jobs.iter_mut().filter(|job| job.name_any() == name) {
-            Arc::make_mut(job).labels_mut().insert(labels::RUN_ID.to_owned(), value.to_owned());
+            Arc::make_mut(job)
+                .labels_mut()
+                .insert(labels::RUN_ID.to_owned(), value.to_owned());
         }
     }
 }
@@ -203,8 +247,18 @@ pub(crate) fn container(name: &str, state: Value) -> Value {
 
 /// `Succeeded`, `Reconciling`, `Stalled`, the reason and the message.
 pub(crate) fn told(conditions: &[Condition]) -> (String, String, String) {
-    let of = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+    let of = |type_: &str| {
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+            .unwrap()
+    };
     let succeeded = of(SUCCEEDED);
-    let state = format!("{}/{}/{}", succeeded.status, of(RECONCILING).status, of(STALLED).status);
+    let state = format!(
+        "{}/{}/{}",
+        succeeded.status,
+        of(RECONCILING).status,
+        of(STALLED).status
+    );
     (state, succeeded.reason.clone(), succeeded.message.clone())
 }

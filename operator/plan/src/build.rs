@@ -31,9 +31,14 @@ pub(crate) fn hash_of(object: &impl Serialize) -> String {
 
 /// The hash with which an object was applied.
 pub(crate) fn applied_hash(meta: &ObjectMeta) -> Option<&str> {
-    meta.annotations.as_ref()?.get(labels::APPLIED_HASH).map(String::as_str)
+    meta.annotations
+        .as_ref()?
+        .get(labels::APPLIED_HASH)
+        .map(String::as_str)
 }
 
 pub(crate) fn annotate(meta: &mut ObjectMeta, key: &str, value: String) {
-    meta.annotations.get_or_insert_default().insert(key.to_owned(), value);
+    meta.annotations
+        .get_or_insert_default()
+        .insert(key.to_owned(), value);
 }

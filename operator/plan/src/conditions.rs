@@ -53,7 +53,12 @@ impl Wanted {
         reason: impl Into<String>,
         message: impl Into<String>,
     ) -> Self {
-        Self { type_, status, reason: reason.into(), message: message.into() }
+        Self {
+            type_,
+            status,
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -76,8 +81,10 @@ pub fn set(
                 reason: valid_reason(wanted.reason),
                 message: capped(&wanted.message, MESSAGE_LIMIT),
                 observed_generation: generation,
-                last_transition_time: unchanged
-                    .map_or_else(|| Time(to_seconds(now)), |condition| condition.last_transition_time.clone()),
+                last_transition_time: unchanged.map_or_else(
+                    || Time(to_seconds(now)),
+                    |condition| condition.last_transition_time.clone(),
+                ),
             }
         })
         .collect()
@@ -119,22 +126,34 @@ pub enum Progress {
 impl Progress {
     /// Machines are at it.
     pub fn running(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Running { reason: reason.into(), message: message.into() }
+        Self::Running {
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 
     /// A person must do something.
     pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Waiting { reason: reason.into(), message: message.into() }
+        Self::Waiting {
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 
     /// It is done.
     pub fn succeeded(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Succeeded { reason: reason.into(), message: message.into() }
+        Self::Succeeded {
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 
     /// It has failed.
     pub fn failed(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Failed { reason: reason.into(), message: message.into() }
+        Self::Failed {
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -184,7 +203,9 @@ pub fn shorten(text: &str) -> String {
 
 /// A URL keeps neither its user information nor its query.
 fn without_credentials(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
     let (authority, path) = match rest.find(['/', '?']) {
         Some(end) => rest.split_at(end),
         None => (rest, ""),
@@ -214,7 +235,11 @@ fn valid_reason(reason: String) -> String {
         return reason;
     }
     let kept: String = reason.chars().filter(|character| valid(*character)).collect();
-    if kept.starts_with(|first: char| first.is_ascii_alphabetic()) { kept } else { format!("Reason{kept}") }
+    if kept.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        kept
+    } else {
+        format!("Reason{kept}")
+    }
 }
 
 fn to_seconds(at: Timestamp) -> Timestamp {
@@ -231,17 +256,39 @@ mod tests {
     }
 
     fn status<'a>(conditions: &'a [Condition], type_: &str) -> &'a str {
-        &conditions.iter().find(|condition| condition.type_ == type_).unwrap().status
+        &conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+            .unwrap()
+            .status
     }
 
     #[test]
     fn the_time_of_a_condition_moves_only_with_its_status() {
         let wanted = |status, message: &str| vec![Wanted::new(READY, status, "Because", message)];
-        let first = set(&[], wanted(Status::False, "one"), Some(1), at("2026-01-01T00:00:00.9Z"));
-        let again = set(&first, wanted(Status::False, "two"), Some(2), at("2026-01-01T01:00:00Z"));
+        let first = set(
+            &[],
+            wanted(Status::False, "one"),
+            Some(1),
+            at("2026-01-01T00:00:00.9Z"),
+        );
+        let again = set(
+            &first,
+            wanted(Status::False, "two"),
+            Some(2),
+            at("2026-01-01T01:00:00Z"),
+        );
         assert_eq!(again[0].last_transition_time, Time(at("2026-01-01T00:00:00Z")));
-        assert_eq!((again[0].message.as_str(), again[0].observed_generation), ("two", Some(2)));
-        let turned = set(&again, wanted(Status::True, "two"), Some(2), at("2026-01-01T02:00:00Z"));
+        assert_eq!(
+            (again[0].message.as_str(), again[0].observed_generation),
+            ("two", Some(2))
+        );
+        let turned = set(
+            &again,
+            wanted(Status::True, "two"),
+            Some(2),
+            at("2026-01-01T02:00:00Z"),
+        );
         assert_eq!(turned[0].last_transition_time, Time(at("2026-01-01T02:00:00Z")));
     }
 
@@ -250,11 +297,18 @@ mod tests {
     #[case::waiting_for_a_person(Progress::waiting("R", "m"), ["Unknown", "False", "False", "True"])]
     #[case::succeeded(Progress::succeeded("R", "m"), ["True", "True", "False", "False"])]
     #[case::failed(Progress::failed("R", "m"), ["False", "False", "False", "True"])]
-    fn bounded_work_is_never_reconciling_and_stalled(#[case] progress: Progress, #[case] expected: [&str; 4]) {
+    fn bounded_work_is_never_reconciling_and_stalled(
+        #[case] progress: Progress,
+        #[case] expected: [&str; 4],
+    ) {
         let conditions = bounded(&[], &progress, Some(1), at("2026-01-01T00:00:00Z"));
         let found = [SUCCEEDED, READY, RECONCILING, STALLED].map(|type_| status(&conditions, type_));
         assert_eq!(found, expected);
-        assert!(conditions.iter().all(|condition| !condition.reason.is_empty() && !condition.message.is_empty()));
+        assert!(
+            conditions
+                .iter()
+                .all(|condition| !condition.reason.is_empty() && !condition.message.is_empty())
+        );
     }
 
     #[rstest]
@@ -269,15 +323,22 @@ mod tests {
     #[rstest]
     #[case("pull  failed:\n not found", "pull failed: not found")]
     #[case("GET https://me:secret@host/v2/a", "GET https://host/v2/a")]
-    #[case(r#"request "https://auth/token?account=me&t=1": 401"#, r#"request "https://auth/token?…": 401"#)]
+    #[case(
+        r#"request "https://auth/token?account=me&t=1": 401"#,
+        r#"request "https://auth/token?…": 401"#
+    )]
     fn texts_of_others_are_one_line_without_credentials(#[case] given: &str, #[case] shortened: &str) {
         assert_eq!(shorten(given), shortened);
     }
 
     #[test]
     fn long_messages_are_cut_at_a_character() {
-        let conditions =
-            set(&[], vec![Wanted::new(READY, Status::False, "R", "ü".repeat(3000))], None, Timestamp::UNIX_EPOCH);
+        let conditions = set(
+            &[],
+            vec![Wanted::new(READY, Status::False, "R", "ü".repeat(3000))],
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(conditions[0].message.chars().count(), MESSAGE_LIMIT);
         assert!(conditions[0].message.ends_with('…'));
     }

@@ -43,7 +43,13 @@ pub fn run_id(migration: &Migration, release: Option<&Release>) -> String {
         _ => migration.metadata.uid.as_deref(),
     };
     let spec = &migration.spec;
-    let key = serde_json::json!([migration.metadata.namespace, spec.app, requester, spec.image, spec.command]);
+    let key = serde_json::json!([
+        migration.metadata.namespace,
+        spec.app,
+        requester,
+        spec.image,
+        spec.command
+    ]);
     names::short_hash(key.to_string())
 }
 
@@ -51,21 +57,38 @@ pub fn run_id(migration: &Migration, release: Option<&Release>) -> String {
 pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -> Decision<MigrationStatus> {
     let migration = &observed.migration;
     let mut status = migration.status.clone().unwrap_or_default();
-    let world = World { observed, settings, now };
+    let world = World {
+        observed,
+        settings,
+        now,
+    };
     if is_over(&status) {
         resolve::answer_in_vain(&world, &mut status);
-        return Decision { steps: world.leftovers(&status, &[]), status, wake: Wake::OnChange };
+        return Decision {
+            steps: world.leftovers(&status, &[]),
+            status,
+            wake: Wake::OnChange,
+        };
     }
     if world.is_being_deleted() && status.run_id.is_none() {
-        return Decision { steps: Vec::new(), status, wake: Wake::OnChange };
+        return Decision {
+            steps: Vec::new(),
+            status,
+            wake: Wake::OnChange,
+        };
     }
-    let Stand { mut steps, progress, wake } = next(&world, &mut status);
+    let Stand {
+        mut steps,
+        progress,
+        wake,
+    } = next(&world, &mut status);
     if world.is_being_deleted() {
         // What runs may finish; nothing new is begun for an object that is going.
         steps.retain(|step| !matches!(step, Step::Create(_)));
     }
     status.observed_generation = migration.metadata.generation;
-    status.conditions = conditions::bounded(&status.conditions, &progress, migration.metadata.generation, now);
+    status.conditions =
+        conditions::bounded(&status.conditions, &progress, migration.metadata.generation, now);
     Decision { steps, status, wake }
 }
 
@@ -96,20 +119,31 @@ fn is_over(status: &MigrationStatus) -> bool {
 /// is there.
 pub fn orphans(jobs: &[Arc<Job>], pods: &[Arc<Pod>], exists: impl Fn(&str, &str) -> bool) -> Vec<ObjectRef> {
     let abandoned = |meta: &kube::core::ObjectMeta| {
-        let of = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+        let of = |key: &str| {
+            meta.labels
+                .as_ref()
+                .and_then(|labels| labels.get(key))
+                .map(String::as_str)
+        };
         let ours = of(labels::WORK).is_some_and(world::is_of_a_migration);
         let name = of(labels::WORK_FOR).unwrap_or_default();
-        ours && meta.deletion_timestamp.is_none() && !exists(meta.namespace.as_deref().unwrap_or_default(), name)
+        ours && meta.deletion_timestamp.is_none()
+            && !exists(meta.namespace.as_deref().unwrap_or_default(), name)
     };
-    let jobs = jobs.iter().filter(|job| abandoned(&job.metadata) && world::has_ended(job));
+    let jobs = jobs
+        .iter()
+        .filter(|job| abandoned(&job.metadata) && world::has_ended(job));
     let jobs = jobs.filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata));
-    let pods = pods.iter().filter(|pod| abandoned(&pod.metadata) && pod.owner_references().is_empty());
+    let pods = pods
+        .iter()
+        .filter(|pod| abandoned(&pod.metadata) && pod.owner_references().is_empty());
     let pods = pods.filter(|pod| {
         // The application of an `onStart` migration does not end by itself.
         let found = agent::report::<MigrationReport>(std::slice::from_ref(*pod), &pod.name_any());
         matches!(found, Outcome::Reported(_) | Outcome::Lost { .. })
     });
-    jobs.chain(pods.filter_map(|pod| ObjectRef::of(Kind::Pod, &pod.metadata))).collect()
+    jobs.chain(pods.filter_map(|pod| ObjectRef::of(Kind::Pod, &pod.metadata)))
+        .collect()
 }
 
 #[cfg(test)]

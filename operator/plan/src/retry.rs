@@ -12,7 +12,13 @@ pub fn backoff(attempt: u32) -> SignedDuration {
 
 /// The first try, which begins now.
 pub fn first(now: Timestamp) -> Attempts {
-    Attempts { current: 1, since: now, next: None, reason: None, message: None }
+    Attempts {
+        current: 1,
+        since: now,
+        next: None,
+        reason: None,
+        message: None,
+    }
 }
 
 /// What a try that failed leads to.
@@ -41,7 +47,10 @@ pub fn after_failure(
     let next = now.saturating_add(backoff(count)).unwrap_or(Timestamp::MAX);
     if next >= end(attempts, deadline) {
         let message = format!("{} Given up after {}.", sentence(message), duration(deadline));
-        return Next::GiveUp { reason: reason.to_owned(), message };
+        return Next::GiveUp {
+            reason: reason.to_owned(),
+            message,
+        };
     }
     Next::Again(Attempts {
         next: Some(next),
@@ -70,7 +79,11 @@ pub fn pausing(attempts: &Attempts, next: Timestamp, deadline: SignedDuration) -
 /// A text with a full stop, so that another sentence can follow.
 pub fn sentence(text: &str) -> String {
     let text = text.trim_end();
-    if text.ends_with(['.', '!', '?', '…']) { text.to_owned() } else { format!("{text}.") }
+    if text.ends_with(['.', '!', '?', '…']) {
+        text.to_owned()
+    } else {
+        format!("{text}.")
+    }
 }
 
 #[cfg(test)]
@@ -95,9 +108,17 @@ mod tests {
         let late = start + SignedDuration::from_mins(59);
         let next = after_failure(&first(start), 7, hour, late, "StoreFull", "the store is full");
         let message = "the store is full. Given up after 1h.".to_owned();
-        assert_eq!(next, Next::GiveUp { reason: "StoreFull".to_owned(), message });
+        assert_eq!(
+            next,
+            Next::GiveUp {
+                reason: "StoreFull".to_owned(),
+                message
+            }
+        );
         let soon = start + SignedDuration::from_secs(1);
-        let Next::Again(again) = after_failure(&first(start), 1, hour, soon, "StoreFull", "the store is full") else {
+        let Next::Again(again) =
+            after_failure(&first(start), 1, hour, soon, "StoreFull", "the store is full")
+        else {
             panic!("there is time left");
         };
         assert_eq!(again.next, Some(start + SignedDuration::from_secs(6)));

@@ -18,12 +18,19 @@ pub(crate) struct Stand {
 impl Stand {
     /// Nothing is to be done until something changes.
     pub(crate) fn at(progress: Progress) -> Self {
-        Self { steps: Vec::new(), progress, wake: Wake::OnChange }
+        Self {
+            steps: Vec::new(),
+            progress,
+            wake: Wake::OnChange,
+        }
     }
 
     /// The same, looking again at that moment.
     pub(crate) fn until(self, at: Timestamp) -> Self {
-        Self { wake: self.wake.sooner(Wake::At(at)), ..self }
+        Self {
+            wake: self.wake.sooner(Wake::At(at)),
+            ..self
+        }
     }
 
     /// The same, with these steps.

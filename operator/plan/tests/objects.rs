@@ -1,6 +1,8 @@
 //! The objects that Fairway writes, as a reviewer wants to see them. Names differ from the product's on purpose,
 //! so that swapped values show.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
+
 use fairway_crds::app::BackupSettings;
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::build::agent::{self, Outcome, Pinning};
@@ -127,7 +129,10 @@ fn release() -> Release {
     let snapshot = snapshot();
     let mut release = control::release(&app(), 42, &snapshot.hash(), snapshot.images(), "AppEdited", None);
     release.metadata.uid = Some("release-uid".to_owned());
-    release.status = Some(fairway_crds::ReleaseStatus { digests: digests(), ..Default::default() });
+    release.status = Some(fairway_crds::ReleaseStatus {
+        digests: digests(),
+        ..Default::default()
+    });
     release
 }
 
@@ -151,7 +156,10 @@ fn migration(form: Value) -> Migration {
         },
         "status": {"runId": "0123456789abcdef"}
     });
-    migration["spec"].as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+    migration["spec"]
+        .as_object_mut()
+        .unwrap()
+        .extend(form.as_object().unwrap().clone());
     serde_json::from_value(migration).unwrap()
 }
 
@@ -182,7 +190,9 @@ fn crm_service(release: &str, existing: Option<&Service>) -> Service {
 /// The task that a container's agent finds after the kubelet has expanded the variable.
 fn task(container: &Container) -> Task {
     let variables = container.env.iter().flatten();
-    let found: Vec<_> = variables.filter(|variable| variable.name == "FAIRWAY_TASK").collect();
+    let found: Vec<_> = variables
+        .filter(|variable| variable.name == "FAIRWAY_TASK")
+        .collect();
     assert_eq!(found.len(), 1, "one task");
     let value = found[0].value.as_ref().unwrap();
     assert!(!value.replace("$$", "").contains('$'), "a lone $ in {value}");
@@ -239,7 +249,8 @@ fn a_service_of_its_own() {
 #[test]
 fn a_service_that_the_team_brought_only_gets_its_selector() {
     let theirs: Service =
-        serde_json::from_value(json!({"metadata": {"name": "crm-http"}, "spec": {"ports": [{"port": 80}]}})).unwrap();
+        serde_json::from_value(json!({"metadata": {"name": "crm-http"}, "spec": {"ports": [{"port": 80}]}}))
+            .unwrap();
     insta::assert_yaml_snapshot!(crm_service("crm-42", Some(&theirs)));
 }
 
@@ -258,7 +269,10 @@ fn a_service_is_applied_again_when_its_selector_was_changed() {
 fn a_release_and_its_frozen_spec() {
     let frozen = control::controller_revision(&app(), "crm-42", 42, &snapshot());
     assert_eq!(control::snapshot_of(&frozen).unwrap(), snapshot());
-    insta::assert_yaml_snapshot!((control::release(&app(), 42, "abcd", snapshot().images(), "Retry", Some("crm-41")), frozen.metadata));
+    insta::assert_yaml_snapshot!((
+        control::release(&app(), 42, "abcd", snapshot().images(), "Retry", Some("crm-41")),
+        frozen.metadata
+    ));
 }
 
 #[test]
@@ -270,13 +284,26 @@ fn the_pod_that_pulls_images() {
 #[test]
 fn the_preflight() {
     let store = app().spec.backup.unwrap().store;
-    insta::assert_yaml_snapshot!(agent::preflight_job(&settings(), &release(), &snapshot(), Some(&store), 2));
+    insta::assert_yaml_snapshot!(agent::preflight_job(
+        &settings(),
+        &release(),
+        &snapshot(),
+        Some(&store),
+        2
+    ));
 }
 
 #[test]
 fn a_backup_with_scratch() {
     let to = app().spec.backup.unwrap();
-    insta::assert_yaml_snapshot!(agent::backup_job(&settings(), &backup(), &snapshot(), &to, &digests(), 1));
+    insta::assert_yaml_snapshot!(agent::backup_job(
+        &settings(),
+        &backup(),
+        &snapshot(),
+        &to,
+        &digests(),
+        1
+    ));
 }
 
 #[test]
@@ -289,7 +316,10 @@ fn a_backup_of_a_database_given_by_parts_has_no_literal_secret() {
         "passwordFrom": {"secretKeyRef": {"name": "crm-db", "key": "password"}}
     }))
     .unwrap();
-    let to = BackupSettings { scratch: None, ..app().spec.backup.unwrap() };
+    let to = BackupSettings {
+        scratch: None,
+        ..app().spec.backup.unwrap()
+    };
     let job = agent::backup_job(&settings(), &backup(), &snapshot, &to, &digests(), 1);
     insta::assert_yaml_snapshot!(job.spec.unwrap().template.spec.unwrap().containers[0].env);
 }
@@ -302,7 +332,14 @@ fn a_migration_by_command() {
 
 #[test]
 fn a_migration_on_start() {
-    let pod = agent::migration_pod(&settings(), &migration(json!({"onStart": {}})), Some(&release()), &snapshot(), 1).unwrap();
+    let pod = agent::migration_pod(
+        &settings(),
+        &migration(json!({"onStart": {}})),
+        Some(&release()),
+        &snapshot(),
+        1,
+    )
+    .unwrap();
     insta::assert_yaml_snapshot!(pod);
 }
 
@@ -310,16 +347,27 @@ fn a_migration_on_start() {
 fn a_command_reaches_the_agent_without_the_kubelet_expanding_it() {
     let job = agent::migration_job(&settings(), &by_command(), Some(&release()), &snapshot(), 1).unwrap();
     let pod = job.spec.unwrap().template.spec.unwrap();
-    let Task::Migrate(task) = task(&pod.containers[0]) else { panic!("a migration") };
+    let Task::Migrate(task) = task(&pod.containers[0]) else {
+        panic!("a migration")
+    };
     assert_eq!(task.command, ["sh", "-c", "migrate $(DATABASE_URL)"]);
     assert_eq!(task.checks[0].sql, "select $$x$$");
-    assert_eq!((task.run.run_id.as_str(), task.run.image_digest.as_str()), ("0123456789abcdef", WEB));
+    assert_eq!(
+        (task.run.run_id.as_str(), task.run.image_digest.as_str()),
+        ("0123456789abcdef", WEB)
+    );
 }
 
 #[test]
 fn settling_with_a_verdict() {
     let verdict = Some((Resolution::NotApplied, "1763700000".to_owned()));
-    insta::assert_yaml_snapshot!(agent::settle_job(&settings(), &by_command(), &snapshot(), verdict, 3));
+    insta::assert_yaml_snapshot!(agent::settle_job(
+        &settings(),
+        &by_command(),
+        &snapshot(),
+        verdict,
+        3
+    ));
 }
 
 #[test]
@@ -337,7 +385,10 @@ fn no_probe_pod_without_a_header_from_a_secret() {
 #[rstest]
 #[case::component_is_missing(json!({"component": "db", "command": ["x"]}), InvalidTemplate::NoComponent { component: "db".into() })]
 #[case::health_is_missing(json!({"component": "worker", "onStart": {}}), InvalidTemplate::NoHealth { component: "worker".into() })]
-fn a_migration_that_cannot_be_made_says_what_is_missing(#[case] form: Value, #[case] expected: InvalidTemplate) {
+fn a_migration_that_cannot_be_made_says_what_is_missing(
+    #[case] form: Value,
+    #[case] expected: InvalidTemplate,
+) {
     let migration = migration(form);
     let (settings, release, snapshot) = (settings(), release(), snapshot());
     let error = match migration.spec.on_start {
@@ -425,14 +476,21 @@ fn what_became_of_the_agents_work(#[case] status: Value, #[case] expected: Outco
 fn a_log_is_never_taken_for_a_reason() {
     let status = json!({"phase": "Failed", "containerStatuses": [agent_status(
         json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "password=hunter2"}}), json!({}))]});
-    assert_eq!(outcome(status), Outcome::Lost { reason: "container agent exited with code 1".into() });
+    assert_eq!(
+        outcome(status),
+        Outcome::Lost {
+            reason: "container agent exited with code 1".into()
+        }
+    );
 }
 
 #[test]
 fn pods_of_an_earlier_job_of_the_same_name_are_not_its_own() {
     let job = serde_json::from_value(json!({"metadata": {"name": "crm-42-check-1", "uid": "new"}})).unwrap();
-    let mut old = pod(json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{}"), json!({}))]}));
-    old.labels_mut().insert("batch.kubernetes.io/controller-uid".into(), "old".into());
+    let mut old =
+        pod(json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{}"), json!({}))]}));
+    old.labels_mut()
+        .insert("batch.kubernetes.io/controller-uid".into(), "old".into());
     let found = agent::job_report::<Value>(Some(&job), &[Arc::new(old)], "crm-42-check-1");
     assert_eq!(found, Outcome::NotThere);
 }
@@ -445,7 +503,12 @@ fn a_job_that_ended_without_a_pod_has_lost_its_answer() {
     }))
     .unwrap();
     let found = agent::job_report::<Value>(Some(&job), &[], "crm-42-check-1");
-    assert_eq!(found, Outcome::Lost { reason: "its pod is gone (BackoffLimitExceeded)".into() });
+    assert_eq!(
+        found,
+        Outcome::Lost {
+            reason: "its pod is gone (BackoffLimitExceeded)".into()
+        }
+    );
 }
 
 fn pulled(index: &str, state: Value, image_id: &str) -> Value {
@@ -454,10 +517,13 @@ fn pulled(index: &str, state: Value, image_id: &str) -> Value {
 
 #[test]
 fn digests_are_joined_to_the_repository_that_was_given() {
-    let images: BTreeMap<String, String> =
-        [("web/app", "ghcr.io/acme/crm:2.11.0"), ("worker/worker", "ghcr.io/acme/crm:2.11.0"), ("web/proxy", "envoyproxy/envoy:v1")]
-            .map(|(container, image)| (container.to_owned(), image.to_owned()))
-            .into();
+    let images: BTreeMap<String, String> = [
+        ("web/app", "ghcr.io/acme/crm:2.11.0"),
+        ("worker/worker", "ghcr.io/acme/crm:2.11.0"),
+        ("web/proxy", "envoyproxy/envoy:v1"),
+    ]
+    .map(|(container, image)| (container.to_owned(), image.to_owned()))
+    .into();
     let done = json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}});
     let pod = pod(json!({"phase": "Succeeded", "containerStatuses": [
         pulled("i0", done.clone(), &format!("docker.io/envoyproxy/envoy@{PROXY}")),

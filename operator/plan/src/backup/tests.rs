@@ -18,7 +18,11 @@ impl Story {
             "metadata": {"name": "nightly", "namespace": "shop", "uid": "0f1e2d3c-uid", "generation": 1},
             "spec": {"app": "crm"}
         });
-        Self { bench: Bench::new(), backup: serde_json::from_value(backup).unwrap(), app: Some(app()) }
+        Self {
+            bench: Bench::new(),
+            backup: serde_json::from_value(backup).unwrap(),
+            app: Some(app()),
+        }
     }
 
     fn pass(&mut self) -> Decision<BackupStatus> {
@@ -32,7 +36,11 @@ impl Story {
             pods: self.bench.pods.clone(),
         };
         let decision = plan(&observed, &bench::settings(), self.bench.now);
-        assert_eq!(decision, plan(&observed, &bench::settings(), self.bench.now), "planning is deterministic");
+        assert_eq!(
+            decision,
+            plan(&observed, &bench::settings(), self.bench.now),
+            "planning is deterministic"
+        );
         decision
     }
 
@@ -79,8 +87,15 @@ fn proven() -> BackupReport {
 }
 
 fn failure(cause: Cause, reason: &str) -> BackupReport {
-    let failure = Failure { cause, reason: reason.into(), message: format!("{reason} happened.") };
-    BackupReport { evidence: None, failure: Some(failure) }
+    let failure = Failure {
+        cause,
+        reason: reason.into(),
+        message: format!("{reason} happened."),
+    };
+    BackupReport {
+        evidence: None,
+        failure: Some(failure),
+    }
 }
 
 #[test]
@@ -103,9 +118,15 @@ fn a_proven_copy_ends_it_and_leaves_no_job() {
     let status = story.status();
     assert_eq!(status.outcome, Some(BackupOutcome::Succeeded));
     assert_eq!(status.set.as_ref().unwrap().path, "shop/crm/nightly-0f1e2d3c");
-    assert_eq!((status.level.as_deref(), status.bytes), (Some("Decoded"), Some(4711)));
+    assert_eq!(
+        (status.level.as_deref(), status.bytes),
+        (Some("Decoded"), Some(4711))
+    );
     let message = "4711 bytes in shop/crm/nightly-0f1e2d3c of claim backups, made in 12 s; proven: Decoded";
-    assert_eq!(story.told(), ("True/False/False".into(), "Succeeded".into(), message.into()));
+    assert_eq!(
+        story.told(),
+        ("True/False/False".into(), "Succeeded".into(), message.into())
+    );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
@@ -124,12 +145,26 @@ fn what_the_surroundings_cause_is_tried_again_after_a_pause() {
     let mut story = Story::new();
     story.settle();
     story.answer(1, &failure(Cause::Environment, "StoreFull"));
-    assert_eq!(story.pass().wake, Wake::At(story.bench.now + SignedDuration::from_secs(5)));
+    assert_eq!(
+        story.pass().wake,
+        Wake::At(story.bench.now + SignedDuration::from_secs(5))
+    );
     let message = "StoreFull happened. Try 1 failed, the next begins at 2026-01-01T00:00:05Z; given up at 2026-01-02T00:00:00Z.";
-    assert_eq!(story.told(), ("Unknown/True/False".into(), "WaitingForEnvironment".into(), message.into()));
+    assert_eq!(
+        story.told(),
+        (
+            "Unknown/True/False".into(),
+            "WaitingForEnvironment".into(),
+            message.into()
+        )
+    );
     story.bench.later(SignedDuration::from_secs(5));
     story.settle();
-    assert_eq!(story.bench.names(), ["nightly-backup-2"], "the first try's Job is gone");
+    assert_eq!(
+        story.bench.names(),
+        ["nightly-backup-2"],
+        "the first try's Job is gone"
+    );
     story.answer(2, &proven());
     assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
 }
@@ -148,7 +183,14 @@ fn a_day_of_tries_ends_with_the_last_reason() {
         story.settle();
     }
     let message = "PasswordRejected happened. Given up after 24h.";
-    assert_eq!(story.told(), ("False/False/True".into(), "PasswordRejected".into(), message.into()));
+    assert_eq!(
+        story.told(),
+        (
+            "False/False/True".into(),
+            "PasswordRejected".into(),
+            message.into()
+        )
+    );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
@@ -157,7 +199,14 @@ fn what_the_version_causes_is_final() {
     let mut story = Story::new();
     story.settle();
     story.answer(1, &failure(Cause::Version, "ToolMissing"));
-    assert_eq!(story.told(), ("False/False/True".into(), "ToolMissing".into(), "ToolMissing happened.".into()));
+    assert_eq!(
+        story.told(),
+        (
+            "False/False/True".into(),
+            "ToolMissing".into(),
+            "ToolMissing happened.".into()
+        )
+    );
 }
 
 #[test]
@@ -168,23 +217,46 @@ fn a_pod_that_was_killed_is_tried_again() {
     story.settle();
     let (_, reason, message) = story.told();
     assert_eq!(reason, "WaitingForEnvironment");
-    assert!(message.contains("container agent ran out of memory (OOMKilled)"), "{message}");
+    assert!(
+        message.contains("container agent ran out of memory (OOMKilled)"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_claim_that_is_missing_is_told_and_one_that_is_mended_is_used_at_once() {
     let mut story = Story::new();
     story.settle();
-    story.bench.pod_of("nightly-backup-1", "Pending", json!({"waiting": {"reason": "ContainerCreating"}}));
-    story.bench.set_pod("nightly-backup-1-x", json!({"phase": "Pending", "conditions": [{
-        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-        "message": "0/1 nodes are available: persistentvolumeclaim \"backups\" not found."
-    }]}));
+    story.bench.pod_of(
+        "nightly-backup-1",
+        "Pending",
+        json!({"waiting": {"reason": "ContainerCreating"}}),
+    );
+    story.bench.set_pod(
+        "nightly-backup-1-x",
+        json!({"phase": "Pending", "conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/1 nodes are available: persistentvolumeclaim \"backups\" not found."
+        }]}),
+    );
     story.settle();
     let (_, reason, message) = story.told();
     assert_eq!(reason, "PodNotStarting");
-    assert!(message.contains("persistentvolumeclaim \"backups\" not found"), "{message}");
-    story.app.as_mut().unwrap().spec.backup.as_mut().unwrap().store.volume.claim_name = "vault".into();
+    assert!(
+        message.contains("persistentvolumeclaim \"backups\" not found"),
+        "{message}"
+    );
+    story
+        .app
+        .as_mut()
+        .unwrap()
+        .spec
+        .backup
+        .as_mut()
+        .unwrap()
+        .store
+        .volume
+        .claim_name = "vault".into();
     story.settle();
     assert_eq!(story.bench.names(), ["nightly-backup-2"]);
     assert_eq!(story.status().set.as_ref().unwrap().claim_name, "vault");
@@ -199,7 +271,10 @@ fn a_pod_that_kubernetes_says_nothing_of_is_told_after_two_minutes() {
     story.settle();
     let (_, reason, message) = story.told();
     assert_eq!(reason, "PodNotStarting");
-    assert!(message.contains("kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"), "{message}");
+    assert!(
+        message.contains("kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"),
+        "{message}"
+    );
 }
 
 #[rstest]
@@ -209,11 +284,17 @@ fn a_pod_that_kubernetes_says_nothing_of_is_told_after_two_minutes() {
     |story: &mut Story| story.app.as_mut().unwrap().spec.database = None,
     "App crm has no spec.database: there is nothing to back up"
 )]
-fn a_backup_that_cannot_be_made_says_so_in_one_sentence(#[case] break_it: fn(&mut Story), #[case] message: &str) {
+fn a_backup_that_cannot_be_made_says_so_in_one_sentence(
+    #[case] break_it: fn(&mut Story),
+    #[case] message: &str,
+) {
     let mut story = Story::new();
     break_it(&mut story);
     story.settle();
-    assert_eq!(story.told(), ("False/False/True".into(), "AppMissing".into(), message.into()));
+    assert_eq!(
+        story.told(),
+        ("False/False/True".into(), "AppMissing".into(), message.into())
+    );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
@@ -237,7 +318,10 @@ fn the_job_of_a_deleted_namesake_is_not_taken_for_its_own() {
     story.backup.status = None;
     story.settle();
     assert_eq!(story.status().outcome, None);
-    assert_eq!(story.told().2, "waiting until Job nightly-backup-1 of a deleted Backup is gone");
+    assert_eq!(
+        story.told().2,
+        "waiting until Job nightly-backup-1 of a deleted Backup is gone"
+    );
     story.bench.jobs.clear();
     story.bench.pods.clear();
     story.settle();

@@ -26,9 +26,9 @@ use crate::snapshot::Snapshot;
 use fairway_crds::database::{Connection, SecretKeySelector};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume,
-    VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, LocalObjectReference,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -147,9 +147,17 @@ fn own_container(environment: Vec<EnvVar>) -> Container {
 
 /// Makes a container run the agent that [`install`] has copied.
 fn run_copied_agent(container: &mut Container) {
-    container.command = Some(vec![protocol::AGENT_BINARY.to_owned(), "agent".to_owned(), "run".to_owned()]);
+    container.command = Some(vec![
+        protocol::AGENT_BINARY.to_owned(),
+        "agent".to_owned(),
+        "run".to_owned(),
+    ]);
     container.args = None;
-    container.volume_mounts.get_or_insert_default().push(mount(AGENT_VOLUME, protocol::AGENT_DIRECTORY, true));
+    container.volume_mounts.get_or_insert_default().push(mount(
+        AGENT_VOLUME,
+        protocol::AGENT_DIRECTORY,
+        true,
+    ));
 }
 
 /// Makes a container run the agent in the agent's own image.
@@ -177,11 +185,16 @@ fn install(pod: &mut PodSpec, settings: &Settings) {
         ..Container::default()
     };
     pod.init_containers.get_or_insert_default().insert(0, container);
-    pod.volumes.get_or_insert_default().push(empty_dir(AGENT_VOLUME, None));
+    pod.volumes
+        .get_or_insert_default()
+        .push(empty_dir(AGENT_VOLUME, None));
 }
 
 /// Pull secrets of a pod that uses the agent's image besides others.
-fn with_pull_secrets(settings: &Settings, others: &[LocalObjectReference]) -> Option<Vec<LocalObjectReference>> {
+fn with_pull_secrets(
+    settings: &Settings,
+    others: &[LocalObjectReference],
+) -> Option<Vec<LocalObjectReference>> {
     let mut secrets = others.to_vec();
     for name in &settings.agent_pull_secrets {
         if !secrets.iter().any(|secret| secret.name == *name) {
@@ -195,7 +208,9 @@ fn with_pull_secrets(settings: &Settings, others: &[LocalObjectReference]) -> Op
 fn pull_secrets(snapshot: &Snapshot) -> Vec<LocalObjectReference> {
     let mut secrets: Vec<LocalObjectReference> = Vec::new();
     for component in &snapshot.components {
-        let Ok((_, spec)) = super::template::read(component) else { continue };
+        let Ok((_, spec)) = super::template::read(component) else {
+            continue;
+        };
         for secret in spec.image_pull_secrets.unwrap_or_default() {
             if !secrets.contains(&secret) {
                 secrets.push(secret);
@@ -224,15 +239,28 @@ fn pod_identity() -> [EnvVar; 2] {
         name: name.to_owned(),
         value: None,
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() }),
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
             ..EnvVarSource::default()
         }),
     };
-    [field(protocol::POD_IP_VARIABLE, "status.podIP"), field(protocol::POD_UID_VARIABLE, "metadata.uid")]
+    [
+        field(protocol::POD_IP_VARIABLE, "status.podIP"),
+        field(protocol::POD_UID_VARIABLE, "metadata.uid"),
+    ]
 }
 
 fn database(connection: &Connection) -> Vec<EnvVar> {
-    let Connection { url_from, host, port, name, user_from, password_from } = connection;
+    let Connection {
+        url_from,
+        host,
+        port,
+        name,
+        user_from,
+        password_from,
+    } = connection;
     let secrets = [
         (protocol::DATABASE_URL_VARIABLE, url_from),
         (protocol::DATABASE_USER_VARIABLE, user_from),
@@ -240,21 +268,28 @@ fn database(connection: &Connection) -> Vec<EnvVar> {
     ];
     let literals = [
         (protocol::DATABASE_HOST_VARIABLE, host.clone()),
-        (protocol::DATABASE_PORT_VARIABLE, port.map(|port| port.to_string())),
+        (
+            protocol::DATABASE_PORT_VARIABLE,
+            port.map(|port| port.to_string()),
+        ),
         (protocol::DATABASE_NAME_VARIABLE, name.clone()),
     ];
     let literals = literals.into_iter().filter_map(|(variable, value)| {
         // The kubelet's expansion, as for the task.
         Some(literal(variable, value?.replace('$', "$$")))
     });
-    let secrets = secrets.into_iter().filter_map(|(variable, source)| {
-        Some(from_secret(variable, &source.as_ref()?.secret_key_ref))
-    });
+    let secrets = secrets
+        .into_iter()
+        .filter_map(|(variable, source)| Some(from_secret(variable, &source.as_ref()?.secret_key_ref)));
     literals.chain(secrets).collect()
 }
 
 fn literal(name: &str, value: String) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        value_from: None,
+    }
 }
 
 fn from_secret(name: &str, selector: &SecretKeySelector) -> EnvVar {
@@ -266,7 +301,10 @@ fn from_secret(name: &str, selector: &SecretKeySelector) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,
-        value_from: Some(EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() }),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(selector),
+            ..EnvVarSource::default()
+        }),
     }
 }
 
@@ -295,7 +333,10 @@ fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
         ..SecurityContext::default()
     }
 }
@@ -312,7 +353,10 @@ fn restricted_as_own_user() -> SecurityContext {
 }
 
 fn runtime_default() -> SeccompProfile {
-    SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
+    SeccompProfile {
+        type_: "RuntimeDefault".to_owned(),
+        localhost_profile: None,
+    }
 }
 
 /// Little enough that it fits anywhere, and not nothing, which would be evicted first.
@@ -326,6 +370,10 @@ fn small() -> ResourceRequirements {
 
 /// Asks node autoscalers not to move the pod: its work would have to be settled or done again.
 fn stay_put(meta: &mut ObjectMeta) {
-    super::annotate(meta, "cluster-autoscaler.kubernetes.io/safe-to-evict", "false".to_owned());
+    super::annotate(
+        meta,
+        "cluster-autoscaler.kubernetes.io/safe-to-evict",
+        "false".to_owned(),
+    );
     super::annotate(meta, "karpenter.sh/do-not-disrupt", "true".to_owned());
 }

@@ -11,7 +11,12 @@ use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
 /// The frozen spec of a Release, by the same name.
-pub fn controller_revision(app: &App, release: &str, revision: i64, snapshot: &Snapshot) -> ControllerRevision {
+pub fn controller_revision(
+    app: &App,
+    release: &str,
+    revision: i64,
+    snapshot: &Snapshot,
+) -> ControllerRevision {
     ControllerRevision {
         metadata: ObjectMeta {
             name: Some(release.to_owned()),
@@ -50,7 +55,13 @@ pub fn release(
     let name = app.name_any();
     let mut release = Release::new(
         &names::release(&name, revision),
-        ReleaseSpec { app: name.clone(), revision, images, version: None, trigger: trigger.to_owned() },
+        ReleaseSpec {
+            app: name.clone(),
+            revision,
+            images,
+            version: None,
+            trigger: trigger.to_owned(),
+        },
     );
     release.metadata.namespace = app.metadata.namespace.clone();
     release.metadata.labels = Some(labels_of([(labels::APP, &*name), (labels::SPEC_HASH, spec_hash)]));

@@ -42,18 +42,34 @@ pub struct DeploymentInput<'a> {
 /// # Errors
 /// When the component's template is no pod template.
 pub fn deployment(input: &DeploymentInput) -> Result<Deployment, InvalidTemplate> {
-    let DeploymentInput { app, namespace, release, component, images, replicas, drain } = *input;
+    let DeploymentInput {
+        app,
+        namespace,
+        release,
+        component,
+        images,
+        replicas,
+        drain,
+    } = *input;
     let release_name = release.name_any();
     let labels = labels_of([
         (labels::APP, app),
         (labels::COMPONENT, component.name.as_str()),
         (labels::RELEASE, release_name.as_str()),
     ]);
-    let selector: BTreeMap<_, _> =
-        labels.iter().filter(|(key, _)| *key != labels::MANAGED_BY).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let selector: BTreeMap<_, _> = labels
+        .iter()
+        .filter(|(key, _)| *key != labels::MANAGED_BY)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
 
     let (mut template, mut spec) = template::read(component)?;
-    template.metadata.get_or_insert_default().labels.get_or_insert_default().extend(labels.clone());
+    template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default()
+        .extend(labels.clone());
     template::pin(&mut spec, &component.name, images);
     goes_on_serving(&mut spec, drain);
     template.spec = Some(spec);
@@ -67,7 +83,10 @@ pub fn deployment(input: &DeploymentInput) -> Result<Deployment, InvalidTemplate
             ..ObjectMeta::default()
         },
         spec: Some(DeploymentSpec {
-            selector: LabelSelector { match_labels: Some(selector), ..LabelSelector::default() },
+            selector: LabelSelector {
+                match_labels: Some(selector),
+                ..LabelSelector::default()
+            },
             strategy: Some(strategy(component.handover)),
             // The releases are the history; a second one of ReplicaSets would only be confusing.
             revision_history_limit: Some(0),
@@ -96,7 +115,10 @@ fn strategy(handover: Handover) -> DeploymentStrategy {
         Handover::Overlap => "RollingUpdate",
         Handover::Stop => "Recreate",
     };
-    DeploymentStrategy { type_: Some(type_.to_owned()), rolling_update: None }
+    DeploymentStrategy {
+        type_: Some(type_.to_owned()),
+        rolling_update: None,
+    }
 }
 
 /// An ending pod serves on for the drain, and has that much longer to end.
@@ -108,7 +130,9 @@ fn goes_on_serving(spec: &mut PodSpec, drain: Duration) {
     for container in &mut spec.containers {
         sleep_before_end(container, seconds);
     }
-    let grace = spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS);
+    let grace = spec
+        .termination_grace_period_seconds
+        .unwrap_or(DEFAULT_GRACE_SECONDS);
     spec.termination_grace_period_seconds = Some(grace.saturating_add(seconds));
 }
 

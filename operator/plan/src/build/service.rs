@@ -30,11 +30,17 @@ pub fn service(
             labels: Some([(labels::APP.to_owned(), name.clone())].into()),
             ..ObjectMeta::default()
         },
-        spec: Some(ServiceSpec { selector: Some(selector(&name, component, release)), ..ServiceSpec::default() }),
+        spec: Some(ServiceSpec {
+            selector: Some(selector(&name, component, release)),
+            ..ServiceSpec::default()
+        }),
         status: None,
     };
     if existing.is_none_or(|existing| is_ours(app, existing)) {
-        service.metadata.labels = Some(labels_of([(labels::APP, &*name), (labels::COMPONENT, &*component.name)]));
+        service.metadata.labels = Some(labels_of([
+            (labels::APP, &*name),
+            (labels::COMPONENT, &*component.name),
+        ]));
         service.metadata.owner_references = app.controller_owner_ref(&()).map(|owner| vec![owner]);
         service.spec.get_or_insert_default().ports = Some(vec![port(serves)]);
     }
@@ -44,10 +50,14 @@ pub fn service(
 }
 
 fn selector(app: &str, component: &Component, release: &str) -> BTreeMap<String, String> {
-    [(labels::APP, app), (labels::COMPONENT, &component.name), (labels::RELEASE, release)]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    [
+        (labels::APP, app),
+        (labels::COMPONENT, &component.name),
+        (labels::RELEASE, release),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
 }
 
 fn port(serves: &Serves) -> ServicePort {
@@ -64,18 +74,28 @@ fn port(serves: &Serves) -> ServicePort {
 /// Whether this very App owns the Service; an App of the same name that is gone does not count.
 fn is_ours(app: &App, service: &Service) -> bool {
     let uid = app.metadata.uid.as_deref().unwrap_or_default();
-    service.owner_references().iter().any(|owner| !uid.is_empty() && owner.uid == uid)
+    service
+        .owner_references()
+        .iter()
+        .any(|owner| !uid.is_empty() && owner.uid == uid)
 }
 
 /// The Release whose pods the Service selects.
 pub fn selected_release(service: &Service) -> Option<&str> {
-    service.spec.as_ref()?.selector.as_ref()?.get(labels::RELEASE).map(String::as_str)
+    service
+        .spec
+        .as_ref()?
+        .selector
+        .as_ref()?
+        .get(labels::RELEASE)
+        .map(String::as_str)
 }
 
 /// Whether the Service is missing, was applied from another content, or has had its selector changed since.
 pub fn needs_apply(desired: &Service, observed: Option<&Service>) -> bool {
     let selector = |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone());
     observed.is_none_or(|observed| {
-        applied_hash(&observed.metadata) != applied_hash(&desired.metadata) || selector(observed) != selector(desired)
+        applied_hash(&observed.metadata) != applied_hash(&desired.metadata)
+            || selector(observed) != selector(desired)
     })
 }

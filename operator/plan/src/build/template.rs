@@ -18,7 +18,9 @@ pub enum InvalidTemplate {
         detail: String,
     },
     /// It has a member that Kubernetes does not know: kept silently it would be dropped silently.
-    #[error("{field} of component {component} is not a field of a pod template (or one of a newer Kubernetes than this Fairway knows); correct or remove it in the App")]
+    #[error(
+        "{field} of component {component} is not a field of a pod template (or one of a newer Kubernetes than this Fairway knows); correct or remove it in the App"
+    )]
     UnknownField {
         /// Name of the component.
         component: String,
@@ -26,13 +28,17 @@ pub enum InvalidTemplate {
         field: String,
     },
     /// It has no spec, or no container in it.
-    #[error("the template of component {component} has no containers: add template.spec.containers in the App")]
+    #[error(
+        "the template of component {component} has no containers: add template.spec.containers in the App"
+    )]
     NoContainers {
         /// Name of the component.
         component: String,
     },
     /// A migration names a component that the spec does not have.
-    #[error("component {component} of the migration does not exist: set it to the name of one in the App's spec.components")]
+    #[error(
+        "component {component} of the migration does not exist: set it to the name of one in the App's spec.components"
+    )]
     NoComponent {
         /// The name.
         component: String,
@@ -41,7 +47,9 @@ pub enum InvalidTemplate {
     #[error("the App has no spec.database: add its image and connection")]
     NoDatabase,
     /// An `onStart` migration of a component without health.
-    #[error("component {component} has no health, so nobody could tell when its migration is done: add health.http, or use migration.command")]
+    #[error(
+        "component {component} has no health, so nobody could tell when its migration is done: add health.http, or use migration.command"
+    )]
     NoHealth {
         /// The name.
         component: String,
@@ -70,14 +78,26 @@ pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), 
     })?;
     let known = serde_json::to_value(&template).unwrap_or_default();
     if let Some(field) = unknown_field("template", &component.template, &known) {
-        return Err(InvalidTemplate::UnknownField { component: component.name.clone(), field });
+        return Err(InvalidTemplate::UnknownField {
+            component: component.name.clone(),
+            field,
+        });
     }
-    let none = || InvalidTemplate::NoContainers { component: component.name.clone() };
-    let spec = template.spec.take().filter(|spec| !spec.containers.is_empty()).ok_or_else(none)?;
+    let none = || InvalidTemplate::NoContainers {
+        component: component.name.clone(),
+    };
+    let spec = template
+        .spec
+        .take()
+        .filter(|spec| !spec.containers.is_empty())
+        .ok_or_else(none)?;
     let metadata = template.metadata.get_or_insert_default();
     let meta = std::mem::take(metadata);
     metadata.labels = meta.labels.map(without_other_tools);
-    metadata.annotations = meta.annotations.map(without_other_tools).filter(|annotations| !annotations.is_empty());
+    metadata.annotations = meta
+        .annotations
+        .map(without_other_tools)
+        .filter(|annotations| !annotations.is_empty());
     Ok((template, spec))
 }
 
@@ -110,13 +130,19 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn without_other_tools(map: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let foreign = |key: &str| key == LAST_APPLIED || OF_OTHER_TOOLS.iter().any(|prefix| key.starts_with(prefix));
+    let foreign =
+        |key: &str| key == LAST_APPLIED || OF_OTHER_TOOLS.iter().any(|prefix| key.starts_with(prefix));
     map.into_iter().filter(|(key, _)| !foreign(key)).collect()
 }
 
 /// Puts the pinned references into all containers; one without an entry keeps what the template says.
 pub(crate) fn pin(spec: &mut PodSpec, component: &str, images: &BTreeMap<String, String>) {
-    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+    for container in spec
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut spec.containers)
+    {
         if let Some(image) = images.get(&key(component, container)) {
             container.image = Some(image.clone());
         }
@@ -132,7 +158,9 @@ pub(crate) fn key(component: &str, container: &Container) -> String {
 pub(crate) fn repository(reference: &str) -> &str {
     let named = reference.split_once('@').map_or(reference, |(named, _)| named);
     let path = named.rfind('/').map_or(0, |slash| slash + 1);
-    named[path..].find(':').map_or(named, |colon| &named[..path + colon])
+    named[path..]
+        .find(':')
+        .map_or(named, |colon| &named[..path + colon])
 }
 
 #[cfg(test)]
@@ -163,7 +191,10 @@ mod tests {
         assert!(read(&component(right)).is_ok());
         let wrong = serde_json::json!({"name": "web", "image": "a", "ports": [{"containerport": 80, "containerPort": 80}]});
         let error = read(&component(wrong)).unwrap_err().to_string();
-        assert!(error.starts_with("template.spec.containers[0].ports[0].containerport of component web"), "{error}");
+        assert!(
+            error.starts_with("template.spec.containers[0].ports[0].containerport of component web"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -177,7 +208,9 @@ mod tests {
             (LAST_APPLIED, "x"),
         ];
         let map = map.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let kept: Vec<_> = without_other_tools(map.into_iter().collect()).into_keys().collect();
+        let kept: Vec<_> = without_other_tools(map.into_iter().collect())
+            .into_keys()
+            .collect();
         assert_eq!(kept, ["app", "app.kubernetes.io/instance"]);
     }
 }

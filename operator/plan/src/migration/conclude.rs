@@ -24,11 +24,19 @@ pub(super) enum Source {
 }
 
 /// Takes a report up.
-pub(super) fn conclude(world: &World, status: &mut MigrationStatus, report: MigrationReport, source: Source) -> Stand {
+pub(super) fn conclude(
+    world: &World,
+    status: &mut MigrationStatus,
+    report: MigrationReport,
+    source: Source,
+) -> Stand {
     use protocol::MigrationOutcome as Reported;
     let (reason, message) = match &report.failure {
         Some(failure) => (failure.reason.clone(), failure.message.clone()),
-        None => ("MigrationFailed".to_owned(), "the migration did not succeed".to_owned()),
+        None => (
+            "MigrationFailed".to_owned(),
+            "the migration did not succeed".to_owned(),
+        ),
     };
     match (report.outcome, &source) {
         (Reported::Applied, _) => applied(status, report, MigrationOutcome::Applied, source),
@@ -37,7 +45,11 @@ pub(super) fn conclude(world: &World, status: &mut MigrationStatus, report: Migr
         (Reported::Failed, Source::Guard) => settle::begin(status, &reason, &message),
         (Reported::Failed, _) => {
             evidence(status, report, source);
-            end(status, MigrationOutcome::Failed, Progress::failed(reason, message))
+            end(
+                status,
+                MigrationOutcome::Failed,
+                Progress::failed(reason, message),
+            )
         }
         (Reported::Partial, _) => unsettled(world, status, report, MigrationOutcome::Partial, source),
         // The ledger may still say that it runs.
@@ -48,7 +60,9 @@ pub(super) fn conclude(world: &World, status: &mut MigrationStatus, report: Migr
             unsettled(world, status, report, MigrationOutcome::Unknown, source)
         }
         (Reported::Undecided, Source::Settling { .. }) => settle::again(world, status, &reason, &message),
-        (Reported::NotStarted | Reported::Blocked, _) => not_started(world, status, &report, &source, &reason, &message),
+        (Reported::NotStarted | Reported::Blocked, _) => {
+            not_started(world, status, &report, &source, &reason, &message)
+        }
     }
 }
 
@@ -58,11 +72,16 @@ fn applied(
     outcome: MigrationOutcome,
     source: Source,
 ) -> Stand {
-    let seconds = report.seconds.map(|seconds| format!(" in {seconds:.1} s")).unwrap_or_default();
+    let seconds = report
+        .seconds
+        .map(|seconds| format!(" in {seconds:.1} s"))
+        .unwrap_or_default();
     let unchanged = report.before.is_some() && report.before == report.after;
     let progress = match (&report.failed_check, outcome) {
         (Some(check), _) => {
-            let message = format!("the migration was applied{seconds}, but what it must have done is not there: {check}");
+            let message = format!(
+                "the migration was applied{seconds}, but what it must have done is not there: {check}"
+            );
             Progress::failed("MigrationCheckFailed", message)
         }
         (None, MigrationOutcome::AlreadyApplied) => Progress::succeeded(
@@ -95,7 +114,10 @@ fn unsettled(
     status.outcome = Some(outcome);
     status.settling = false;
     status.attempts = None;
-    Stand::at(Progress::waiting("MigrationUnsettled", resolve::question(world, status)))
+    Stand::at(Progress::waiting(
+        "MigrationUnsettled",
+        resolve::question(world, status),
+    ))
 }
 
 /// Nothing was started: tried again while the surroundings are to blame and there is time.
@@ -111,7 +133,11 @@ fn not_started(
         // Its row was there before, so the database was put back to a time before it.
         status.last_handled_resolve.clone_from(asked);
         let message = "the ledger has no row of this run any more, as after a restore of the database";
-        return end(status, MigrationOutcome::Failed, Progress::failed("MigrationNotStarted", message));
+        return end(
+            status,
+            MigrationOutcome::Failed,
+            Progress::failed("MigrationNotStarted", message),
+        );
     }
     let attempts = status.attempts.clone().unwrap_or_else(|| retry::first(world.now));
     // Why its pod ended says more than that the ledger does not know it.
@@ -119,14 +145,30 @@ fn not_started(
         (Source::Settling { .. }, Some(reason), Some(message)) => (reason.as_str(), sentence(message)),
         _ => (reason, sentence(message)),
     };
-    let is_final = report.failure.as_ref().is_some_and(|failure| failure.cause == Cause::Version);
+    let is_final = report
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.cause == Cause::Version);
     if is_final || !world.may_begin() {
-        return end(status, MigrationOutcome::NotStarted, Progress::failed(reason, message));
+        return end(
+            status,
+            MigrationOutcome::NotStarted,
+            Progress::failed(reason, message),
+        );
     }
-    match retry::after_failure(&attempts, attempts.current, START_DEADLINE, world.now, reason, &message) {
-        Next::GiveUp { reason, message } => {
-            end(status, MigrationOutcome::NotStarted, Progress::failed(reason, message))
-        }
+    match retry::after_failure(
+        &attempts,
+        attempts.current,
+        START_DEADLINE,
+        world.now,
+        reason,
+        &message,
+    ) {
+        Next::GiveUp { reason, message } => end(
+            status,
+            MigrationOutcome::NotStarted,
+            Progress::failed(reason, message),
+        ),
         Next::Again(again) => {
             let next = again.next.unwrap_or(world.now);
             let message = retry::pausing(&again, next, START_DEADLINE);

@@ -33,7 +33,9 @@ pub(super) fn parse(value: &str) -> Option<(Resolution, String)> {
 
 /// The annotation's value, if it has not been answered.
 pub(super) fn pending<'a>(world: &World<'a>, status: &MigrationStatus) -> Option<&'a String> {
-    world.resolve_annotation().filter(|value| Some(*value) != status.last_handled_resolve.as_ref())
+    world
+        .resolve_annotation()
+        .filter(|value| Some(*value) != status.last_handled_resolve.as_ref())
 }
 
 /// There is nothing to resolve: whoever asks is answered that it was heard.
@@ -51,7 +53,11 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
         None => Stand::at(Progress::waiting("MigrationUnsettled", question)),
         Some(value) if parse(value).is_some() => {
             status.attempts = Some(retry::first(world.now));
-            settle::begin(status, "MigrationUnsettled", &format!("a person says {}", shorten(value)))
+            settle::begin(
+                status,
+                "MigrationUnsettled",
+                &format!("a person says {}", shorten(value)),
+            )
         }
         Some(value) => {
             let message = format!(
@@ -73,7 +79,9 @@ pub(super) fn question(world: &World, status: &MigrationStatus) -> String {
     };
     let namespace = migration.namespace().unwrap_or_default();
     let command = |verdict: &str| {
-        format!("kubectl annotate {object} fairway.dev/resolve={verdict}:$(date +%s) -n {namespace} --overwrite")
+        format!(
+            "kubectl annotate {object} fairway.dev/resolve={verdict}:$(date +%s) -n {namespace} --overwrite"
+        )
     };
     format!(
         "{} Look at the database; if the migration's work is there: {} ; if it is not, or was undone: {}",
@@ -84,12 +92,26 @@ pub(super) fn question(world: &World, status: &MigrationStatus) -> String {
 }
 
 fn found(status: &MigrationStatus) -> String {
-    let exit = status.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
-    let state = status.sqlstate.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
-    let line = status.last_error.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
+    let exit = status
+        .exit_code
+        .map(|code| format!(" with exit code {code}"))
+        .unwrap_or_default();
+    let state = status
+        .sqlstate
+        .as_ref()
+        .map(|state| format!(" (SQLSTATE {state})"))
+        .unwrap_or_default();
+    let line = status
+        .last_error
+        .as_ref()
+        .map(|line| format!(": {line}"))
+        .unwrap_or_default();
     match status.outcome {
         Some(MigrationOutcome::Partial) => {
-            format!("The migration failed{exit}{state} and the schema is not what it was before{}", sentence(&line))
+            format!(
+                "The migration failed{exit}{state} and the schema is not what it was before{}",
+                sentence(&line)
+            )
         }
         _ => format!(
             "What the migration did cannot be decided: it was cut off{exit}{state} and the schema is not what it was before, \

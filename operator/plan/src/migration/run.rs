@@ -3,8 +3,8 @@
 use super::conclude::{self, Source};
 use super::settle;
 use super::world::{Found, World, has_finished};
-use crate::build::agent::{self, Outcome};
 use crate::build::InvalidTemplate;
+use crate::build::agent::{self, Outcome};
 use crate::conditions::{Progress, moment};
 use crate::retry;
 use crate::stand::Stand;
@@ -26,18 +26,33 @@ const CONCLUSION: SignedDuration = SignedDuration::from_mins(15);
 pub(super) fn begin(world: &World, status: &mut MigrationStatus) -> Stand {
     let spec = &world.observed.migration.spec;
     if world.observed.app.is_none() {
-        let message = format!("App {} does not exist: set spec.app to the name of one in this namespace", spec.app);
-        return conclude::end(status, MigrationOutcome::NotStarted, Progress::failed("AppMissing", message));
+        let message = format!(
+            "App {} does not exist: set spec.app to the name of one in this namespace",
+            spec.app
+        );
+        return conclude::end(
+            status,
+            MigrationOutcome::NotStarted,
+            Progress::failed("AppMissing", message),
+        );
     }
     if let (Some(release), None) = (&spec.release, &world.observed.snapshot) {
-        let message = format!("Release {release}, or its frozen spec, does not exist: nothing says how its pods look");
-        return conclude::end(status, MigrationOutcome::NotStarted, Progress::failed("AppMissing", message));
+        let message =
+            format!("Release {release}, or its frozen spec, does not exist: nothing says how its pods look");
+        return conclude::end(
+            status,
+            MigrationOutcome::NotStarted,
+            Progress::failed("AppMissing", message),
+        );
     }
     if let Err(error) = build(world, 1) {
         let failed = Progress::failed("MigrationInvalid", error.to_string());
         return conclude::end(status, MigrationOutcome::NotStarted, failed);
     }
-    status.run_id = Some(super::run_id(&world.observed.migration, world.observed.release.as_deref()));
+    status.run_id = Some(super::run_id(
+        &world.observed.migration,
+        world.observed.release.as_deref(),
+    ));
     status.attempts = Some(retry::first(world.now));
     Stand::at(Progress::running("Migrating", "the migration is about to start"))
 }
@@ -48,7 +63,9 @@ fn build(world: &World, attempt: u32) -> Result<Object, InvalidTemplate> {
     let migration = &world.observed.migration;
     let release = world.observed.release.as_deref();
     let Some(snapshot) = &world.observed.snapshot else {
-        return Err(InvalidTemplate::NoComponent { component: component() });
+        return Err(InvalidTemplate::NoComponent {
+            component: component(),
+        });
     };
     if world.is_on_start() {
         agent::migration_pod(world.settings, migration, release, snapshot, attempt).map(Object::Pod)
@@ -59,7 +76,10 @@ fn build(world: &World, attempt: u32) -> Result<Object, InvalidTemplate> {
 
 /// Looks after the run.
 pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
-    let attempts = status.attempts.get_or_insert_with(|| retry::first(world.now)).clone();
+    let attempts = status
+        .attempts
+        .get_or_insert_with(|| retry::first(world.now))
+        .clone();
     match attempts.next {
         Some(next) if world.now < next => {
             let message = retry::pausing(&attempts, next, START_DEADLINE);
@@ -67,7 +87,11 @@ pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
         }
         Some(_) => {
             let current = attempts.current + 1;
-            status.attempts = Some(Attempts { current, next: None, ..attempts });
+            status.attempts = Some(Attempts {
+                current,
+                next: None,
+                ..attempts
+            });
             Stand::at(Progress::running("Migrating", "the migration is about to start"))
         }
         None => look(world, status, &attempts),
@@ -90,19 +114,27 @@ fn look(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Sta
             Some(started) => running(world, status, &found, started),
         },
         Outcome::Reported(report) => {
-            let source = if world.is_on_start() { Source::Guard } else { Source::Run };
+            let source = if world.is_on_start() {
+                Source::Guard
+            } else {
+                Source::Run
+            };
             conclude::conclude(world, status, report, source)
         }
-        Outcome::Lost { reason } => {
-            settle::begin(status, "PodLost", &format!("the migration's pod ended without an answer: {reason}"))
-        }
+        Outcome::Lost { reason } => settle::begin(
+            status,
+            "PodLost",
+            &format!("the migration's pod ended without an answer: {reason}"),
+        ),
     }
 }
 
 /// The name is taken by what another App of the same name left.
 pub(super) fn stale(name: &str, object: Option<ObjectRef>, alive: bool) -> Stand {
     if alive {
-        let message = format!("{name} of an App of the same name that was deleted is still at work; waiting for its end");
+        let message = format!(
+            "{name} of an App of the same name that was deleted is still at work; waiting for its end"
+        );
         return Stand::at(Progress::running("MigrationRunning", message));
     }
     let message = format!("removing {name}, which an App of the same name left behind");
@@ -112,7 +144,11 @@ pub(super) fn stale(name: &str, object: Option<ObjectRef>, alive: bool) -> Stand
 fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name: &str) -> Stand {
     if !world.may_begin() {
         // It may have run and been removed since: the ledger knows.
-        return settle::begin(status, "AppMissing", "the App is gone, and with it the migration's pod");
+        return settle::begin(
+            status,
+            "AppMissing",
+            "the App is gone, and with it the migration's pod",
+        );
     }
     match build(world, attempts.current) {
         Ok(object) => Stand::at(Progress::running("Migrating", "the migration is about to start"))
@@ -130,7 +166,10 @@ fn starting(
     name: &str,
     waiting: Option<(String, String)>,
 ) -> Stand {
-    let slow = attempts.since.saturating_add(SLOW_START).unwrap_or(Timestamp::MAX);
+    let slow = attempts
+        .since
+        .saturating_add(SLOW_START)
+        .unwrap_or(Timestamp::MAX);
     let end = retry::end(attempts, START_DEADLINE);
     let (reason, message) = match waiting {
         Some((_, message)) => ("PodNotStarting", message),
@@ -153,10 +192,15 @@ fn not_starting(world: &World, name: &str) -> String {
 
 fn running(world: &World, status: &mut MigrationStatus, found: &Found, started: Timestamp) -> Stand {
     let timeout = world.observed.migration.spec.timeout;
-    let end = started.saturating_add(timeout.signed()).and_then(|end| end.saturating_add(CONCLUSION));
+    let end = started
+        .saturating_add(timeout.signed())
+        .and_then(|end| end.saturating_add(CONCLUSION));
     let end = end.unwrap_or(Timestamp::MAX);
     if world.now >= end {
-        let message = format!("the migration's pod, running since {}, has not answered in time", moment(started));
+        let message = format!(
+            "the migration's pod, running since {}, has not answered in time",
+            moment(started)
+        );
         return settle::begin(status, "PodLost", &message);
     }
     let message = format!("migrating since {}; ended after {timeout}", moment(started));
@@ -164,14 +208,21 @@ fn running(world: &World, status: &mut MigrationStatus, found: &Found, started: 
         Found::Pod(pod) if is_halted(pod) => ObjectRef::of(Kind::Pod, &pod.metadata),
         _ => None,
     };
-    Stand::at(Progress::running("Migrating", message)).until(end).with(halted.map(Step::Delete))
+    Stand::at(Progress::running("Migrating", message))
+        .until(end)
+        .with(halted.map(Step::Delete))
 }
 
 /// A container of an `onStart` migration has ended while another one keeps the pod alive: the guard only hears
 /// of it when the pod ends.
 fn is_halted(pod: &Pod) -> bool {
-    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let states: Vec<_> = containers.filter_map(|container| container.state.as_ref()).collect();
+    let containers = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let states: Vec<_> = containers
+        .filter_map(|container| container.state.as_ref())
+        .collect();
     let ended = states.iter().any(|state| state.terminated.is_some());
     let goes_on = states.iter().any(|state| state.running.is_some());
     ended && goes_on && !has_finished(pod) && pod.metadata.deletion_timestamp.is_none()

@@ -36,13 +36,19 @@ pub(super) fn begin(status: &mut MigrationStatus, reason: &str, message: &str) -
 
 /// Looks after the settling.
 pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
-    let attempts = status.attempts.get_or_insert_with(|| retry::first(world.now)).clone();
+    let attempts = status
+        .attempts
+        .get_or_insert_with(|| retry::first(world.now))
+        .clone();
     match attempts.next {
         Some(next) if world.now < next => paused(world, &attempts, next),
         Some(_) => {
             status.settle_attempt = Some(status.settle_attempt.unwrap_or_default() + 1);
             let told = told(world, &attempts);
-            status.attempts = Some(Attempts { next: None, ..attempts });
+            status.attempts = Some(Attempts {
+                next: None,
+                ..attempts
+            });
             told
         }
         None => out_of_the_way(world, status, &attempts).unwrap_or_else(|| ask(world, status, &attempts)),
@@ -77,7 +83,11 @@ fn pod_in_the_way(
         // It is overdue; the ledger's lock says whether it is still at work.
         return None;
     }
-    let job = world.run_jobs(status).find(|job| agent::pods_of(std::slice::from_ref(pod), &job.name_any()).next().is_some());
+    let job = world.run_jobs(status).find(|job| {
+        agent::pods_of(std::slice::from_ref(pod), &job.name_any())
+            .next()
+            .is_some()
+    });
     let removal = match job {
         Some(job) => removal(Kind::Job, &job.metadata),
         None => removal(Kind::Pod, &pod.metadata),
@@ -86,7 +96,9 @@ fn pod_in_the_way(
 }
 
 fn removal(kind: Kind, meta: &ObjectMeta) -> Option<Step> {
-    ObjectRef::of(kind, meta).filter(|_| meta.deletion_timestamp.is_none()).map(Step::Delete)
+    ObjectRef::of(kind, meta)
+        .filter(|_| meta.deletion_timestamp.is_none())
+        .map(Step::Delete)
 }
 
 /// Asks the ledger by a Job.
@@ -100,12 +112,21 @@ fn ask(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Stan
     };
     match agent::job_report::<MigrationReport>(Some(job), &world.observed.pods, &name) {
         Outcome::NotThere | Outcome::Running { waiting: None } => told(world, attempts),
-        Outcome::Running { waiting: Some((_, message)) } => {
-            told(world, &Attempts { message: Some(message), ..attempts.clone() })
-        }
-        Outcome::Lost { reason } => {
-            again(world, status, "PodLost", &format!("the settling pod ended without an answer: {reason}"))
-        }
+        Outcome::Running {
+            waiting: Some((_, message)),
+        } => told(
+            world,
+            &Attempts {
+                message: Some(message),
+                ..attempts.clone()
+            },
+        ),
+        Outcome::Lost { reason } => again(
+            world,
+            status,
+            "PodLost",
+            &format!("the settling pod ended without an answer: {reason}"),
+        ),
         Outcome::Reported(report) => {
             let asked = job.annotations().get(annotation::RESOLVE).cloned();
             conclude::conclude(world, status, report, Source::Settling { asked })
@@ -123,7 +144,9 @@ fn start(world: &World, status: &MigrationStatus, attempts: &Attempts, attempt: 
     let migration = &world.observed.migration;
     let job = agent::settle_job(world.settings, migration, snapshot, verdict, attempt);
     let run = names::migration_run(&world.name(), attempts.current);
-    told(world, attempts).with(world.leftovers(status, &[name, &run])).with([Step::Create(Box::new(Object::Job(job)))])
+    told(world, attempts)
+        .with(world.leftovers(status, &[name, &run]))
+        .with([Step::Create(Box::new(Object::Job(job)))])
 }
 
 /// The ledger could not be asked: again after a pause.
@@ -148,7 +171,12 @@ fn paused(world: &World, attempts: &Attempts, next: Timestamp) -> Stand {
 }
 
 fn told(world: &World, attempts: &Attempts) -> Stand {
-    let why = sentence(attempts.message.as_deref().unwrap_or("the migration's pod is gone"));
+    let why = sentence(
+        attempts
+            .message
+            .as_deref()
+            .unwrap_or("the migration's pod is gone"),
+    );
     let message = format!("{why} The ledger is asked how it ended.");
     let end = overdue(world, attempts);
     let stand = Stand::at(patient(world, attempts, message));
@@ -166,5 +194,7 @@ fn patient(world: &World, attempts: &Attempts, message: String) -> Progress {
 
 fn overdue(world: &World, attempts: &Attempts) -> Timestamp {
     let timeout = world.observed.migration.spec.timeout.signed();
-    retry::end(attempts, START_DEADLINE).saturating_add(timeout).unwrap_or(Timestamp::MAX)
+    retry::end(attempts, START_DEADLINE)
+        .saturating_add(timeout)
+        .unwrap_or(Timestamp::MAX)
 }

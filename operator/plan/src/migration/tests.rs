@@ -26,7 +26,10 @@ impl Story {
             "metadata": {"name": "crm-42", "namespace": "shop", "uid": "migration-uid", "generation": 1},
             "spec": {"app": "crm", "release": "crm-42", "component": "web", "timeout": "20m", "image": format!("ghcr.io/acme/crm@{DIGEST}")}
         });
-        migration["spec"].as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+        migration["spec"]
+            .as_object_mut()
+            .unwrap()
+            .extend(form.as_object().unwrap().clone());
         Self {
             bench: Bench::new(),
             migration: serde_json::from_value(migration).unwrap(),
@@ -53,7 +56,11 @@ impl Story {
             pods: self.bench.pods.clone(),
         };
         let decision = plan(&observed, &bench::settings(), self.bench.now);
-        assert_eq!(decision, plan(&observed, &bench::settings(), self.bench.now), "planning is deterministic");
+        assert_eq!(
+            decision,
+            plan(&observed, &bench::settings(), self.bench.now),
+            "planning is deterministic"
+        );
         decision
     }
 
@@ -96,12 +103,17 @@ impl Story {
         let message = serde_json::to_string(report).unwrap();
         let mut guard = agent_status(json!({"running": {"startedAt": "2026-01-01T00:00:10Z"}}));
         guard["lastState"] = json!({"terminated": {"exitCode": 0, "message": message}});
-        self.bench.set_pod("crm-42-run-1", json!({"phase": "Running", "initContainerStatuses": [guard]}));
+        self.bench.set_pod(
+            "crm-42-run-1",
+            json!({"phase": "Running", "initContainerStatuses": [guard]}),
+        );
     }
 
     fn annotate(&mut self, value: &str) {
         let release = self.release.as_mut().unwrap();
-        release.annotations_mut().insert(annotation::RESOLVE.to_owned(), value.to_owned());
+        release
+            .annotations_mut()
+            .insert(annotation::RESOLVE.to_owned(), value.to_owned());
         self.settle();
     }
 
@@ -111,7 +123,9 @@ impl Story {
             if self.bench.has_job(job) {
                 return;
             }
-            let Wake::At(next) = self.pass().wake else { panic!("nothing to wait for; there are {:?}", self.bench.names()) };
+            let Wake::At(next) = self.pass().wake else {
+                panic!("nothing to wait for; there are {:?}", self.bench.names())
+            };
             self.bench.now = next;
             self.settle();
         }
@@ -135,8 +149,18 @@ fn report(outcome: Reported) -> MigrationReport {
 }
 
 fn failed(outcome: Reported, cause: Cause, reason: &str) -> MigrationReport {
-    let failure = Failure { cause, reason: reason.into(), message: format!("{reason} happened.") };
-    MigrationReport { failure: Some(failure), before: None, after: None, seconds: None, ..report(outcome) }
+    let failure = Failure {
+        cause,
+        reason: reason.into(),
+        message: format!("{reason} happened."),
+    };
+    MigrationReport {
+        failure: Some(failure),
+        before: None,
+        after: None,
+        seconds: None,
+        ..report(outcome)
+    }
 }
 
 fn unstarted() -> MigrationReport {
@@ -160,8 +184,14 @@ fn the_run_is_on_record_before_its_job_exists() {
     assert!(first.status.run_id.is_some());
     story.settle();
     assert_eq!(story.bench.names(), ["crm-42-run-1"]);
-    assert_eq!(story.bench.job("crm-42-run-1").labels().get(labels::RUN_ID), story.status().run_id.as_ref());
-    assert!(story.bench.job("crm-42-run-1").owner_references().is_empty(), "a running migration outlives its App");
+    assert_eq!(
+        story.bench.job("crm-42-run-1").labels().get(labels::RUN_ID),
+        story.status().run_id.as_ref()
+    );
+    assert!(
+        story.bench.job("crm-42-run-1").owner_references().is_empty(),
+        "a running migration outlives its App"
+    );
 }
 
 #[test]
@@ -179,13 +209,26 @@ fn a_run_is_another_one_for_another_release_image_or_command() {
     assert_ne!(id, run_id(&migration, Some(&of_another_release)));
     assert_ne!(id, run_id(&of_another_command, Some(&release)));
     assert_ne!(id, run_id(&of_another_image, Some(&release)));
-    assert_eq!(id, run_id(&made_again, Some(&release)), "the same release never runs it again");
+    assert_eq!(
+        id,
+        run_id(&made_again, Some(&release)),
+        "the same release never runs it again"
+    );
 }
 
 #[rstest]
-#[case::applied(report(Reported::Applied), MigrationOutcome::Applied, "True/False/False", "Succeeded", "applied in 12.3 s")]
+#[case::applied(
+    report(Reported::Applied),
+    MigrationOutcome::Applied,
+    "True/False/False",
+    "Succeeded",
+    "applied in 12.3 s"
+)]
 #[case::already_applied(
-    report(Reported::AlreadyApplied), MigrationOutcome::AlreadyApplied, "True/False/False", "Succeeded",
+    report(Reported::AlreadyApplied),
+    MigrationOutcome::AlreadyApplied,
+    "True/False/False",
+    "Succeeded",
     "the ledger already has this image and command, so nothing was run"
 )]
 #[case::unchanged(
@@ -199,12 +242,18 @@ fn a_run_is_another_one_for_another_release_image_or_command() {
     "the migration was applied in 12.3 s, but what it must have done is not there: no-orphans found 3"
 )]
 #[case::failed(
-    failed(Reported::Failed, Cause::Version, "MigrationTimedOut"), MigrationOutcome::Failed, "False/False/True",
-    "MigrationTimedOut", "MigrationTimedOut happened."
+    failed(Reported::Failed, Cause::Version, "MigrationTimedOut"),
+    MigrationOutcome::Failed,
+    "False/False/True",
+    "MigrationTimedOut",
+    "MigrationTimedOut happened."
 )]
 #[case::not_startable(
-    failed(Reported::NotStarted, Cause::Version, "DatabaseOwned"), MigrationOutcome::NotStarted, "False/False/True",
-    "DatabaseOwned", "DatabaseOwned happened."
+    failed(Reported::NotStarted, Cause::Version, "DatabaseOwned"),
+    MigrationOutcome::NotStarted,
+    "False/False/True",
+    "DatabaseOwned",
+    "DatabaseOwned happened."
 )]
 fn an_answer_ends_it_and_leaves_no_job(
     #[case] report: MigrationReport,
@@ -218,9 +267,20 @@ fn an_answer_ends_it_and_leaves_no_job(
     story.bench.run("crm-42-run-1");
     story.settle();
     let message_while_running = "migrating since 2026-01-01T00:00:00Z; ended after 20m";
-    assert_eq!(story.told(), ("Unknown/True/False".into(), "Migrating".into(), message_while_running.into()));
+    assert_eq!(
+        story.told(),
+        (
+            "Unknown/True/False".into(),
+            "Migrating".into(),
+            message_while_running.into()
+        )
+    );
     story.bench.answer("crm-42-run-1", &report);
-    assert_eq!(story.pass().steps, [], "the answer is committed before the Job is removed");
+    assert_eq!(
+        story.pass().steps,
+        [],
+        "the answer is committed before the Job is removed"
+    );
     story.settle();
     assert_eq!(story.outcome(), Some(outcome));
     assert_eq!(story.told(), (conditions.into(), reason.into(), message.into()));
@@ -229,15 +289,30 @@ fn an_answer_ends_it_and_leaves_no_job(
 
 #[rstest]
 #[case::it_had_ended(report(Reported::Applied), MigrationOutcome::Applied)]
-#[case::nothing_had_changed(failed(Reported::Failed, Cause::Version, "MigrationCutOff"), MigrationOutcome::Failed)]
-#[case::it_cannot_be_decided(failed(Reported::Unknown, Cause::Version, "MigrationUnknown"), MigrationOutcome::Unknown)]
-fn a_run_that_was_killed_is_settled_by_the_ledger(#[case] report: MigrationReport, #[case] outcome: MigrationOutcome) {
+#[case::nothing_had_changed(
+    failed(Reported::Failed, Cause::Version, "MigrationCutOff"),
+    MigrationOutcome::Failed
+)]
+#[case::it_cannot_be_decided(
+    failed(Reported::Unknown, Cause::Version, "MigrationUnknown"),
+    MigrationOutcome::Unknown
+)]
+fn a_run_that_was_killed_is_settled_by_the_ledger(
+    #[case] report: MigrationReport,
+    #[case] outcome: MigrationOutcome,
+) {
     let mut story = Story::by_command();
     story.settle();
     story.kill("crm-42-run-1");
     let (state, reason, message) = story.told();
-    assert_eq!((state.as_str(), reason.as_str()), ("Unknown/True/False", "Settling"));
-    assert!(message.contains("container agent ran out of memory (OOMKilled)"), "{message}");
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/True/False", "Settling")
+    );
+    assert!(
+        message.contains("container agent ran out of memory (OOMKilled)"),
+        "{message}"
+    );
     assert!(story.bench.has_job("crm-42-settle-1"));
     story.answer("crm-42-settle-1", &report);
     assert_eq!(story.outcome(), Some(outcome));
@@ -252,7 +327,10 @@ fn a_pod_that_was_killed_before_it_started_anything_is_followed_by_another() {
     story.answer("crm-42-settle-1", &unstarted());
     let (_, reason, message) = story.told();
     assert_eq!(reason, "WaitingForEnvironment");
-    assert!(message.contains("OOMKilled"), "why it ended says more than that it left no trace: {message}");
+    assert!(
+        message.contains("OOMKilled"),
+        "why it ended says more than that it left no trace: {message}"
+    );
     story.wait_for("crm-42-run-2");
     assert_eq!(story.bench.names(), ["crm-42-run-2"]);
     story.answer("crm-42-run-2", &report(Reported::Applied));
@@ -269,11 +347,17 @@ fn what_the_surroundings_cause_is_tried_again_for_an_hour(#[case] outcome: Repor
     let mut attempt = 1;
     while story.outcome().is_none() {
         story.wait_for(&format!("crm-42-run-{attempt}"));
-        story.answer(&format!("crm-42-run-{attempt}"), &failed(outcome, Cause::Environment, reason));
+        story.answer(
+            &format!("crm-42-run-{attempt}"),
+            &failed(outcome, Cause::Environment, reason),
+        );
         attempt += 1;
     }
     let tried = story.bench.now.duration_since(begun);
-    assert!(tried > SignedDuration::from_mins(50) && tried < run::START_DEADLINE, "{tried}");
+    assert!(
+        tried > SignedDuration::from_mins(50) && tried < run::START_DEADLINE,
+        "{tried}"
+    );
     let message = format!("{reason} happened. Given up after 1h.");
     assert_eq!(story.told(), ("False/False/True".into(), reason.into(), message));
     assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
@@ -307,13 +391,17 @@ fn what_an_earlier_app_of_the_same_name_left_is_never_taken_for_an_answer() {
     story.bench.relabel_job("crm-42-run-1", "another");
     story.bench.pods.clear();
     story.settle();
-    let message = "crm-42-run-1 of an App of the same name that was deleted is still at work; waiting for its end";
+    let message =
+        "crm-42-run-1 of an App of the same name that was deleted is still at work; waiting for its end";
     assert_eq!(story.told().2, message);
     story.bench.answer("crm-42-run-1", &report(Reported::Applied));
     story.bench.pods.clear();
     story.settle();
     assert_eq!(story.outcome(), None);
-    assert_eq!(story.bench.job("crm-42-run-1").labels().get(labels::RUN_ID), story.status().run_id.as_ref());
+    assert_eq!(
+        story.bench.job("crm-42-run-1").labels().get(labels::RUN_ID),
+        story.status().run_id.as_ref()
+    );
 }
 
 #[test]
@@ -324,13 +412,24 @@ fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_aske
     story.bench.pod_of("crm-42-run-1", "Pending", waiting.clone());
     story.settle();
     let message = "container agent of pod crm-42-run-1-x cannot pull i: not found";
-    assert_eq!(story.told(), ("Unknown/True/False".into(), "PodNotStarting".into(), message.into()));
+    assert_eq!(
+        story.told(),
+        (
+            "Unknown/True/False".into(),
+            "PodNotStarting".into(),
+            message.into()
+        )
+    );
     story.bench.later(run::START_DEADLINE);
     let decision = story.pass();
     assert!(decision.status.settling && decision.steps.is_empty());
     story.migration.status = Some(decision.status);
     let removal = story.pass();
-    assert!(matches!(&removal.steps[..], [Step::Delete(target)] if target.name == "crm-42-run-1"), "{:?}", removal.steps);
+    assert!(
+        matches!(&removal.steps[..], [Step::Delete(target)] if target.name == "crm-42-run-1"),
+        "{:?}",
+        removal.steps
+    );
 
     // The Job is gone, its pod is only being ended: it may still start.
     let mut pod = (*story.bench.pods[0]).clone();
@@ -344,7 +443,10 @@ fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_aske
     assert_eq!(story.bench.names(), ["crm-42-settle-1"]);
     story.answer("crm-42-settle-1", &unstarted());
     let message = format!("{message}. Given up after 1h.");
-    assert_eq!(story.told(), ("False/False/True".into(), "PodNotStarting".into(), message));
+    assert_eq!(
+        story.told(),
+        ("False/False/True".into(), "PodNotStarting".into(), message)
+    );
 }
 
 #[test]
@@ -353,12 +455,21 @@ fn a_pod_on_a_node_that_nobody_hears_of_is_settled_over_its_head() {
     story.settle();
     story.bench.run("crm-42-run-1");
     story.settle();
-    let Wake::At(end) = story.pass().wake else { panic!("a deadline") };
+    let Wake::At(end) = story.pass().wake else {
+        panic!("a deadline")
+    };
     assert_eq!(end, story.bench.now + SignedDuration::from_mins(35));
     story.bench.now = end;
     story.settle();
-    assert!(story.bench.has_job("crm-42-settle-1"), "{:?}", story.bench.names());
-    story.answer("crm-42-settle-1", &failed(Reported::Undecided, Cause::Environment, "MigrationRunning"));
+    assert!(
+        story.bench.has_job("crm-42-settle-1"),
+        "{:?}",
+        story.bench.names()
+    );
+    story.answer(
+        "crm-42-settle-1",
+        &failed(Reported::Undecided, Cause::Environment, "MigrationRunning"),
+    );
     story.wait_for("crm-42-settle-2");
     story.answer("crm-42-settle-2", &report(Reported::Applied));
     assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
@@ -373,13 +484,22 @@ fn a_ledger_that_cannot_be_asked_for_long_is_a_persons_concern_and_asked_on() {
     while story.told().0 == "Unknown/True/False" {
         let job = format!("crm-42-settle-{attempt}");
         story.wait_for(&job);
-        story.answer(&job, &failed(Reported::Undecided, Cause::Environment, "DatabaseUnreachable"));
+        story.answer(
+            &job,
+            &failed(Reported::Undecided, Cause::Environment, "DatabaseUnreachable"),
+        );
         attempt += 1;
         assert!(attempt < 100);
     }
     let (state, reason, message) = story.told();
-    assert_eq!((state.as_str(), reason.as_str()), ("Unknown/False/True", "Settling"));
-    assert!(message.starts_with("DatabaseUnreachable happened. The ledger is asked again at "), "{message}");
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/False/True", "Settling")
+    );
+    assert!(
+        message.starts_with("DatabaseUnreachable happened. The ledger is asked again at "),
+        "{message}"
+    );
     let job = format!("crm-42-settle-{attempt}");
     story.wait_for(&job);
     story.answer(&job, &report(Reported::Applied));
@@ -398,7 +518,10 @@ fn a_partial_migration_asks_a_person_with_the_command_to_answer() {
     let story = unsettled();
     assert_eq!(story.outcome(), Some(MigrationOutcome::Partial));
     let (state, reason, message) = story.told();
-    assert_eq!((state.as_str(), reason.as_str()), ("Unknown/False/True", "MigrationUnsettled"));
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/False/True", "MigrationUnsettled")
+    );
     assert_eq!(
         message,
         "The migration failed with exit code 1 (SQLSTATE 42P07) and the schema is not what it was before: relation \
@@ -410,8 +533,18 @@ fn a_partial_migration_asks_a_person_with_the_command_to_answer() {
 }
 
 #[rstest]
-#[case::applied("applied:1", Resolution::Applied, Reported::Applied, MigrationOutcome::Applied)]
-#[case::not_applied("not-applied:1", Resolution::NotApplied, Reported::Failed, MigrationOutcome::Failed)]
+#[case::applied(
+    "applied:1",
+    Resolution::Applied,
+    Reported::Applied,
+    MigrationOutcome::Applied
+)]
+#[case::not_applied(
+    "not-applied:1",
+    Resolution::NotApplied,
+    Reported::Failed,
+    MigrationOutcome::Failed
+)]
 fn a_persons_verdict_settles_it(
     #[case] value: &str,
     #[case] resolution: Resolution,
@@ -421,17 +554,34 @@ fn a_persons_verdict_settles_it(
     let mut story = unsettled();
     story.annotate(value);
     let job = story.bench.job("crm-42-settle-1");
-    let container = &job.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0];
+    let container = &job
+        .spec
+        .as_ref()
+        .unwrap()
+        .template
+        .spec
+        .as_ref()
+        .unwrap()
+        .containers[0];
     let task = container.env.as_ref().unwrap()[0].value.as_ref().unwrap();
-    let Task::Settle(task) = serde_json::from_str(task).unwrap() else { panic!("a settling") };
-    assert_eq!((task.resolution, task.resolution_token.as_deref()), (Some(resolution), Some("1")));
+    let Task::Settle(task) = serde_json::from_str(task).unwrap() else {
+        panic!("a settling")
+    };
+    assert_eq!(
+        (task.resolution, task.resolution_token.as_deref()),
+        (Some(resolution), Some("1"))
+    );
     assert_eq!(story.status().last_handled_resolve, None, "not answered yet");
 
     // What is said meanwhile is answered for itself.
     story.annotate("applied:2");
     story.answer("crm-42-settle-1", &report(answer));
     assert_eq!(story.outcome(), Some(outcome));
-    assert_eq!(story.status().last_handled_resolve.as_deref(), Some("applied:2"), "there is nothing left to resolve");
+    assert_eq!(
+        story.status().last_handled_resolve.as_deref(),
+        Some("applied:2"),
+        "there is nothing left to resolve"
+    );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
@@ -486,7 +636,10 @@ fn an_application_that_became_healthy_has_migrated_and_its_pod_goes() {
     assert_eq!(story.bench.names(), ["crm-42-run-1"]);
     story.guard_says(&report(Reported::Applied));
     let decision = story.pass();
-    assert_eq!((decision.status.outcome, decision.steps), (Some(MigrationOutcome::Applied), vec![]));
+    assert_eq!(
+        (decision.status.outcome, decision.steps),
+        (Some(MigrationOutcome::Applied), vec![])
+    );
     story.settle();
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
@@ -504,7 +657,11 @@ fn an_application_that_failed_is_ended_before_the_ledger_has_the_last_word() {
     story.settle();
     assert_eq!(story.bench.names(), ["crm-42-settle-1"]);
     story.answer("crm-42-settle-1", &partial());
-    assert_eq!(story.outcome(), Some(MigrationOutcome::Partial), "it changed the schema after the guard had answered");
+    assert_eq!(
+        story.outcome(),
+        Some(MigrationOutcome::Partial),
+        "it changed the schema after the guard had answered"
+    );
 }
 
 #[test]
@@ -539,7 +696,10 @@ fn a_migration_that_cannot_be_made_says_so_in_one_sentence(
     story.release = None;
     break_it(&mut story);
     story.settle();
-    assert_eq!(story.told(), ("False/False/True".into(), reason.into(), message.into()));
+    assert_eq!(
+        story.told(),
+        ("False/False/True".into(), reason.into(), message.into())
+    );
     assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
@@ -551,8 +711,16 @@ fn a_migration_applied_by_hand_is_resolved_by_its_own_annotation() {
     story.release = None;
     story.settle();
     story.answer("crm-42-run-1", &partial());
-    assert!(story.told().2.contains("kubectl annotate migration crm-42 fairway.dev/resolve=applied:"));
-    story.migration.annotations_mut().insert(annotation::RESOLVE.to_owned(), "applied:1".to_owned());
+    assert!(
+        story
+            .told()
+            .2
+            .contains("kubectl annotate migration crm-42 fairway.dev/resolve=applied:")
+    );
+    story
+        .migration
+        .annotations_mut()
+        .insert(annotation::RESOLVE.to_owned(), "applied:1".to_owned());
     story.settle();
     assert!(story.bench.has_job("crm-42-settle-1"));
 }
@@ -574,7 +742,10 @@ fn nothing_is_begun_for_a_migration_that_is_being_deleted() {
     let mut story = Story::by_command();
     story.migration.metadata.deletion_timestamp = Some(Time(story.bench.now));
     let decision = story.pass();
-    assert_eq!((decision.steps, decision.status), (vec![], MigrationStatus::default()));
+    assert_eq!(
+        (decision.steps, decision.status),
+        (vec![], MigrationStatus::default())
+    );
     story.migration.metadata.deletion_timestamp = None;
     story.settle();
     story.bench.jobs.clear();
@@ -592,14 +763,21 @@ fn runs_that_outlived_their_migration_are_removed_when_they_have_ended() {
     assert_eq!(orphans(&story.bench.jobs, &story.bench.pods, gone), []);
     story.bench.answer("crm-42-run-1", &report(Reported::Applied));
     assert_eq!(orphans(&story.bench.jobs, &story.bench.pods, |_, _| true), []);
-    let names: Vec<_> = orphans(&story.bench.jobs, &story.bench.pods, gone).into_iter().map(|orphan| orphan.name).collect();
+    let names: Vec<_> = orphans(&story.bench.jobs, &story.bench.pods, gone)
+        .into_iter()
+        .map(|orphan| orphan.name)
+        .collect();
     assert_eq!(names, ["crm-42-run-1"]);
 
     let mut story = Story::on_start();
     story.settle();
     assert_eq!(orphans(&[], &story.bench.pods, gone), []);
     story.guard_says(&report(Reported::Applied));
-    assert_eq!(orphans(&[], &story.bench.pods, gone).len(), 1, "its application would go on for ever");
+    assert_eq!(
+        orphans(&[], &story.bench.pods, gone).len(),
+        1,
+        "its application would go on for ever"
+    );
 }
 
 #[test]

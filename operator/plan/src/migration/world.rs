@@ -61,7 +61,11 @@ impl<'a> World<'a> {
 
     /// The resolve annotation of the Release, or of a Migration applied by hand.
     pub(super) fn resolve_annotation(&self) -> Option<&'a String> {
-        let release = self.observed.release.as_ref().and_then(|release| release.annotations().get(annotation::RESOLVE));
+        let release = self
+            .observed
+            .release
+            .as_ref()
+            .and_then(|release| release.annotations().get(annotation::RESOLVE));
         release.or_else(|| self.observed.migration.annotations().get(annotation::RESOLVE))
     }
 
@@ -71,11 +75,15 @@ impl<'a> World<'a> {
         let pod = self.observed.pods.iter().find(|pod| pod.name_any() == name);
         match (job, pod) {
             (Some(job), _) if is_of(status, &job.metadata) => Found::Job(job),
-            (Some(job), _) => Found::Stale { object: ObjectRef::of(Kind::Job, &job.metadata), alive: !has_ended(job) },
+            (Some(job), _) => Found::Stale {
+                object: ObjectRef::of(Kind::Job, &job.metadata),
+                alive: !has_ended(job),
+            },
             (None, Some(pod)) if is_of(status, &pod.metadata) => Found::Pod(pod),
-            (None, Some(pod)) => {
-                Found::Stale { object: ObjectRef::of(Kind::Pod, &pod.metadata), alive: !has_finished(pod) }
-            }
+            (None, Some(pod)) => Found::Stale {
+                object: ObjectRef::of(Kind::Pod, &pod.metadata),
+                alive: !has_finished(pod),
+            },
             (None, None) => Found::Nothing,
         }
     }
@@ -91,12 +99,20 @@ impl<'a> World<'a> {
 
     /// Pods of this run.
     pub(super) fn run_pods(&self, status: &MigrationStatus) -> Vec<Arc<Pod>> {
-        self.observed.pods.iter().filter(|pod| is_of(status, &pod.metadata) && is_run(&pod.metadata)).cloned().collect()
+        self.observed
+            .pods
+            .iter()
+            .filter(|pod| is_of(status, &pod.metadata) && is_run(&pod.metadata))
+            .cloned()
+            .collect()
     }
 
     /// Jobs of this run.
     pub(super) fn run_jobs(&self, status: &MigrationStatus) -> impl Iterator<Item = &'a Arc<Job>> {
-        self.observed.jobs.iter().filter(move |job| is_of(status, &job.metadata) && is_run(&job.metadata))
+        self.observed
+            .jobs
+            .iter()
+            .filter(move |job| is_of(status, &job.metadata) && is_run(&job.metadata))
     }
 
     /// Jobs and bare pods of this Migration but those of these names. What an earlier App of the same name left
@@ -106,12 +122,24 @@ impl<'a> World<'a> {
             let name = meta.name.as_deref().unwrap_or_default();
             meta.deletion_timestamp.is_none()
                 && !keep.contains(&name)
-                && meta.labels.as_ref().and_then(|labels| labels.get(labels::WORK)).is_some_and(|work| is_of_a_migration(work))
+                && meta
+                    .labels
+                    .as_ref()
+                    .and_then(|labels| labels.get(labels::WORK))
+                    .is_some_and(|work| is_of_a_migration(work))
                 && (is_of(status, meta) || !alive)
         };
-        let jobs = self.observed.jobs.iter().filter(|job| over(&job.metadata, !has_ended(job)));
+        let jobs = self
+            .observed
+            .jobs
+            .iter()
+            .filter(|job| over(&job.metadata, !has_ended(job)));
         let jobs = jobs.filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata));
-        let bare = self.observed.pods.iter().filter(|pod| pod.owner_references().is_empty());
+        let bare = self
+            .observed
+            .pods
+            .iter()
+            .filter(|pod| pod.owner_references().is_empty());
         let pods = bare.filter(|pod| over(&pod.metadata, !has_finished(pod)));
         let pods = pods.filter_map(|pod| ObjectRef::of(Kind::Pod, &pod.metadata));
         jobs.chain(pods).map(Step::Delete).collect()
@@ -132,14 +160,19 @@ fn is_run(meta: &ObjectMeta) -> bool {
 
 /// Whether a value of [`labels::WORK`] is of a Migration.
 pub(super) fn is_of_a_migration(work: &str) -> bool {
-    [Work::Migrate, Work::Settle].iter().any(|of_ours| of_ours.as_str() == work)
+    [Work::Migrate, Work::Settle]
+        .iter()
+        .any(|of_ours| of_ours.as_str() == work)
 }
 
 /// Whether a Job has ended, well or not.
 pub(super) fn has_ended(job: &Job) -> bool {
-    job.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
-        condition.status == "True" && ["Complete", "Failed"].contains(&condition.type_.as_str())
-    })
+    job.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| {
+            condition.status == "True" && ["Complete", "Failed"].contains(&condition.type_.as_str())
+        })
 }
 
 /// Whether all of a pod's containers have ended for good.

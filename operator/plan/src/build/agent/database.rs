@@ -1,11 +1,11 @@
 //! Work on the database: preflight, backup, settling.
 
 use super::files::mount_files;
-use super::{
-    Errand, empty_dir, environment, install, job, mount, own_container, own_pod, pull_secrets, run_copied_agent,
-    run_own_agent, stay_put,
-};
 use super::migrate::mark;
+use super::{
+    Errand, empty_dir, environment, install, job, mount, own_container, own_pod, pull_secrets,
+    run_copied_agent, run_own_agent, stay_put,
+};
 use crate::build::annotate;
 use crate::labels::Work;
 use crate::names;
@@ -19,9 +19,7 @@ use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume,
-};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
@@ -88,7 +86,9 @@ pub fn backup_job(
     let mut pod = with_tools(settings, snapshot, &task);
     mount_store(&mut pod, store);
     if let Some(scratch) = scratch {
-        pod.volumes.get_or_insert_default().push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
+        pod.volumes
+            .get_or_insert_default()
+            .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
         mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
     }
     finish(&errand, pod, backup.controller_owner_ref(&()), DAY)
@@ -99,7 +99,12 @@ pub fn backup_job(
 pub fn set_path(backup: &Backup) -> String {
     let uid = backup.metadata.uid.as_deref().unwrap_or_default();
     let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
-    format!("{namespace}/{}/{}-{}", backup.spec.app, backup.name_any(), &uid[..uid.len().min(8)])
+    format!(
+        "{namespace}/{}/{}-{}",
+        backup.spec.app,
+        backup.name_any(),
+        &uid[..uid.len().min(8)]
+    )
 }
 
 /// The Job that reads the ledger and settles a run that was cut off. It belongs to nobody, like the run itself:
@@ -120,7 +125,9 @@ pub fn settle_job(
         work: Work::Settle,
         work_for: &migration_name,
     };
-    let asked = resolution.as_ref().map(|(resolution, token)| crate::migration::verdict_text(*resolution, token));
+    let asked = resolution
+        .as_ref()
+        .map(|(resolution, token)| crate::migration::verdict_text(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
         requester: errand.requester(),
@@ -177,12 +184,25 @@ fn mount_store(pod: &mut PodSpec, store: &Store) {
 
 fn mount_into_agent(pod: &mut PodSpec, volume: &str, path: &str) {
     for container in &mut pod.containers {
-        container.volume_mounts.get_or_insert_default().push(mount(volume, path, false));
+        container
+            .volume_mounts
+            .get_or_insert_default()
+            .push(mount(volume, path, false));
     }
 }
 
 fn finish(errand: &Errand, pod: PodSpec, owner: Option<OwnerReference>, deadline_seconds: i64) -> Job {
-    let mut metadata = kube::core::ObjectMeta { labels: Some(errand.labels()), ..Default::default() };
+    let mut metadata = kube::core::ObjectMeta {
+        labels: Some(errand.labels()),
+        ..Default::default()
+    };
     stay_put(&mut metadata);
-    job(errand.metadata(owner), PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }, deadline_seconds)
+    job(
+        errand.metadata(owner),
+        PodTemplateSpec {
+            metadata: Some(metadata),
+            spec: Some(pod),
+        },
+        deadline_seconds,
+    )
 }

@@ -61,7 +61,11 @@ pub fn identity(migration: &Migration) -> RunIdentity {
     };
     RunIdentity {
         run_id: committed.unwrap_or_else(|| run_id(migration, None)),
-        image_digest: spec.image.rsplit_once('@').map_or(&*spec.image, |(_, digest)| digest).to_owned(),
+        image_digest: spec
+            .image
+            .rsplit_once('@')
+            .map_or(&*spec.image, |(_, digest)| digest)
+            .to_owned(),
         command_hash: names::sha256_hex(command),
     }
 }
@@ -81,7 +85,14 @@ pub fn migration_job(
     snapshot: &Snapshot,
     attempt: u32,
 ) -> Result<Job, InvalidTemplate> {
-    let Team { labels, annotations, mut pod, target, database, .. } = team(migration, release, snapshot)?;
+    let Team {
+        labels,
+        annotations,
+        mut pod,
+        target,
+        database,
+        ..
+    } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
     let name = names::migration_run(&migration_name, attempt);
     let errand = errand(migration, &migration_name, &name);
@@ -110,7 +121,10 @@ pub fn migration_job(
     let mut metadata = pod_metadata(labels, annotations, &errand);
     stay_put(&mut metadata);
     mark(&mut metadata, migration);
-    let template = PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) };
+    let template = PodTemplateSpec {
+        metadata: Some(metadata),
+        spec: Some(pod),
+    };
     let mut job = job(errand.metadata(None), template, timeout + SLACK_SECONDS);
     mark(&mut job.metadata, migration);
     Ok(job)
@@ -128,18 +142,30 @@ pub fn migration_pod(
     snapshot: &Snapshot,
     attempt: u32,
 ) -> Result<Pod, InvalidTemplate> {
-    let Team { labels, annotations, mut pod, target, component, database } = team(migration, release, snapshot)?;
+    let Team {
+        labels,
+        annotations,
+        mut pod,
+        target,
+        component,
+        database,
+    } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
     let name = names::migration_run(&migration_name, attempt);
     let errand = errand(migration, &migration_name, &name);
     let task = Task::Guard(guard_task(migration, component, &errand)?);
     let mut variables = environment(&task, Some(&database.connection));
-    variables.push(super::literal(GUARD_DIRECTORY_VARIABLE, GUARD_DIRECTORY.to_owned()));
+    variables.push(super::literal(
+        GUARD_DIRECTORY_VARIABLE,
+        GUARD_DIRECTORY.to_owned(),
+    ));
     variables.extend(super::probe::header_variables([component]));
 
     let guard = guard(settings, variables, files_beside(&pod, target));
     pod.init_containers.get_or_insert_default().insert(0, guard);
-    pod.volumes.get_or_insert_default().push(empty_dir(GUARD_VOLUME, None));
+    pod.volumes
+        .get_or_insert_default()
+        .push(empty_dir(GUARD_VOLUME, None));
     outside_every_service(&mut pod, settings);
     pod.termination_grace_period_seconds = Some(2 * CONCLUSION_SECONDS);
     pod.active_deadline_seconds = Some(seconds(migration) + SLACK_SECONDS);
@@ -149,7 +175,11 @@ pub fn migration_pod(
     mark(&mut metadata, migration);
     metadata.name = Some(name.clone());
     metadata.namespace = migration.metadata.namespace.clone();
-    Ok(Pod { metadata, spec: Some(pod), status: None })
+    Ok(Pod {
+        metadata,
+        spec: Some(pod),
+        status: None,
+    })
 }
 
 fn guard_task(
@@ -157,13 +187,19 @@ fn guard_task(
     component: &Component,
     errand: &Errand,
 ) -> Result<GuardTask, InvalidTemplate> {
-    let none = || InvalidTemplate::NoHealth { component: component.name.clone() };
+    let none = || InvalidTemplate::NoHealth {
+        component: component.name.clone(),
+    };
     let health = component.health.as_ref().ok_or_else(none)?;
     Ok(GuardTask {
         requester: errand.requester(),
         run: identity(migration),
         timeout_seconds: migration.spec.timeout.seconds(),
-        health: health.http.iter().map(|get| super::http_request(component, get)).collect(),
+        health: health
+            .http
+            .iter()
+            .map(|get| super::http_request(component, get))
+            .collect(),
         consecutive: health.consecutive,
         every_milliseconds: u64::try_from(health.every.get().as_millis()).unwrap_or(u64::MAX),
         checks: checks(migration),
@@ -180,7 +216,11 @@ fn guard(settings: &Settings, variables: Vec<EnvVar>, files: Vec<VolumeMount>) -
     guard.volume_mounts = Some(std::iter::once(own).chain(files).collect());
     guard.startup_probe = Some(Probe {
         exec: Some(ExecAction {
-            command: Some(vec![super::OWN_BINARY.to_owned(), "agent".to_owned(), "started".to_owned()]),
+            command: Some(vec![
+                super::OWN_BINARY.to_owned(),
+                "agent".to_owned(),
+                "started".to_owned(),
+            ]),
         }),
         period_seconds: Some(1),
         timeout_seconds: Some(10),
@@ -207,8 +247,11 @@ fn team<'a>(
     snapshot: &'a Snapshot,
 ) -> Result<Team<'a>, InvalidTemplate> {
     let name = &migration.spec.component;
-    let component =
-        snapshot.component(name).ok_or_else(|| InvalidTemplate::NoComponent { component: name.clone() })?;
+    let component = snapshot
+        .component(name)
+        .ok_or_else(|| InvalidTemplate::NoComponent {
+            component: name.clone(),
+        })?;
     let database = snapshot.database.as_ref().ok_or(InvalidTemplate::NoDatabase)?;
     let (template, mut pod) = template::read(component)?;
     let images = release.and_then(|release| Some(&release.status.as_ref()?.digests));
@@ -219,7 +262,12 @@ fn team<'a>(
     for container in &mut pod.containers {
         only_what_runs(container);
     }
-    for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
+    for container in pod
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut pod.containers)
+    {
         out_of_the_way(container);
     }
     let meta = template.metadata.unwrap_or_default();
@@ -236,9 +284,16 @@ fn team<'a>(
 /// The container that migrates: the one whose pinned image is the migration's, else whose image comes from the
 /// same repository, else the first.
 fn target(pod: &PodSpec, component: &str, images: &BTreeMap<String, String>, image: &str) -> usize {
-    let pinned = |container: &Container| images.get(&template::key(component, container)).is_some_and(|found| found == image);
+    let pinned = |container: &Container| {
+        images
+            .get(&template::key(component, container))
+            .is_some_and(|found| found == image)
+    };
     let alike = |container: &Container| {
-        container.image.as_deref().is_some_and(|found| repository(found) == repository(image))
+        container
+            .image
+            .as_deref()
+            .is_some_and(|found| repository(found) == repository(image))
     };
     let position = |is: &dyn Fn(&Container) -> bool| pod.containers.iter().position(is);
     position(&pinned).or_else(|| position(&alike)).unwrap_or_default()
@@ -266,7 +321,9 @@ fn out_of_the_way(container: &mut Container) {
 /// What makes a pod of the team's one that runs alone, once.
 fn outside_every_service(pod: &mut PodSpec, settings: &Settings) {
     pod.restart_policy = Some("Never".to_owned());
-    pod.readiness_gates = Some(vec![PodReadinessGate { condition_type: NEVER_READY.to_owned() }]);
+    pod.readiness_gates = Some(vec![PodReadinessGate {
+        condition_type: NEVER_READY.to_owned(),
+    }]);
     pod.image_pull_secrets = with_pull_secrets(settings, &pod.image_pull_secrets.take().unwrap_or_default());
     // What ties the template's pods to each other must not keep this one from its node.
     pod.affinity = node_affinity(pod.affinity.take());
@@ -283,7 +340,9 @@ fn pod_metadata(
     annotations: BTreeMap<String, String>,
     errand: &Errand,
 ) -> ObjectMeta {
-    let kept = labels.into_iter().filter(|(key, _)| !OF_CONTROLLERS.contains(&key.as_str()));
+    let kept = labels
+        .into_iter()
+        .filter(|(key, _)| !OF_CONTROLLERS.contains(&key.as_str()));
     ObjectMeta {
         labels: Some(kept.chain(errand.labels()).collect()),
         annotations: Some(annotations),
@@ -293,7 +352,9 @@ fn pod_metadata(
 
 /// Says for which run a Job or pod is: nobody owns it, and a later App of the same name may use its name again.
 pub(super) fn mark(meta: &mut ObjectMeta, migration: &Migration) {
-    meta.labels.get_or_insert_default().insert(labels::RUN_ID.to_owned(), identity(migration).run_id);
+    meta.labels
+        .get_or_insert_default()
+        .insert(labels::RUN_ID.to_owned(), identity(migration).run_id);
 }
 
 fn errand<'a>(migration: &'a Migration, migration_name: &'a str, name: &'a str) -> Errand<'a> {

@@ -42,14 +42,23 @@ pub fn pin_pod(
         pod.affinity = node_affinity(team.affinity);
         pod.runtime_class_name = team.runtime_class_name;
     }
-    pod.containers = containers(images).map(|(name, image)| container(name, image)).collect();
+    pod.containers = containers(images)
+        .map(|(name, image)| container(name, image))
+        .collect();
     install(&mut pod, settings);
-    Pod { metadata: errand.metadata(release.controller_owner_ref(&())), spec: Some(pod), status: None }
+    Pod {
+        metadata: errand.metadata(release.controller_owner_ref(&())),
+        spec: Some(pod),
+        status: None,
+    }
 }
 
 fn template_of_first(snapshot: &Snapshot, images: &BTreeMap<String, String>) -> Option<PodSpec> {
     let component = snapshot.components.iter().find(|component| {
-        images.keys().any(|key| key.split_once('/').is_some_and(|(name, _)| name == component.name))
+        images.keys().any(|key| {
+            key.split_once('/')
+                .is_some_and(|(name, _)| name == component.name)
+        })
     })?;
     template::read(component).ok().map(|(_, spec)| spec)
 }
@@ -57,13 +66,19 @@ fn template_of_first(snapshot: &Snapshot, images: &BTreeMap<String, String>) -> 
 /// What ties a pod to nodes; what ties it to other pods is for the pods that stay.
 pub(super) fn node_affinity(affinity: Option<Affinity>) -> Option<Affinity> {
     let node_affinity = affinity?.node_affinity?;
-    Some(Affinity { node_affinity: Some(node_affinity), ..Affinity::default() })
+    Some(Affinity {
+        node_affinity: Some(node_affinity),
+        ..Affinity::default()
+    })
 }
 
 /// The distinct images with the names of their containers.
 fn containers(images: &BTreeMap<String, String>) -> impl Iterator<Item = (String, &String)> {
     let distinct: BTreeSet<_> = images.values().collect();
-    distinct.into_iter().enumerate().map(|(index, image)| (format!("i{index}"), image))
+    distinct
+        .into_iter()
+        .enumerate()
+        .map(|(index, image)| (format!("i{index}"), image))
 }
 
 fn container(name: String, image: &str) -> Container {
@@ -71,7 +86,11 @@ fn container(name: String, image: &str) -> Container {
         name,
         image: Some(image.to_owned()),
         image_pull_policy: Some("Always".to_owned()),
-        command: Some(vec![protocol::AGENT_BINARY.to_owned(), "agent".to_owned(), "pin".to_owned()]),
+        command: Some(vec![
+            protocol::AGENT_BINARY.to_owned(),
+            "agent".to_owned(),
+            "pin".to_owned(),
+        ]),
         security_context: Some(restricted()),
         volume_mounts: Some(vec![mount(AGENT_VOLUME, protocol::AGENT_DIRECTORY, true)]),
         resources: Some(small()),
@@ -105,11 +124,15 @@ pub enum Pinning {
 /// Reads the digests off a pin pod. `images` are those for which it was made.
 pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
     let status = pod.status.as_ref();
-    let statuses: Vec<&ContainerStatus> =
-        status.into_iter().flat_map(|status| status.container_statuses.iter().flatten()).collect();
+    let statuses: Vec<&ContainerStatus> = status
+        .into_iter()
+        .flat_map(|status| status.container_statuses.iter().flatten())
+        .collect();
     let mut references = BTreeMap::new();
     for (name, image) in containers(images) {
-        let Some(found) = statuses.iter().find(|status| status.name == name) else { continue };
+        let Some(found) = statuses.iter().find(|status| status.name == name) else {
+            continue;
+        };
         if let Some(digest) = digest(&found.image_id) {
             references.insert(image, format!("{}@{digest}", repository(image)));
         } else if ran(found) {
@@ -127,9 +150,14 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
     if pinned.len() == images.len() {
         return Pinning::Pinned(pinned);
     }
-    if matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
+    if matches!(
+        status.and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    ) {
         let message = super::exited(pod).unwrap_or_else(|| "it ended without a reason".to_owned());
-        return Pinning::Lost { message: format!("the pod that pulls the images ended too early: {message}") };
+        return Pinning::Lost {
+            message: format!("the pod that pulls the images ended too early: {message}"),
+        };
     }
     waiting(pod).unwrap_or(Pinning::Pulling)
 }
@@ -137,7 +165,11 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
 /// Whether the container got so far that its image was there.
 fn ran(status: &ContainerStatus) -> bool {
     let started = |state: &k8s_openapi::api::core::v1::ContainerState| {
-        state.running.is_some() || state.terminated.as_ref().is_some_and(|ended| ended.started_at.is_some())
+        state.running.is_some()
+            || state
+                .terminated
+                .as_ref()
+                .is_some_and(|ended| ended.started_at.is_some())
     };
     status.state.as_ref().is_some_and(started) && !status.image_id.is_empty()
 }
@@ -152,5 +184,9 @@ fn digest(image_id: &str) -> Option<&str> {
 
 fn waiting(pod: &Pod) -> Option<Pinning> {
     let (reason, message) = super::report::waiting(pod)?;
-    Some(Pinning::Waiting { is_final: reason == "InvalidImageName", message: shorten(&message), reason })
+    Some(Pinning::Waiting {
+        is_final: reason == "InvalidImageName",
+        message: shorten(&message),
+        reason,
+    })
 }

@@ -2,10 +2,10 @@
 
 use super::{Errand, from_secret, literal, own_container, own_pod, run_own_agent, task_text};
 use crate::labels::Work;
+use crate::names;
 use crate::observed::Settings;
 use crate::protocol::{self, Header, HttpRequest, PROBE_PORT, ProbeTask, Scheme, Task};
 use crate::snapshot::Snapshot;
-use crate::names;
 use fairway_crds::Release;
 use fairway_crds::component::Component;
 use fairway_crds::database::SecretKeySelector;
@@ -17,13 +17,26 @@ use std::collections::BTreeMap;
 
 /// A component's health request as the prober makes it, with its port.
 pub fn http_request(component: &Component, get: &HttpGet) -> (u16, HttpRequest) {
-    let HttpGet { path, port, status, json, scheme, host, headers } = get;
+    let HttpGet {
+        path,
+        port,
+        status,
+        json,
+        scheme,
+        host,
+        headers,
+    } = get;
     // The schema asks for a port where the component does not serve.
-    let port = port.or(component.serves.as_ref().map(|serves| serves.target_port)).unwrap_or(80);
+    let port = port
+        .or(component.serves.as_ref().map(|serves| serves.target_port))
+        .unwrap_or(80);
     let headers = headers.iter().map(|header| Header {
         name: header.name.clone(),
         value: header.value.clone(),
-        value_from_variable: header.value_from.as_ref().map(|source| variable(&source.secret_key_ref)),
+        value_from_variable: header
+            .value_from
+            .as_ref()
+            .map(|source| variable(&source.secret_key_ref)),
     });
     let request = HttpRequest {
         scheme: match scheme {
@@ -43,7 +56,11 @@ pub fn http_request(component: &Component, get: &HttpGet) -> (u16, HttpRequest) 
 /// finds the same one.
 fn variable(selector: &SecretKeySelector) -> String {
     let SecretKeySelector { name, key } = selector;
-    format!("{}HEADER_{}", protocol::VARIABLE_PREFIX, names::short_hash(format!("{name}/{key}")).to_uppercase())
+    format!(
+        "{}HEADER_{}",
+        protocol::VARIABLE_PREFIX,
+        names::short_hash(format!("{name}/{key}")).to_uppercase()
+    )
 }
 
 /// The variables that the requests of these components need.
@@ -54,7 +71,10 @@ pub(super) fn header_variables<'a>(components: impl IntoIterator<Item = &'a Comp
         .flat_map(|get| &get.headers)
         .filter_map(|header| Some(&header.value_from.as_ref()?.secret_key_ref));
     let by_variable: BTreeMap<_, _> = selectors.map(|selector| (variable(selector), selector)).collect();
-    by_variable.into_iter().map(|(variable, selector)| from_secret(&variable, selector)).collect()
+    by_variable
+        .into_iter()
+        .map(|(variable, selector)| from_secret(&variable, selector))
+        .collect()
 }
 
 /// The requests that need a Secret, in the order in which the probe pod's task lists them: component, port,
@@ -75,8 +95,10 @@ pub fn secret_requests(snapshot: &Snapshot) -> Vec<(String, u16, HttpRequest)> {
 
 /// The pod that makes those requests for this operator process; `None` when there are none.
 pub fn probe_pod(settings: &Settings, release: &Release, snapshot: &Snapshot) -> Option<Pod> {
-    let requests: Vec<_> =
-        secret_requests(snapshot).into_iter().map(|(_, port, request)| (port, request)).collect();
+    let requests: Vec<_> = secret_requests(snapshot)
+        .into_iter()
+        .map(|(_, port, request)| (port, request))
+        .collect();
     if requests.is_empty() {
         return None;
     }
@@ -89,13 +111,18 @@ pub fn probe_pod(settings: &Settings, release: &Release, snapshot: &Snapshot) ->
         work: Work::Probe,
         work_for: &release_name,
     };
-    let task = Task::Probe(ProbeTask { token_sha256: settings.probe_token_sha256.clone(), requests });
+    let task = Task::Probe(ProbeTask {
+        token_sha256: settings.probe_token_sha256.clone(),
+        requests,
+    });
     let mut variables = vec![literal(protocol::TASK_VARIABLE, task_text(&task))];
     variables.extend(header_variables(&snapshot.components));
     let mut container = own_container(variables);
     run_own_agent(&mut container, settings);
-    container.ports =
-        Some(vec![ContainerPort { container_port: i32::from(PROBE_PORT), ..ContainerPort::default() }]);
+    container.ports = Some(vec![ContainerPort {
+        container_port: i32::from(PROBE_PORT),
+        ..ContainerPort::default()
+    }]);
     container.readiness_probe = Some(Probe {
         http_get: Some(HTTPGetAction {
             path: Some("/healthz".to_owned()),
@@ -110,5 +137,9 @@ pub fn probe_pod(settings: &Settings, release: &Release, snapshot: &Snapshot) ->
     pod.restart_policy = Some("Always".to_owned());
     pod.termination_grace_period_seconds = Some(5);
     pod.containers = vec![container];
-    Some(Pod { metadata: errand.metadata(release.controller_owner_ref(&())), spec: Some(pod), status: None })
+    Some(Pod {
+        metadata: errand.metadata(release.controller_owner_ref(&())),
+        spec: Some(pod),
+        status: None,
+    })
 }

@@ -35,7 +35,8 @@ pub enum Outcome<T> {
 /// The pods of a Job, or the pod of that name.
 pub fn pods_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a Pod> {
     pods.iter().map(AsRef::as_ref).filter(move |pod: &&Pod| {
-        pod.metadata.name.as_deref() == Some(name) || pod.labels().get(JOB_NAME).is_some_and(|job| job == name)
+        pod.metadata.name.as_deref() == Some(name)
+            || pod.labels().get(JOB_NAME).is_some_and(|job| job == name)
     })
 }
 
@@ -59,7 +60,8 @@ fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> O
 /// that ended and has no pod left has lost its answer.
 pub fn job_report<T: DeserializeOwned>(job: Option<&Job>, pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
     let uid = job.and_then(|job| job.metadata.uid.as_ref());
-    let others = |pod: &&Pod| uid.is_some() && pod.labels().get(JOB_UID).is_some_and(|found| Some(found) != uid);
+    let others =
+        |pod: &&Pod| uid.is_some() && pod.labels().get(JOB_UID).is_some_and(|found| Some(found) != uid);
     let found = weightiest(pods_of(pods, name).filter(|pod| !others(pod)));
     match (found, job.and_then(ended)) {
         (Outcome::NotThere, Some(reason)) => Outcome::Lost { reason },
@@ -69,12 +71,18 @@ pub fn job_report<T: DeserializeOwned>(job: Option<&Job>, pods: &[Arc<Pod>], nam
 
 /// Why a Job has ended, if it has.
 fn ended(job: &Job) -> Option<String> {
-    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let conditions = job
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
     let mut ended = conditions.filter(|condition| {
         condition.status == "True" && ["Failed", "Complete"].contains(&condition.type_.as_str())
     });
     let condition = ended.next()?;
-    let reason = condition.reason.clone().unwrap_or_else(|| condition.type_.clone());
+    let reason = condition
+        .reason
+        .clone()
+        .unwrap_or_else(|| condition.type_.clone());
     Some(match reason.as_str() {
         "DeadlineExceeded" => "its pod did not end in time (DeadlineExceeded)".to_owned(),
         _ => format!("its pod is gone ({reason})"),
@@ -82,7 +90,9 @@ fn ended(job: &Job) -> Option<String> {
 }
 
 fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
-    let Some(status) = &pod.status else { return Outcome::Running { waiting: None } };
+    let Some(status) = &pod.status else {
+        return Outcome::Running { waiting: None };
+    };
     let agent = containers(status).find(|container| container.name == CONTAINER);
     if let Some(report) = agent.and_then(answer) {
         return Outcome::Reported(report);
@@ -90,25 +100,37 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
     let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     // A guard is a native sidecar, which the kubelet starts again.
     let is_final = status.container_statuses.iter().flatten().any(|container| {
-        container.name == CONTAINER && container.state.as_ref().is_some_and(|state| state.terminated.is_some())
+        container.name == CONTAINER
+            && container
+                .state
+                .as_ref()
+                .is_some_and(|state| state.terminated.is_some())
     });
     if finished || is_final {
         let reason = exited(pod).unwrap_or_else(|| "it ended without saying why".to_owned());
         return Outcome::Lost { reason };
     }
-    Outcome::Running { waiting: waiting(pod) }
+    Outcome::Running {
+        waiting: waiting(pod),
+    }
 }
 
 /// Init containers, native sidecars among them, then the others.
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten())
 }
 
 fn answer<T: DeserializeOwned>(container: &ContainerStatus) -> Option<T> {
-    [&container.state, &container.last_state].into_iter().find_map(|state| {
-        let message = state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
-        serde_json::from_str(message).ok()
-    })
+    [&container.state, &container.last_state]
+        .into_iter()
+        .find_map(|state| {
+            let message = state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
+            serde_json::from_str(message).ok()
+        })
 }
 
 /// When the agent's container began to run.
@@ -126,11 +148,17 @@ pub fn exited(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     if let Some(reason) = &status.reason {
         let message = status.message.as_deref().map(shorten).unwrap_or_default();
-        return Some(format!("{reason}: {message}").trim_end_matches([':', ' ']).to_owned());
+        return Some(
+            format!("{reason}: {message}")
+                .trim_end_matches([':', ' '])
+                .to_owned(),
+        );
     }
-    let disrupted = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "DisruptionTarget" && condition.status == "True"
-    });
+    let disrupted = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
     let container = containers(status).find_map(|container| {
         let ended = container.state.as_ref()?.terminated.as_ref()?;
         (ended.exit_code != 0).then(|| format!("container {} {}", container.name, how_it_ended(ended)))
@@ -150,10 +178,17 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
         Some("OOMKilled") => "ran out of memory (OOMKilled)".to_owned(),
         // The container runtime's own words; those of the container itself could be a log.
         Some(reason @ ("StartError" | "ContainerCannotRun")) => {
-            format!("could not be started ({reason}): {}", ended.message.as_deref().map(shorten).unwrap_or_default())
+            format!(
+                "could not be started ({reason}): {}",
+                ended.message.as_deref().map(shorten).unwrap_or_default()
+            )
         }
         _ if ended.exit_code > 128 => {
-            format!("was killed by signal {} (exit code {})", ended.exit_code - 128, ended.exit_code)
+            format!(
+                "was killed by signal {} (exit code {})",
+                ended.exit_code - 128,
+                ended.exit_code
+            )
         }
         _ => format!("exited with code {}", ended.exit_code),
     }
@@ -163,18 +198,29 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
 /// turn. Reason and message.
 pub(super) fn waiting(pod: &Pod) -> Option<(String, String)> {
     let status = pod.status.as_ref()?;
-    let unscheduled = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.status == "False"
-    });
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unscheduled {
-        let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
+        let reason = condition
+            .reason
+            .clone()
+            .unwrap_or_else(|| "Unschedulable".to_owned());
         let message = condition.message.as_deref().map(shorten).unwrap_or_default();
-        return Some((reason, format!("pod {} cannot be scheduled: {message}", pod.name_any())));
+        return Some((
+            reason,
+            format!("pod {} cannot be scheduled: {message}", pod.name_any()),
+        ));
     }
     containers(status).find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.clone().filter(|reason| !is_its_turn(reason))?;
-        Some((reason.clone(), stuck(pod, container, &reason, waiting.message.as_deref())))
+        Some((
+            reason.clone(),
+            stuck(pod, container, &reason, waiting.message.as_deref()),
+        ))
     })
 }
 
@@ -187,7 +233,10 @@ fn stuck(pod: &Pod, container: &ContainerStatus, reason: &str, message: Option<&
     let image = &container.image;
     match (reason, message.map(shorten)) {
         ("CrashLoopBackOff", _) => {
-            let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            let ended = container
+                .last_state
+                .as_ref()
+                .and_then(|state| state.terminated.as_ref());
             let how = ended.map_or_else(|| "ended".to_owned(), how_it_ended);
             format!("{name} {how} and is started again and again")
         }
@@ -211,12 +260,22 @@ pub fn trouble(pod: &Pod) -> Option<String> {
     if status.phase.as_deref() == Some("Failed") {
         return exited(pod).map(|how| format!("pod {}: {how}", pod.name_any()));
     }
-    containers(status).filter(|container| !container.ready).find_map(|container| {
-        let ended = match &container.state {
-            Some(state) if state.terminated.is_some() => state.terminated.as_ref(),
-            _ => container.last_state.as_ref().and_then(|state| state.terminated.as_ref()),
-        };
-        let ended = ended.filter(|ended| ended.exit_code != 0)?;
-        Some(format!("container {} of pod {} {}", container.name, pod.name_any(), how_it_ended(ended)))
-    })
+    containers(status)
+        .filter(|container| !container.ready)
+        .find_map(|container| {
+            let ended = match &container.state {
+                Some(state) if state.terminated.is_some() => state.terminated.as_ref(),
+                _ => container
+                    .last_state
+                    .as_ref()
+                    .and_then(|state| state.terminated.as_ref()),
+            };
+            let ended = ended.filter(|ended| ended.exit_code != 0)?;
+            Some(format!(
+                "container {} of pod {} {}",
+                container.name,
+                pod.name_any(),
+                how_it_ended(ended)
+            ))
+        })
 }
