@@ -1,0 +1,145 @@
+use super::*;
+
+fn unsettled() -> Story {
+    let mut story = Story::by_command();
+    story.settle();
+    story.answer("crm-42-run-1", &partial());
+    story
+}
+
+#[test]
+fn a_partial_migration_asks_a_person_with_the_command_to_answer() {
+    let story = unsettled();
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Partial));
+    let (state, reason, message) = story.told();
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/False/True", "MigrationUnsettled")
+    );
+    assert_eq!(
+        message,
+        "The migration failed with exit code 1 (SQLSTATE 42P07) and the schema is not what it was before: relation \
+         \"lead\" already exists. Look at the database; if the migration's work is there: kubectl annotate release \
+         crm-42 fairway.dev/resolve=applied:$(date +%s) -n shop --overwrite ; if it is not, or was undone: kubectl \
+         annotate release crm-42 fairway.dev/resolve=not-applied:$(date +%s) -n shop --overwrite"
+    );
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[rstest]
+#[case::applied(
+    "applied:1",
+    Resolution::Applied,
+    Reported::Applied,
+    MigrationOutcome::Applied
+)]
+#[case::not_applied(
+    "not-applied:1",
+    Resolution::NotApplied,
+    Reported::Failed,
+    MigrationOutcome::Failed
+)]
+fn a_persons_verdict_settles_it(
+    #[case] value: &str,
+    #[case] resolution: Resolution,
+    #[case] answer: Reported,
+    #[case] outcome: MigrationOutcome,
+) {
+    let mut story = unsettled();
+    story.annotate(value);
+    let job = story.bench.job("crm-42-settle-1");
+    let container = &job
+        .spec
+        .as_ref()
+        .unwrap()
+        .template
+        .spec
+        .as_ref()
+        .unwrap()
+        .containers[0];
+    let task = container.env.as_ref().unwrap()[0].value.as_ref().unwrap();
+    let Task::Settle(task) = serde_json::from_str(task).unwrap() else {
+        panic!("a settling")
+    };
+    assert_eq!(
+        (task.resolution, task.resolution_token.as_deref()),
+        (Some(resolution), Some("1"))
+    );
+    assert_eq!(story.status().last_handled_resolve, None, "not answered yet");
+
+    // What is said meanwhile is answered for itself.
+    story.annotate("applied:2");
+    story.answer("crm-42-settle-1", &report(answer));
+    assert_eq!(story.outcome(), Some(outcome));
+    assert_eq!(
+        story.status().last_handled_resolve.as_deref(),
+        Some("applied:2"),
+        "there is nothing left to resolve"
+    );
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_verdict_that_nobody_understands_is_answered_with_its_form() {
+    let mut story = unsettled();
+    story.annotate("yes");
+    let (state, _, message) = story.told();
+    assert_eq!(state, "Unknown/False/True");
+    let form = "fairway.dev/resolve=\"yes\" is not understood: write applied:<token> or not-applied:<token>. The migration failed";
+    assert!(message.starts_with(form), "{message}");
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_verdict_that_was_given_before_the_question_is_no_answer() {
+    let mut story = Story::by_command();
+    story.settle();
+    story.annotate("applied:1");
+    story.answer("crm-42-run-1", &partial());
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Partial));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+    story.annotate("applied:2");
+    assert!(story.bench.has_job("crm-42-settle-1"));
+}
+
+#[test]
+fn a_verdict_that_could_not_be_recorded_is_recorded_later() {
+    let mut story = unsettled();
+    story.annotate("applied:1");
+    story.kill("crm-42-settle-1");
+    assert_eq!(story.status().last_handled_resolve, None);
+    story.wait_for("crm-42-settle-2");
+    story.answer("crm-42-settle-2", &report(Reported::Applied));
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
+    assert_eq!(story.status().last_handled_resolve.as_deref(), Some("applied:1"));
+}
+
+#[test]
+fn a_row_that_a_restore_took_away_is_not_run_again() {
+    let mut story = unsettled();
+    story.annotate("not-applied:1");
+    story.answer("crm-42-settle-1", &unstarted());
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Failed));
+    assert_eq!(story.told().1, "MigrationNotStarted");
+}
+
+#[test]
+fn a_migration_applied_by_hand_is_resolved_by_its_own_annotation() {
+    let mut story = Story::by_command();
+    story.migration.spec.release = None;
+    story.release = None;
+    story.settle();
+    story.answer("crm-42-run-1", &partial());
+    assert!(
+        story
+            .told()
+            .2
+            .contains("kubectl annotate migration crm-42 fairway.dev/resolve=applied:")
+    );
+    story
+        .migration
+        .annotations_mut()
+        .insert(annotation::RESOLVE.to_owned(), "applied:1".to_owned());
+    story.settle();
+    assert!(story.bench.has_job("crm-42-settle-1"));
+}

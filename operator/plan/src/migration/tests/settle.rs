@@ -1,0 +1,153 @@
+use super::*;
+
+#[rstest]
+#[case::it_had_ended(report(Reported::Applied), MigrationOutcome::Applied)]
+#[case::nothing_had_changed(
+    failed(Reported::Failed, Cause::Version, "MigrationCutOff"),
+    MigrationOutcome::Failed
+)]
+#[case::it_cannot_be_decided(
+    failed(Reported::Unknown, Cause::Version, "MigrationUnknown"),
+    MigrationOutcome::Unknown
+)]
+fn a_run_that_was_killed_is_settled_by_the_ledger(
+    #[case] report: MigrationReport,
+    #[case] outcome: MigrationOutcome,
+) {
+    let mut story = Story::by_command();
+    story.settle();
+    story.kill("crm-42-run-1");
+    let (state, reason, message) = story.told();
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/True/False", "Settling")
+    );
+    assert!(
+        message.contains("container agent ran out of memory (OOMKilled)"),
+        "{message}"
+    );
+    assert!(story.bench.has_job("crm-42-settle-1"));
+    story.answer("crm-42-settle-1", &report);
+    assert_eq!(story.outcome(), Some(outcome));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_that_was_killed_before_it_started_anything_is_followed_by_another() {
+    let mut story = Story::by_command();
+    story.settle();
+    story.kill("crm-42-run-1");
+    story.answer("crm-42-settle-1", &unstarted());
+    let (_, reason, message) = story.told();
+    assert_eq!(reason, "WaitingForEnvironment");
+    assert!(
+        message.contains("OOMKilled"),
+        "why it ended says more than that it left no trace: {message}"
+    );
+    story.wait_for("crm-42-run-2");
+    assert_eq!(story.bench.names(), ["crm-42-run-2"]);
+    story.answer("crm-42-run-2", &report(Reported::Applied));
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
+}
+
+#[test]
+fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_asked() {
+    let mut story = Story::by_command();
+    story.settle();
+    let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
+    story.bench.pod_of("crm-42-run-1", "Pending", waiting.clone());
+    story.settle();
+    let message = "container agent of pod crm-42-run-1-x cannot pull i: not found";
+    assert_eq!(
+        story.told(),
+        (
+            "Unknown/True/False".into(),
+            "PodNotStarting".into(),
+            message.into()
+        )
+    );
+    story.bench.later(crate::migration::run::START_DEADLINE);
+    let decision = story.pass();
+    assert!(decision.status.settling && decision.steps.is_empty());
+    story.migration.status = Some(decision.status);
+    let removal = story.pass();
+    assert!(
+        matches!(&removal.steps[..], [Step::Delete(target)] if target.name == "crm-42-run-1"),
+        "{:?}",
+        removal.steps
+    );
+
+    // The Job is gone, its pod is only being ended: it may still start.
+    let mut pod = (*story.bench.pods[0]).clone();
+    pod.metadata.deletion_timestamp = Some(Time(story.bench.now));
+    story.bench.carry_out(&removal.steps);
+    story.bench.pods = vec![Arc::new(pod)];
+    story.settle();
+    assert_eq!(story.bench.names(), ["crm-42-run-1-x"]);
+    story.bench.pods.clear();
+    story.settle();
+    assert_eq!(story.bench.names(), ["crm-42-settle-1"]);
+    story.answer("crm-42-settle-1", &unstarted());
+    let message = format!("{message}. Given up after 1h.");
+    assert_eq!(
+        story.told(),
+        ("False/False/True".into(), "PodNotStarting".into(), message)
+    );
+}
+
+#[test]
+fn a_pod_on_a_node_that_nobody_hears_of_is_settled_over_its_head() {
+    let mut story = Story::by_command();
+    story.settle();
+    story.bench.run("crm-42-run-1");
+    story.settle();
+    let Wake::At(end) = story.pass().wake else {
+        panic!("a deadline")
+    };
+    assert_eq!(end, story.bench.now + SignedDuration::from_mins(35));
+    story.bench.now = end;
+    story.settle();
+    assert!(
+        story.bench.has_job("crm-42-settle-1"),
+        "{:?}",
+        story.bench.names()
+    );
+    story.answer(
+        "crm-42-settle-1",
+        &failed(Reported::Undecided, Cause::Environment, "MigrationRunning"),
+    );
+    story.wait_for("crm-42-settle-2");
+    story.answer("crm-42-settle-2", &report(Reported::Applied));
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
+}
+
+#[test]
+fn a_ledger_that_cannot_be_asked_for_long_is_a_persons_concern_and_asked_on() {
+    let mut story = Story::by_command();
+    story.settle();
+    story.kill("crm-42-run-1");
+    let mut attempt = 1;
+    while story.told().0 == "Unknown/True/False" {
+        let job = format!("crm-42-settle-{attempt}");
+        story.wait_for(&job);
+        story.answer(
+            &job,
+            &failed(Reported::Undecided, Cause::Environment, "DatabaseUnreachable"),
+        );
+        attempt += 1;
+        assert!(attempt < 100);
+    }
+    let (state, reason, message) = story.told();
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/False/True", "Settling")
+    );
+    assert!(
+        message.starts_with("DatabaseUnreachable happened. The ledger is asked again at "),
+        "{message}"
+    );
+    let job = format!("crm-42-settle-{attempt}");
+    story.wait_for(&job);
+    story.answer(&job, &report(Reported::Applied));
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
+}

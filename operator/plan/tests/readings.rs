@@ -1,0 +1,202 @@
+//! What became of the agent's pods, read from their status alone.
+
+#![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
+
+use fairway_plan::build::agent::{self, Outcome, Pinning};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const WEB: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+const PROXY: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+
+fn pod(status: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "crm-42-check-1-x", "labels": {"batch.kubernetes.io/job-name": "crm-42-check-1"}},
+        "status": status
+    }))
+    .unwrap()
+}
+
+fn ended(message: &str) -> Value {
+    json!({"terminated": {"exitCode": 0, "message": message}})
+}
+
+fn agent_status(state: Value, last: Value) -> Value {
+    json!({"name": "agent", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state, "lastState": last})
+}
+
+fn outcome(status: Value) -> Outcome<Value> {
+    agent::report(&[Arc::new(pod(status))], "crm-42-check-1")
+}
+
+#[rstest]
+#[case::an_answer(
+    json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{\"a\":1}"), json!({}))]}),
+    Outcome::Reported(json!({"a": 1}))
+)]
+#[case::a_guard_that_was_started_again(
+    json!({"phase": "Running", "initContainerStatuses": [agent_status(json!({"running": {}}), ended("{\"a\":1}"))]}),
+    Outcome::Reported(json!({"a": 1}))
+)]
+#[case::out_of_memory(
+    json!({"phase": "Failed", "containerStatuses": [agent_status(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), json!({}))]}),
+    Outcome::Lost { reason: "container agent ran out of memory (OOMKilled)".into() }
+)]
+#[case::evicted(
+    json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}),
+    Outcome::Lost { reason: "Evicted: The node was low on resource: memory.".into() }
+)]
+#[case::drained(
+    json!({"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
+           "containerStatuses": [agent_status(json!({"terminated": {"exitCode": 143, "reason": "Error"}}), json!({}))]}),
+    Outcome::Lost { reason: "container agent was killed by signal 15 (exit code 143), its pod was ended from outside (EvictionByEvictionAPI)".into() }
+)]
+#[case::no_node(
+    json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+           "message": "0/1 nodes are available: persistentvolumeclaim \"x\" not found."}]}),
+    Outcome::Running { waiting: Some(("Unschedulable".into(),
+        "pod crm-42-check-1-x cannot be scheduled: 0/1 nodes are available: persistentvolumeclaim \"x\" not found.".into())) }
+)]
+#[case::no_image(
+    json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}), json!({}))]}),
+    Outcome::Running { waiting: Some(("ErrImagePull".into(), "container agent of pod crm-42-check-1-x cannot pull i: not found".into())) }
+)]
+#[case::its_turn_has_not_come(
+    json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "PodInitializing"}}), json!({}))]}),
+    Outcome::Running { waiting: None }
+)]
+#[case::a_guard_that_crashed_is_started_again(
+    json!({"phase": "Pending", "initContainerStatuses": [agent_status(json!({"terminated": {"exitCode": 1, "reason": "Error"}}), json!({}))]}),
+    Outcome::Running { waiting: None }
+)]
+fn what_became_of_the_agents_work(#[case] status: Value, #[case] expected: Outcome<Value>) {
+    assert_eq!(outcome(status), expected);
+}
+
+#[test]
+fn a_log_is_never_taken_for_a_reason() {
+    let status = json!({"phase": "Failed", "containerStatuses": [agent_status(
+        json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "password=hunter2"}}), json!({}))]});
+    assert_eq!(
+        outcome(status),
+        Outcome::Lost {
+            reason: "container agent exited with code 1".into()
+        }
+    );
+}
+
+#[test]
+fn pods_of_an_earlier_job_of_the_same_name_are_not_its_own() {
+    let job = serde_json::from_value(json!({"metadata": {"name": "crm-42-check-1", "uid": "new"}})).unwrap();
+    let mut old =
+        pod(json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{}"), json!({}))]}));
+    old.labels_mut()
+        .insert("batch.kubernetes.io/controller-uid".into(), "old".into());
+    let found = agent::job_report::<Value>(Some(&job), &[Arc::new(old)], "crm-42-check-1");
+    assert_eq!(found, Outcome::NotThere);
+}
+
+#[test]
+fn a_job_that_ended_without_a_pod_has_lost_its_answer() {
+    let job = serde_json::from_value(json!({
+        "metadata": {"name": "crm-42-check-1", "uid": "new"},
+        "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    }))
+    .unwrap();
+    let found = agent::job_report::<Value>(Some(&job), &[], "crm-42-check-1");
+    assert_eq!(
+        found,
+        Outcome::Lost {
+            reason: "its pod is gone (BackoffLimitExceeded)".into()
+        }
+    );
+}
+
+fn pulled(index: &str, state: Value, image_id: &str) -> Value {
+    json!({"name": index, "image": "x", "imageID": image_id, "ready": false, "restartCount": 0, "state": state})
+}
+
+#[test]
+fn digests_are_joined_to_the_repository_that_was_given() {
+    let images: BTreeMap<String, String> = [
+        ("web/app", "ghcr.io/acme/crm:2.11.0"),
+        ("worker/worker", "ghcr.io/acme/crm:2.11.0"),
+        ("web/proxy", "envoyproxy/envoy:v1"),
+    ]
+    .map(|(container, image)| (container.to_owned(), image.to_owned()))
+    .into();
+    let done = json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}});
+    let pod = pod(json!({"phase": "Succeeded", "containerStatuses": [
+        pulled("i0", done.clone(), &format!("docker.io/envoyproxy/envoy@{PROXY}")),
+        pulled("i1", done, &format!("docker-pullable://mirror.local/acme/crm@{WEB}")),
+    ]}));
+    let expected = [
+        ("web/app", format!("ghcr.io/acme/crm@{WEB}")),
+        ("web/proxy", format!("envoyproxy/envoy@{PROXY}")),
+        ("worker/worker", format!("ghcr.io/acme/crm@{WEB}")),
+    ];
+    let expected = expected
+        .map(|(container, image)| (container.to_owned(), image))
+        .into();
+    assert_eq!(agent::pinned(&pod, &images), Pinning::Pinned(expected));
+}
+
+#[rstest]
+#[case::under_way(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Pending", Pinning::Pulling)]
+#[case::a_name_that_is_none(
+    json!({"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image name"}}), "", "Pending",
+    Pinning::Waiting { reason: "InvalidImageName".into(), is_final: true,
+        message: "container i0 of pod crm-42-check-1-x cannot pull x: couldn't parse image name".into() }
+)]
+#[case::a_registry_that_says_no(
+    json!({"waiting": {"reason": "ImagePullBackOff", "message": "GET https://a:b@ghcr.io/token?k=v : 401"}}), "", "Pending",
+    Pinning::Waiting { reason: "ImagePullBackOff".into(), is_final: false,
+        message: "container i0 of pod crm-42-check-1-x cannot pull x: GET https://ghcr.io/token?… : 401".into() }
+)]
+#[case::an_image_that_no_registry_knows(
+    json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}), WEB, "Succeeded",
+    Pinning::Waiting { reason: "ImageWithoutDigest".into(), is_final: true,
+        message: "the node knows no registry digest of ghcr.io/acme/crm:2: give the image by digest".into() }
+)]
+#[case::evicted(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Failed",
+    Pinning::Lost { message: "the pod that pulls the images ended too early: it ended without a reason".into() }
+)]
+fn what_a_pin_pod_has_found(
+    #[case] state: Value,
+    #[case] image_id: &str,
+    #[case] phase: &str,
+    #[case] expected: Pinning,
+) {
+    let images = [("web/app".to_owned(), "ghcr.io/acme/crm:2".to_owned())].into();
+    let pod = pod(json!({"phase": phase, "containerStatuses": [pulled("i0", state, image_id)]}));
+    assert_eq!(agent::pinned(&pod, &images), expected);
+}
+
+#[rstest]
+#[case::crashing(
+    json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "secret"}}}]}),
+    Some("container app of pod crm-42-check-1-x exited with code 1 and is started again and again")
+)]
+#[case::between_two_crashes(
+    json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
+    Some("container app of pod crm-42-check-1-x ran out of memory (OOMKilled)")
+)]
+#[case::no_secret(
+    json!({"phase": "Pending", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"crm-env\" not found"}}}]}),
+    Some("container app of pod crm-42-check-1-x cannot start: secret \"crm-env\" not found")
+)]
+#[case::just_starting(
+    json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"running": {}}}]}),
+    None
+)]
+fn what_keeps_a_pod_from_being_ready(#[case] status: Value, #[case] expected: Option<&str>) {
+    assert_eq!(agent::trouble(&pod(status)).as_deref(), expected);
+}
