@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.onStart) || self.components.all(c, c.name != self.migration.component || has(c.health))").message("migration.onStart needs health on its component, because passing health is how Fairway knows that the migration is done; add health.http there").field_path(".migration.onStart"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || has(self.database)").message("migration needs spec.database; add its image and connection").field_path(".migration"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || has(self.backup)").message("migration needs spec.backup.store, because Fairway migrates nothing that it has not backed up; add it").field_path(".migration"))]
-#[x_kube(validation = Rule::new("!has(self.backup) || has(self.database)").message("backup needs spec.database; add its image and connection").field_path(".backup"))]
+#[x_kube(validation = Rule::new("!has(self.backup) || has(self.database) || has(self.migration)").message("backup needs spec.database; add its image and connection").field_path(".backup"))]
 pub struct AppSpec {
     /// True: no release starts, and a running one holds at its next safe rung. A migration that runs is not
     /// interrupted, traffic that has moved is still watched.

@@ -1,0 +1,38 @@
+//! What has happened cannot be rewritten: the spec of a Release, a Migration and a Backup never changes.
+
+use super::{Effect, Refusal, backup, create, migration, patch, release};
+use anyhow::Result;
+use fairway_e2e::ns::with_temp_ns;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+#[rstest]
+#[case::release(release(), json!({"spec": {"images": {"web": "other:1"}}}), "a Release cannot be changed; edit the App instead")]
+#[case::migration(migration(), json!({"spec": {"timeout": "1h"}}), "a Migration cannot be changed")]
+#[case::backup(backup(), json!({"spec": {"reason": "another"}}), "a Backup cannot be changed")]
+#[tokio::test]
+async fn the_spec_is_refused_and_an_annotation_is_not(
+    #[case] object: Value,
+    #[case] change: Value,
+    #[case] sentence: &'static str,
+) -> Result<()> {
+    with_temp_ns(|context| async move {
+        let (client, namespace) = (&context.client, context.namespace.as_str());
+        let stored = create(client, namespace, &object, Effect::Stored, None).await?;
+        assert!(stored.is_ok(), "{stored:?}");
+
+        let Err(Refusal { code, causes, .. }) = patch(client, namespace, &object, &change, None).await?
+        else {
+            panic!("the change was let in");
+        };
+        assert_eq!((code, causes.len()), (422, 1), "{causes:?}");
+        assert_eq!(causes[0].0, "spec");
+        assert!(causes[0].1.contains(sentence), "{causes:?}");
+
+        let verb = json!({"metadata": {"annotations": {"fairway.dev/abort": "now"}}});
+        let answer = patch(client, namespace, &object, &verb, None).await?;
+        assert!(answer.is_ok(), "a person's verb is an annotation: {answer:?}");
+        Ok(())
+    })
+    .await
+}
