@@ -117,7 +117,9 @@ fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &C
     let reconciling = matches!(course, Course::Releasing);
     let baking = matches!(course, Course::Baking);
     let stalled = matches!(course, Course::Failed { .. } | Course::Person(_));
-    let diverged = matches!(course, Course::Failed { .. });
+    // A first release that failed in its bake goes on serving: it is what the spec asks for.
+    let diverged =
+        matches!(course, Course::Failed { .. }) && serving.is_none_or(|release| release.name_any() != wanted);
     let ahead = schema_ahead(observed, serving);
     let or = |condition: bool, otherwise: &str| if condition { message.clone() } else { otherwise.to_owned() };
     vec![

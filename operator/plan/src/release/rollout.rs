@@ -15,6 +15,7 @@ use kube::ResourceExt;
 
 /// Time to become available for a component that does not say.
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+const STARTING_PROBE_POD: &str = "StartingProbePod";
 
 /// Met when the candidates of overlapping components have as many ready pods as the App wants.
 pub(super) fn rolled_out(world: &World, status: &mut ReleaseStatus) -> Verdict {
@@ -169,20 +170,36 @@ pub(super) fn healthy(world: &World, status: &mut ReleaseStatus) -> Verdict {
 /// Waits until these components are healthy; `None` when they are.
 fn passing(world: &World, components: &[&Component]) -> Option<Verdict> {
     if let Some(step) = probe_pod(world, components) {
-        let wait = Wait::machine("StartingProbePod", "starting the pod that asks health with headers from Secrets");
-        return Some(Verdict::Act(vec![step], wait));
+        return Some(Verdict::Act(vec![step], starting_probe_pod()));
     }
-    components.iter().find_map(|component| unhealthy(world, component, &starting(components)))
+    components.iter().find_map(|component| {
+        let starts = needs_probe_pod(component) && !probe_pod_is_ready(world);
+        let starting = if starts { starting_probe_pod() } else { starting(components) };
+        unhealthy(world, component, &starting)
+    })
 }
 
-fn probe_pod(world: &World, components: &[&Component]) -> Option<Step> {
-    let needed = components.iter().any(|component| {
-        let requests = component.health.iter().flat_map(|health| &health.http);
-        requests.flat_map(|request| &request.headers).any(|header| header.value_from.is_some())
-    });
+fn starting_probe_pod() -> Wait {
+    Wait::machine(STARTING_PROBE_POD, "starting the pod that asks health with headers from Secrets")
+}
+
+fn needs_probe_pod(component: &Component) -> bool {
+    let requests = component.health.iter().flat_map(|health| &health.http);
+    requests.flat_map(|request| &request.headers).any(|header| header.value_from.is_some())
+}
+
+/// The pod that asks for this process, where these components need it and there is none: a process that has just
+/// started has none yet, also in the middle of a bake.
+pub fn probe_pod(world: &World, components: &[&Component]) -> Option<Step> {
+    let needed = components.iter().any(|component| needs_probe_pod(component));
     let desired = needed.then(|| agent::probe_pod(world.settings, world.release(), world.snapshot)).flatten()?;
     let exists = world.observed.pods.iter().any(|pod| pod.name_any() == desired.name_any());
     (!exists).then(|| Step::Create(Box::new(Object::Pod(desired))))
+}
+
+fn probe_pod_is_ready(world: &World) -> bool {
+    let name = names::probe_pod(world.name(), &world.settings.probe_token_sha256);
+    world.observed.pods.iter().any(|pod| pod.name_any() == name && is_ready(pod))
 }
 
 fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Verdict> {
@@ -193,6 +210,8 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
     let deadline = created.checked_add(patience(component)).ok()?;
     let PodHealth { unreachable, last_failure, .. } = world.health(behind).cloned().unwrap_or_default();
     let (reason, message) = match last_failure {
+        // Nobody has asked yet.
+        Some(_) if unreachable > 0 && starting.reason == STARTING_PROBE_POD => (starting.reason, starting.message.clone()),
         Some(found) if unreachable > 0 => (
             "ProbeUnreachable",
             format!("the operator cannot reach pod {}: {found}; a NetworkPolicy must let it in from the operator's namespace", behind.name_any()),

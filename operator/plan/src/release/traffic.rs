@@ -129,6 +129,10 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
         crate::conditions::moment(until),
         world.name()
     );
+    let components: Vec<_> = world.snapshot.components.iter().collect();
+    if let Some(step) = super::rollout::probe_pod(world, &components) {
+        return Verdict::Act(vec![step], Wait::clock("Baking", message).until(until));
+    }
     if world.now < until {
         return Verdict::Wait(Wait::clock("Baking", message).until(until));
     }
