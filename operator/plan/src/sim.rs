@@ -65,7 +65,10 @@ pub struct Sim {
     pub checker: Checker,
     /// Operator processes that live; none while the operator is away.
     pub operators: Vec<Operator>,
-    turns: Turns,
+    /// How operators take turns.
+    pub turns: Turns,
+    /// Numbers of the passes in which the first operator wrote anything.
+    pub decisive: Vec<usize>,
     frozen: Option<(Work, Decided)>,
     turn: usize,
     passes: usize,
@@ -93,6 +96,7 @@ impl Sim {
             checker,
             operators: Vec::new(),
             turns,
+            decisive: Vec::new(),
             frozen: None,
             turn: 0,
             passes: 0,
@@ -239,7 +243,12 @@ impl Sim {
             self.operators.insert(index, operator);
             return;
         }
-        match operator.pass(&work, &mut wire) {
+        let writes = wire.traffic.writes.len();
+        let result = operator.pass(&work, &mut wire);
+        if index == 0 && wire.traffic.writes.len() != writes {
+            self.decisive.push(self.passes);
+        }
+        match result {
             Err(ApiError::Killed) => {
                 self.started += 1;
                 let fresh = Operator::new(self.started, self.cluster.objects());
@@ -305,6 +314,11 @@ impl Sim {
             }
             None => false,
         }
+    }
+
+    /// Number of passes so far.
+    pub fn passes(&self) -> usize {
+        self.passes
     }
 
     /// Plans everything again and says what a planner still wants, although nothing moves: nothing, it should.

@@ -53,6 +53,8 @@ pub struct Rules {
 /// One run of a pod.
 #[derive(Clone, Debug, Default)]
 pub struct PodRun {
+    /// When its containers began.
+    pub(super) begin: Timestamp,
     /// Seconds since it was made.
     age: u32,
     /// Seconds since it is being deleted.
@@ -309,6 +311,9 @@ impl Cluster {
     /// Returns whether the pod is still there.
     fn run_pod(&mut self, pod: &Pod, uid: &str, run: &mut PodRun, is_busy: &mut bool) -> bool {
         run.age += 1;
+        if run.age == 1 {
+            run.begin = self.now;
+        }
         run.is_ending = pod.metadata.deletion_timestamp.is_some();
         let task = task_of(pod);
         if let Some(task) = &task

@@ -104,7 +104,11 @@ pub struct Operator {
     asked: BTreeMap<String, BTreeMap<String, (ProbeTarget, PodHealth)>>,
     refused: BTreeMap<String, Remembered>,
     dry_run_passed: BTreeSet<String>,
+    frozen: Frozen,
 }
+
+/// Frozen specs that were read already, by UID: they never change.
+type Frozen = BTreeMap<String, Arc<Snapshot>>;
 
 impl Operator {
     /// A process that has just started: it looks at everything.
@@ -122,6 +126,7 @@ impl Operator {
             asked: BTreeMap::new(),
             refused: BTreeMap::new(),
             dry_run_passed: BTreeSet::new(),
+            frozen: Frozen::new(),
         }
     }
 
@@ -139,9 +144,17 @@ impl Operator {
     /// Observes and plans. `None` when the object is gone.
     pub fn decide(&mut self, work: &Work, view: &Objects, now: Timestamp) -> Option<Decided> {
         self.refused.retain(|_, known| known.until.is_none_or(|until| now < until));
+        for revision in view.revisions.values() {
+            let uid = revision.uid().unwrap_or_default();
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.frozen.entry(uid)
+                && let Ok(snapshot) = build::control::snapshot_of(revision)
+            {
+                entry.insert(Arc::new(snapshot));
+            }
+        }
         match work {
             Work::App(name) => {
-                let observed = observe_app(view, name)?;
+                let observed = observe_app(view, name, &self.frozen)?;
                 let decision = app::plan(&observed, &self.settings, now);
                 Some(Decided::App(observed.app, decision))
             }
@@ -155,12 +168,12 @@ impl Operator {
                 Some(Decided::Release(observed.release, decision))
             }
             Work::Migration(name) => {
-                let observed = observe_migration(view, name)?;
+                let observed = observe_migration(view, name, &self.frozen)?;
                 let decision = migration::plan(&observed, &self.settings, now);
                 Some(Decided::Migration(observed.migration, decision))
             }
             Work::Backup(name) => {
-                let observed = observe_backup(view, name)?;
+                let observed = observe_backup(view, name, &self.frozen)?;
                 let decision = backup::plan(&observed, &self.settings, now);
                 Some(Decided::Backup(observed.backup, decision))
             }
@@ -304,7 +317,7 @@ impl Operator {
         Some(ReleaseObserved {
             app: view.apps.get(&app_name).cloned(),
             siblings: siblings.collect(),
-            snapshots: snapshots_of(view, &app_name),
+            snapshots: snapshots_of(view, &app_name, &self.frozen),
             migrations: view.migrations.values().filter(|found| found.spec.app == app_name).cloned().collect(),
             backups: view.backups.values().filter(|found| found.spec.app == app_name).cloned().collect(),
             deployments: labelled(view, &app_name),
@@ -375,23 +388,23 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, answered: Answered) -> bo
     }
 }
 
-fn observe_app(view: &Objects, name: &str) -> Option<AppObserved> {
+fn observe_app(view: &Objects, name: &str, frozen: &Frozen) -> Option<AppObserved> {
     Some(AppObserved {
         app: view.apps.get(name)?.clone(),
         releases: releases_of(view, name),
-        snapshots: snapshots_of(view, name),
+        snapshots: snapshots_of(view, name, frozen),
         deployments: labelled(view, name),
         pods: labelled(view, name),
         migrations: view.migrations.values().filter(|found| found.spec.app == name).cloned().collect(),
     })
 }
 
-fn observe_migration(view: &Objects, name: &str) -> Option<MigrationObserved> {
+fn observe_migration(view: &Objects, name: &str, frozen: &Frozen) -> Option<MigrationObserved> {
     let migration = view.migrations.get(name)?.clone();
     let app = view.apps.get(&migration.spec.app).cloned();
     let release = migration.spec.release.as_deref().and_then(|release| view.releases.get(release)).cloned();
     Some(MigrationObserved {
-        snapshot: snapshot_for(view, app.as_ref(), migration.spec.release.as_deref()),
+        snapshot: snapshot_for(view, app.as_ref(), migration.spec.release.as_deref(), frozen),
         app,
         release,
         jobs: working_for(view, name, &["migrate", "settle"]),
@@ -400,12 +413,12 @@ fn observe_migration(view: &Objects, name: &str) -> Option<MigrationObserved> {
     })
 }
 
-fn observe_backup(view: &Objects, name: &str) -> Option<BackupObserved> {
+fn observe_backup(view: &Objects, name: &str, frozen: &Frozen) -> Option<BackupObserved> {
     let backup = view.backups.get(name)?.clone();
     let app = view.apps.get(&backup.spec.app).cloned();
     let release = backup.spec.release.as_deref().and_then(|release| view.releases.get(release)).cloned();
     Some(BackupObserved {
-        snapshot: snapshot_for(view, app.as_ref(), backup.spec.release.as_deref()),
+        snapshot: snapshot_for(view, app.as_ref(), backup.spec.release.as_deref(), frozen),
         app,
         release,
         jobs: working_for(view, name, &["backup"]),
@@ -421,18 +434,23 @@ fn releases_of(view: &Objects, app: &str) -> Vec<Arc<Release>> {
     releases
 }
 
-fn snapshots_of(view: &Objects, app: &str) -> BTreeMap<String, Arc<Snapshot>> {
-    let releases = releases_of(view, app).into_iter();
-    releases.filter_map(|release| Some((release.name_any(), snapshot_of(view, &release.name_any())?))).collect()
+fn snapshots_of(view: &Objects, app: &str, frozen: &Frozen) -> Frozen {
+    let names = releases_of(view, app).into_iter().map(|release| release.name_any());
+    names.filter_map(|name| snapshot_of(view, &name, frozen).map(|snapshot| (name, snapshot))).collect()
 }
 
-fn snapshot_of(view: &Objects, release: &str) -> Option<Arc<Snapshot>> {
-    build::control::snapshot_of(view.revisions.get(release)?).ok().map(Arc::new)
+fn snapshot_of(view: &Objects, release: &str, frozen: &Frozen) -> Option<Arc<Snapshot>> {
+    frozen.get(&view.revisions.get(release)?.uid()?).cloned()
 }
 
-fn snapshot_for(view: &Objects, app: Option<&Arc<App>>, release: Option<&str>) -> Option<Arc<Snapshot>> {
+fn snapshot_for(
+    view: &Objects,
+    app: Option<&Arc<App>>,
+    release: Option<&str>,
+    frozen: &Frozen,
+) -> Option<Arc<Snapshot>> {
     match release {
-        Some(release) => snapshot_of(view, release),
+        Some(release) => snapshot_of(view, release, frozen),
         None => app.map(|app| Arc::new(Snapshot::of(&app.spec))),
     }
 }

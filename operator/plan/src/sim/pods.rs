@@ -42,7 +42,7 @@ fn serving(cluster: &Cluster, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
         } else if run.is_new() {
             waiting("ContainerCreating", None)
         } else {
-            running()
+            running(run.begin)
         };
         let ready = state.running.is_some() && run.is_ready(cluster);
         let crashed = state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
@@ -95,7 +95,7 @@ fn working(run: &PodRun, uid: &str) -> PodStatus {
     let (phase, state) = match &run.answer {
         Some(answer) if answer.exit_code == 0 => ("Succeeded", terminated(0, Some(&answer.message))),
         Some(answer) => ("Failed", terminated(answer.exit_code, Some(&answer.message))),
-        None => ("Running", running()),
+        None => ("Running", running(run.begin)),
     };
     status_of(phase, uid, false, vec![agent_container(Some(state), None)])
 }
@@ -108,9 +108,9 @@ fn guarding(run: &PodRun, uid: &str) -> PodStatus {
         }
         Some(answer) => {
             let last = terminated(answer.exit_code, Some(&answer.message));
-            ("Running", agent_container(Some(running()), Some(last)))
+            ("Running", agent_container(Some(running(run.begin)), Some(last)))
         }
-        None => ("Running", agent_container(Some(running()), None)),
+        None => ("Running", agent_container(Some(running(run.begin)), None)),
     };
     let mut status = status_of(phase, uid, false, Vec::new());
     status.init_container_statuses = Some(vec![guard]);
@@ -147,8 +147,8 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn running() -> ContainerState {
-    let running = ContainerStateRunning { started_at: Some(Time(Timestamp::UNIX_EPOCH)) };
+fn running(since: Timestamp) -> ContainerState {
+    let running = ContainerStateRunning { started_at: Some(Time(since)) };
     ContainerState { running: Some(running), ..ContainerState::default() }
 }
 

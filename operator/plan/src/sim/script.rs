@@ -70,13 +70,20 @@ impl Story {
         Self { lines: lines.collect() }
     }
 
-    /// Tells the story: the text as far as it goes, and why it does not go on.
-    pub fn tell(&self, sim: &mut Sim) -> (String, Result<(), StoryError>) {
+    /// Tells the story from that line on: the text as far as it goes, and why it does not go on. `before` sees the
+    /// world before each command.
+    pub fn tell(
+        &self,
+        sim: &mut Sim,
+        from: usize,
+        mut before: impl FnMut(usize, &Sim),
+    ) -> (String, Result<(), StoryError>) {
         let mut text = String::new();
-        for line in &self.lines {
+        for (number, line) in self.lines.iter().enumerate().skip(from) {
             match line {
                 Line::Remark(remark) => text.push_str(&format!("{remark}\n")),
                 Line::Command(written, command) => {
+                    before(number, sim);
                     text.push_str(&format!("> {written}\n"));
                     let result = command.run(sim);
                     for line in sim.transcript.take() {

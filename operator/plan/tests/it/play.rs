@@ -4,6 +4,7 @@ use fairway_plan::sim::script::Story;
 use fairway_plan::sim::transcript::end_state;
 use fairway_plan::sim::wire::Fault;
 use fairway_plan::sim::{Sim, Turns};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -42,6 +43,8 @@ pub(crate) struct Played {
     pub(crate) text: String,
     /// The world at its end.
     pub(crate) sim: Sim,
+    /// The world before each command, with the command's line.
+    pub(crate) marks: Vec<(usize, Sim)>,
 }
 
 impl Played {
@@ -52,14 +55,51 @@ impl Played {
             executions.iter().map(|execution| format!("executed for {}", execution.release)).collect();
         format!("{}\n{}", end_state(self.sim.cluster.objects()), executions.join("\n"))
     }
+
+    /// The last mark at which `is_before` still holds, for a run that differs from this one only later.
+    pub(crate) fn mark(&self, is_before: impl Fn(&Sim) -> bool) -> (usize, Sim) {
+        let mark = self.marks.iter().rev().find(|(_, sim)| is_before(sim));
+        mark.cloned().unwrap_or_else(|| self.marks[0].clone())
+    }
+
+    /// Numbers of the writes that no other story has.
+    pub(crate) fn own_writes(&self, claims: &Claims, story: &Named) -> std::ops::RangeInclusive<usize> {
+        let writes = self.sim.traffic.writes.len();
+        let Some((first, shared)) = story.first_act(self) else { return 1..=writes };
+        if claims.claim(first) { 1..=writes } else { shared.traffic.writes.len() + 1..=writes }
+    }
 }
 
-/// Plays a story and checks what must hold whatever goes wrong: it ends, no invariant broke, and planning again
-/// changes nothing.
-pub(crate) fn play(story: &Named, fault: Fault, turns: Turns) -> Result<Played, String> {
-    let what = format!("{} with {fault:?}, {turns:?}", story.name);
-    let mut sim = Sim::new(fault, turns);
-    let (text, told) = Story::parse(&story.text).tell(&mut sim);
+impl Named {
+    /// The commands up to the first `settle`, and the world after it, if the story goes on then.
+    fn first_act<'a>(&self, played: &'a Played) -> Option<(String, &'a Sim)> {
+        let commands: Vec<&str> = self.text.lines().filter(|line| line.starts_with('>')).collect();
+        let settle = commands.iter().position(|command| *command == "> settle")?;
+        let (_, after) = played.marks.get(settle + 1)?;
+        Some((commands[..=settle].join("\n"), after))
+    }
+}
+
+/// Beginnings that stories share: the faults in them are tried in one story only.
+#[derive(Default)]
+pub(crate) struct Claims(Mutex<BTreeSet<String>>);
+
+impl Claims {
+    fn claim(&self, beginning: String) -> bool {
+        self.0.lock().unwrap().insert(beginning)
+    }
+}
+
+/// Plays a story to its end and checks what must hold whatever goes wrong: it ends, no invariant broke, and
+/// planning again changes nothing.
+fn play_on(story: &Named, mut sim: Sim, from: usize, keeps_marks: bool) -> Result<Played, String> {
+    let what = format!("{} with {:?}, {:?}", story.name, sim.traffic.fault, sim.turns);
+    let mut marks = Vec::new();
+    let (text, told) = Story::parse(&story.text).tell(&mut sim, from, |line, sim| {
+        if keeps_marks {
+            marks.push((line, sim.clone()));
+        }
+    });
     if let Err(error) = told {
         let lines: Vec<_> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(50)..].join("\n");
@@ -72,18 +112,12 @@ pub(crate) fn play(story: &Named, fault: Fault, turns: Turns) -> Result<Played, 
     if !restless.is_empty() {
         return Err(format!("{what}: restless at the end: {}\n{text}", restless.join("\n")));
     }
-    Ok(Played { text, sim })
+    Ok(Played { text, sim, marks })
 }
 
-/// Plays a story under a fault; it must end as it does without.
-pub(crate) fn play_alike(story: &Named, reference: &Played, fault: Fault, turns: Turns) -> Result<(), String> {
-    let what = format!("{} with {fault:?}, {turns:?}", story.name);
-    let played = play(story, fault, turns)?;
-    if played.end() == reference.end() {
-        return Ok(());
-    }
-    let difference = difference(&reference.end(), &played.end());
-    Err(format!("{what} ends otherwise:\n{difference}\n{}", played.text))
+/// Plays a story from the beginning.
+pub(crate) fn play(story: &Named, fault: Fault, turns: Turns) -> Result<Played, String> {
+    play_on(story, Sim::new(fault, turns), 0, true)
 }
 
 /// The story without any fault.
@@ -91,10 +125,42 @@ pub(crate) fn reference(story: &Named) -> Result<Played, String> {
     play(story, Fault::None, Turns::Alone)
 }
 
+/// Plays a story from the beginning under a fault; it must end as it does without.
+pub(crate) fn play_alike(story: &Named, reference: &Played, fault: Fault, turns: Turns) -> Result<(), String> {
+    go_on_alike(story, reference, (0, Sim::new(fault, turns)))
+}
+
+/// Plays a story from a mark on; it must end as the reference does.
+pub(crate) fn go_on_alike(story: &Named, reference: &Played, (from, sim): (usize, Sim)) -> Result<(), String> {
+    let what = format!("{} with {:?}, {:?}", story.name, sim.traffic.fault, sim.turns);
+    let played = play_on(story, sim, from, false)?;
+    if played.end() == reference.end() {
+        return Ok(());
+    }
+    let difference = difference(&reference.end(), &played.end());
+    Err(format!("{what} ends otherwise:\n{difference}\n{}", played.text))
+}
+
+/// Plays a story again with a fault at each of its writes.
+pub(crate) fn with_fault_at_each_write(
+    story: &Named,
+    claims: &Claims,
+    fault: impl Fn(usize) -> Fault,
+) -> Result<(), String> {
+    let reference = reference(story)?;
+    for write in reference.own_writes(claims, story) {
+        let (line, mut sim) = reference.mark(|sim| sim.traffic.writes.len() < write);
+        sim.traffic.fault = fault(write);
+        go_on_alike(story, &reference, (line, sim))?;
+    }
+    Ok(())
+}
+
 /// Does something with every story, on as many threads as there are processors, and tells the first failures of
 /// each.
 pub(crate) fn for_each_story(check: impl Fn(&Named) -> Result<(), String> + Sync) {
     let stories = stories();
+    assert!(!stories.is_empty(), "there are no stories");
     let next = Mutex::new(stories.iter());
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
