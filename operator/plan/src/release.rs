@@ -239,6 +239,11 @@ fn decided(world: &World, mut status: ReleaseStatus, steps: Vec<Step>, stand: St
         Stand::Waiting { wait: Wait { until: Some(until), .. }, .. } => Wake::At(*until),
         _ => Wake::OnChange,
     };
+    if stand.is_brief() {
+        // Whatever the rungs found is found again by the next pass, and worth a write only then.
+        let observed = world.release().status.clone().unwrap_or_default();
+        return Decision { steps, status: observed, wake };
+    }
     report::tell(world, &mut status, &stand);
     Decision { steps, status, wake }
 }

@@ -33,6 +33,11 @@ pub(super) enum Stand {
 }
 
 impl Stand {
+    /// Whether it will have passed before anybody could read of it.
+    pub(super) fn is_brief(&self) -> bool {
+        matches!(self, Self::Waiting { wait, .. } if wait.brief)
+    }
+
     /// The rung that is not met.
     pub(super) fn rung(&self) -> Option<&'static str> {
         match self {
@@ -52,8 +57,7 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     let generation = world.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);
-    let brief = matches!(stand, Stand::Waiting { wait, .. } if wait.brief) && !status.conditions.is_empty();
-    if *stand == Stand::Unchanged || brief {
+    if *stand == Stand::Unchanged {
         return;
     }
     let told = told(world, status, stand);
@@ -158,5 +162,6 @@ fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
         Some(ReleaseOutcome::Superseded) => String::new(),
         _ => format!(". It is not tried again: edit the App, or kubectl annotate release {} fairway.dev/retry=now", world.name()),
     };
-    format!("{}{serving}{next}", failure.message)
+    // The agent's messages are whole sentences.
+    format!("{}{serving}{next}", failure.message.trim_end_matches('.'))
 }
