@@ -129,7 +129,7 @@ fn attend(
 ) -> Stand {
     let name = names::backup_job(&observed.backup.name_any(), attempts.current);
     let Some(job) = observed.jobs.iter().find(|job| job.name_any() == name) else {
-        return start(observed, settings, status, attempts);
+        return start(observed, settings, status, attempts, now);
     };
     if !is_ours(observed, job) {
         // Left by a Backup of the same name that was deleted; the garbage collector is at it.
@@ -180,11 +180,21 @@ fn start(
     settings: &Settings,
     status: &mut BackupStatus,
     attempts: &Attempts,
+    now: Timestamp,
 ) -> Stand {
     let (backup_settings, snapshot) = match ready(observed) {
         Ok(ready) => ready,
         Err(message) => return fail(status, "AppMissing", message),
     };
+    if now >= retry::end(attempts, DEADLINE) {
+        let namespace = observed.backup.namespace().unwrap_or_default();
+        let message = format!(
+            "its Job could not be made within {}; the events say why: kubectl -n {namespace} describe backup {}",
+            conditions::duration(DEADLINE),
+            observed.backup.name_any(),
+        );
+        return fail(status, "PodNotStarting", message);
+    }
     // The claim on record, lest the status name another one than the Job uses.
     let claim_name = match &status.set {
         Some(set) => set.claim_name.clone(),
@@ -214,7 +224,9 @@ fn start(
     );
     let mut steps = leftovers(observed, None);
     steps.push(Step::Create(Box::new(Object::Job(job))));
-    Stand::at(Progress::running("BackingUp", working())).with(steps)
+    Stand::at(Progress::running("BackingUp", working()))
+        .until(retry::end(attempts, DEADLINE))
+        .with(steps)
 }
 
 fn under_way(observed: &BackupObserved, job: &Job, name: &str, attempts: &Attempts, now: Timestamp) -> Stand {

@@ -150,12 +150,35 @@ fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name:
             "the App is gone, and with it the migration's pod",
         );
     }
+    let slow = attempts
+        .since
+        .saturating_add(SLOW_START)
+        .unwrap_or(Timestamp::MAX);
+    let end = retry::end(attempts, START_DEADLINE);
+    if world.now >= end {
+        return settle::begin(status, "PodNotStarting", &not_made(world, name));
+    }
+    let progress = if world.now < slow {
+        Progress::running("Migrating", "the migration is about to start")
+    } else {
+        Progress::running("PodNotStarting", not_made(world, name))
+    };
     match build(world, attempts.current) {
-        Ok(object) => Stand::at(Progress::running("Migrating", "the migration is about to start"))
+        Ok(object) => Stand::at(progress)
+            .until(if world.now < slow { slow } else { end })
             .with(world.leftovers(status, &[name]))
             .with([Step::Create(Box::new(object))]),
         Err(error) => settle::begin(status, "MigrationInvalid", &error.to_string()),
     }
+}
+
+/// The apiserver refuses it, or it was removed.
+fn not_made(world: &World, name: &str) -> String {
+    let namespace = world.observed.migration.namespace().unwrap_or_default();
+    format!(
+        "{name} could not be made or was removed; the events say why: kubectl -n {namespace} describe migration {}",
+        world.name()
+    )
 }
 
 /// Its pod is not at work yet.

@@ -270,3 +270,24 @@ fn a_step_repeated_is_the_same_step() {
     assert_eq!(once, twice);
     assert!(matches!(&once.steps[..], [Step::Create(object)] if matches!(**object, Object::Job(_))));
 }
+
+#[test]
+fn a_pod_that_cannot_be_made_is_told_and_given_up_after_an_hour() {
+    let mut story = Story::on_start();
+    let recorded = story.pass();
+    story.migration.status = Some(recorded.status);
+    story.bench.later(SignedDuration::from_mins(3));
+    let refused = story.pass();
+    assert!(matches!(&refused.steps[..], [Step::Create(_)]));
+    let (_, reason, message) = told(&refused.status.conditions);
+    assert_eq!(reason, "PodNotStarting");
+    assert!(
+        message.ends_with("kubectl -n shop describe migration crm-42"),
+        "{message}"
+    );
+    story.migration.status = Some(refused.status);
+    story.bench.later(SignedDuration::from_hours(1));
+    story.settle();
+    story.answer("crm-42-settle-1", &unstarted());
+    assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
+}
