@@ -76,6 +76,8 @@ pub struct Sim {
     seen: u64,
     is_away: bool,
     steps: usize,
+    /// No leap goes further.
+    horizon: Option<Timestamp>,
 }
 
 impl Sim {
@@ -104,6 +106,7 @@ impl Sim {
             seen: 0,
             is_away: false,
             steps: 0,
+            horizon: None,
         };
         sim.start_operators();
         sim
@@ -159,11 +162,13 @@ impl Sim {
     /// When more happens in it than can be.
     pub fn pass_time(&mut self, span: SignedDuration) -> Result<(), Stuck> {
         let end = self.cluster.now + span;
+        self.horizon = Some(end);
         while self.cluster.now < end {
             if !self.step()? {
                 self.cluster.now = end;
             }
         }
+        self.horizon = None;
         Ok(())
     }
 
@@ -289,12 +294,13 @@ impl Sim {
             self.traffic.has_caught_up = false;
             self.checker.after_write(&before, &self.cluster);
         }
-        for operator in &mut self.operators {
+        let stopped = usize::from(self.frozen.is_some());
+        for operator in self.operators.iter_mut().skip(stopped) {
             is_busy |= operator.probe(&self.cluster);
         }
         let now = self.cluster.now;
         let mut next = None;
-        for operator in &mut self.operators {
+        for operator in self.operators.iter_mut().skip(stopped) {
             let rings = operator.ring(now);
             let rings = rings.into_iter().chain(operator.forgets()).min();
             next = next.into_iter().chain(rings).min();
@@ -303,8 +309,9 @@ impl Sim {
         match next {
             _ if is_busy => true,
             Some(next) => {
-                self.cluster.now = next.max(now);
-                for operator in &mut self.operators {
+                let next = self.horizon.map_or(next, |horizon| next.min(horizon)).max(now);
+                self.cluster.now = next;
+                for operator in self.operators.iter_mut().skip(stopped) {
                     if operator.forgets().is_some_and(|at| at <= next) {
                         operator.due.extend(Work::all(&before));
                     }

@@ -190,7 +190,7 @@ fn needs_probe_pod(component: &Component) -> bool {
 
 /// The pod that asks for this process, where these components need it and there is none: a process that has just
 /// started has none yet, also in the middle of a bake.
-pub fn probe_pod(world: &World, components: &[&Component]) -> Option<Step> {
+pub(super) fn probe_pod(world: &World, components: &[&Component]) -> Option<Step> {
     let needed = components.iter().any(|component| needs_probe_pod(component));
     let desired = needed.then(|| agent::probe_pod(world.settings, world.release(), world.snapshot)).flatten()?;
     let exists = world.observed.pods.iter().any(|pod| pod.name_any() == desired.name_any());

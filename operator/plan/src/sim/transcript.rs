@@ -5,6 +5,7 @@ use super::store::{ApiError, Objects};
 use crate::object::Object;
 use crate::{Step, build};
 use fairway_crds::condition::{READY, SUCCEEDED};
+use fairway_crds::release::ReleaseOutcome;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -175,11 +176,14 @@ pub fn end_state(objects: &Objects) -> String {
     for (name, release) in &objects.releases {
         let status = release.status.clone().unwrap_or_default();
         let milestones: Vec<_> = status.milestones.iter().map(|milestone| milestone.kind).collect();
+        // How far a release came before another took its place is chance.
+        let came = match status.outcome {
+            Some(ReleaseOutcome::Superseded) => String::new(),
+            _ => format!("previous {:?} digests {}", status.previous, status.digests.len()),
+        };
         lines.push(format!(
-            "Release {name}: {:?} previous {:?} {milestones:?} digests {} {}",
+            "Release {name}: {:?} {milestones:?} {came} {}",
             status.outcome,
-            status.previous,
-            status.digests.len(),
             summary(&status.conditions)
         ));
     }

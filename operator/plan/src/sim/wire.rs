@@ -57,8 +57,8 @@ pub struct Traffic {
     pub fault: Fault,
     /// Every write that reached the apiserver.
     pub writes: Vec<Written>,
-    /// Version of the last own write by kind.
-    own: BTreeMap<&'static str, u64>,
+    /// Up to which version each kind was seen: at least up to the last own write.
+    seen: BTreeMap<&'static str, u64>,
     /// Caches lag only while things move; in a quiet moment they catch up.
     pub has_caught_up: bool,
 }
@@ -88,19 +88,19 @@ impl Wire<'_> {
         self.cluster.now
     }
 
-    /// All objects, as the operator's caches show them.
-    pub fn view(&self) -> Objects {
-        let current = self.cluster.objects();
-        let Fault::Lagging { kinds, writes } = &self.traffic.fault else { return current.clone() };
-        if self.traffic.has_caught_up {
-            return current.clone();
-        }
+    /// All objects, as the operator's caches show them. A cache lags, but it never goes back.
+    pub fn view(&mut self) -> Objects {
+        let current = self.cluster.objects().clone();
+        let Fault::Lagging { kinds, writes } = &self.traffic.fault else { return current };
         let version = self.cluster.api.version();
-        let lag = u64::try_from(*writes).unwrap_or(u64::MAX);
-        kinds.iter().fold(current.clone(), |view, kind| {
-            let seen = version.saturating_sub(lag).max(self.traffic.own.get(kind).copied().unwrap_or_default());
-            view.with_kinds_of(self.cluster.api.at(seen), |other| other == *kind)
-        })
+        let lag = if self.traffic.has_caught_up { 0 } else { u64::try_from(*writes).unwrap_or(u64::MAX) };
+        let mut view = current;
+        for kind in kinds {
+            let seen = self.traffic.seen.entry(kind).or_default();
+            *seen = version.saturating_sub(lag).max(*seen);
+            view = view.with_kinds_of(self.cluster.api.at(*seen), |other| other == *kind);
+        }
+        view
     }
 
     /// Carries out one step.
@@ -173,7 +173,7 @@ impl Wire<'_> {
         let kind = written.kind;
         let answer = write(self.cluster);
         self.traffic.writes.push(written);
-        self.traffic.own.insert(kind, self.cluster.api.version());
+        self.traffic.seen.insert(kind, self.cluster.api.version());
         self.checker.after_write(&before, self.cluster);
         match self.traffic.fault {
             Fault::KilledAfter(killed) if killed == number => Err(ApiError::Killed),
