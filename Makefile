@@ -1,7 +1,7 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
 .PHONY: help check fmt fmt-check clippy test-unit drift charts deny advisories crds docs prerequisites \
-	cluster-binaries images up down test test-e2e demo demo-down bench
+	cluster-binaries images up install down test test-e2e demo demo-down bench
 
 CARGO = cargo --locked
 E2E = $(CARGO) run --quiet --package fairway-e2e --bin
@@ -64,7 +64,7 @@ docs: ## write the API reference from the types
 
 # --- to test it on a real cluster ---
 
-test: test-unit up test-e2e ## run every test: those without a cluster, then the user stories on the embedded one
+test: test-unit up install test-e2e ## run every test: those without a cluster, then the user stories on the embedded one
 
 # One test after the other within a file: most of them load the two cores that a small machine has.
 test-e2e:
@@ -83,6 +83,9 @@ images: prerequisites ## build the images of the tests and push them to the runn
 up: cluster-binaries ## start the embedded cluster with all images, or use the one that runs
 	@$(CLUSTER) up
 	@$(CLUSTER) images
+
+install: ## install Fairway into the running cluster with its charts, or upgrade it
+	@$(CLUSTER) install
 
 down: ## remove the embedded cluster and all that it left on the machine
 	@$(CLUSTER) down

@@ -3,6 +3,7 @@
 //! wherever that is enough.
 
 mod accepted;
+mod chart;
 mod immutable;
 mod policy;
 mod refused;
