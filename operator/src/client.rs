@@ -2,6 +2,7 @@
 
 use crate::metrics::Metrics;
 use futures::future::BoxFuture;
+use hyper::header::{HeaderValue, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -25,7 +26,12 @@ const IDLE_CONNECTIONS: usize = 16;
 /// # Errors
 /// When no configuration is found or its certificates cannot be read.
 pub(crate) async fn connect(metrics: Metrics) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-    let config = Config::infer().await?;
+    let mut config = Config::infer().await?;
+    // By this name audit logs know who asked.
+    config.headers.push((
+        USER_AGENT,
+        HeaderValue::from_static(concat!("fairway/", env!("CARGO_PKG_VERSION"))),
+    ));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);

@@ -62,9 +62,9 @@ impl Apiserver {
         }
     }
 
-    /// Fails when anything is asked: for after the client is done.
-    pub(crate) async fn asked_nothing_more(mut self, client_gone: ()) {
-        let () = client_gone;
+    /// Fails when anything was asked that was not answered. Takes whoever holds the client.
+    pub(crate) async fn asked_nothing_more(mut self, holder: impl Sized) {
+        drop(holder);
         assert!(
             self.requests.next_request().await.is_none(),
             "one request too many"

@@ -167,7 +167,8 @@ fn at(wake: Wake, now: Timestamp) -> Next {
         Wake::OnChange => Next::OnChange,
         Wake::At(moment) => {
             // Timers count whole milliseconds: one more, or the planner would be asked just before its time.
-            let wait = Duration::try_from(moment.duration_since(now)).map(|wait| wait + Duration::from_millis(1));
+            let wait =
+                Duration::try_from(moment.duration_since(now)).map(|wait| wait + Duration::from_millis(1));
             Next::At(Instant::now() + wait.unwrap_or_default().max(DUE))
         }
     }

@@ -131,7 +131,7 @@ async fn a_pass_carries_out_steps_before_it_writes_status_and_the_next_one_waits
         Next::OnChange,
         "nothing left to do"
     );
-    server.asked_nothing_more(drop(context)).await;
+    server.asked_nothing_more(context).await;
 }
 
 #[tokio::test]

@@ -1,18 +1,19 @@
 //! The only writes. Each is idempotent or create-once, so a pass that is cut off anywhere can be repeated.
 
+mod identity;
 pub(crate) mod memory;
 pub(crate) mod refusal;
 
-use crate::key::{Key, Watched};
+use crate::key::Key;
 use crate::world::World;
 use crate::world::cached::{Cached, version_of};
 use fairway_plan::labels;
 use fairway_plan::object::{Kind, Object, ObjectRef, Step};
+use identity::{adopt, hash_of, id_of, place, verb_of};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use memory::{Memory, News};
 use refusal::{Answer, Refused};
@@ -225,11 +226,11 @@ impl Executor {
         parameters.dry_run = effect == Effect::DryRun;
         let (namespace, name) = place(object.meta());
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let before = self.world.version::<K>(app, name);
         let applied = api.patch(name, &parameters, &Patch::Apply(object)).await?;
         if effect == Effect::DryRun {
             return Ok(false);
         }
-        let before = self.world.version::<K>(app, name);
         self.world.wrote::<K>(app, applied.meta());
         Ok(before.is_none_or(|before| before < version_of(applied.meta())))
     }
@@ -302,101 +303,21 @@ impl Executor {
     }
 }
 
-/// Whether an existing object is the one that was to be created: of the same owner, or without one of the same
-/// App.
-fn adopt(wanted: &ObjectMeta, existing: &ObjectMeta, kind: Watched) -> Result<(), Failure> {
-    let owners = |meta: &ObjectMeta| -> Vec<String> {
-        meta.owner_references
-            .iter()
-            .flatten()
-            .map(|owner| owner.uid.clone())
-            .collect()
-    };
-    let app = |meta: &ObjectMeta| {
-        meta.labels
-            .as_ref()
-            .and_then(|labels| labels.get(labels::APP).cloned())
-    };
-    let (wanted_owners, existing_owners) = (owners(wanted), owners(existing));
-    let ours = if wanted_owners.is_empty() {
-        app(wanted).is_some() && app(wanted) == app(existing)
-    } else {
-        wanted_owners.iter().any(|owner| existing_owners.contains(owner))
-    };
-    if existing.deletion_timestamp.is_some() {
-        return Err(Failure::BeingDeleted);
-    }
-    if ours {
-        return Ok(());
-    }
-    let name = existing.name.as_deref().unwrap_or_default();
-    Err(Failure::Taken(Refused {
-        message: format!(
-            "{} {name} exists already and belongs to something else; delete or rename it",
-            kind.as_str()
-        ),
-        conflict: false,
-        may_pass: true,
-    }))
-}
-
 fn error_of(object: String, failure: Failure) -> StepError {
     let message = match failure {
         Failure::BeingDeleted => return StepError::BeingDeleted { object },
         Failure::Taken(refused) | Failure::Answer(Answer::Refused(refused)) => {
-            return StepError::Refused { object, message: refused.message, told: false };
+            return StepError::Refused {
+                object,
+                message: refused.message,
+                told: false,
+            };
         }
         Failure::Answer(Answer::NotFound) => "it or its namespace does not exist".to_owned(),
         Failure::Answer(Answer::Conflict) => "it was changed meanwhile".to_owned(),
         Failure::Answer(Answer::Unavailable(message)) => message,
     };
     StepError::Unavailable { object, message }
-}
-
-fn place(meta: &ObjectMeta) -> (&str, &str) {
-    (
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default(),
-    )
-}
-
-fn verb_of(step: &Step) -> &'static str {
-    match step {
-        Step::Apply(_) => "apply",
-        Step::DryRun(_) => "dry run",
-        Step::Create(_) => "create",
-        Step::Scale(..) => "scale",
-        Step::Delete(_) => "delete",
-    }
-}
-
-/// `Kind/name`.
-fn id_of(step: &Step) -> String {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
-            format!(
-                "{}/{}",
-                Watched::from(object.kind()).as_str(),
-                place(object.meta()).1
-            )
-        }
-        Step::Scale(object, _) | Step::Delete(object) => {
-            format!("{}/{}", Watched::from(object.kind).as_str(), object.name)
-        }
-    }
-}
-
-/// The hash by which planners know what was refused; empty for steps that carry no object.
-fn hash_of(step: &Step) -> String {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
-            let annotations = object.meta().annotations.as_ref();
-            annotations
-                .and_then(|annotations| annotations.get(labels::APPLIED_HASH).cloned())
-                .unwrap_or_default()
-        }
-        Step::Scale(..) | Step::Delete(_) => String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ async fn an_invalid_object_stops_the_steps_behind_it() {
             .refused
             .contains_key("Deployment/crm-web-2")
     );
-    server.asked_nothing_more(drop(executor)).await;
+    server.asked_nothing_more(executor).await;
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn a_status_that_is_on_record_is_not_written() {
         .commit(&app(), &release(Some(status.clone())), status)
         .await;
     assert_eq!(committed, Ok(Committed::Unchanged));
-    server.asked_nothing_more(drop(reporter)).await;
+    server.asked_nothing_more(reporter).await;
 }
 
 #[tokio::test]
