@@ -63,9 +63,9 @@ impl Rollouts {
     /// Ends it.
     pub(super) fn stop(self) -> Result<()> {
         let mut child = self.child.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        child.kill().context("end the controller of Argo Rollouts")?;
+        let killed = child.kill();
         child.wait().context("wait for the controller of Argo Rollouts")?;
-        Ok(())
+        killed.context("end the controller of Argo Rollouts")
     }
 }
 
