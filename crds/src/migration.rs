@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "App", type_ = "string", json_path = ".spec.app"),
     printcolumn(name = "Succeeded", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].status"#),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].reason"#),
-    printcolumn(name = "Seconds", type_ = "number", json_path = ".status.seconds"),
+    printcolumn(name = "Seconds", type_ = "number", json_path = ".status.seconds", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#),
     selectable = ".spec.app",

@@ -152,44 +152,6 @@ fn the_rendered_role_is_this_and_no_more(#[case] values: &[&str]) -> Result<()> 
     Ok(())
 }
 
-#[test]
-fn every_pod_of_the_chart_passes_the_restricted_profile_with_a_read_only_root() -> Result<()> {
-    let objects = rendered(&["--set", "replicas=2"])?;
-    let pods = objects
-        .iter()
-        .filter_map(|object| match object["kind"].as_str()? {
-            "Deployment" => Some(&object["spec"]["template"]["spec"]),
-            "Pod" => Some(&object["spec"]),
-            _ => None,
-        });
-    let mut seen = 0;
-    for pod in pods {
-        seen += 1;
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
-        assert_eq!(pod["securityContext"]["runAsUser"], 65532, "{pod}");
-        assert_eq!(
-            pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault",
-            "{pod}"
-        );
-        for container in pod["containers"].as_array().context("a pod has containers")? {
-            let security = &container["securityContext"];
-            assert_eq!(security["allowPrivilegeEscalation"], false, "{container}");
-            assert_eq!(security["readOnlyRootFilesystem"], true, "{container}");
-            assert_eq!(
-                security["capabilities"]["drop"],
-                serde_json::json!(["ALL"]),
-                "{container}"
-            );
-            assert!(
-                container["resources"]["limits"]["memory"].is_string(),
-                "{container}"
-            );
-        }
-    }
-    assert_eq!(seen, 2, "the operator and the chart's test");
-    Ok(())
-}
-
 /// Verbs by group and resource that the roles bound to the operator's account give.
 fn granted(objects: &[Value]) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let bound: BTreeSet<_> = objects
@@ -232,7 +194,7 @@ fn granted(objects: &[Value]) -> Result<BTreeMap<String, BTreeSet<String>>> {
 }
 
 /// The objects that Helm makes of the chart.
-fn rendered(values: &[&str]) -> Result<Vec<Value>> {
+pub(crate) fn rendered(values: &[&str]) -> Result<Vec<Value>> {
     let target = Target::from_env()?;
     let output = Command::new(target.paths.binary("helm"))
         .args([
