@@ -69,7 +69,7 @@ pub enum Claim {
     /// The row is written, the run must be carried out.
     Begun,
     /// Nothing is to be run.
-    Settled(MigrationReport),
+    Settled(Box<MigrationReport>),
 }
 
 /// The database.
@@ -130,17 +130,17 @@ impl Database {
             if row.state == State::Running {
                 self.cut_off(&identity.run_id);
             }
-            return Claim::Settled(self.report(identity));
+            return Claim::Settled(Box::new(self.report(identity)));
         }
         if let Some(other) = self.unsettled(&identity.run_id) {
             let message = format!("Migration {} is not settled.", other.identity.run_id);
             let failure = environment(reason::MIGRATION_UNSETTLED, message);
-            return Claim::Settled(report(MigrationOutcome::Blocked, Some(failure)));
+            return Claim::Settled(Box::new(report(MigrationOutcome::Blocked, Some(failure))));
         }
         if self.has_applied(identity) {
             let schema_ahead = self.is_ahead_of(identity);
             let settled = report(MigrationOutcome::AlreadyApplied, None);
-            return Claim::Settled(MigrationReport { schema_ahead, ..settled });
+            return Claim::Settled(Box::new(MigrationReport { schema_ahead, ..settled }));
         }
         self.rows.push(Row {
             identity: identity.clone(),
