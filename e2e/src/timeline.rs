@@ -112,22 +112,31 @@ impl Timeline {
         let timeline = self.clone();
         let events = watcher(context.api::<K>(), watcher::Config::default());
         tasks.spawn(async move {
-            let mut events = events.default_backoff().applied_objects().boxed();
+            let mut events = events.default_backoff().boxed();
+            let mut begun = false;
             while let Some(event) = events.next().await {
-                // A watch that breaks begins anew by itself.
-                let Ok(object) = event else { continue };
+                let (object, news) = match event {
+                    Ok(watcher::Event::Apply(object)) => (object, true),
+                    Ok(watcher::Event::InitApply(object)) => (object, begun),
+                    Ok(watcher::Event::InitDone) => {
+                        begun = true;
+                        continue;
+                    }
+                    // A watch that breaks begins anew by itself.
+                    Ok(watcher::Event::Init | watcher::Event::Delete(_)) | Err(_) => continue,
+                };
                 let key = format!("{} {}", K::kind(&()), object.name_any());
-                timeline.tell(&key, &object.name_any(), tell(&object));
+                timeline.tell(&key, &object.name_any(), tell(&object), news);
             }
         });
     }
 
-    /// Prints what is new about an object.
-    fn tell(&self, key: &str, name: &str, lines: Vec<String>) {
+    /// Prints what is new about an object; what was so before is no news.
+    fn tell(&self, key: &str, name: &str, lines: Vec<String>, news: bool) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let before = told.entry(key.to_owned()).or_default();
         for line in &lines {
-            if !before.contains(line) {
+            if news && !before.contains(line) {
                 self.line(name, line);
             }
         }
@@ -138,11 +147,18 @@ impl Timeline {
 fn releases(release: &Release) -> Vec<String> {
     let status = release.status.clone().unwrap_or_default();
     let reached = status.milestones.iter().map(|milestone| {
-        let why = milestone.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let why = milestone.message.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
         format!("● {:?}{why}", milestone.kind)
     });
     let said = seen::release_condition(release, "Succeeded");
-    let said = said.map(|condition| format!("{}: {}", condition.reason, condition.message));
+    let said = said.map(|condition| {
+        // Why it goes back was told by the milestone; what it does now comes last.
+        let message = match condition.message.strip_prefix("rolling back because ") {
+            Some(message) => message.rsplit("; ").next().unwrap_or(message),
+            None => &condition.message,
+        };
+        format!("{}: {message}", condition.reason)
+    });
     reached.chain(said).collect()
 }
 

@@ -25,6 +25,9 @@ struct Arguments {
     /// Remove what the demo has made, and the embedded cluster.
     #[arg(long)]
     down: bool,
+    /// Tell the story again with the images and the operator that are there, without building anything.
+    #[arg(long, conflicts_with = "down")]
+    again: bool,
 }
 
 #[tokio::main]
@@ -32,7 +35,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.down {
         true => down().await,
-        false => up().await,
+        false => up(arguments.again).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,8 +46,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn up() -> Result<()> {
+async fn up(again: bool) -> Result<()> {
     let target = Target::from_env()?;
+    if !again {
+        make_ready(&target).await?;
+    }
+    let context = ns::fresh(&target, NAMESPACE).await?;
+    tell(&context).await?;
+    what_next(&target);
+    Ok(())
+}
+
+/// Builds what is missing, starts the cluster and installs Fairway.
+async fn make_ready(target: &Target) -> Result<()> {
     tools::build(&target.paths)?;
     let all = images::all();
     images::build(&target.paths, &all)?;
@@ -52,11 +66,7 @@ async fn up() -> Result<()> {
         Cluster::up(&target.paths, &Options::default()).await?;
     }
     images::push(&target.paths, &target.registry(), &all)?;
-    install::fairway(&target, json!({})).context("install Fairway")?;
-    let context = ns::fresh(&target, NAMESPACE).await?;
-    tell(&context).await?;
-    what_next(&target);
-    Ok(())
+    install::fairway(target, json!({})).context("install Fairway")
 }
 
 async fn tell(context: &Context) -> Result<()> {
