@@ -11,10 +11,13 @@ use kube::core::ObjectMeta;
 pub enum Step {
     /// Server-side apply with Fairway's field manager: repeating it changes nothing. Forced for what Fairway
     /// alone makes (Deployments), not forced for a Service: a field of it that another manager owns is a
-    /// conflict that is told to the person, never taken.
+    /// conflict that is told to the person, never taken. With a resource version it is only done to the object
+    /// of that version.
     Apply(Box<Object>),
     /// Set `spec.replicas` of a Deployment that exists, and nothing else: pods that run are not replaced
-    /// because this version of Fairway would write their template differently.
+    /// because this version of Fairway would write their template differently. Only while it is the one that was
+    /// observed, to the resource version: a decision that comes late must not undo a newer one. Otherwise
+    /// nothing is done, and the next pass sees why.
     Scale(ObjectRef, i32),
     /// The same, validated by the server and not persisted: finds out whether it would be refused.
     DryRun(Box<Object>),
@@ -90,7 +93,7 @@ pub enum Kind {
     Pod,
 }
 
-/// Which object to delete.
+/// Which object to scale or delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectRef {
     /// Its kind.
@@ -101,11 +104,19 @@ pub struct ObjectRef {
     pub name: String,
     /// The UID it must have: a namesake made meanwhile is left alone.
     pub uid: String,
+    /// The resource version in which it was observed: what is scaled must still have it, what is deleted need not.
+    pub resource_version: Option<String>,
 }
 
 impl ObjectRef {
     /// Reference to an observed object; `None` when it has no UID, that is, was never stored.
     pub fn of(kind: Kind, meta: &ObjectMeta) -> Option<Self> {
-        Some(Self { kind, namespace: meta.namespace.clone()?, name: meta.name.clone()?, uid: meta.uid.clone()? })
+        Some(Self {
+            kind,
+            namespace: meta.namespace.clone()?,
+            name: meta.name.clone()?,
+            uid: meta.uid.clone()?,
+            resource_version: meta.resource_version.clone(),
+        })
     }
 }

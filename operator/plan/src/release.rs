@@ -231,6 +231,7 @@ fn kept(world: &World) -> Vec<Step> {
     if let Some(Verdict::Act(switched, _)) = traffic::direct(world, world.snapshot, world.name()) {
         steps.extend(switched);
     }
+    steps.extend(traffic::retirements(world));
     steps
 }
 

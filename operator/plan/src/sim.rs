@@ -15,6 +15,7 @@ pub mod store;
 pub mod transcript;
 pub mod wire;
 
+use crate::Step;
 use crate::invariants::{Checker, Sight};
 use cluster::Cluster;
 use jiff::{SignedDuration, Timestamp};
@@ -285,8 +286,30 @@ impl Sim {
         }
     }
 
+    /// Removes what is left of migrations whose Migration is gone, as the operator does beside its passes.
+    fn clear_up(&mut self) {
+        if self.operators.is_empty() {
+            return;
+        }
+        let objects = self.cluster.objects();
+        let jobs: Vec<_> = objects.jobs.values().cloned().collect();
+        let pods: Vec<_> = objects.pods.values().cloned().collect();
+        let exists = |_: &str, name: &str| objects.migrations.contains_key(name);
+        for orphan in crate::migration::orphans(&jobs, &pods, exists) {
+            let mut wire = Wire {
+                cluster: &mut self.cluster,
+                traffic: &mut self.traffic,
+                transcript: &mut self.transcript,
+                checker: &mut self.checker,
+            };
+            // What fails is tried again in a second.
+            let _ = wire.step(&Step::Delete(orphan));
+        }
+    }
+
     /// One second, or a leap to the next moment at which anything happens.
     fn second(&mut self) -> bool {
+        self.clear_up();
         self.cluster.now += SignedDuration::from_secs(1);
         let before = self.cluster.objects().clone();
         let mut is_busy = self.cluster.tick();

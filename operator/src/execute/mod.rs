@@ -263,8 +263,9 @@ impl Executor {
             ..Default::default()
         };
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &object.namespace);
-        // The UID makes the apiserver refuse a namesake.
-        let patch = serde_json::json!({"metadata": {"uid": object.uid}, "spec": {"replicas": replicas}});
+        // The UID makes the apiserver refuse a namesake, the version what has changed since it was decided.
+        let metadata = serde_json::json!({"uid": object.uid, "resourceVersion": object.resource_version});
+        let patch = serde_json::json!({"metadata": metadata, "spec": {"replicas": replicas}});
         match api
             .patch(&object.name, &parameters, &Patch::Merge(patch))
             .await

@@ -272,6 +272,7 @@ fn reference(kind: Kind) -> ObjectRef {
         namespace: "shop".into(),
         name: "crm-web-2".into(),
         uid: "d-2".into(),
+        resource_version: Some("7".into()),
     }
 }
 
@@ -311,7 +312,7 @@ async fn scaling_sets_replicas_of_that_very_deployment_and_nothing_else() {
     );
     assert_eq!(
         asked.body,
-        json!({"metadata": {"uid": "d-2"}, "spec": {"replicas": 3}})
+        json!({"metadata": {"uid": "d-2", "resourceVersion": "7"}, "spec": {"replicas": 3}})
     );
     assert!(is_stale(&world));
 }

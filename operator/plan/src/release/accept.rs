@@ -159,7 +159,9 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Err(verdict) => return verdict,
     };
     let desired = agent::pin_pod(world.settings, world.release(), world.snapshot, &by_tag, attempt);
-    let existing = world.observed.pods.iter().find(|pod| pod.name_any() == names::pin_pod(world.name(), attempt));
+    let existing = world.observed.pods.iter().find(|pod| {
+        pod.name_any() == names::pin_pod(world.name(), attempt) && world.owns(pod.owner_references())
+    });
     let waiting = Wait::machine("PullingImages", format!("pulling {} to learn the digests", list(by_tag.values())));
     let Some(pod) = existing else {
         return Verdict::Act(vec![Step::Create(Box::new(Object::Pod(desired)))], waiting);
@@ -216,7 +218,7 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
     };
     let retry = Retry { rung: "Preflighted", deadline: PREFLIGHT_DEADLINE, now: world.now };
     let name = names::preflight_job(world.name(), attempt);
-    let job = world.observed.jobs.iter().find(|job| job.name_any() == name);
+    let job = world.observed.jobs.iter().find(|job| job.name_any() == name && world.owns(job.owner_references()));
     let waiting = Wait::machine("CheckingDatabase", "checking that the database is reachable and fit for this release");
     let Some(job) = job else {
         let store = world.today().and_then(|today| today.backup).map(|backup| backup.store);
@@ -224,7 +226,7 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         return Verdict::Act(vec![Step::Create(Box::new(Object::Job(job)))], waiting);
     };
     let used = ObjectRef::of(Kind::Job, &job.metadata);
-    match agent::report::<PreflightReport>(&world.observed.pods, &name) {
+    match agent::job_report::<PreflightReport>(Some(job), &world.observed.pods, &name) {
         Outcome::Reported(PreflightReport { failure: None, checks, .. }) => {
             status.evidence.preflight =
                 checks.into_iter().map(|(name, passed)| CheckVerdict { name, passed }).collect();

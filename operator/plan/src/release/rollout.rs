@@ -80,8 +80,9 @@ fn candidate(world: &World, status: &ReleaseStatus, component: &Component) -> Re
 }
 
 /// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
-fn bring(desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
+fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
     if deployment::needs_apply(&desired, existing) {
+        desired.metadata.resource_version = existing.and_then(|existing| existing.metadata.resource_version.clone());
         return vec![Step::Apply(Box::new(Object::Deployment(desired)))];
     }
     let wanted = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
@@ -197,9 +198,17 @@ pub(super) fn probe_pod(world: &World, components: &[&Component]) -> Option<Step
     (!exists).then(|| Step::Create(Box::new(Object::Pod(desired))))
 }
 
-fn probe_pod_is_ready(world: &World) -> bool {
+fn existing_probe_pod<'a>(world: &World<'a>) -> Option<&'a Pod> {
     let name = names::probe_pod(world.name(), &world.settings.probe_token_sha256);
-    world.observed.pods.iter().any(|pod| pod.name_any() == name && is_ready(pod))
+    world.observed.pods.iter().find(|pod| pod.name_any() == name).map(AsRef::as_ref)
+}
+
+fn probe_pod_is_ready(world: &World) -> bool {
+    existing_probe_pod(world).is_some_and(is_ready)
+}
+
+fn probe_pod_made(world: &World) -> Option<Timestamp> {
+    Some(existing_probe_pod(world)?.metadata.creation_timestamp.as_ref()?.0)
 }
 
 fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Verdict> {
@@ -207,8 +216,9 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
     let pods = world.ready_pods(&component.name, world.name());
     let behind = pods.iter().find(|pod| world.health(pod).is_none_or(|found| found.passes < health.consecutive))?;
     let created = world.deployment(&component.name, world.release().spec.revision)?.metadata.creation_timestamp.as_ref()?.0;
-    let deadline = created.checked_add(patience(component)).ok()?;
-    let PodHealth { unreachable, last_failure, .. } = world.health(behind).cloned().unwrap_or_default();
+    let asking = if needs_probe_pod(component) { probe_pod_made(world) } else { None };
+    let deadline = asking.map_or(created, |asking| asking.max(created)).checked_add(patience(component)).ok()?;
+    let PodHealth { unreachable, last_failure, passed, failed, .. } = world.health(behind).cloned().unwrap_or_default();
     let (reason, message) = match last_failure {
         // Nobody has asked yet.
         Some(_) if unreachable > 0 && starting.reason == STARTING_PROBE_POD => (starting.reason, starting.message.clone()),
@@ -219,11 +229,18 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
         Some(found) => ("Unhealthy", format!("pod {}: {found}", behind.name_any())),
         None => (starting.reason, starting.message.clone()),
     };
-    if world.now >= deadline {
-        let reason = if reason == "ProbeUnreachable" { reason } else { "Unhealthy" };
-        return Some(Failure::new(reason, format!("{message}; not healthy by {}", crate::conditions::moment(deadline))).verdict());
+    if world.now < deadline {
+        return Some(Verdict::Wait(Wait::machine(reason, message).until(deadline)));
     }
-    Some(Verdict::Wait(Wait::machine(reason, message).until(deadline)))
+    // While the operator was away nobody asked: time alone does not make a version unhealthy.
+    let rounds = health.consecutive.saturating_add(health.failures);
+    if passed.saturating_add(failed) < u64::from(rounds) {
+        let round = health.every.signed().max(SignedDuration::from_secs(1));
+        let soon = world.now.saturating_add(round.saturating_mul(i32::try_from(rounds).unwrap_or(i32::MAX)));
+        return Some(Verdict::Wait(Wait::machine(reason, message).until(soon.unwrap_or(Timestamp::MAX))));
+    }
+    let reason = if reason == "ProbeUnreachable" { reason } else { "Unhealthy" };
+    Some(Failure::new(reason, format!("{message}; not healthy by {}", crate::conditions::moment(deadline))).verdict())
 }
 
 /// Met when the components that never run twice have passed to the new version: the old pods are gone, then

@@ -56,6 +56,8 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
             return Some(conflict);
         }
         let mut desired = desired;
+        // A switch that was decided on an older state of the Service must not undo a newer one.
+        desired.metadata.resource_version = existing.and_then(|existing| existing.metadata.resource_version.clone());
         desired.annotations_mut().insert(labels::SWITCHED_AT.to_owned(), super::report::to_milliseconds(world.now).to_string());
         steps.push(Step::Apply(Box::new(Object::Service(desired))));
     }
@@ -182,13 +184,7 @@ fn counts(world: &World) -> ProbeCounts {
 
 /// Met when the old pods have drained and are gone, and what only this release needed is removed.
 pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
-    let others: Vec<_> = world
-        .observed
-        .deployments
-        .iter()
-        .filter(|deployment| deployment.labels().get(labels::RELEASE).is_some_and(|release| release != world.name()))
-        .collect();
-    let mut steps: Vec<_> = others.iter().filter_map(|deployment| scale(deployment, 0)).collect();
+    let mut steps = retirements(world);
     steps.extend(leftovers(world));
     let left = world.observed.pods.iter().find(|pod| {
         pod.labels().contains_key(labels::COMPONENT)
@@ -199,6 +195,14 @@ pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
         return Verdict::Met;
     }
     Verdict::Act(steps, Wait::machine("RetiringOld", "the old pods drain and end"))
+}
+
+/// What ends the pods of every other release.
+pub fn retirements(world: &World) -> Vec<Step> {
+    let others = world.observed.deployments.iter().filter(|deployment| {
+        deployment.labels().get(labels::RELEASE).is_some_and(|release| release != world.name())
+    });
+    others.filter_map(|deployment| scale(deployment, 0)).collect()
 }
 
 /// Agent pods and Jobs of this release that have done their work.

@@ -73,6 +73,11 @@ impl<'a> World<'a> {
         self.observed.release.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// Whether this very Release owns an object: a namesake that is gone does not count.
+    pub fn owns(&self, owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]) -> bool {
+        owned_by(owners, self.uid())
+    }
+
     /// Its App's name.
     pub fn app_name(&self) -> &'a str {
         &self.observed.release.spec.app

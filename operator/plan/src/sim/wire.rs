@@ -202,7 +202,9 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
         },
         Step::Create(object) => create(cluster, object),
         Step::Scale(target, replicas) => {
-            if uid_of::<Deployment>(cluster, target) {
+            let found = cluster.api.get::<Deployment>(&target.name).filter(|found| found.uid().as_deref() == Some(&target.uid));
+            // What has changed since it was decided is left alone.
+            if found.is_some_and(|found| found.metadata.resource_version == target.resource_version) {
                 cluster.api.change::<Deployment>(&target.name, |deployment| {
                     if let Some(spec) = &mut deployment.spec {
                         spec.replicas = Some(*replicas);
@@ -251,6 +253,7 @@ fn apply_deployment(cluster: &mut Cluster, desired: &Deployment) -> Result<(), A
     if cluster.api.get::<Deployment>(&name).is_none() {
         return cluster.api.create(desired.clone(), cluster.now);
     }
+    is_current::<Deployment>(cluster, desired)?;
     cluster.api.change::<Deployment>(&name, |found| {
         found.spec.clone_from(&desired.spec);
         merge(&mut found.metadata, &desired.metadata);
@@ -269,6 +272,7 @@ fn apply_service(cluster: &mut Cluster, desired: &Service) -> Result<(), ApiErro
         }
         Some(_) => {}
     }
+    is_current::<Service>(cluster, desired)?;
     cluster.api.change::<Service>(&name, |found| {
         if let Some(spec) = &mut found.spec {
             spec.selector = selector(desired);
@@ -279,6 +283,14 @@ fn apply_service(cluster: &mut Cluster, desired: &Service) -> Result<(), ApiErro
         merge(&mut found.metadata, &desired.metadata);
     });
     Ok(())
+}
+
+/// An apply with a resource version is only for the object of that version.
+fn is_current<T: Stored>(cluster: &Cluster, desired: &T) -> Result<(), ApiError> {
+    let version = &desired.meta().resource_version;
+    let found = cluster.api.get::<T>(&desired.name_any());
+    let same = version.is_none() || found.is_some_and(|found| found.meta().resource_version == *version);
+    if same { Ok(()) } else { Err(ApiError::Conflict) }
 }
 
 /// The spec is immutable, so only metadata can change.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// A story by its name.
+#[derive(Clone, Debug)]
 pub(crate) struct Named {
     /// Name of its file.
     pub(crate) name: String,
@@ -35,6 +36,12 @@ pub(crate) fn stories() -> Vec<Named> {
         .collect();
     stories.sort_by(|a, b| a.name.cmp(&b.name));
     stories
+}
+
+/// The story of that name.
+pub(crate) fn story(name: &str) -> Named {
+    let text = std::fs::read_to_string(folder().join(format!("{name}.txt"))).unwrap();
+    Named { name: name.to_owned(), text }
 }
 
 /// What came of a story.
