@@ -11,11 +11,21 @@ use super::paths::Paths;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
+/// The share of the processors that all pods together have, in a file of each version of cgroups. By default it
+/// would be that of one single process beside them, such as one of a compiler, and their clients would time out.
+const SHARES: [(&str, &str); 2] = [("cpu.shares", "8192"), ("cpu.weight", "800")];
+
 /// Makes the cgroup in every hierarchy; the kubelet insists that its root exists.
 pub(super) fn create(paths: &Paths) -> Result<()> {
     for hierarchy in hierarchies()? {
         let folder = hierarchy.join(paths.name());
         fs::create_dir_all(&folder).with_context(|| format!("make the cgroup {}", folder.display()))?;
+        for (file, share) in SHARES {
+            let file = folder.join(file);
+            if file.exists() {
+                fs::write(&file, share).with_context(|| format!("write {}", file.display()))?;
+            }
+        }
         // cgroup v1: an empty cpuset takes no process, so it starts as a copy of its parent's.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let (own, parent) = (folder.join(file), hierarchy.join(file));
