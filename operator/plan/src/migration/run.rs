@@ -19,6 +19,7 @@ use kube::ResourceExt;
 pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
 const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
+const NOT_STARTING: &str = "PodNotStarting";
 /// Room beside the timeout for the agent to end the run's sessions and write the ledger.
 const CONCLUSION: SignedDuration = SignedDuration::from_mins(15);
 
@@ -155,13 +156,23 @@ fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name:
         .saturating_add(SLOW_START)
         .unwrap_or(Timestamp::MAX);
     let end = retry::end(attempts, START_DEADLINE);
+    if world.now >= end && attempts.reason.as_deref() == Some(NOT_STARTING) {
+        return settle::begin(status, NOT_STARTING, &not_made(world, name));
+    }
     if world.now >= end {
-        return settle::begin(status, "PodNotStarting", &not_made(world, name));
+        // Perhaps nobody was there to make it: the time counts once more, from now on.
+        status.attempts = Some(Attempts {
+            since: world.now,
+            reason: Some(NOT_STARTING.to_owned()),
+            message: Some(not_made(world, name)),
+            ..attempts.clone()
+        });
+        return Stand::at(Progress::running(NOT_STARTING, not_made(world, name)));
     }
     let progress = if world.now < slow {
         Progress::running("Migrating", "the migration is about to start")
     } else {
-        Progress::running("PodNotStarting", not_made(world, name))
+        Progress::running(NOT_STARTING, not_made(world, name))
     };
     match build(world, attempts.current) {
         Ok(object) => Stand::at(progress)

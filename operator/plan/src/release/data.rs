@@ -119,6 +119,11 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
             });
             Verdict::Commit(MilestoneKind::Migrated)
         }
+        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) if found.settling => {
+            // A person has said how it ended, and the ledger takes note.
+            let message = message.unwrap_or_else(|| "settling what the migration did".to_owned());
+            Verdict::Wait(Wait::machine("Migrating", message))
+        }
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::person(
             "MigrationUnsettled",
             message.unwrap_or_else(|| "what the migration did to the database is not settled".to_owned()),

@@ -228,7 +228,10 @@ impl Database {
         let failure = (outcome != MigrationOutcome::Applied).then(|| Failure {
             cause: Cause::Version,
             reason: reason.to_owned(),
-            message: row.message.clone(),
+            message: match row.resolution {
+                Some(Resolution::NotApplied) => "A person resolved the migration as not applied.".to_owned(),
+                _ => row.message.clone(),
+            },
         });
         MigrationReport {
             before: Some(row.before.clone()),
