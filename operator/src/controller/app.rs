@@ -6,7 +6,7 @@ use crate::observe;
 use crate::observe::foreign::ForeignError;
 use crate::world::View;
 use fairway_crds::{App, AppStatus};
-use fairway_plan::Decision;
+use fairway_plan::{Decision, Step};
 use fairway_plan::observed::{AppObserved, Settings};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -31,11 +31,13 @@ impl Controller for AppController {
         &observed.app
     }
 
-    fn plan(observed: &AppObserved, settings: &Settings, now: Timestamp) -> Decision<AppStatus> {
-        fairway_plan::app::plan(observed, settings, now)
+    /// A migration outlives its App; what it ran in is removed when it has ended.
+    fn gone(context: &Context, key: &Key) -> Vec<Step> {
+        context.memory.forget(key);
+        context.world.orphans(key).into_iter().map(Step::Delete).collect()
     }
 
-    fn gone(context: &Context, key: &Key) {
-        context.memory.forget(key);
+    fn plan(observed: &AppObserved, settings: &Settings, now: Timestamp) -> Decision<AppStatus> {
+        fairway_plan::app::plan(observed, settings, now)
     }
 }

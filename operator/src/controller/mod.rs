@@ -16,7 +16,7 @@ use crate::queue::{Due, Queue};
 use crate::report::{Committed, ReportError, Reported, Reporter};
 use crate::world::{View, World};
 use fairway_plan::observed::Settings;
-use fairway_plan::{Decision, Wake};
+use fairway_plan::{Decision, Step, Wake};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,8 +78,10 @@ pub(crate) trait Controller: Send + Sync + 'static {
     /// Takes note of an observation beside the plan.
     fn noticed(_context: &Context, _key: &Key, _observed: &Self::Observed) {}
 
-    /// Takes note that the object is gone.
-    fn gone(_context: &Context, _key: &Key) {}
+    /// Takes note that the object is gone, and says what it has left behind that nobody else removes.
+    fn gone(_context: &Context, _key: &Key) -> Vec<Step> {
+        Vec::new()
+    }
 }
 
 /// Why a pass failed.
@@ -109,7 +111,7 @@ const LESSONS: usize = 64;
 async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassError> {
     let key = &due.key;
     let Some(app) = C::app(context, key) else {
-        C::gone(context, key);
+        context.executor.carry_out(key, &C::gone(context, key)).await?;
         return Ok(Next::OnChange);
     };
     for _ in 0..LESSONS {
@@ -119,7 +121,7 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
             View::Stale(until) => return Ok(Next::At(until)),
             View::Held => return Ok(Next::OnChange),
             View::Gone => {
-                C::gone(context, key);
+                context.executor.carry_out(&app, &C::gone(context, key)).await?;
                 return Ok(Next::OnChange);
             }
         };
@@ -132,6 +134,7 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
             Ok(Carried::Out { switched: true }) => context.metrics.switched(due.since.elapsed()),
             Ok(Carried::Out { switched: false }) => {}
             Ok(Carried::Learned) => continue,
+            Ok(Carried::Outdated) => return Ok(soon()),
             Err(error) => {
                 if matches!(error, StepError::Refused { told: false, .. }) {
                     context
@@ -148,13 +151,17 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
             .await?;
         tracing::debug!(controller = C::KIND.controller(), object = %key, ?committed, wake = ?decision.wake);
         if committed == Committed::Outdated {
-            // The newer object's event is on its way, or has already asked for another pass.
-            return Ok(Next::At(Instant::now() + Duration::from_secs(1)));
+            return Ok(soon());
         }
         let forgotten = context.memory.told(&app, Instant::now()).forgotten;
         return Ok(sooner(at(decision.wake, now), forgotten));
     }
     Ok(Next::Now)
+}
+
+/// After a conflict. The newer object's event is on its way, or has already asked for another pass.
+fn soon() -> Next {
+    Next::At(Instant::now() + Duration::from_secs(1))
 }
 
 /// Least time to a wake that is due already. The pass took until then, or the planner is wrong, and that must not

@@ -6,7 +6,7 @@ use crate::observe;
 use crate::observe::foreign::ForeignError;
 use crate::world::View;
 use fairway_crds::{Release, ReleaseStatus};
-use fairway_plan::Decision;
+use fairway_plan::{Decision, Step};
 use fairway_plan::observed::{ReleaseObserved, Settings};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ impl Controller for ReleaseController {
         );
     }
 
-    fn gone(context: &Context, key: &Key) {
+    fn gone(context: &Context, key: &Key) -> Vec<Step> {
         context.prober.set(key, Vec::new());
+        Vec::new()
     }
 }

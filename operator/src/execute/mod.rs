@@ -7,6 +7,7 @@ pub(crate) mod refusal;
 use crate::key::Key;
 use crate::world::World;
 use crate::world::cached::{Cached, version_of};
+use crate::world::expectations::Until;
 use fairway_plan::labels;
 use fairway_plan::object::{Kind, Object, ObjectRef, Step};
 use identity::{adopt, hash_of, id_of, place, verb_of};
@@ -39,6 +40,8 @@ pub(crate) enum Carried {
     },
     /// An answer that leaves nothing behind in the cluster has to be planned on before anything else is done.
     Learned,
+    /// What was to be changed was changed meanwhile: its event leads to another plan.
+    Outdated,
 }
 
 /// Why a step was not done. Says nothing of the object's contents.
@@ -172,6 +175,9 @@ impl Executor {
                         }),
                     };
                 }
+                Err(Failure::Answer(Answer::Conflict)) if matches!(step, Step::Apply(_)) => {
+                    return Ok(Carried::Outdated);
+                }
                 Err(failure) => return Err(error_of(id, failure)),
             }
             if matches!(step, Step::DryRun(_)) {
@@ -292,9 +298,15 @@ impl Executor {
         };
         let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
         match api.delete(&object.name, &parameters).await.map_err(Failure::from) {
-            Ok(_) => {
+            Ok(answer) => {
                 let key = Key::new(&object.namespace, &object.name);
-                self.world.deleted(app, K::KIND, &key, &object.uid);
+                // An object that ends by and by comes back with the version in which it began to.
+                let ending = answer.left().filter(|ending| ending.meta().deletion_timestamp.is_some());
+                let until = match ending {
+                    Some(ending) => Until::Version(version_of(ending.meta())),
+                    None => Until::Gone(object.uid.clone()),
+                };
+                self.world.deleted::<K>(app, &key, until);
                 Ok(true)
             }
             // Gone already, or a namesake, which is left alone.

@@ -340,3 +340,23 @@ async fn a_write_whose_event_was_faster_than_its_answer_is_not_waited_for() {
     assert_eq!(carried, Ok(Carried::Out { switched: false }));
     assert!(!is_stale(&world));
 }
+
+#[tokio::test]
+async fn what_was_changed_meanwhile_is_planned_anew_without_a_failure() {
+    let (carried, _, _, memory) = one(Step::Apply(wanted_service()), failure(409, "Conflict")).await;
+    assert_eq!(carried, Ok(Carried::Outdated));
+    assert!(memory.told(&app(), Instant::now()).refused.is_empty());
+}
+
+#[tokio::test]
+async fn an_object_that_ends_by_and_by_is_awaited_in_the_version_in_which_it_began_to() {
+    let (executor, world, _, mut server) = executor();
+    let mut ending = existing_job("m-2", "crm");
+    ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.put::<Job>(serde_json::from_value(ending.clone()).unwrap());
+    let reference = ObjectRef { name: "crm-2-run-1".into(), uid: "j-1".into(), ..reference(Kind::Job) };
+    let (app, steps) = (app(), [Step::Delete(reference)]);
+    let (carried, _) = tokio::join!(executor.carry_out(&app, &steps), server.answer((200, ending)));
+    assert_eq!(carried, Ok(Carried::Out { switched: false }));
+    assert!(!is_stale(&world), "its event was faster than the answer");
+}

@@ -50,6 +50,14 @@ pub(crate) struct Sight<'a> {
 }
 
 impl Until {
+    /// The object whose end is awaited.
+    pub(crate) fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Version(_) => None,
+            Self::Gone(uid) => Some(uid),
+        }
+    }
+
     /// Whether a sight meets it.
     pub(crate) fn met(&self, sight: Sight<'_>) -> bool {
         match self {

@@ -3,6 +3,7 @@
 use super::shelf::Shelf;
 use crate::key::{Key, Reconciled, Watched, Work};
 use fairway_crds::{App, Backup, Migration, Release};
+use fairway_plan::ObjectRef;
 use fairway_plan::snapshot::Snapshot;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -52,6 +53,12 @@ impl Group {
     /// The App.
     pub(crate) fn app(&self) -> Option<Arc<App>> {
         self.apps.all().next()
+    }
+
+    /// Runs of migrations that have ended and whose Migration is gone: nobody owns them.
+    pub(crate) fn orphans(&self) -> Vec<ObjectRef> {
+        let (jobs, pods): (Vec<_>, Vec<_>) = (self.jobs.all().collect(), self.pods.all().collect());
+        fairway_plan::migration::orphans(&jobs, &pods, |_, name| self.migrations.version(name).is_some())
     }
 
     /// Whether nothing is left of it.
@@ -113,7 +120,9 @@ impl Group {
     pub(crate) fn touched(&self, app: &Key, change: Change<'_>) -> Vec<Work> {
         let mut work = Vec::new();
         let mut add = |kind, name: &str| work.push(Work::new(kind, app.sibling(name)));
-        if change.kind == Watched::App || !self.apps.is_empty() {
+        // An App that is gone may have left a migration behind, which ends on its own.
+        let ending = matches!(change.kind, Watched::App | Watched::Migration | Watched::Job | Watched::Pod);
+        if ending || !self.apps.is_empty() {
             add(Reconciled::App, &app.name);
         }
         let current = |name: &str| self.current.iter().flatten().any(|current| **current == *name);
@@ -238,11 +247,9 @@ mod tests {
             work_for: None,
         };
         assert_eq!(group.touched(&Key::new("shop", "crm"), change).len(), 1);
-        let change = Change {
-            kind: Watched::Pod,
-            name: "x",
-            work_for: None,
-        };
-        assert!(group.touched(&Key::new("shop", "crm"), change).is_empty());
+        let of_a_migration = Change { kind: Watched::Pod, name: "x", work_for: Some("crm-1") };
+        assert_eq!(group.touched(&Key::new("shop", "crm"), of_a_migration).len(), 1, "it may have to be removed");
+        let other = Change { kind: Watched::Service, name: "x", work_for: None };
+        assert!(group.touched(&Key::new("shop", "crm"), other).is_empty());
     }
 }

@@ -140,7 +140,7 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
     let world = World::default();
     world.put(app(1));
     world.put(deployment("crm", 3));
-    world.deleted(&key("crm"), Watched::Deployment, &key("web"), "d-1");
+    world.deleted::<Deployment>(&key("crm"), &key("web"), Until::Gone("d-1".into()));
     assert!(matches!(
         world.view(&key("crm"), &app_work(), |_| Some(())),
         View::Stale(_)
@@ -150,11 +150,26 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
         world.view(&key("crm"), &app_work(), |_| Some(())),
         View::Of(())
     ));
-    world.deleted(&key("crm"), Watched::Deployment, &key("web"), "d-1");
+    world.deleted::<Deployment>(&key("crm"), &key("web"), Until::Gone("d-1".into()));
     assert!(
         matches!(world.view(&key("crm"), &app_work(), |_| Some(())), View::Of(())),
         "seen already"
     );
+}
+
+#[test]
+fn a_deletion_whose_beginning_was_seen_before_its_answer_holds_nothing() {
+    let world = World::default();
+    world.put(app(1));
+    let mut ending = deployment("crm", 4);
+    ending.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+    ));
+    world.put(ending);
+    world.deleted::<Deployment>(&key("crm"), &key("web"), Until::Version(4));
+    assert!(matches!(world.view(&key("crm"), &app_work(), |_| Some(())), View::Of(())));
+    world.deleted::<Deployment>(&key("crm"), &key("web"), Until::Version(5));
+    assert!(matches!(world.view(&key("crm"), &app_work(), |_| Some(())), View::Stale(_)));
 }
 
 #[test]
