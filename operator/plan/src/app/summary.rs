@@ -30,6 +30,7 @@ pub(super) enum Standing {
 /// Where the wanted release stands, as coarsely as the App tells it.
 enum Course {
     Releasing,
+    RollingBack,
     Baking,
     Done,
     Person(String),
@@ -80,9 +81,9 @@ fn course(observed: &AppObserved, standing: &Standing, wanted: Option<&Arc<Relea
                 message: told.map(|told| told.message).unwrap_or_default(),
             }
         }
-        None if happened(&status, MilestoneKind::RollingBack).is_some() => Course::Releasing,
         None => match told(STALLED).filter(|told| told.status == "True") {
             Some(told) => Course::Person(told.message),
+            None if happened(&status, MilestoneKind::RollingBack).is_some() => Course::RollingBack,
             None if happened(&status, MilestoneKind::TrafficMoved).is_none() => Course::Releasing,
             None if happened(&status, MilestoneKind::Baked).is_none() && bakes(observed) => Course::Baking,
             None => Course::Done,
@@ -99,6 +100,7 @@ fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &C
     let serves = serving.map_or_else(|| "nothing serves yet".to_owned(), |release| format!("{} serves", release.name_any()));
     let (reason, message) = match course {
         Course::Releasing => ("Releasing".to_owned(), format!("{serves}; {wanted} is on its way: kubectl describe release {wanted}")),
+        Course::RollingBack => ("RollingBack".to_owned(), format!("{serves}; {wanted} is being taken back: kubectl describe release {wanted}")),
         Course::Baking => ("Baking".to_owned(), format!("{serves} and is watched: kubectl describe release {wanted}")),
         Course::Done => ("Live".to_owned(), serves.clone()),
         Course::Person(message) => ("WaitingForPerson".to_owned(), format!("{serves}; {wanted} waits for a person: {message}")),
@@ -114,7 +116,7 @@ fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &C
             Some(unready) => (Status::False, "NotReady".to_owned(), format!("{message}; {unready}")),
         },
     };
-    let reconciling = matches!(course, Course::Releasing);
+    let reconciling = matches!(course, Course::Releasing | Course::RollingBack);
     let baking = matches!(course, Course::Baking);
     let stalled = matches!(course, Course::Failed { .. } | Course::Person(_));
     // A first release that failed in its bake goes on serving: it is what the spec asks for.

@@ -240,8 +240,8 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Outcome::Lost { reason } => {
             attempts::failed(status, &retry, "PodLost", &format!("the checking pod ended without an answer: {reason}"), used)
         }
-        Outcome::Running { waiting: Some((reason, message)) } => {
-            attempts::note(status, "Preflighted", &reason, &message);
+        Outcome::Running { waiting: Some((_, message)) } => {
+            attempts::note(status, "Preflighted", "PodNotStarting", &message);
             attempts::overdue(status, &retry).unwrap_or_else(|| {
                 let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
                 Verdict::Wait(Wait { until, ..Wait::machine("PodNotStarting", message) })

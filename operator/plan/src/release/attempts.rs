@@ -52,7 +52,7 @@ pub(super) fn current(
 fn waiting(attempts: &Attempts, deadline: SignedDuration, next: Timestamp) -> Wait {
     let message = format!(
         "{} (try {}, next at {}, given up at {})",
-        attempts.message.as_deref().unwrap_or("it failed"),
+        attempts.message.as_deref().unwrap_or("it failed").trim_end_matches('.'),
         attempts.current,
         crate::conditions::moment(next),
         crate::conditions::moment(attempts.since.saturating_add(deadline).unwrap_or(Timestamp::MAX)),
@@ -87,7 +87,7 @@ pub(super) fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> 
     let reason = since.reason.clone().unwrap_or_else(|| "DeadlineExceeded".to_owned());
     let message = since.message.clone().unwrap_or_else(|| format!("rung {} was not met", retry.rung));
     let given = crate::conditions::duration(retry.deadline);
-    Some(Failure::new(reason, format!("{message}; given up after {given}")).verdict())
+    Some(Failure::new(reason, format!("{}; given up after {given}", message.trim_end_matches('.'))).verdict())
 }
 
 /// A try failed because of the surroundings: waits before the next one, or gives up past the deadline. What

@@ -12,7 +12,8 @@ use kube::ResourceExt;
 /// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
 /// any goes back.
 pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Verdict {
-    if happened(status, MilestoneKind::TrafficReturned).is_some() || !selected(world) {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !selected(world) {
         return Verdict::Met;
     }
     let Some(previous) = status.previous.clone() else { return Verdict::Met };
@@ -44,7 +45,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
         return Verdict::Act(steps, Wait::machine("StartingPrevious", message));
     }
     match direct(world, snapshot, &previous) {
-        None if happened(status, MilestoneKind::TrafficMoved).is_some() => Verdict::Commit(MilestoneKind::TrafficReturned),
+        None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
         None => Verdict::Met,
         Some(verdict) => verdict,
     }

@@ -27,16 +27,18 @@ pub struct World<'a> {
 }
 
 /// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
-/// rolled back.
+/// rolled back. One that goes back serves until its traffic has returned.
 pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
     releases.into_iter().filter(|release| is_live(release)).max_by_key(|release| release.spec.revision)
 }
 
 fn is_live(release: &Release) -> bool {
     let Some(status) = &release.status else { return false };
-    let serves =
-        status.outcome == Some(ReleaseOutcome::Succeeded) || happened(status, MilestoneKind::TrafficMoved).is_some();
-    serves && happened(status, MilestoneKind::RollingBack).is_none()
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let serves = status.outcome == Some(ReleaseOutcome::Succeeded) || moved;
+    let goes_back = happened(status, MilestoneKind::RollingBack).is_some();
+    let returning = status.outcome.is_none() && moved && happened(status, MilestoneKind::TrafficReturned).is_none();
+    serves && (!goes_back || returning)
 }
 
 /// The milestone of that kind, if it is on record.
