@@ -108,7 +108,12 @@ async fn freed(leases: Api<Lease>) {
 }
 
 fn holder(lease: Option<&Lease>) -> Option<&str> {
-    lease?.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+    lease?
+        .spec
+        .as_ref()?
+        .holder_identity
+        .as_deref()
+        .filter(|holder| !holder.is_empty())
 }
 
 fn log(error: &watcher::Error) {

@@ -37,7 +37,10 @@ pub(crate) fn run(arguments: ReadyArgs) -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(Err(error)) => unanswered(&arguments.url, &causes(error.as_ref())),
-        Err(_) => unanswered(&arguments.url, &format!("no answer within {} s", ANSWER.as_secs())),
+        Err(_) => unanswered(
+            &arguments.url,
+            &format!("no answer within {} s", ANSWER.as_secs()),
+        ),
     }
 }
 
@@ -46,7 +49,10 @@ async fn ask(url: Uri) -> Result<(bool, String), Box<dyn std::error::Error + Sen
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let answer = client.get(url).await?;
     let ready = answer.status().is_success();
-    let body = Limited::new(answer.into_body(), LONGEST).collect().await?.to_bytes();
+    let body = Limited::new(answer.into_body(), LONGEST)
+        .collect()
+        .await?
+        .to_bytes();
     Ok((ready, String::from_utf8_lossy(&body).into_owned()))
 }
 
@@ -56,7 +62,10 @@ fn unanswered(url: &Uri, why: &str) -> ExitCode {
 }
 
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[cfg(test)]
@@ -71,12 +80,18 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
-            .route("/readyz", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "waiting for App: no list yet\n") }))
+            .route(
+                "/readyz",
+                get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "waiting for App: no list yet\n") }),
+            )
             .route("/fine", get(|| async { "ok\n" }));
         let server = tokio::spawn(axum::serve(listener, router).into_future());
         let page = |path: &str| format!("http://{address}/{path}").parse::<Uri>().unwrap();
 
-        assert_eq!(ask(page("readyz")).await.unwrap(), (false, "waiting for App: no list yet\n".to_owned()));
+        assert_eq!(
+            ask(page("readyz")).await.unwrap(),
+            (false, "waiting for App: no list yet\n".to_owned())
+        );
         assert_eq!(ask(page("fine")).await.unwrap(), (true, "ok\n".to_owned()));
         server.abort();
     }

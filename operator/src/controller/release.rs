@@ -6,8 +6,8 @@ use crate::observe;
 use crate::observe::foreign::ForeignError;
 use crate::world::View;
 use fairway_crds::{Release, ReleaseStatus};
-use fairway_plan::{Decision, Step};
 use fairway_plan::observed::{ReleaseObserved, Settings};
+use fairway_plan::{Decision, Step};
 use jiff::Timestamp;
 use std::sync::Arc;
 

@@ -301,7 +301,9 @@ impl Executor {
             Ok(answer) => {
                 let key = Key::new(&object.namespace, &object.name);
                 // An object that ends by and by comes back with the version in which it began to.
-                let ending = answer.left().filter(|ending| ending.meta().deletion_timestamp.is_some());
+                let ending = answer
+                    .left()
+                    .filter(|ending| ending.meta().deletion_timestamp.is_some());
                 let until = match ending {
                     Some(ending) => Until::Version(version_of(ending.meta())),
                     None => Until::Gone(object.uid.clone()),

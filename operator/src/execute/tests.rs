@@ -354,7 +354,11 @@ async fn an_object_that_ends_by_and_by_is_awaited_in_the_version_in_which_it_beg
     let mut ending = existing_job("m-2", "crm");
     ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     world.put::<Job>(serde_json::from_value(ending.clone()).unwrap());
-    let reference = ObjectRef { name: "crm-2-run-1".into(), uid: "j-1".into(), ..reference(Kind::Job) };
+    let reference = ObjectRef {
+        name: "crm-2-run-1".into(),
+        uid: "j-1".into(),
+        ..reference(Kind::Job)
+    };
     let (app, steps) = (app(), [Step::Delete(reference)]);
     let (carried, _) = tokio::join!(executor.carry_out(&app, &steps), server.answer((200, ending)));
     assert_eq!(carried, Ok(Carried::Out { switched: false }));

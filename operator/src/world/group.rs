@@ -121,7 +121,10 @@ impl Group {
         let mut work = Vec::new();
         let mut add = |kind, name: &str| work.push(Work::new(kind, app.sibling(name)));
         // An App that is gone may have left a migration behind, which ends on its own.
-        let ending = matches!(change.kind, Watched::App | Watched::Migration | Watched::Job | Watched::Pod);
+        let ending = matches!(
+            change.kind,
+            Watched::App | Watched::Migration | Watched::Job | Watched::Pod
+        );
         if ending || !self.apps.is_empty() {
             add(Reconciled::App, &app.name);
         }
@@ -247,9 +250,21 @@ mod tests {
             work_for: None,
         };
         assert_eq!(group.touched(&Key::new("shop", "crm"), change).len(), 1);
-        let of_a_migration = Change { kind: Watched::Pod, name: "x", work_for: Some("crm-1") };
-        assert_eq!(group.touched(&Key::new("shop", "crm"), of_a_migration).len(), 1, "it may have to be removed");
-        let other = Change { kind: Watched::Service, name: "x", work_for: None };
+        let of_a_migration = Change {
+            kind: Watched::Pod,
+            name: "x",
+            work_for: Some("crm-1"),
+        };
+        assert_eq!(
+            group.touched(&Key::new("shop", "crm"), of_a_migration).len(),
+            1,
+            "it may have to be removed"
+        );
+        let other = Change {
+            kind: Watched::Service,
+            name: "x",
+            work_for: None,
+        };
         assert!(group.touched(&Key::new("shop", "crm"), other).is_empty());
     }
 }

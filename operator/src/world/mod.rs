@@ -9,8 +9,8 @@ pub(crate) mod watch;
 use crate::key::{Key, Reconciled, Watched, Work};
 use cached::{Cached, key_of, labelled, version_of};
 use expectations::{Expectations, Sight, Until};
-use group::{Change, Group};
 use fairway_plan::ObjectRef;
+use group::{Change, Group};
 use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,7 +82,11 @@ impl World {
 
     /// Runs of migrations that an App has left behind.
     pub(crate) fn orphans(&self, app: &Key) -> Vec<ObjectRef> {
-        self.lock().groups.get(app).map(Group::orphans).unwrap_or_default()
+        self.lock()
+            .groups
+            .get(app)
+            .map(Group::orphans)
+            .unwrap_or_default()
     }
 
     /// The App of an object, as far as it is cached.
@@ -123,12 +127,24 @@ impl World {
     /// Remembers a deletion by this process, unless its event was faster than its answer.
     pub(crate) fn deleted<K: Cached>(&self, app: &Key, key: &Key, until: Until) {
         let mut state = self.lock();
-        if state.homes.get(&K::KIND).is_none_or(|homes| !homes.contains_key(key)) {
+        if state
+            .homes
+            .get(&K::KIND)
+            .is_none_or(|homes| !homes.contains_key(key))
+        {
             return;
         }
-        let cached = state.groups.get_mut(app).and_then(|group| K::shelf(group).version(&key.name));
-        if !until.met(Sight { version: cached, lives: until.uid() }) {
-            state.expectations.expect(app, K::KIND, &key.name, until, Instant::now());
+        let cached = state
+            .groups
+            .get_mut(app)
+            .and_then(|group| K::shelf(group).version(&key.name));
+        if !until.met(Sight {
+            version: cached,
+            lives: until.uid(),
+        }) {
+            state
+                .expectations
+                .expect(app, K::KIND, &key.name, until, Instant::now());
         }
     }
 

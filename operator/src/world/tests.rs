@@ -167,9 +167,15 @@ fn a_deletion_whose_beginning_was_seen_before_its_answer_holds_nothing() {
     ));
     world.put(ending);
     world.deleted::<Deployment>(&key("crm"), &key("web"), Until::Version(4));
-    assert!(matches!(world.view(&key("crm"), &app_work(), |_| Some(())), View::Of(())));
+    assert!(matches!(
+        world.view(&key("crm"), &app_work(), |_| Some(())),
+        View::Of(())
+    ));
     world.deleted::<Deployment>(&key("crm"), &key("web"), Until::Version(5));
-    assert!(matches!(world.view(&key("crm"), &app_work(), |_| Some(())), View::Stale(_)));
+    assert!(matches!(
+        world.view(&key("crm"), &app_work(), |_| Some(())),
+        View::Stale(_)
+    ));
 }
 
 #[test]
