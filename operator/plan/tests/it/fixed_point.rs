@@ -9,7 +9,10 @@ fn an_operator_that_starts_anew_at_the_end_writes_nothing() {
         let writes = played.sim.traffic.writes.len();
         played.sim.set_away(true);
         played.sim.set_away(false);
-        played.sim.settle().map_err(|stuck| format!("{}: {stuck:?}", story.name))?;
+        played
+            .sim
+            .settle()
+            .map_err(|stuck| format!("{}: {stuck:?}", story.name))?;
         match &played.sim.traffic.writes[writes..] {
             [] => Ok(()),
             written => Err(format!("{}: {written:?}", story.name)),

@@ -1,7 +1,10 @@
 //! Whole releases, played in the simulated world: each story as it was reviewed, and each again under every fault.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 #![allow(
     clippy::disallowed_methods,
     reason = "the stories are files, and an environment variable asks for them to be written anew"

@@ -25,7 +25,9 @@ pub(crate) fn folder() -> PathBuf {
 /// Every story, in order; with `STORY=name` only that one.
 pub(crate) fn stories() -> Vec<Named> {
     let only = std::env::var("STORY").ok();
-    let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut stories: Vec<_> = entries
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
         .map(|path| Named {
@@ -41,7 +43,10 @@ pub(crate) fn stories() -> Vec<Named> {
 /// The story of that name.
 pub(crate) fn story(name: &str) -> Named {
     let text = std::fs::read_to_string(folder().join(format!("{name}.txt"))).unwrap();
-    Named { name: name.to_owned(), text }
+    Named {
+        name: name.to_owned(),
+        text,
+    }
 }
 
 /// What came of a story.
@@ -58,9 +63,15 @@ impl Played {
     /// Names and outcomes at the end, for comparison with another run.
     pub(crate) fn end(&self) -> String {
         let executions = &self.sim.cluster.database.executions;
-        let executions: Vec<_> =
-            executions.iter().map(|execution| format!("executed for {}", execution.release)).collect();
-        format!("{}\n{}", end_state(self.sim.cluster.objects()), executions.join("\n"))
+        let executions: Vec<_> = executions
+            .iter()
+            .map(|execution| format!("executed for {}", execution.release))
+            .collect();
+        format!(
+            "{}\n{}",
+            end_state(self.sim.cluster.objects()),
+            executions.join("\n")
+        )
     }
 
     /// The last mark at which `is_before` still holds, for a run that differs from this one only later.
@@ -72,8 +83,14 @@ impl Played {
     /// Numbers of the writes that no other story has.
     pub(crate) fn own_writes(&self, claims: &Claims, story: &Named) -> std::ops::RangeInclusive<usize> {
         let writes = self.sim.traffic.writes.len();
-        let Some((first, shared)) = story.first_act(self) else { return 1..=writes };
-        if claims.claim(first) { 1..=writes } else { shared.traffic.writes.len() + 1..=writes }
+        let Some((first, shared)) = story.first_act(self) else {
+            return 1..=writes;
+        };
+        if claims.claim(first) {
+            1..=writes
+        } else {
+            shared.traffic.writes.len() + 1..=writes
+        }
     }
 }
 
@@ -110,14 +127,20 @@ fn play_on(story: &Named, mut sim: Sim, from: usize, keeps_marks: bool) -> Resul
     if let Err(error) = told {
         let lines: Vec<_> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(50)..].join("\n");
-        return Err(format!("{what}: {error}\n{}\n{last}", end_state(sim.cluster.objects())));
+        return Err(format!(
+            "{what}: {error}\n{}\n{last}",
+            end_state(sim.cluster.objects())
+        ));
     }
     if !sim.checker.broken.is_empty() {
         return Err(format!("{what}: {}\n{text}", sim.checker.broken.join("\n")));
     }
     let restless = sim.restless();
     if !restless.is_empty() {
-        return Err(format!("{what}: restless at the end: {}\n{text}", restless.join("\n")));
+        return Err(format!(
+            "{what}: restless at the end: {}\n{text}",
+            restless.join("\n")
+        ));
     }
     Ok(Played { text, sim, marks })
 }
@@ -133,12 +156,21 @@ pub(crate) fn reference(story: &Named) -> Result<Played, String> {
 }
 
 /// Plays a story from the beginning under a fault; it must end as it does without.
-pub(crate) fn play_alike(story: &Named, reference: &Played, fault: Fault, turns: Turns) -> Result<(), String> {
+pub(crate) fn play_alike(
+    story: &Named,
+    reference: &Played,
+    fault: Fault,
+    turns: Turns,
+) -> Result<(), String> {
     go_on_alike(story, reference, (0, Sim::new(fault, turns)))
 }
 
 /// Plays a story from a mark on; it must end as the reference does.
-pub(crate) fn go_on_alike(story: &Named, reference: &Played, (from, sim): (usize, Sim)) -> Result<(), String> {
+pub(crate) fn go_on_alike(
+    story: &Named,
+    reference: &Played,
+    (from, sim): (usize, Sim),
+) -> Result<(), String> {
     let what = format!("{} with {:?}, {:?}", story.name, sim.traffic.fault, sim.turns);
     let played = play_on(story, sim, from, false)?;
     if played.end() == reference.end() {
@@ -185,13 +217,24 @@ pub(crate) fn for_each_story(check: impl Fn(&Named) -> Result<(), String> + Sync
         }
     });
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} stories fail:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} stories fail:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
 }
 
 /// The lines that are only in one of the two.
 pub(crate) fn difference(old: &str, new: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
-    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}"));
-    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}"));
+    let gone = old
+        .iter()
+        .filter(|line| !new.contains(line))
+        .map(|line| format!("- {line}"));
+    let come = new
+        .iter()
+        .filter(|line| !old.contains(line))
+        .map(|line| format!("+ {line}"));
     gone.chain(come).collect::<Vec<_>>().join("\n")
 }

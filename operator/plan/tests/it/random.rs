@@ -67,12 +67,17 @@ const EVENTS: [&str; 44] = [
 const MENDED: &str = "> operator back\n> database up\n> edit suspend=false\n> settle\n";
 
 fn stories() -> impl Strategy<Value = Named> {
-    (prop::sample::select(&APPS[..]), prop::collection::vec(prop::sample::select(&EVENTS[..]), 1..14)).prop_map(
-        |(app, events)| {
-            let events: String = events.into_iter().map(|event| format!("> {event}\n")).collect();
-            Named { name: "random".to_owned(), text: format!("> {app}\n{events}{MENDED}") }
-        },
+    (
+        prop::sample::select(&APPS[..]),
+        prop::collection::vec(prop::sample::select(&EVENTS[..]), 1..14),
     )
+        .prop_map(|(app, events)| {
+            let events: String = events.into_iter().map(|event| format!("> {event}\n")).collect();
+            Named {
+                name: "random".to_owned(),
+                text: format!("> {app}\n{events}{MENDED}"),
+            }
+        })
 }
 
 fn faults() -> impl Strategy<Value = (Fault, Turns)> {
@@ -90,11 +95,23 @@ fn faults() -> impl Strategy<Value = (Fault, Turns)> {
 
 #[test]
 fn random_stories_keep_every_promise() {
-    let cases = std::env::var("RANDOM_STORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(300);
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha));
+    let cases = std::env::var("RANDOM_STORIES")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(300);
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha),
+    );
     let result = runner.run(&(stories(), faults()), |(story, (fault, turns))| {
-        play(&story, fault, turns).map(drop).map_err(|failure| TestCaseError::fail(format!("{}\n{failure}", story.text)))
+        play(&story, fault, turns)
+            .map(drop)
+            .map_err(|failure| TestCaseError::fail(format!("{}\n{failure}", story.text)))
     });
     if let Err(error) = result {
         panic!("{error}");

@@ -11,7 +11,10 @@ fn with_caches_that_lag_it_ends_alike() {
         let reference = reference(story)?;
         for kind in KINDS {
             for writes in [1, 3, 9] {
-                let fault = Fault::Lagging { kinds: vec![kind], writes };
+                let fault = Fault::Lagging {
+                    kinds: vec![kind],
+                    writes,
+                };
                 play_alike(story, &reference, fault, Turns::Alone)?;
             }
         }

@@ -15,6 +15,9 @@ fn stories_go_as_they_are_written() {
                 .map_err(|error| error.to_string());
         }
         let difference = difference(&story.text, &played.text);
-        Err(format!("{} goes otherwise than written; UPDATE_STORIES=1 writes it anew:\n{difference}", story.name))
+        Err(format!(
+            "{} goes otherwise than written; UPDATE_STORIES=1 writes it anew:\n{difference}",
+            story.name
+        ))
     });
 }
