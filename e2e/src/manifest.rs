@@ -43,7 +43,12 @@ pub async fn apply(context: &Context, file: &str) -> Result<()> {
 /// # Errors
 /// When the apiserver refuses it; the source is its answer.
 pub async fn apply_object(context: &Context, object: Value) -> Result<DynamicObject> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let (group, version) = text("/apiVersion")
         .split_once('/')
         .unwrap_or(("", text("/apiVersion")));
@@ -66,7 +71,12 @@ mod tests {
     #[test]
     fn every_file_is_yaml_and_names_images_of_the_target_only() -> Result<()> {
         let target = Target::embedded(Paths::at("/nowhere".into()));
-        for file in ["unleash/database.yaml", "unleash/app.yaml", "crm/database.yaml", "crm/app.yaml"] {
+        for file in [
+            "unleash/database.yaml",
+            "unleash/app.yaml",
+            "crm/database.yaml",
+            "crm/app.yaml",
+        ] {
             let objects = read(&target, file)?;
             let text = serde_json::to_string(&objects)?;
             assert!(!objects.is_empty() && !text.contains(REGISTRY), "{file}");

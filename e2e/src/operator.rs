@@ -44,7 +44,9 @@ pub async fn kill(context: &Context) -> Result<()> {
     let running = pods(context).list(&ListParams::default().labels(PODS)).await?;
     for pod in &running.items {
         kill_in(context, pod, "operator")?;
-        pods(context).delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
+        pods(context)
+            .delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
+            .await?;
     }
     Ok(())
 }
@@ -56,7 +58,14 @@ pub async fn kill(context: &Context) -> Result<()> {
 pub async fn ready(context: &Context) -> Result<()> {
     let ready = |pods: &[Pod]| pods.iter().any(is_ready);
     let config = kube::runtime::watcher::Config::default().labels(PODS);
-    wait_for_all(pods(context), config, "a ready pod of the operator", ready, PATIENCE).await?;
+    wait_for_all(
+        pods(context),
+        config,
+        "a ready pod of the operator",
+        ready,
+        PATIENCE,
+    )
+    .await?;
     Ok(())
 }
 
@@ -66,7 +75,9 @@ pub async fn ready(context: &Context) -> Result<()> {
 /// When it is not so within the deadline.
 pub async fn scale(context: &Context, replicas: i32) -> Result<()> {
     let patch = json!({"spec": {"replicas": replicas}});
-    deployments(context).patch("fairway", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    deployments(context)
+        .patch("fairway", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     let count = usize::try_from(replicas)?;
     let config = kube::runtime::watcher::Config::default().labels(PODS);
     let there = |pods: &[Pod]| pods.len() == count && pods.iter().all(is_ready);
@@ -87,7 +98,9 @@ pub async fn start_second(context: &Context) -> Result<()> {
     second.status = None;
     let mut object = serde_json::to_value(second)?;
     for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
-        let labels = object.pointer_mut(labels).context("the operator's Deployment has no labels")?;
+        let labels = object
+            .pointer_mut(labels)
+            .context("the operator's Deployment has no labels")?;
         labels["app.kubernetes.io/name"] = json!("fairway-second");
     }
     let arguments = object
@@ -96,8 +109,18 @@ pub async fn start_second(context: &Context) -> Result<()> {
         .context("the operator's container has no arguments")?;
     arguments.push(json!("--leader-election=false"));
     let second: Deployment = serde_json::from_value(object)?;
-    deployments(context).create(&PostParams::default(), &second).await.context("start a second operator")?;
-    wait_for(deployments(context), "fairway-second", "to be ready", crate::wait::is_rolled_out, PATIENCE).await?;
+    deployments(context)
+        .create(&PostParams::default(), &second)
+        .await
+        .context("start a second operator")?;
+    wait_for(
+        deployments(context),
+        "fairway-second",
+        "to be ready",
+        crate::wait::is_rolled_out,
+        PATIENCE,
+    )
+    .await?;
     Ok(())
 }
 
@@ -106,7 +129,9 @@ pub async fn start_second(context: &Context) -> Result<()> {
 /// # Errors
 /// When it is not there.
 pub async fn stop_second(context: &Context) -> Result<()> {
-    deployments(context).delete("fairway-second", &DeleteParams::foreground()).await?;
+    deployments(context)
+        .delete("fairway-second", &DeleteParams::foreground())
+        .await?;
     crate::wait::wait_gone(deployments(context), "fairway-second", PATIENCE).await
 }
 
@@ -117,7 +142,10 @@ pub async fn stop_second(context: &Context) -> Result<()> {
 pub async fn kill_agent(context: &Context, work: &str) -> Result<()> {
     let selected = ListParams::default().labels(&format!("{}={work}", seen::WORK));
     let pods = context.api::<Pod>().list(&selected).await?;
-    let pod = pods.items.first().with_context(|| format!("there is no pod that does {work}"))?;
+    let pod = pods
+        .items
+        .first()
+        .with_context(|| format!("there is no pod that does {work}"))?;
     kill_in(context, pod, "agent")
 }
 
@@ -131,7 +159,13 @@ fn kill_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<()> {
     let spellings = [uid.clone(), uid.replace('-', "_")];
     let mut killed = 0;
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
         let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
         let ours = spellings.iter().any(|spelling| read("cgroup").contains(spelling));
         let line = read("cmdline");
@@ -143,6 +177,10 @@ fn kill_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<()> {
             killed += 1;
         }
     }
-    ensure!(killed > 0, "no process `fairway {subcommand}` runs in pod {}", pod.name_any());
+    ensure!(
+        killed > 0,
+        "no process `fairway {subcommand}` runs in pod {}",
+        pod.name_any()
+    );
     Ok(())
 }

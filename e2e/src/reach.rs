@@ -40,11 +40,15 @@ pub async fn http(
     let asked = format!("{} {} of pod {pod}", request.method(), request.uri());
     let answer = async {
         let mut forwarder = context.api::<Pod>().portforward(pod, &[port]).await?;
-        let stream = forwarder.take_stream(port).context("the port was not forwarded")?;
+        let stream = forwarder
+            .take_stream(port)
+            .context("the port was not forwarded")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the answer, and its errors come with the answer too.
         let driver = tokio::spawn(connection);
-        let answer = sender.send_request(request.map(|body| Full::new(Bytes::from(body)))).await?;
+        let answer = sender
+            .send_request(request.map(|body| Full::new(Bytes::from(body))))
+            .await?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
         driver.abort();
@@ -61,7 +65,11 @@ pub async fn json(context: &Context, pod: &str, port: u16, request: Request<Stri
     let asked = format!("{} {} of pod {pod}", request.method(), request.uri());
     let answer = http(context, pod, port, request).await?;
     if !answer.status().is_success() {
-        bail!("{asked}: {} {}", answer.status(), String::from_utf8_lossy(answer.body()));
+        bail!(
+            "{asked}: {} {}",
+            answer.status(),
+            String::from_utf8_lossy(answer.body())
+        );
     }
     serde_json::from_slice(answer.body()).with_context(|| format!("read the answer to {asked}"))
 }
@@ -80,7 +88,9 @@ pub async fn database(context: &Context, name: &str) -> Result<tokio_postgres::C
     let config: tokio_postgres::Config = std::str::from_utf8(&url.0)?.parse()?;
     let pod = format!("{name}-0");
     let mut forwarder = context.api::<Pod>().portforward(&pod, &[5432]).await?;
-    let stream = forwarder.take_stream(5432).context("the port was not forwarded")?;
+    let stream = forwarder
+        .take_stream(5432)
+        .context("the port was not forwarded")?;
     let (client, connection) = config
         .connect_raw(stream, tokio_postgres::NoTls)
         .await
@@ -125,14 +135,21 @@ pub async fn until(
         loop {
             ticks.tick().await;
             // The table may not be there yet.
-            last = client.query_one(statement, &[]).await.ok().and_then(|row| row.try_get::<_, i64>(0).ok());
+            last = client
+                .query_one(statement, &[])
+                .await
+                .ok()
+                .and_then(|row| row.try_get::<_, i64>(0).ok());
             if last == Some(wanted) {
                 return;
             }
         }
     };
     if tokio::time::timeout(deadline, asking).await.is_err() {
-        bail!("waited {} s in vain for {wanted} from `{statement}`; last answer: {last:?}", deadline.as_secs());
+        bail!(
+            "waited {} s in vain for {wanted} from `{statement}`; last answer: {last:?}",
+            deadline.as_secs()
+        );
     }
     Ok(())
 }

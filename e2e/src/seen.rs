@@ -108,9 +108,19 @@ pub async fn ended(
     wanted: ReleaseOutcome,
     deadline: Duration,
 ) -> Result<Release> {
-    let release = release(context, name, "to end", |release| outcome(release).is_some(), deadline).await?;
+    let release = release(
+        context,
+        name,
+        "to end",
+        |release| outcome(release).is_some(),
+        deadline,
+    )
+    .await?;
     if outcome(&release) != Some(wanted) {
-        bail!("{name} should have ended {wanted:?}: {}", serde_saphyr::to_string(&release)?);
+        bail!(
+            "{name} should have ended {wanted:?}: {}",
+            serde_saphyr::to_string(&release)?
+        );
     }
     Ok(release)
 }
@@ -121,7 +131,14 @@ pub async fn ended(
 /// When it does not within the deadline.
 pub async fn waits(context: &Context, name: &str, wanted: &str, deadline: Duration) -> Result<Release> {
     let what = format!("to wait for {wanted}");
-    release(context, name, &what, |release| reason(release) == wanted, deadline).await
+    release(
+        context,
+        name,
+        &what,
+        |release| reason(release) == wanted,
+        deadline,
+    )
+    .await
 }
 
 /// Waits until a milestone of a Release is on record.
@@ -135,7 +152,14 @@ pub async fn reaches(
     deadline: Duration,
 ) -> Result<Release> {
     let what = format!("the milestone {kind:?}");
-    release(context, name, &what, |release| milestone(release, kind).is_some(), deadline).await
+    release(
+        context,
+        name,
+        &what,
+        |release| milestone(release, kind).is_some(),
+        deadline,
+    )
+    .await
 }
 
 /// Waits until an App is as wanted.
@@ -160,7 +184,14 @@ pub async fn observed(context: &Context, name: &str, deadline: Duration) -> Resu
     let seen = |app: &App| {
         app.status.as_ref().and_then(|status| status.observed_generation) == app.metadata.generation
     };
-    app(context, name, "its newest generation to be observed", seen, deadline).await
+    app(
+        context,
+        name,
+        "its newest generation to be observed",
+        seen,
+        deadline,
+    )
+    .await
 }
 
 /// Waits until a Service selects a Release.
@@ -191,7 +222,10 @@ where
         + serde::de::DeserializeOwned,
     K::DynamicType: Default,
 {
-    let all = context.api::<K>().list(&ListParams::default().labels(&format!("{APP}={app}"))).await?;
+    let all = context
+        .api::<K>()
+        .list(&ListParams::default().labels(&format!("{APP}={app}")))
+        .await?;
     let mut names: Vec<_> = all.items.iter().map(ResourceExt::name_any).collect();
     names.sort();
     Ok(names)
@@ -203,7 +237,11 @@ where
 /// When the apiserver does not answer.
 pub async fn releases(context: &Context, app: &str) -> Result<Vec<Release>> {
     let all = context.api::<Release>().list(&ListParams::default()).await?;
-    let mut releases: Vec<_> = all.items.into_iter().filter(|release| release.spec.app == app).collect();
+    let mut releases: Vec<_> = all
+        .items
+        .into_iter()
+        .filter(|release| release.spec.app == app)
+        .collect();
     releases.sort_by_key(|release| release.spec.revision);
     Ok(releases)
 }

@@ -39,7 +39,10 @@ pub struct Watching {
 impl Timeline {
     /// A story that begins now.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "it begins at a moment, which is no default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it begins at a moment, which is no default"
+    )]
     pub fn new() -> Self {
         Self {
             since: Instant::now(),
@@ -147,7 +150,11 @@ impl Timeline {
 fn releases(release: &Release) -> Vec<String> {
     let status = release.status.clone().unwrap_or_default();
     let reached = status.milestones.iter().map(|milestone| {
-        let why = milestone.message.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
+        let why = milestone
+            .message
+            .as_ref()
+            .map(|why| format!(", because {why}"))
+            .unwrap_or_default();
         format!("● {:?}{why}", milestone.kind)
     });
     let said = seen::release_condition(release, "Succeeded");
@@ -178,7 +185,10 @@ fn backups(backup: &Backup) -> Vec<String> {
 fn migrations(migration: &Migration) -> Vec<String> {
     let status = migration.status.clone().unwrap_or_default();
     let told = status.outcome.map(|outcome| {
-        let seconds = status.seconds.map(|seconds| format!(" after {seconds:.1} s")).unwrap_or_default();
+        let seconds = status
+            .seconds
+            .map(|seconds| format!(" after {seconds:.1} s"))
+            .unwrap_or_default();
         format!("migration {outcome:?}{seconds}")
     });
     told.into_iter().collect()

@@ -14,7 +14,15 @@ use std::time::Duration;
 async fn a_database_and_a_pod_are_reached_through_the_apiserver() -> Result<()> {
     with_temp_ns(|context| async move {
         crm::database(&context).await?;
-        assert_eq!(reach::count(&context, crm::DATABASE, "select count(*) from pg_tables where schemaname = 'public'").await?, 0);
+        assert_eq!(
+            reach::count(
+                &context,
+                crm::DATABASE,
+                "select count(*) from pg_tables where schemaname = 'public'"
+            )
+            .await?,
+            0
+        );
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "crm"},
             "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
@@ -25,14 +33,29 @@ async fn a_database_and_a_pod_are_reached_through_the_apiserver() -> Result<()> 
             }]},
         }))?;
         context.api::<Pod>().create(&PostParams::default(), &pod).await?;
-        fairway_e2e::wait::pod_ready(&context.client, &context.namespace, "crm", Duration::from_secs(60)).await?;
+        fairway_e2e::wait::pod_ready(
+            &context.client,
+            &context.namespace,
+            "crm",
+            Duration::from_secs(60),
+        )
+        .await?;
 
         crm::switch_fault(&context, "crm", &json!({"health": "503"})).await?;
-        let ask = |agent: &str| Request::get("/api/health").header("host", "crm").header("user-agent", agent).body(String::new());
+        let ask = |agent: &str| {
+            Request::get("/api/health")
+                .header("host", "crm")
+                .header("user-agent", agent)
+                .body(String::new())
+        };
         let answer = reach::http(&context, "crm", crm::PORT, ask("fairway/0.1.0")?).await?;
         assert_eq!(answer.status(), 503);
         reach::http(&context, "crm", crm::PORT, ask("curl")?).await?;
-        assert_eq!(crm::bad_health_ms(&context, "crm").await?.len(), 1, "only what Fairway is given counts");
+        assert_eq!(
+            crm::bad_health_ms(&context, "crm").await?.len(),
+            1,
+            "only what Fairway is given counts"
+        );
         Ok(())
     })
     .await

@@ -52,7 +52,13 @@ pub fn set_version(context: &Context, app: &mut App, version: &str) {
 /// When the database does not become ready.
 pub async fn database(context: &Context) -> Result<()> {
     manifest::apply(context, "crm/database.yaml").await?;
-    wait::pod_ready(&context.client, &context.namespace, "crm-db-0", Duration::from_secs(90)).await?;
+    wait::pod_ready(
+        &context.client,
+        &context.namespace,
+        "crm-db-0",
+        Duration::from_secs(90),
+    )
+    .await?;
     Ok(())
 }
 
@@ -107,10 +113,14 @@ pub async fn add_leads(context: &Context, names: &[&str]) -> Result<()> {
 /// When it does not answer.
 pub async fn leads(context: &Context) -> Result<Vec<String>> {
     let pod = web_pod(context).await?;
-    let request = Request::get("/api/leads").header("host", "crm").body(String::new())?;
+    let request = Request::get("/api/leads")
+        .header("host", "crm")
+        .body(String::new())?;
     let leads = reach::json(context, &pod, PORT, request).await?;
     let names = leads.as_array().into_iter().flatten();
-    Ok(names.filter_map(|lead| lead["name"].as_str().map(ToOwned::to_owned)).collect())
+    Ok(names
+        .filter_map(|lead| lead["name"].as_str().map(ToOwned::to_owned))
+        .collect())
 }
 
 /// When Fairway was given a bad health page by one pod, in milliseconds since 1970.
@@ -150,5 +160,7 @@ async fn web_pod(context: &Context) -> Result<String> {
     let live = context.api::<App>().get("crm").await?;
     let release = seen::live(&live).context("no release of crm serves")?;
     let pods = pods(context, "web", release).await?;
-    pods.into_iter().next().with_context(|| format!("no pod of web in {release} is ready"))
+    pods.into_iter()
+        .next()
+        .with_context(|| format!("no pod of web in {release} is ready"))
 }

@@ -19,7 +19,10 @@ fn from_file(target: &Target, file: &str) -> Result<(App, Vec<Value>)> {
     let (apps, others): (Vec<_>, Vec<_>) = manifest::read(target, file)?
         .into_iter()
         .partition(|object| object["kind"] == "App");
-    let app = apps.into_iter().next().with_context(|| format!("there is no App in {file}"))?;
+    let app = apps
+        .into_iter()
+        .next()
+        .with_context(|| format!("there is no App in {file}"))?;
     Ok((serde_json::from_value(app)?, others))
 }
 
@@ -38,7 +41,11 @@ pub async fn apply(context: &Context, app: &App) -> Result<App> {
 /// When the App has none of that name, which is a mistake of the test.
 #[must_use]
 pub fn component<'a>(app: &'a mut App, name: &str) -> &'a mut Component {
-    let found = app.spec.components.iter_mut().find(|component| component.name == name);
+    let found = app
+        .spec
+        .components
+        .iter_mut()
+        .find(|component| component.name == name);
     found.unwrap_or_else(|| panic!("there is no component {name}"))
 }
 

@@ -50,7 +50,13 @@ pub fn set_version(context: &Context, app: &mut App, version: &str) {
 /// When the database does not become ready.
 pub async fn database(context: &Context) -> Result<()> {
     manifest::apply(context, "unleash/database.yaml").await?;
-    wait::pod_ready(&context.client, &context.namespace, "unleash-db-0", Duration::from_secs(90)).await?;
+    wait::pod_ready(
+        &context.client,
+        &context.namespace,
+        "unleash-db-0",
+        Duration::from_secs(90),
+    )
+    .await?;
     Ok(())
 }
 
@@ -59,7 +65,8 @@ pub async fn database(context: &Context) -> Result<()> {
 /// # Errors
 /// When Unleash makes no token.
 pub async fn client(context: &Context) -> Result<Load> {
-    let wish = json!({"tokenName": "shop", "type": "client", "environment": "development", "projects": ["default"]});
+    let wish =
+        json!({"tokenName": "shop", "type": "client", "environment": "development", "projects": ["default"]});
     let token = ask(context, Request::post("/api/admin/api-tokens"), Some(&wish)).await?;
     let secret = token["secret"].as_str().context("the new token has no secret")?;
     let mut load = Load::on("unleash", 80, "/api/client/features");
@@ -78,7 +85,12 @@ pub async fn add_flags(context: &Context, names: &[&str]) -> Result<()> {
         ask(context, Request::post(features), Some(&flag)).await?;
         let strategy = json!({"name": "flexibleRollout", "parameters": {"rollout": "50", "stickiness": "default", "groupId": name}});
         let development = format!("{features}/{name}/environments/development");
-        ask(context, Request::post(format!("{development}/strategies")), Some(&strategy)).await?;
+        ask(
+            context,
+            Request::post(format!("{development}/strategies")),
+            Some(&strategy),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -88,9 +100,19 @@ pub async fn add_flags(context: &Context, names: &[&str]) -> Result<()> {
 /// # Errors
 /// When Unleash does not answer.
 pub async fn flags(context: &Context) -> Result<BTreeSet<String>> {
-    let answer = ask(context, Request::get("/api/admin/projects/default/features"), None).await?;
-    let flags = answer["features"].as_array().context("the answer holds no features")?;
-    Ok(flags.iter().filter_map(|flag| flag["name"].as_str().map(ToOwned::to_owned)).collect())
+    let answer = ask(
+        context,
+        Request::get("/api/admin/projects/default/features"),
+        None,
+    )
+    .await?;
+    let flags = answer["features"]
+        .as_array()
+        .context("the answer holds no features")?;
+    Ok(flags
+        .iter()
+        .filter_map(|flag| flag["name"].as_str().map(ToOwned::to_owned))
+        .collect())
 }
 
 /// The version that one of its ready pods reports.
@@ -108,7 +130,9 @@ async fn ask(context: &Context, request: Builder, body: Option<&Value>) -> Resul
     let release = seen::live(&app).context("no release of unleash serves")?;
     let labels = format!("{}=server,{}={release}", seen::COMPONENT, seen::RELEASE);
     let pods = reach::ready_pods(context, &labels).await?;
-    let pod = pods.first().with_context(|| format!("no pod of {release} is ready"))?;
+    let pod = pods
+        .first()
+        .with_context(|| format!("no pod of {release} is ready"))?;
     let request = request
         .header("host", "unleash")
         .header("authorization", ADMINISTRATOR)

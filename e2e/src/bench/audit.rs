@@ -19,7 +19,9 @@ pub(super) struct Requests(pub(super) BTreeMap<String, usize>);
 impl Mark {
     /// The end of the log.
     pub(super) fn now(log: &Path) -> Result<Self> {
-        let length = std::fs::metadata(log).with_context(|| format!("look at {}", log.display()))?.len();
+        let length = std::fs::metadata(log)
+            .with_context(|| format!("look at {}", log.display()))?
+            .len();
         Ok(Self(length))
     }
 
@@ -30,15 +32,25 @@ impl Mark {
         let mut requests = Requests::default();
         for line in BufReader::new(file).lines() {
             // The last line may be half written.
-            let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
+            let Ok(event) = serde_json::from_str::<Value>(&line?) else {
+                continue;
+            };
             let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let apart = ["events", "leases"].contains(&text("/objectRef/resource"));
             if text("/stage") != "ResponseComplete" || !text("/userAgent").starts_with(user_agent) || apart {
                 continue;
             }
             let resource = [text("/objectRef/resource"), text("/objectRef/subresource")];
-            let resource = resource.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
-            *requests.0.entry(format!("{} {resource}", text("/verb"))).or_default() += 1;
+            let resource = resource
+                .iter()
+                .filter(|part| !part.is_empty())
+                .copied()
+                .collect::<Vec<_>>()
+                .join("/");
+            *requests
+                .0
+                .entry(format!("{} {resource}", text("/verb")))
+                .or_default() += 1;
         }
         Ok(requests)
     }
@@ -57,6 +69,10 @@ impl Requests {
 
     fn count(&self, wanted: impl Fn(&str) -> bool) -> usize {
         let of = |key: &String| wanted(key.split(' ').next().unwrap_or_default());
-        self.0.iter().filter(|(key, _)| of(key)).map(|(_, count)| count).sum()
+        self.0
+            .iter()
+            .filter(|(key, _)| of(key))
+            .map(|(_, count)| count)
+            .sum()
     }
 }

@@ -20,13 +20,18 @@ pub(super) struct Fairway {
 impl Fairway {
     /// Finds it: the node is this machine, so its processes are this machine's.
     pub(super) fn find() -> Result<Self> {
-        let processes = fs::read_dir("/proc").context("read /proc")?.flatten().map(|entry| entry.path());
+        let processes = fs::read_dir("/proc")
+            .context("read /proc")?
+            .flatten()
+            .map(|entry| entry.path());
         let process = processes
             .filter(|path| {
                 fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(b"/fairway\0operator"))
             })
             .last()
-            .context("no process of the operator on this machine; the benchmark needs the embedded cluster")?;
+            .context(
+                "no process of the operator on this machine; the benchmark needs the embedded cluster",
+            )?;
         Ok(Self { process })
     }
 }
@@ -45,7 +50,13 @@ impl Contestant for Fairway {
             "template": super::rollouts::template(image),
         });
         let policy = json!({"bake": {"for": "0s"}});
-        apply(bench, namespace, "web", json!({"components": [web], "traffic": {"drain": "0s"}, "policy": policy})).await
+        apply(
+            bench,
+            namespace,
+            "web",
+            json!({"components": [web], "traffic": {"drain": "0s"}, "policy": policy}),
+        )
+        .await
     }
 
     async fn released(&self, bench: &Bench, namespace: &str) -> Result<()> {
@@ -59,7 +70,10 @@ impl Contestant for Fairway {
         let wanted = app.status.and_then(|status| status.wanted).unwrap_or_default();
         let releases = Api::<fairway_crds::Release>::namespaced(bench.client.clone(), namespace);
         let ended = |release: &fairway_crds::Release| {
-            release.status.as_ref().is_some_and(|status| status.outcome.is_some())
+            release
+                .status
+                .as_ref()
+                .is_some_and(|status| status.outcome.is_some())
         };
         wait::wait_for(releases, &wanted, "it has ended", ended, PATIENCE).await?;
         Ok(())
@@ -79,7 +93,9 @@ impl Contestant for Fairway {
         let api = Api::<App>::namespaced(bench.client.clone(), namespace);
         let ready = |app: &App| {
             let conditions = app.status.iter().flat_map(|status| &status.conditions);
-            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            conditions
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
         };
         super::rollouts::count_ready(api, count, ready).await
     }
@@ -93,6 +109,8 @@ async fn apply(bench: &Bench, namespace: &str, name: &str, spec: Value) -> Resul
     let api = Api::<App>::namespaced(bench.client.clone(), namespace);
     let app = json!({"apiVersion": "fairway.dev/v1alpha1", "kind": "App", "metadata": {"name": name}, "spec": spec});
     let parameters = PatchParams::apply("bench").force();
-    api.patch(name, &parameters, &Patch::Apply(app)).await.with_context(|| format!("apply App {name}"))?;
+    api.patch(name, &parameters, &Patch::Apply(app))
+        .await
+        .with_context(|| format!("apply App {name}"))?;
     Ok(())
 }

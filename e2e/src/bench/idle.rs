@@ -35,9 +35,18 @@ pub(super) async fn measure<C: Contestant>(bench: &Bench, contestant: &C) -> Res
     let (_, ()) = tokio::try_join!(making, contestant.all_ready(bench, namespace, objects))?;
     let took = start.elapsed();
     let resident = settled(contestant).await?;
-    println!("  {}: {objects} ready in {:.1} s, {} MB", C::NAME, took.as_secs_f64(), resident / 1_000_000);
+    println!(
+        "  {}: {objects} ready in {:.1} s, {} MB",
+        C::NAME,
+        took.as_secs_f64(),
+        resident / 1_000_000
+    );
     ns::remove(&context).await?;
-    Ok(Idle { objects, took, resident })
+    Ok(Idle {
+        objects,
+        took,
+        resident,
+    })
 }
 
 /// The memory when it has not grown for ten seconds.

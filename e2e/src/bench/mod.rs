@@ -31,7 +31,11 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { switches: 30, warm_up: 3, objects: 1000 }
+        Self {
+            switches: 30,
+            warm_up: 3,
+            objects: 1000,
+        }
     }
 }
 
@@ -76,8 +80,16 @@ trait Contestant {
 pub async fn run(target: &Target, plan: Plan) -> Result<[Figures; 2]> {
     tools::build_each(&target.paths, tools::BENCHED)?;
     let client = target.client().await?;
-    let images = [target.image_by_digest("crm", "v1")?, target.image_by_digest("crm", "v2")?];
-    let bench = Bench { target: target.clone(), client, plan, images };
+    let images = [
+        target.image_by_digest("crm", "v1")?,
+        target.image_by_digest("crm", "v2")?,
+    ];
+    let bench = Bench {
+        target: target.clone(),
+        client,
+        plan,
+        images,
+    };
     install::fairway(target, serde_json::json!({}))?;
     let ours = measure(&bench, &fairway::Fairway::find()?).await?;
     install::remove_operator(target)?;
@@ -91,5 +103,10 @@ pub async fn run(target: &Target, plan: Plan) -> Result<[Figures; 2]> {
 async fn measure<C: Contestant>(bench: &Bench, contestant: &C) -> Result<Figures> {
     let (switches, cost) = switch::measure(bench, contestant).await?;
     let idle = idle::measure(bench, contestant).await?;
-    Ok(Figures { name: C::NAME, switches, cost, idle })
+    Ok(Figures {
+        name: C::NAME,
+        switches,
+        cost,
+        idle,
+    })
 }

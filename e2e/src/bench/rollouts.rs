@@ -57,12 +57,18 @@ impl Rollouts {
             .spawn()
             .context("start the controller of Argo Rollouts")?;
         let pid = child.id();
-        Ok(Self { child: child.into(), pid })
+        Ok(Self {
+            child: child.into(),
+            pid,
+        })
     }
 
     /// Ends it.
     pub(super) fn stop(self) -> Result<()> {
-        let mut child = self.child.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut child = self
+            .child
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let killed = child.kill();
         child.wait().context("wait for the controller of Argo Rollouts")?;
         killed.context("end the controller of Argo Rollouts")
@@ -85,7 +91,9 @@ impl Contestant for Rollouts {
             "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 3000}]},
         });
         if services.get_opt("web").await?.is_none() {
-            services.patch("web", &PatchParams::apply("bench"), &Patch::Apply(service)).await?;
+            services
+                .patch("web", &PatchParams::apply("bench"), &Patch::Apply(service))
+                .await?;
         }
         let strategy = json!({"blueGreen": {"activeService": "web", "scaleDownDelaySeconds": 1}});
         apply(bench, namespace, "web", 2, image, &strategy).await
@@ -93,7 +101,9 @@ impl Contestant for Rollouts {
 
     async fn released(&self, bench: &Bench, namespace: &str) -> Result<()> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Rollout"));
-        let mut seen = watcher(api(bench, namespace), watcher::Config::default()).applied_objects().boxed();
+        let mut seen = watcher(api(bench, namespace), watcher::Config::default())
+            .applied_objects()
+            .boxed();
         let watching = async {
             while let Some(rollout) = seen.next().await {
                 if is_healthy(&rollout?, 2) {
@@ -102,7 +112,9 @@ impl Contestant for Rollouts {
             }
             bail!("the watch of {} ended", kind.plural)
         };
-        tokio::time::timeout(PATIENCE, watching).await.context("the Rollout did not become healthy in time")?
+        tokio::time::timeout(PATIENCE, watching)
+            .await
+            .context("the Rollout did not become healthy in time")?
     }
 
     fn service(&self) -> &'static str {
@@ -110,7 +122,15 @@ impl Contestant for Rollouts {
     }
 
     async fn idle(&self, bench: &Bench, namespace: &str, name: &str) -> Result<()> {
-        apply(bench, namespace, name, 0, &bench.images[0], &json!({"canary": {}})).await
+        apply(
+            bench,
+            namespace,
+            name,
+            0,
+            &bench.images[0],
+            &json!({"canary": {}}),
+        )
+        .await
     }
 
     async fn all_ready(&self, bench: &Bench, namespace: &str, count: usize) -> Result<()> {
@@ -190,14 +210,24 @@ where
         }
         bail!("the watch ended")
     };
-    tokio::time::timeout(ALL_READY, watching).await.context("not all objects became ready in time")?
+    tokio::time::timeout(ALL_READY, watching)
+        .await
+        .context("not all objects became ready in time")?
 }
 
 /// `VmRSS` of a process, in bytes.
 pub(super) fn resident(process: &Path) -> Result<u64> {
-    let status = fs::read_to_string(process.join("status")).with_context(|| format!("read {}", process.display()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the process has ended")?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().context("read VmRSS")?;
+    let status =
+        fs::read_to_string(process.join("status")).with_context(|| format!("read {}", process.display()))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("the process has ended")?;
+    let kilobytes: u64 = line
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse()
+        .context("read VmRSS")?;
     Ok(kilobytes * 1024)
 }
-

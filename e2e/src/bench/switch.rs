@@ -54,10 +54,17 @@ async fn switched<C: Contestant>(
     let pods = Api::<Pod>::namespaced(bench.client.clone(), namespace);
     let services = Api::<Service>::namespaced(bench.client.clone(), namespace);
     let name = contestant.service();
-    let before = services.get(name).await.with_context(|| format!("read Service {name}"))?;
+    let before = services
+        .get(name)
+        .await
+        .with_context(|| format!("read Service {name}"))?;
     let before = before.spec.and_then(|spec| spec.selector);
-    let mut pods = watcher(pods, watcher::Config::default()).applied_objects().boxed();
-    let mut services = watcher(services, watcher::Config::default()).applied_objects().boxed();
+    let mut pods = watcher(pods, watcher::Config::default())
+        .applied_objects()
+        .boxed();
+    let mut services = watcher(services, watcher::Config::default())
+        .applied_objects()
+        .boxed();
     let both_ready = async {
         let mut ready = BTreeSet::new();
         while let Some(pod) = pods.next().await {
@@ -85,8 +92,9 @@ async fn switched<C: Contestant>(
         bail!("the watch of Services ended")
     };
     let watching = async { tokio::try_join!(both_ready, selected) };
-    let (ready, selected) =
-        tokio::time::timeout(PATIENCE, watching).await.context("traffic did not move in time")??;
+    let (ready, selected) = tokio::time::timeout(PATIENCE, watching)
+        .await
+        .context("traffic did not move in time")??;
     // Two watches: the later event may be delivered first, which then means a wait of nothing.
     Ok(selected.saturating_duration_since(ready))
 }

@@ -28,7 +28,9 @@ impl Figures {
             reason = "an index into a short list"
         )]
         let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-        sorted.get(index).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1000.0)
+        sorted
+            .get(index)
+            .map_or(f64::NAN, |wait| wait.as_secs_f64() * 1000.0)
     }
 }
 
@@ -41,7 +43,12 @@ impl fmt::Display for Table<'_> {
         writeln!(formatter, "| | {} | {} | aim |", theirs.name, ours.name)?;
         writeln!(formatter, "|---|---|---|---|")?;
         let mut row = |what: &str, figure: &dyn Fn(&Figures) -> String, aim: &str| {
-            writeln!(formatter, "| {what} | {} | {} | {aim} |", figure(theirs), figure(ours))
+            writeln!(
+                formatter,
+                "| {what} | {} | {} | {aim} |",
+                figure(theirs),
+                figure(ours)
+            )
         };
         let switches = ours.switches.len();
         row(
@@ -49,13 +56,21 @@ impl fmt::Display for Table<'_> {
             &|figures| format!("{:.0} ms", figures.percentile(0.5)),
             "at most 25 ms",
         )?;
-        row("the same: p99", &|figures| format!("{:.0} ms", figures.percentile(0.99)), "at most 100 ms")?;
+        row(
+            "the same: p99",
+            &|figures| format!("{:.0} ms", figures.percentile(0.99)),
+            "at most 100 ms",
+        )?;
         row(
             "writes to the API for one release by digest without database, Events apart",
             &|figures| figures.cost.writes().to_string(),
             "at most 10",
         )?;
-        row("LISTs for the same", &|figures| figures.cost.lists().to_string(), "0")?;
+        row(
+            "LISTs for the same",
+            &|figures| figures.cost.lists().to_string(),
+            "0",
+        )?;
         row(
             &format!("resident memory with {} idle objects", ours.idle.objects),
             &|figures| format!("{:.0} MB", mega(figures.idle.resident)),

@@ -21,9 +21,19 @@ async fn main() -> Result<()> {
     let Arguments { switches, objects } = Arguments::parse();
     let target = Target::from_env()?;
     if !target.is_embedded() {
-        bail!("the benchmark reads the audit log and the processes of the node: it needs the embedded cluster, not KUBE_CONTEXT");
+        bail!(
+            "the benchmark reads the audit log and the processes of the node: it needs the embedded cluster, not KUBE_CONTEXT"
+        );
     }
-    let figures = bench::run(&target, Plan { switches, objects, ..Plan::default() }).await?;
+    let figures = bench::run(
+        &target,
+        Plan {
+            switches,
+            objects,
+            ..Plan::default()
+        },
+    )
+    .await?;
     println!("\n{}", Table(&figures));
     Ok(())
 }

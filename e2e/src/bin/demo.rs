@@ -72,7 +72,8 @@ async fn make_ready(target: &Target) -> Result<()> {
 async fn tell(context: &Context) -> Result<()> {
     let story = Story::new(context);
     let Story { timeline, .. } = &story;
-    timeline.chapter("Step 1 · Unleash 7.6.5 and CRM v1 are live, with data, databases of their own and clients");
+    timeline
+        .chapter("Step 1 · Unleash 7.6.5 and CRM v1 are live, with data, databases of their own and clients");
     claim(context, "backups", "2Gi", Behaviour::Good).await?;
     let (upgrade, app) = tokio::try_join!(
         async { Upgrade::prepare(&story, unleash::app(context, "7.6.5").await?).await },
@@ -107,14 +108,20 @@ fn what_next(target: &Target) {
     let (kubeconfig, name) = target.kubeconfig();
     println!("\nEverything is still up. To look around:");
     if target.is_embedded() {
-        println!("  export KUBECONFIG={} PATH={}:$PATH", kubeconfig.display(), target.paths.bin().display());
+        println!(
+            "  export KUBECONFIG={} PATH={}:$PATH",
+            kubeconfig.display(),
+            target.paths.bin().display()
+        );
     } else {
         println!("  kubectl config use-context {name}");
     }
     println!("Three commands to try next:");
     println!("  kubectl -n {NAMESPACE} get apps,releases,migrations,backups");
     println!("  kubectl -n {NAMESPACE} describe release crm-3");
-    println!("  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/roll-back=now     # 7.6.5 again, on the schema of 8.2.0");
+    println!(
+        "  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/roll-back=now     # 7.6.5 again, on the schema of 8.2.0"
+    );
     println!("`make demo-down` removes all of it.");
 }
 
@@ -130,6 +137,8 @@ async fn down() -> Result<()> {
     };
     ns::remove(&context).await?;
     install::remove_operator(&target)?;
-    eprintln!("the demo is gone; the CRDs stay, and with them every other App: helm -n fairway-system uninstall fairway-crds");
+    eprintln!(
+        "the demo is gone; the CRDs stay, and with them every other App: helm -n fairway-system uninstall fairway-crds"
+    );
     Ok(())
 }

@@ -37,15 +37,23 @@ impl BadMigration {
         let before = crm::pods(context, "web", "crm-1").await?;
         crm::set_version(context, app, "v2");
         apps::set_env(app, "web", "CRM_FAULT_MIGRATE", "fail");
-        timeline.act("kubectl edit app crm                         (the images are crm:v2, whose migration fails)");
+        timeline.act(
+            "kubectl edit app crm                         (the images are crm:v2, whose migration fails)",
+        );
         apps::apply(context, app).await?;
         let release = seen::ended(context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         one_clear_sentence(&release)?;
         timeline.proven("the Release failed, and says why in one sentence");
 
         let after = crm::pods(context, "web", "crm-1").await?;
-        ensure!(before == after, "the pods that serve were {before:?} and are {after:?}");
-        ensure!(seen::milestone(&release, MilestoneKind::HandingOver).is_none(), "the worker was stopped");
+        ensure!(
+            before == after,
+            "the pods that serve were {before:?} and are {after:?}"
+        );
+        ensure!(
+            seen::milestone(&release, MilestoneKind::HandingOver).is_none(),
+            "the worker was stopped"
+        );
         let old = crm::pods(context, "worker", "crm-1").await?;
         ensure!(old.len() == 1, "the old worker does not run: {old:?}");
         timeline.proven("no pod of the old version was touched");
@@ -55,7 +63,11 @@ impl BadMigration {
         let found = seen::app(context, "crm", "DivergedFromSpec=True", diverged, SOON).await?;
         let status = found.status.clone().unwrap_or_default();
         ensure!(seen::live(&found) == Some("crm-1"), "live: {:?}", status.live);
-        ensure!(status.wanted.as_deref() == Some("crm-2"), "wanted: {:?}", status.wanted);
+        ensure!(
+            status.wanted.as_deref() == Some("crm-2"),
+            "wanted: {:?}",
+            status.wanted
+        );
         timeline.proven("the App says that crm-1 serves and that its spec asks for crm-2");
         timeline.requests("CRM", load).await?;
         Ok(release)
@@ -65,11 +77,24 @@ impl BadMigration {
 /// What failed, that the old version goes on, and what to do; and nothing that is secret.
 fn one_clear_sentence(release: &Release) -> Result<()> {
     let message = seen::message(release);
-    ensure!(seen::reason(release) == "MigrationFailed", "{}: {message}", seen::reason(release));
+    ensure!(
+        seen::reason(release) == "MigrationFailed",
+        "{}: {message}",
+        seen::reason(release)
+    );
     ensure!(message.contains("crm-1 goes on serving"), "{message}");
-    ensure!(!message.contains("demo-only-crm"), "the password is in the message: {message}");
-    ensure!(seen::holds(seen::release_condition(release, "Stalled")), "not Stalled");
-    ensure!(!seen::holds(seen::release_condition(release, "SchemaAhead")), "nothing was migrated");
+    ensure!(
+        !message.contains("demo-only-crm"),
+        "the password is in the message: {message}"
+    );
+    ensure!(
+        seen::holds(seen::release_condition(release, "Stalled")),
+        "not Stalled"
+    );
+    ensure!(
+        !seen::holds(seen::release_condition(release, "SchemaAhead")),
+        "nothing was migrated"
+    );
     Ok(())
 }
 
@@ -81,8 +106,14 @@ async fn was_run_once(story: &Story, release: &str, version: &str) -> Result<()>
     let names: Vec<_> = jobs.items.iter().map(ResourceExt::name_any).collect();
     ensure!(names.len() <= 1, "several Jobs migrated: {names:?}");
     for (statement, what) in [
-        (format!("select count(*) from fairway.migration_run where release = '{release}'"), "the ledger"),
-        (format!("select count(*) from migration_runs where version = '{version}'"), "the migration's own table"),
+        (
+            format!("select count(*) from fairway.migration_run where release = '{release}'"),
+            "the ledger",
+        ),
+        (
+            format!("select count(*) from migration_runs where version = '{version}'"),
+            "the migration's own table",
+        ),
     ] {
         let rows = reach::count(context, crm::DATABASE, &statement).await?;
         ensure!(rows == 1, "{what} has {rows} rows of {release}");
@@ -107,7 +138,12 @@ impl TurnsBad {
         let leads = crm::leads(context).await?;
         crm::set_version(context, app, "v3");
         apps::unset_env(app, "web", "CRM_FAULT_MIGRATE");
-        apps::set_env(app, "web", "CRM_FAULT_HEALTH_BAD_AFTER_FIRST_REQUEST_S", TURNS_BAD_AFTER);
+        apps::set_env(
+            app,
+            "web",
+            "CRM_FAULT_HEALTH_BAD_AFTER_FIRST_REQUEST_S",
+            TURNS_BAD_AFTER,
+        );
         timeline.act("kubectl edit app crm                         (the images are crm:v3, which turns bad after the switch)");
         apps::apply(context, app).await?;
         seen::reaches(context, &name, MilestoneKind::TrafficMoved, crm::PATIENCE).await?;
@@ -117,14 +153,27 @@ impl TurnsBad {
         came_back_in_time(story, &new, back).await?;
 
         let release = seen::ended(context, &name, ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
-        ensure!(seen::reason(&release) == "HealthLost", "{}", seen::reason(&release));
+        ensure!(
+            seen::reason(&release) == "HealthLost",
+            "{}",
+            seen::reason(&release)
+        );
         let message = seen::message(&release);
-        ensure!(message.contains("health checks in a row") && message.contains("503"), "{message}");
+        ensure!(
+            message.contains("health checks in a row") && message.contains("503"),
+            "{message}"
+        );
         timeline.proven("the Release says why");
-        ensure!(seen::holds(seen::release_condition(&release, "SchemaAhead")), "SchemaAhead is not told");
+        ensure!(
+            seen::holds(seen::release_condition(&release, "SchemaAhead")),
+            "SchemaAhead is not told"
+        );
         ensure!(crm::leads(context).await? == leads, "the leads have changed");
         let overlaps = reach::count(context, crm::DATABASE, crm::OVERLAPS).await?;
-        ensure!(overlaps == 0, "{overlaps} pairs of workers of two versions worked at once");
+        ensure!(
+            overlaps == 0,
+            "{overlaps} pairs of workers of two versions worked at once"
+        );
         timeline.proven("the worker went there and back, and never were there two versions of it at once");
         is_not_run_again(story, app, &name).await?;
         timeline.requests("CRM", load).await?;
@@ -148,8 +197,13 @@ async fn came_back_in_time(story: &Story, new: &[String], back: u64) -> Result<(
     }
     let third = third.context("no pod was asked three times after it had turned bad")?;
     let took = back.saturating_sub(third);
-    ensure!(took <= BACK_WITHIN_MS, "the Service came back {took} ms after the third failed probe");
-    timeline.proven(&format!("{took} ms after the third failed probe the Service selected crm-1 again"));
+    ensure!(
+        took <= BACK_WITHIN_MS,
+        "the Service came back {took} ms after the third failed probe"
+    );
+    timeline.proven(&format!(
+        "{took} ms after the third failed probe the Service selected crm-1 again"
+    ));
     Ok(())
 }
 
@@ -166,8 +220,15 @@ async fn is_not_run_again(story: &Story, app: &mut App, name: &str) -> Result<()
     let after = seen::releases(context, "crm").await?.len();
     ensure!(before == after, "there were {before} releases and are {after}");
     let status = found.status.clone().unwrap_or_default();
-    ensure!(status.wanted.as_deref() == Some(name), "wanted: {:?}", status.wanted);
-    ensure!(seen::holds(seen::app_condition(&found, "DivergedFromSpec")), "the App does not say that it diverged");
+    ensure!(
+        status.wanted.as_deref() == Some(name),
+        "wanted: {:?}",
+        status.wanted
+    );
+    ensure!(
+        seen::holds(seen::app_condition(&found, "DivergedFromSpec")),
+        "the App does not say that it diverged"
+    );
     timeline.proven("the same manifest applied again releases nothing");
     Ok(())
 }

@@ -41,7 +41,8 @@ impl Story {
         let Some(sent) = std::num::NonZeroU64::new(report.sent) else {
             anyhow::bail!("no request of {of} was sent")
         };
-        self.timeline.proven(&format!("clients of {of}: {sent} requests in all, 0 failed"));
+        self.timeline
+            .proven(&format!("clients of {of}: {sent} requests in all, 0 failed"));
         Ok(sent.get())
     }
 }

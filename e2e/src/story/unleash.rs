@@ -41,7 +41,10 @@ impl Upgrade {
         crm::first(context, &mut app).await?;
         unleash::add_flags(context, FLAGS).await?;
         let flags = unleash::flags(context).await?;
-        ensure!(flags.len() == FLAGS.len(), "the flags are not all there: {flags:?}");
+        ensure!(
+            flags.len() == FLAGS.len(),
+            "the flags are not all there: {flags:?}"
+        );
         let client = unleash::client(context).await?;
         let load = load::start(context, &client).await?;
         timeline.act(&format!(
@@ -76,9 +79,20 @@ impl Upgrade {
         let object = context.api::<Backup>().get(&backup.name).await?;
         let found = object.status.unwrap_or_default();
         ensure!(found.outcome == Some(BackupOutcome::Succeeded), "{found:?}");
-        ensure!(backup.level == "Decoded" && backup.bytes > 0 && backup.sha256.len() == 64, "{backup:?}");
-        let migration = context.api::<Migration>().get("unleash-2").await?.status.unwrap_or_default();
-        ensure!(migration.outcome == Some(MigrationOutcome::Applied), "{migration:?}");
+        ensure!(
+            backup.level == "Decoded" && backup.bytes > 0 && backup.sha256.len() == 64,
+            "{backup:?}"
+        );
+        let migration = context
+            .api::<Migration>()
+            .get("unleash-2")
+            .await?
+            .status
+            .unwrap_or_default();
+        ensure!(
+            migration.outcome == Some(MigrationOutcome::Applied),
+            "{migration:?}"
+        );
         let runs = "select count(*) from fairway.migration_run where release = 'unleash-2'";
         let runs = reach::count(context, unleash::DATABASE, runs).await?;
         ensure!(runs == 1, "the ledger has {runs} runs of unleash-2");
@@ -90,7 +104,9 @@ impl Upgrade {
             MilestoneKind::Baked,
         ];
         ensure!(order == wanted, "milestones: {order:?}");
-        timeline.proven("backup taken and checked → migrated once → healthy → traffic moved → baked → old side retired");
+        timeline.proven(
+            "backup taken and checked → migrated once → healthy → traffic moved → baked → old side retired",
+        );
         Ok(())
     }
 
@@ -99,10 +115,20 @@ impl Upgrade {
         let live = |app: &App| seen::live(app) == Some("unleash-2");
         seen::app(context, "unleash", "unleash-2 to be live", live, SOON).await?;
         let version = unleash::version(context).await?;
-        ensure!(version.starts_with("8.2"), "the version that answers is {version}");
+        ensure!(
+            version.starts_with("8.2"),
+            "the version that answers is {version}"
+        );
         let flags = unleash::flags(context).await?;
-        ensure!(flags == self.flags, "the flags were {:?} and are {flags:?}", self.flags);
-        timeline.proven(&format!("version {version} answers, and all {} feature flags are there", flags.len()));
+        ensure!(
+            flags == self.flags,
+            "the flags were {:?} and are {flags:?}",
+            self.flags
+        );
+        timeline.proven(&format!(
+            "version {version} answers, and all {} feature flags are there",
+            flags.len()
+        ));
         Ok(())
     }
 }

@@ -1,6 +1,10 @@
 //! Bad input is refused by one sentence that names the field and the mend.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail as the test does")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "the helpers of a test fail as the test does"
+)]
 
 use super::{ANY, Effect, app, client, create, migration, release};
 use anyhow::Result;

@@ -35,19 +35,46 @@ async fn was_run_once(context: &Context) -> Result<()> {
     let settled = |release: &Release| {
         seen::outcome(release).is_some() || seen::holds(seen::release_condition(release, "Stalled"))
     };
-    let release = seen::release(context, "crm-2", "to end or to wait for a person", settled, crm::PATIENCE).await?;
-    let rows = reach::count(context, crm::DATABASE, "select count(*) from migration_runs where version = 'v2'").await?;
+    let release = seen::release(
+        context,
+        "crm-2",
+        "to end or to wait for a person",
+        settled,
+        crm::PATIENCE,
+    )
+    .await?;
+    let rows = reach::count(
+        context,
+        crm::DATABASE,
+        "select count(*) from migration_runs where version = 'v2'",
+    )
+    .await?;
     ensure!(rows == 1, "the migration was begun {rows} times");
     // What is told is what is so.
-    let done = reach::count(context, crm::DATABASE, "select count(*) from pg_tables where tablename = 'lead_note'").await?;
-    let migration = context.api::<fairway_crds::Migration>().get("crm-2").await?.status.unwrap_or_default();
-    let told = migration.outcome.with_context(|| format!("no outcome: {}", seen::message(&release)))?;
+    let done = reach::count(
+        context,
+        crm::DATABASE,
+        "select count(*) from pg_tables where tablename = 'lead_note'",
+    )
+    .await?;
+    let migration = context
+        .api::<fairway_crds::Migration>()
+        .get("crm-2")
+        .await?
+        .status
+        .unwrap_or_default();
+    let told = migration
+        .outcome
+        .with_context(|| format!("no outcome: {}", seen::message(&release)))?;
     let right = match told {
         MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied => done == 1,
         MigrationOutcome::Failed | MigrationOutcome::NotStarted => done == 0,
         MigrationOutcome::Partial | MigrationOutcome::Unknown => true,
     };
-    ensure!(right, "the outcome is {told:?}, and the table is there {done} times");
+    ensure!(
+        right,
+        "the outcome is {told:?}, and the table is there {done} times"
+    );
     Ok(())
 }
 
@@ -67,19 +94,29 @@ async fn pod(context: &Context) -> Result<String> {
 async fn a_migration_whose_job_is_deleted_is_not_begun_again() -> Result<()> {
     alone(|context| async move {
         migrating(&context, "middle").await?;
-        context.api::<Job>().delete(&job(&context).await?, &DeleteParams::background()).await?;
+        context
+            .api::<Job>()
+            .delete(&job(&context).await?, &DeleteParams::background())
+            .await?;
         was_run_once(&context).await
     })
     .await
 }
 
 #[tokio::test]
-async fn a_migration_whose_job_and_pod_are_deleted_without_grace_after_it_committed_is_not_begun_again() -> Result<()> {
+async fn a_migration_whose_job_and_pod_are_deleted_without_grace_after_it_committed_is_not_begun_again()
+-> Result<()> {
     alone(|context| async move {
         migrating(&context, "end").await?;
         let (job, pod) = (job(&context).await?, pod(&context).await?);
-        context.api::<Job>().delete(&job, &DeleteParams::background()).await?;
-        context.api::<Pod>().delete(&pod, &DeleteParams::default().grace_period(0)).await?;
+        context
+            .api::<Job>()
+            .delete(&job, &DeleteParams::background())
+            .await?;
+        context
+            .api::<Pod>()
+            .delete(&pod, &DeleteParams::default().grace_period(0))
+            .await?;
         was_run_once(&context).await
     })
     .await
@@ -89,7 +126,10 @@ async fn a_migration_whose_job_and_pod_are_deleted_without_grace_after_it_commit
 async fn a_migration_whose_pod_is_evicted_is_not_begun_again() -> Result<()> {
     alone(|context| async move {
         migrating(&context, "middle").await?;
-        context.api::<Pod>().evict(&pod(&context).await?, &EvictParams::default()).await?;
+        context
+            .api::<Pod>()
+            .evict(&pod(&context).await?, &EvictParams::default())
+            .await?;
         was_run_once(&context).await
     })
     .await
@@ -101,7 +141,10 @@ async fn a_migration_whose_operator_is_killed_while_its_job_is_deleted_is_not_be
         migrating(&context, "middle").await?;
         let job = job(&context).await?;
         operator::kill(&context).await?;
-        context.api::<Job>().delete(&job, &DeleteParams::background()).await?;
+        context
+            .api::<Job>()
+            .delete(&job, &DeleteParams::background())
+            .await?;
         operator::ready(&context).await?;
         was_run_once(&context).await
     })

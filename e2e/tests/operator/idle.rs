@@ -53,7 +53,9 @@ fn asked_since(context: &Context, since: Timestamp) -> Result<Vec<Asked>> {
     let mut asked = Vec::new();
     for line in BufReader::new(file).lines() {
         // The last line may be half written.
-        let Ok(request) = serde_json::from_str::<Asked>(&line?) else { continue };
+        let Ok(request) = serde_json::from_str::<Asked>(&line?) else {
+            continue;
+        };
         if request.user.username == operator::USER && request.request_received_timestamp >= since {
             asked.push(request);
         }
@@ -79,7 +81,10 @@ async fn a_minute_after_the_outcome_nothing_is_asked_or_written_but_the_lease() 
         tokio::time::sleep(LOOKING).await;
 
         let asked = asked_since(&context, since)?;
-        ensure!(asked.iter().any(|request| resource(request) == "leases"), "the Lease was not renewed: is the log read right?");
+        ensure!(
+            asked.iter().any(|request| resource(request) == "leases"),
+            "the Lease was not renewed: is the log read right?"
+        );
         let more: Vec<_> = asked
             .iter()
             .filter(|request| resource(request) != "leases" && request.verb != "watch")
@@ -95,8 +100,14 @@ async fn a_minute_after_the_outcome_nothing_is_asked_or_written_but_the_lease() 
 async fn the_operator_has_never_asked_for_a_secret() -> Result<()> {
     alone(|context| async move {
         let asked = asked_since(&context, Timestamp::UNIX_EPOCH)?;
-        ensure!(!asked.is_empty(), "the operator has asked for nothing at all: is the log read right?");
-        let secrets: Vec<_> = asked.iter().filter(|request| resource(request) == "secrets").collect();
+        ensure!(
+            !asked.is_empty(),
+            "the operator has asked for nothing at all: is the log read right?"
+        );
+        let secrets: Vec<_> = asked
+            .iter()
+            .filter(|request| resource(request) == "secrets")
+            .collect();
         ensure!(secrets.is_empty(), "{secrets:?}");
         Ok(())
     })

@@ -26,11 +26,20 @@ async fn went_well(context: &Context) -> Result<()> {
             ],
         "{kinds:?}"
     );
-    ensure!(seen::releases(context, "crm").await?.len() == 2, "another release was made");
-    ensure!(crm::pods(context, "web", "crm-2").await?.len() == 2 && crm::pods(context, "web", "crm-1").await?.is_empty());
+    ensure!(
+        seen::releases(context, "crm").await?.len() == 2,
+        "another release was made"
+    );
+    ensure!(
+        crm::pods(context, "web", "crm-2").await?.len() == 2
+            && crm::pods(context, "web", "crm-1").await?.is_empty()
+    );
     for (statement, wanted) in [
         ("select count(*) from migration_runs where version = 'v2'", 1),
-        ("select count(*) from fairway.migration_run where release = 'crm-2'", 1),
+        (
+            "select count(*) from fairway.migration_run where release = 'crm-2'",
+            1,
+        ),
         (crm::OVERLAPS, 0),
     ] {
         let found = reach::count(context, crm::DATABASE, statement).await?;
@@ -50,9 +59,8 @@ async fn an_operator_killed_at_every_stage_of_a_release_ends_it_as_if_it_had_not
         apps::apply(&context, &app).await?;
         let mut killed_at = vec![String::new()];
         loop {
-            let moved_on = |release: &Release| {
-                seen::outcome(release).is_some() || !killed_at.contains(&stage(release))
-            };
+            let moved_on =
+                |release: &Release| seen::outcome(release).is_some() || !killed_at.contains(&stage(release));
             let release = seen::release(&context, "crm-2", "to move on", moved_on, crm::PATIENCE).await?;
             if seen::outcome(&release).is_some() {
                 break;
@@ -87,14 +95,21 @@ async fn an_operator_killed_while_it_takes_traffic_back_takes_it_back_all_the_sa
         apps::set_bake(&mut app, 60);
         apps::set_env(&mut app, "web", "CRM_FAULT_HEALTH_BAD_AFTER_FIRST_REQUEST_S", "1");
         apps::apply(&context, &app).await?;
-        for milestone in [MilestoneKind::TrafficMoved, MilestoneKind::RollingBack, MilestoneKind::TrafficReturned] {
+        for milestone in [
+            MilestoneKind::TrafficMoved,
+            MilestoneKind::RollingBack,
+            MilestoneKind::TrafficReturned,
+        ] {
             seen::reaches(&context, "crm-2", milestone, crm::PATIENCE).await?;
             operator::kill(&context).await?;
             operator::ready(&context).await?;
         }
         seen::ended(&context, "crm-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
         seen::selects(&context, "crm", "crm-1", crm::PATIENCE).await?;
-        ensure!(crm::pods(&context, "worker", "crm-1").await?.len() == 1, "the old worker does not work");
+        ensure!(
+            crm::pods(&context, "worker", "crm-1").await?.len() == 1,
+            "the old worker does not work"
+        );
         ensure!(reach::count(&context, crm::DATABASE, crm::OVERLAPS).await? == 0);
         load::assert_none_failed(&clients.stop().await?)?;
         Ok(())

@@ -22,7 +22,9 @@ async fn fifty_apps_released_at_once_all_finish_and_none_starves() -> Result<()>
             let mut app = small::app(&context, &format!("app-{number}"), "v1")?;
             // Starting so many pods takes one node a while.
             let health = apps::component(&mut app, "web").health.as_mut();
-            health.into_iter().for_each(|health| health.deadline = fairway_crds::duration::Duration::from_seconds(600));
+            health
+                .into_iter()
+                .for_each(|health| health.deadline = fairway_crds::duration::Duration::from_seconds(600));
             wanted.push(app);
         }
         let begun = Instant::now();
@@ -32,10 +34,20 @@ async fn fifty_apps_released_at_once_all_finish_and_none_starves() -> Result<()>
             .try_for_each(|_| async { Ok(()) })
             .await?;
         let done = |releases: &[Release]| {
-            releases.iter().filter(|release| seen::outcome(release) == Some(ReleaseOutcome::Succeeded)).count() == APPS
+            releases
+                .iter()
+                .filter(|release| seen::outcome(release) == Some(ReleaseOutcome::Succeeded))
+                .count()
+                == APPS
         };
-        wait::wait_for_all(context.api::<Release>(), <_>::default(), "50 releases to succeed", done, Duration::from_secs(480))
-            .await?;
+        wait::wait_for_all(
+            context.api::<Release>(),
+            <_>::default(),
+            "50 releases to succeed",
+            done,
+            Duration::from_secs(480),
+        )
+        .await?;
         println!("{APPS} Apps released in {:.0} s", begun.elapsed().as_secs_f64());
         Ok(())
     })

@@ -31,9 +31,15 @@ async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result
         apps::apply(&context, &app).await?;
         let waiting = seen::waits(&context, "crm-1", "WaitingForEnvironment", crm::PATIENCE).await?;
         let attempts = waiting.status.clone().unwrap_or_default().attempts;
-        let attempt = attempts.get("Preflighted").context("no try of Preflighted is on record")?;
+        let attempt = attempts
+            .get("Preflighted")
+            .context("no try of Preflighted is on record")?;
         ensure!(attempt.reason.as_deref() == Some(reason), "{attempt:?}");
-        ensure!(!seen::message(&waiting).contains("wrong-password"), "{}", seen::message(&waiting));
+        ensure!(
+            !seen::message(&waiting).contains("wrong-password"),
+            "{}",
+            seen::message(&waiting)
+        );
 
         set_url(&context, "postgres://postgres:demo-only-crm@crm-db:5432/crm").await?;
         seen::ended(&context, "crm-1", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
@@ -44,12 +50,20 @@ async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result
 
 #[tokio::test]
 async fn a_release_waits_for_a_database_that_is_unreachable_and_goes_on_by_itself() -> Result<()> {
-    waits_until_mended("postgres://postgres:demo-only-crm@crm-db:5433/crm", "DatabaseUnreachable").await
+    waits_until_mended(
+        "postgres://postgres:demo-only-crm@crm-db:5433/crm",
+        "DatabaseUnreachable",
+    )
+    .await
 }
 
 #[tokio::test]
 async fn a_release_waits_for_the_right_password_and_goes_on_by_itself() -> Result<()> {
-    waits_until_mended("postgres://postgres:wrong-password@crm-db:5432/crm", "PasswordRejected").await
+    waits_until_mended(
+        "postgres://postgres:wrong-password@crm-db:5432/crm",
+        "PasswordRejected",
+    )
+    .await
 }
 
 #[tokio::test]
@@ -63,12 +77,19 @@ async fn two_apps_on_one_database_are_refused() -> Result<()> {
         }
         apps::apply(&context, &other).await?;
         let owned = |release: &Release| {
-            let attempts = release.status.as_ref().and_then(|status| status.attempts.get("Preflighted"));
+            let attempts = release
+                .status
+                .as_ref()
+                .and_then(|status| status.attempts.get("Preflighted"));
             attempts.and_then(|attempt| attempt.reason.as_deref()) == Some("DatabaseOwned")
                 || seen::reason(release) == "DatabaseOwned"
         };
         let refused = seen::release(&context, "other-1", "DatabaseOwned", owned, crm::PATIENCE).await?;
-        ensure!(seen::message(&refused).contains("crm"), "{}", seen::message(&refused));
+        ensure!(
+            seen::message(&refused).contains("crm"),
+            "{}",
+            seen::message(&refused)
+        );
         Ok(())
     })
     .await

@@ -13,12 +13,21 @@ async fn is_refused(fault: &'static str, expected: &'static str) -> Result<()> {
         let mut app = small::app(&context, "shop", "v1")?;
         apps::set_env(&mut app, "web", "CRM_FAULT_HEALTH", fault);
         let health = apps::component(&mut app, "web").health.as_mut();
-        health.into_iter().for_each(|health| health.deadline = Duration::from_seconds(15));
+        health
+            .into_iter()
+            .for_each(|health| health.deadline = Duration::from_seconds(15));
         apps::apply(&context, &app).await?;
         let failed = seen::ended(&context, "shop-1", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        ensure!(seen::reason(&failed) == "Unhealthy", "{}: {message}", seen::reason(&failed));
-        ensure!(message.contains("/api/health") && message.contains(expected), "{message}");
+        ensure!(
+            seen::reason(&failed) == "Unhealthy",
+            "{}: {message}",
+            seen::reason(&failed)
+        );
+        ensure!(
+            message.contains("/api/health") && message.contains(expected),
+            "{message}"
+        );
         Ok(())
     })
     .await

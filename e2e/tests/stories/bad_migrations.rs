@@ -25,27 +25,48 @@ async fn edited(context: &Context, fault: &str, also: impl FnOnce(&mut fairway_c
 /// The release has failed, was run once, changed nothing and left nothing behind.
 async fn failed_cleanly(context: &Context) -> Result<Release> {
     let failed = seen::ended(context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
-    let migration = context.api::<fairway_crds::Migration>().get("crm-2").await?.status.unwrap_or_default();
-    ensure!(migration.outcome == Some(MigrationOutcome::Failed), "{migration:?}");
+    let migration = context
+        .api::<fairway_crds::Migration>()
+        .get("crm-2")
+        .await?
+        .status
+        .unwrap_or_default();
+    ensure!(
+        migration.outcome == Some(MigrationOutcome::Failed),
+        "{migration:?}"
+    );
     for (statement, wanted) in [
         ("select count(*) from migration_runs where version = 'v2'", 1),
-        ("select count(*) from fairway.migration_run where release = 'crm-2'", 1),
+        (
+            "select count(*) from fairway.migration_run where release = 'crm-2'",
+            1,
+        ),
         ("select count(*) from pg_tables where tablename = 'lead_note'", 0),
-        ("select count(*) from pg_stat_activity where datname = 'crm' and state = 'idle in transaction'", 0),
+        (
+            "select count(*) from pg_stat_activity where datname = 'crm' and state = 'idle in transaction'",
+            0,
+        ),
     ] {
         let found = reach::count(context, crm::DATABASE, statement).await?;
         ensure!(found == wanted, "{found} instead of {wanted}: {statement}");
     }
-    ensure!(crm::pods(context, "web", "crm-1").await?.len() == 2, "the old version does not serve");
+    ensure!(
+        crm::pods(context, "web", "crm-1").await?.len() == 2,
+        "the old version does not serve"
+    );
     Ok(failed)
 }
 
 fn ten_seconds(app: &mut fairway_crds::App) {
-    app.spec.migration.iter_mut().for_each(|migration| migration.timeout = Duration::from_seconds(10));
+    app.spec
+        .migration
+        .iter_mut()
+        .for_each(|migration| migration.timeout = Duration::from_seconds(10));
 }
 
 #[tokio::test]
-async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_serves_all_the_time() -> Result<()> {
+async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_serves_all_the_time()
+-> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "hang", |app| {
             ten_seconds(app);
@@ -54,7 +75,11 @@ async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_s
         .await?;
         let clients = load::start(&context, &Load::on("crm", 80, "/api/leads")).await?;
         let failed = failed_cleanly(&context).await?;
-        ensure!(seen::message(&failed).contains("10s"), "{}", seen::message(&failed));
+        ensure!(
+            seen::message(&failed).contains("10s"),
+            "{}",
+            seen::message(&failed)
+        );
         load::assert_none_failed(&clients.stop().await?)?;
         Ok(())
     })
@@ -70,7 +95,12 @@ async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Res
         })
         .await?;
         let failed = failed_cleanly(&context).await?;
-        ensure!(seen::reason(&failed) == "MigrationFailed", "{}: {}", seen::reason(&failed), seen::message(&failed));
+        ensure!(
+            seen::reason(&failed) == "MigrationFailed",
+            "{}: {}",
+            seen::reason(&failed),
+            seen::message(&failed)
+        );
         Ok(())
     })
     .await
@@ -90,17 +120,32 @@ async fn a_migration_whose_agent_is_killed_is_settled_by_the_ledger_and_not_by_a
 }
 
 #[tokio::test]
-async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it_takes_no_traffic() -> Result<()> {
+async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it_takes_no_traffic()
+-> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "noop", |app| {
             let health = apps::component(app, "web").health.as_mut();
-            health.into_iter().for_each(|health| health.deadline = Duration::from_seconds(25));
+            health
+                .into_iter()
+                .for_each(|health| health.deadline = Duration::from_seconds(25));
         })
         .await?;
         let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
-        let migration = failed.status.clone().unwrap_or_default().evidence.migration.context("no migration")?;
-        ensure!(migration.unchanged, "nobody is told that the schema is unchanged: {migration:?}");
-        ensure!(!seen::holds(seen::release_condition(&failed, "SchemaAhead")), "nothing was migrated");
+        let migration = failed
+            .status
+            .clone()
+            .unwrap_or_default()
+            .evidence
+            .migration
+            .context("no migration")?;
+        ensure!(
+            migration.unchanged,
+            "nobody is told that the schema is unchanged: {migration:?}"
+        );
+        ensure!(
+            !seen::holds(seen::release_condition(&failed, "SchemaAhead")),
+            "nothing was migrated"
+        );
         seen::selects(&context, "crm", "crm-1", crate::SOON).await?;
         Ok(())
     })

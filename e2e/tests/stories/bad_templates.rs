@@ -24,8 +24,15 @@ async fn an_image_that_cannot_be_pulled_is_named_and_a_good_one_takes_its_place(
         apps::set_image(&mut app, "web", &missing);
         apps::apply(&context, &app).await?;
         let waiting = seen::waits(&context, "shop-2", "ImagePullFailed", crm::PATIENCE).await?;
-        ensure!(seen::message(&waiting).contains("no-such-tag"), "{}", seen::message(&waiting));
-        ensure!(seen::holds(seen::release_condition(&waiting, "Reconciling")), "it is tried again by itself");
+        ensure!(
+            seen::message(&waiting).contains("no-such-tag"),
+            "{}",
+            seen::message(&waiting)
+        );
+        ensure!(
+            seen::holds(seen::release_condition(&waiting, "Reconciling")),
+            "it is tried again by itself"
+        );
 
         small::set_version(&context, &mut app, "v2")?;
         apps::apply(&context, &app).await?;
@@ -42,13 +49,23 @@ async fn a_digest_that_the_registry_does_not_have_keeps_the_old_version_serving(
         let mut app = live(&context).await?;
         let image = context.target.image("crm", "v1");
         let (repository, _) = image.rsplit_once(':').unwrap_or((&image, ""));
-        apps::set_image(&mut app, "web", &format!("{repository}@sha256:{}", "0".repeat(64)));
+        apps::set_image(
+            &mut app,
+            "web",
+            &format!("{repository}@sha256:{}", "0".repeat(64)),
+        );
         let health = apps::component(&mut app, "web").health.as_mut();
-        health.into_iter().for_each(|health| health.deadline = fairway_crds::duration::Duration::from_seconds(15));
+        health
+            .into_iter()
+            .for_each(|health| health.deadline = fairway_crds::duration::Duration::from_seconds(15));
         apps::apply(&context, &app).await?;
         let failed = seen::ended(&context, "shop-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        ensure!(seen::reason(&failed) == "PodsNotReady", "{}: {message}", seen::reason(&failed));
+        ensure!(
+            seen::reason(&failed) == "PodsNotReady",
+            "{}: {message}",
+            seen::reason(&failed)
+        );
         ensure!(message.contains("shop-1 goes on serving"), "{message}");
         seen::selects(&context, "shop", "shop-1", SOON).await?;
         Ok(())
@@ -60,12 +77,20 @@ async fn a_digest_that_the_registry_does_not_have_keeps_the_old_version_serving(
 async fn a_template_that_the_apiserver_refuses_fails_with_its_own_words() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = live(&context).await?;
-        apps::component(&mut app, "web").template["spec"]["containers"][0]["ports"] = json!([{"containerPort": 99999}]);
+        apps::component(&mut app, "web").template["spec"]["containers"][0]["ports"] =
+            json!([{"containerPort": 99999}]);
         apps::apply(&context, &app).await?;
         let failed = seen::ended(&context, "shop-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        ensure!(seen::reason(&failed) == "TemplateRefused", "{}: {message}", seen::reason(&failed));
-        ensure!(message.contains("component web") && message.contains("containerPort"), "{message}");
+        ensure!(
+            seen::reason(&failed) == "TemplateRefused",
+            "{}: {message}",
+            seen::reason(&failed)
+        );
+        ensure!(
+            message.contains("component web") && message.contains("containerPort"),
+            "{message}"
+        );
         Ok(())
     })
     .await
@@ -75,11 +100,15 @@ async fn a_template_that_the_apiserver_refuses_fails_with_its_own_words() -> Res
 async fn a_field_that_does_not_exist_is_refused_too_and_not_dropped() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = live(&context).await?;
-        apps::component(&mut app, "web").template["spec"]["containers"][0]["imagePulPolicy"] = json!("Always");
+        apps::component(&mut app, "web").template["spec"]["containers"][0]["imagePulPolicy"] =
+            json!("Always");
         apps::apply(&context, &app).await?;
         let failed = seen::ended(&context, "shop-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        ensure!(seen::reason(&failed) == "TemplateRefused" && message.contains("imagePulPolicy"), "{message}");
+        ensure!(
+            seen::reason(&failed) == "TemplateRefused" && message.contains("imagePulPolicy"),
+            "{message}"
+        );
         Ok(())
     })
     .await

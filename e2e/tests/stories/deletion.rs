@@ -16,7 +16,10 @@ use kube::runtime::watcher;
 
 /// `kubectl delete app crm`, and waits until nothing that belongs to it is left but its backups.
 async fn delete_app(context: &Context) -> Result<()> {
-    context.api::<App>().delete("crm", &DeleteParams::default()).await?;
+    context
+        .api::<App>()
+        .delete("crm", &DeleteParams::default())
+        .await?;
     wait_gone(context.api::<App>(), "crm", crm::PATIENCE).await?;
     all_gone::<Release>(context).await?;
     all_gone::<Migration>(context).await?;
@@ -46,7 +49,13 @@ where
 }
 
 async fn backups(context: &Context) -> Result<Vec<String>> {
-    Ok(names(&context.api::<Backup>().list(&kube::api::ListParams::default()).await?.items))
+    Ok(names(
+        &context
+            .api::<Backup>()
+            .list(&kube::api::ListParams::default())
+            .await?
+            .items,
+    ))
 }
 
 #[tokio::test]
@@ -56,17 +65,31 @@ async fn an_app_deleted_at_any_rung_takes_with_it_what_it_owns_and_leaves_its_ba
         crm::database(&context).await?;
         let app = crm::app(&context, "v1")?;
         let mut kept = 0;
-        for rung in ["PullingImages", "CheckingDatabase", "BackingUp", "Migrating", "StartingPods", "Baking"] {
+        for rung in [
+            "PullingImages",
+            "CheckingDatabase",
+            "BackingUp",
+            "Migrating",
+            "StartingPods",
+            "Baking",
+        ] {
             apps::apply(&context, &app).await?;
-            seen::waits(&context, "crm-1", rung, crm::PATIENCE).await.with_context(|| format!("stop at {rung}"))?;
-            delete_app(&context).await.with_context(|| format!("delete at {rung}"))?;
+            seen::waits(&context, "crm-1", rung, crm::PATIENCE)
+                .await
+                .with_context(|| format!("stop at {rung}"))?;
+            delete_app(&context)
+                .await
+                .with_context(|| format!("delete at {rung}"))?;
             let left = backups(&context).await?.len();
             ensure!(left >= kept, "deleting the App at {rung} took a backup with it");
             kept = left;
         }
         ensure!(kept > 0, "no backup was made");
         let runs = reach::count(&context, crm::DATABASE, "select count(*) from migration_runs").await?;
-        ensure!(runs == 1, "the same migration of the same database was run {runs} times");
+        ensure!(
+            runs == 1,
+            "the same migration of the same database was run {runs} times"
+        );
         Ok(())
     })
     .await
@@ -82,13 +105,29 @@ async fn a_migration_that_runs_finishes_although_its_app_is_deleted() -> Result<
         apps::apply(&context, &app).await?;
         seen::reaches(&context, "crm-1", MilestoneKind::Migrating, crm::PATIENCE).await?;
         let running = watcher::Config::default().labels(&format!("{}=migrate", seen::WORK));
-        let runs = |pods: &[Pod]| pods.iter().any(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
-        wait_for_all(context.api::<Pod>(), running, "the migration to run", runs, crm::PATIENCE).await?;
+        let runs = |pods: &[Pod]| {
+            pods.iter()
+                .any(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"))
+        };
+        wait_for_all(
+            context.api::<Pod>(),
+            running,
+            "the migration to run",
+            runs,
+            crm::PATIENCE,
+        )
+        .await?;
         delete_app(&context).await?;
         let committed = "select count(*) from fairway.migration_run where state = 'committed'";
-        ensure!(reach::count(&context, crm::DATABASE, committed).await? == 1, "the migration was not finished");
+        ensure!(
+            reach::count(&context, crm::DATABASE, committed).await? == 1,
+            "the migration was not finished"
+        );
         let tables = "select count(*) from pg_tables where tablename = 'worker_session'";
-        ensure!(reach::count(&context, crm::DATABASE, tables).await? == 1, "its last statement was not run");
+        ensure!(
+            reach::count(&context, crm::DATABASE, tables).await? == 1,
+            "its last statement was not run"
+        );
         Ok(())
     })
     .await

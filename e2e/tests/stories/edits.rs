@@ -29,7 +29,10 @@ async fn of_two_edits_in_a_row_the_last_one_is_released_and_the_first_changes_no
         apps::apply(&context, &app).await?;
 
         let first = seen::ended(&context, "crm-2", ReleaseOutcome::Superseded, crm::PATIENCE).await?;
-        ensure!(first.status.unwrap_or_default().milestones.is_empty(), "crm-2 has changed something");
+        ensure!(
+            first.status.unwrap_or_default().milestones.is_empty(),
+            "crm-2 has changed something"
+        );
         seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         ensure!(runs(&context, "v2").await? == 0 && runs(&context, "v3").await? == 1);
         Ok(())
@@ -51,8 +54,17 @@ async fn an_edit_during_the_backup_supersedes_the_release() -> Result<()> {
         seen::ended(&context, "crm-2", ReleaseOutcome::Superseded, crm::PATIENCE).await?;
         let second = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         ensure!(runs(&context, "v2").await? == 0 && runs(&context, "v3").await? == 1);
-        let backup = second.status.unwrap_or_default().evidence.backup.context("no backup")?;
-        ensure!(backup.name.starts_with("crm-3-"), "crm-3 relies on the backup {}", backup.name);
+        let backup = second
+            .status
+            .unwrap_or_default()
+            .evidence
+            .backup
+            .context("no backup")?;
+        ensure!(
+            backup.name.starts_with("crm-3-"),
+            "crm-3 relies on the backup {}",
+            backup.name
+        );
         Ok(())
     })
     .await
@@ -72,7 +84,11 @@ async fn an_edit_during_the_migration_waits_until_that_release_has_ended() -> Re
         apps::apply(&context, &app).await?;
 
         let waiting = seen::waits(&context, "crm-3", "WaitingForRelease", crm::PATIENCE).await?;
-        ensure!(seen::message(&waiting).contains("crm-2"), "{}", seen::message(&waiting));
+        ensure!(
+            seen::message(&waiting).contains("crm-2"),
+            "{}",
+            seen::message(&waiting)
+        );
         seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         ensure!(runs(&context, "v2").await? == 1 && runs(&context, "v3").await? == 1);
@@ -92,7 +108,10 @@ async fn an_edit_during_the_bake_is_released_after_it() -> Result<()> {
         small::set_version(&context, &mut app, "v2")?;
         apps::apply(&context, &app).await?;
         let baking = seen::waits(&context, "shop-2", "Baking", crm::PATIENCE).await?;
-        ensure!(!seen::holds(seen::release_condition(&baking, "Reconciling")), "a bake is not Reconciling");
+        ensure!(
+            !seen::holds(seen::release_condition(&baking, "Reconciling")),
+            "a bake is not Reconciling"
+        );
         small::set_version(&context, &mut app, "v3")?;
         apps::apply(&context, &app).await?;
 
@@ -123,8 +142,8 @@ async fn the_same_spec_applied_again_releases_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_revert_is_a_release_of_its_own_that_does_not_migrate_again_and_says_that_the_schema_is_ahead() -> Result<()>
-{
+async fn a_revert_is_a_release_of_its_own_that_does_not_migrate_again_and_says_that_the_schema_is_ahead()
+-> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 1);
@@ -135,10 +154,25 @@ async fn a_revert_is_a_release_of_its_own_that_does_not_migrate_again_and_says_t
         apps::apply(&context, &app).await?;
 
         let back = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
-        let migration = back.status.clone().unwrap_or_default().evidence.migration.context("no migration")?;
-        ensure!(migration.outcome == MigrationOutcome::AlreadyApplied, "{migration:?}");
-        ensure!(seen::holds(seen::release_condition(&back, "SchemaAhead")), "SchemaAhead is not told");
-        ensure!(runs(&context, "v1").await? == 1, "the migration of v1 was run again");
+        let migration = back
+            .status
+            .clone()
+            .unwrap_or_default()
+            .evidence
+            .migration
+            .context("no migration")?;
+        ensure!(
+            migration.outcome == MigrationOutcome::AlreadyApplied,
+            "{migration:?}"
+        );
+        ensure!(
+            seen::holds(seen::release_condition(&back, "SchemaAhead")),
+            "SchemaAhead is not told"
+        );
+        ensure!(
+            runs(&context, "v1").await? == 1,
+            "the migration of v1 was run again"
+        );
         let ahead = |app: &fairway_crds::App| seen::holds(seen::app_condition(app, "SchemaAhead"));
         seen::app(&context, "crm", "SchemaAhead=True", ahead, SOON).await?;
         Ok(())
@@ -160,13 +194,27 @@ async fn replicas_edited_during_and_after_a_release_take_effect_without_a_releas
         apps::apply(&context, &app).await?;
         // Both sides: the old one may have to take the traffic back.
         for deployment in ["shop-web-1", "shop-web-2"] {
-            fairway_e2e::wait::deployment_available(&context.client, &context.namespace, deployment, crm::PATIENCE).await?;
+            fairway_e2e::wait::deployment_available(
+                &context.client,
+                &context.namespace,
+                deployment,
+                crm::PATIENCE,
+            )
+            .await?;
         }
         seen::ended(&context, "shop-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         apps::component(&mut app, "web").replicas = 3;
         apps::apply(&context, &app).await?;
-        let three = |found: &Deployment| found.status.as_ref().and_then(|status| status.ready_replicas) == Some(3);
-        fairway_e2e::wait::wait_for(context.api::<Deployment>(), "shop-web-2", "three pods", three, crm::PATIENCE).await?;
+        let three =
+            |found: &Deployment| found.status.as_ref().and_then(|status| status.ready_replicas) == Some(3);
+        fairway_e2e::wait::wait_for(
+            context.api::<Deployment>(),
+            "shop-web-2",
+            "three pods",
+            three,
+            crm::PATIENCE,
+        )
+        .await?;
         let releases: Vec<Release> = seen::releases(&context, "shop").await?;
         ensure!(releases.len() == 2, "{} releases", releases.len());
         Ok(())

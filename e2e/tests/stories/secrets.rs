@@ -50,12 +50,17 @@ async fn objects(context: &Context) -> Result<Vec<(String, String)>> {
 /// The logs of the operator and of every agent.
 async fn logs(context: &Context) -> Result<Vec<(String, String)>> {
     let mut logs = Vec::new();
-    for (namespace, labels) in [(OPERATOR_NAMESPACE, String::new()), (context.namespace.as_str(), seen::WORK.to_owned())] {
+    for (namespace, labels) in [
+        (OPERATOR_NAMESPACE, String::new()),
+        (context.namespace.as_str(), seen::WORK.to_owned()),
+    ] {
         let pods = Api::<Pod>::namespaced(context.client.clone(), namespace);
         for pod in pods.list(&ListParams::default().labels(&labels)).await?.items {
             let name = kube::ResourceExt::name_any(&pod);
             // The team's own migration may print what it likes; its output is not Fairway's.
-            let migrates = kube::ResourceExt::labels(&pod).get(seen::WORK).is_some_and(|work| work == "migrate");
+            let migrates = kube::ResourceExt::labels(&pod)
+                .get(seen::WORK)
+                .is_some_and(|work| work == "migrate");
             if let (false, Ok(log)) = (migrates, pods.logs(&name, &LogParams::default()).await) {
                 logs.push((format!("log of {name}"), log));
             }

@@ -8,12 +8,18 @@ use fairway_e2e::story::{Story, Upgrade};
 use fairway_e2e::volumes::{Behaviour, claim};
 
 #[tokio::test]
-async fn an_image_that_migrates_itself_is_upgraded_with_its_data_and_without_a_failed_request() -> Result<()> {
+async fn an_image_that_migrates_itself_is_upgraded_with_its_data_and_without_a_failed_request() -> Result<()>
+{
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         let story = Story::new(&context);
         let app = unleash::app(&context, "7.6.5").await?;
-        ensure!(app.spec.migration.as_ref().is_some_and(|migration| migration.on_start == Some(OnStart {})));
+        ensure!(
+            app.spec
+                .migration
+                .as_ref()
+                .is_some_and(|migration| migration.on_start == Some(OnStart {}))
+        );
         let mut upgrade = Upgrade::prepare(&story, app).await?;
         upgrade.upgrade(&story).await?;
         story.no_request_failed("Unleash", &upgrade.load).await?;

@@ -15,7 +15,10 @@ use crate::SOON;
 /// `kubectl annotate release NAME VERB=TOKEN`
 async fn say(context: &Context, release: &str, verb: &str, token: &str) -> Result<()> {
     let annotation = json!({"metadata": {"annotations": {verb: token}}});
-    context.api::<Release>().patch(release, &PatchParams::default(), &Patch::Merge(annotation)).await?;
+    context
+        .api::<Release>()
+        .patch(release, &PatchParams::default(), &Patch::Merge(annotation))
+        .await?;
     Ok(())
 }
 
@@ -41,7 +44,10 @@ async fn a_release_aborted_before_it_migrates_leaves_the_old_version_as_it_was()
         say(&context, "crm-2", annotation::ABORT, "one").await?;
         let release = seen::ended(&context, "crm-2", ReleaseOutcome::Aborted, crm::PATIENCE).await?;
         let status = release.status.clone().unwrap_or_default();
-        ensure!(status.milestones.is_empty() && status.last_handled_abort.as_deref() == Some("one"), "{status:?}");
+        ensure!(
+            status.milestones.is_empty() && status.last_handled_abort.as_deref() == Some("one"),
+            "{status:?}"
+        );
         ensure!(crm::pods(&context, "web", "crm-1").await?.len() == 2);
         ensure!(crm::pods(&context, "web", "crm-2").await?.is_empty());
         Ok(())
@@ -55,9 +61,20 @@ async fn a_person_takes_traffic_back_during_the_bake() -> Result<()> {
         baking(&context).await?;
         say(&context, "shop-2", annotation::ROLL_BACK, "now").await?;
         let release = seen::ended(&context, "shop-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
-        ensure!(seen::reason(&release) == "RolledBackByPerson", "{}", seen::message(&release));
+        ensure!(
+            seen::reason(&release) == "RolledBackByPerson",
+            "{}",
+            seen::message(&release)
+        );
         seen::selects(&context, "shop", "shop-1", SOON).await?;
-        ensure!(release.status.unwrap_or_default().last_handled_roll_back.as_deref() == Some("now"));
+        ensure!(
+            release
+                .status
+                .unwrap_or_default()
+                .last_handled_roll_back
+                .as_deref()
+                == Some("now")
+        );
         Ok(())
     })
     .await
@@ -88,8 +105,14 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
         let back = |release: &Release| seen::outcome(release) == Some(ReleaseOutcome::RolledBack);
         let release = seen::release(&context, "crm-2", "to be rolled back", back, crm::PATIENCE).await?;
         seen::selects(&context, "crm", "crm-1", SOON).await?;
-        ensure!(crm::pods(&context, "worker", "crm-1").await?.len() == 1, "the old worker does not work");
-        ensure!(seen::holds(seen::release_condition(&release, "SchemaAhead")), "SchemaAhead is not told");
+        ensure!(
+            crm::pods(&context, "worker", "crm-1").await?.len() == 1,
+            "the old worker does not work"
+        );
+        ensure!(
+            seen::holds(seen::release_condition(&release, "SchemaAhead")),
+            "SchemaAhead is not told"
+        );
         ensure!(reach::count(&context, crm::DATABASE, crm::OVERLAPS).await? == 0);
         Ok(())
     })
@@ -107,14 +130,22 @@ async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -
         crm::set_version(&context, &mut app, "v2");
         apps::apply(&context, &app).await?;
         let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
-        ensure!(seen::message(&failed).contains("fairway.dev/retry"), "{}", seen::message(&failed));
+        ensure!(
+            seen::message(&failed).contains("fairway.dev/retry"),
+            "{}",
+            seen::message(&failed)
+        );
         database.batch_execute("drop table lead_note").await?;
 
         say(&context, "crm-2", annotation::RETRY, "mended").await?;
         let again = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         ensure!(again.spec.trigger == "Retry", "{}", again.spec.trigger);
         let answered = |release: &Release| {
-            release.status.as_ref().and_then(|status| status.last_handled_retry.as_deref()) == Some("mended")
+            release
+                .status
+                .as_ref()
+                .and_then(|status| status.last_handled_retry.as_deref())
+                == Some("mended")
         };
         seen::release(&context, "crm-2", "the retry to be answered", answered, SOON).await?;
         ensure!(seen::releases(&context, "crm").await?.len() == 3);
@@ -132,9 +163,19 @@ async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() ->
         apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "partial");
         apps::apply(&context, &app).await?;
         let waiting = seen::waits(&context, "crm-2", "MigrationUnsettled", crm::PATIENCE).await?;
-        ensure!(seen::holds(seen::release_condition(&waiting, "Stalled")), "nobody is told that a person must act");
-        ensure!(seen::message(&waiting).contains("fairway.dev/resolve"), "{}", seen::message(&waiting));
-        ensure!(crm::pods(&context, "web", "crm-1").await?.len() == 2, "the old version does not serve");
+        ensure!(
+            seen::holds(seen::release_condition(&waiting, "Stalled")),
+            "nobody is told that a person must act"
+        );
+        ensure!(
+            seen::message(&waiting).contains("fairway.dev/resolve"),
+            "{}",
+            seen::message(&waiting)
+        );
+        ensure!(
+            crm::pods(&context, "web", "crm-1").await?.len() == 2,
+            "the old version does not serve"
+        );
 
         // The person puts the database back by hand and says so.
         let database = reach::database(&context, crm::DATABASE).await?;

@@ -24,7 +24,11 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
     let mut status = app.status.clone().unwrap_or_default();
     if app.metadata.deletion_timestamp.is_some() {
         // What it owns goes with it; nothing of it is left to decide.
-        return Decision { steps: Vec::new(), status, wake: Wake::OnChange };
+        return Decision {
+            steps: Vec::new(),
+            status,
+            wake: Wake::OnChange,
+        };
     }
     let snapshot = Snapshot::of(&app.spec);
     let hash = snapshot.hash();
@@ -45,7 +49,11 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
         Next::AwaitRelease(containers) => Standing::AwaitingRelease(containers),
     };
     summary::tell(observed, &mut status, &standing, now);
-    Decision { steps, status, wake: Wake::OnChange }
+    Decision {
+        steps,
+        status,
+        wake: Wake::OnChange,
+    }
 }
 
 /// What an App needs next.
@@ -76,20 +84,30 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
         return if observed.app.spec.suspend {
             Next::Held
         } else {
-            Next::Record { revision: on_record + 1, hash: hash.to_owned() }
+            Next::Record {
+                revision: on_record + 1,
+                hash: hash.to_owned(),
+            }
         };
     }
     if edited {
         return Next::AwaitRelease(open);
     }
     let missing = missing(observed, on_record, snapshot, hash);
-    if missing.is_empty() { Next::Nothing } else { Next::Make(missing) }
+    if missing.is_empty() {
+        Next::Nothing
+    } else {
+        Next::Make(missing)
+    }
 }
 
 /// A Release beyond the revision on record was applied by hand or by CI, or is one of ours whose record was
 /// lost (the App was restored without its status): take it up instead of minting another.
 fn adopt(observed: &AppObserved, given: &Arc<Release>, hash: &str) -> Next {
-    let frozen = observed.snapshots.get(&given.name_any()).map(|snapshot| snapshot.hash());
+    let frozen = observed
+        .snapshots
+        .get(&given.name_any())
+        .map(|snapshot| snapshot.hash());
     Next::Record {
         revision: given.spec.revision,
         // A frozen spec that differs from today's is an edit that is yet to be released.
@@ -119,13 +137,29 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
         let frozen = control::controller_revision(app, &name, revision, snapshot);
         steps.push(Step::Create(Box::new(Object::ControllerRevision(frozen))));
     }
-    if let Some(given) = observed.releases.iter().find(|release| release.spec.revision == revision) {
+    if let Some(given) = observed
+        .releases
+        .iter()
+        .find(|release| release.spec.revision == revision)
+    {
         steps.extend(owned(app, given));
     } else {
-        let before = observed.releases.iter().rfind(|release| release.spec.revision < revision);
-        let retried = before.filter(|release| wants_retry(release)).map(|release| release.name_any());
+        let before = observed
+            .releases
+            .iter()
+            .rfind(|release| release.spec.revision < revision);
+        let retried = before
+            .filter(|release| wants_retry(release))
+            .map(|release| release.name_any());
         let trigger = if retried.is_some() { "Retry" } else { "AppEdited" };
-        let release = control::release(app, revision, hash, snapshot.images(), trigger, retried.as_deref());
+        let release = control::release(
+            app,
+            revision,
+            hash,
+            snapshot.images(),
+            trigger,
+            retried.as_deref(),
+        );
         steps.push(Step::Create(Box::new(Object::Release(release))));
     }
     steps
@@ -134,7 +168,11 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
 /// A Release applied by hand becomes the App's, so that it goes with it.
 fn owned(app: &App, given: &Release) -> Option<Step> {
     let owner = app.controller_owner_ref(&())?;
-    if given.owner_references().iter().any(|reference| reference.uid == owner.uid) {
+    if given
+        .owner_references()
+        .iter()
+        .any(|reference| reference.uid == owner.uid)
+    {
         return None;
     }
     let mut release = Release::new(&given.name_any(), given.spec.clone());

@@ -23,7 +23,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Conditions of an App.
-const OF_APP: [&str; 6] = [READY, RECONCILING, STALLED, BAKING, DIVERGED_FROM_SPEC, SCHEMA_AHEAD];
+const OF_APP: [&str; 6] = [
+    READY,
+    RECONCILING,
+    STALLED,
+    BAKING,
+    DIVERGED_FROM_SPEC,
+    SCHEMA_AHEAD,
+];
 /// Conditions of a Release.
 const OF_RELEASE: [&str; 6] = [SUCCEEDED, READY, RECONCILING, STALLED, BAKING, SCHEMA_AHEAD];
 /// Conditions of bounded work: a Migration, a Backup.
@@ -99,11 +106,19 @@ impl Checker {
             };
             let earlier: Vec<_> = executions[..index].iter().filter(same).collect();
             if earlier.iter().any(|other| other.release == execution.release) {
-                self.is_broken(format!("the migration of {} was executed twice", execution.release));
+                self.is_broken(format!(
+                    "the migration of {} was executed twice",
+                    execution.release
+                ));
             }
-            let applied = earlier.iter().any(|other| cluster.database.has_applied(&other.identity));
+            let applied = earlier
+                .iter()
+                .any(|other| cluster.database.has_applied(&other.identity));
             if applied {
-                self.is_broken(format!("{} executed a migration that the ledger has", execution.release));
+                self.is_broken(format!(
+                    "{} executed a migration that the ledger has",
+                    execution.release
+                ));
             }
             let proven = cluster.objects().backups.values().any(|backup| {
                 backup.spec.release.as_deref() == Some(&execution.release)
@@ -125,8 +140,13 @@ impl Checker {
             if selector.is_none_or(BTreeMap::is_empty) {
                 self.is_broken(format!("Service {name} selects nothing"));
             }
-            let old = before.services.get(name).and_then(|old| build::service::selected_release(old));
-            let Some(new) = build::service::selected_release(service) else { continue };
+            let old = before
+                .services
+                .get(name)
+                .and_then(|old| build::service::selected_release(old));
+            let Some(new) = build::service::selected_release(service) else {
+                continue;
+            };
             if old != Some(new) && !goes_on_serving(after, new) && self.sight == Sight::Current {
                 self.switched(after, service, new);
             }
@@ -135,28 +155,51 @@ impl Checker {
 
     fn switched(&mut self, after: &Objects, service: &Service, release: &str) {
         let Some(component) = self.serving_component(release, &service.name_any()) else {
-            self.is_broken(format!("Service {} selects {release}, which does not serve it", service.name_any()));
+            self.is_broken(format!(
+                "Service {} selects {release}, which does not serve it",
+                service.name_any()
+            ));
             return;
         };
-        let ready: Vec<_> = pods_of(after, &component.name, release).filter(|pod| is_ready(pod)).collect();
+        let ready: Vec<_> = pods_of(after, &component.name, release)
+            .filter(|pod| is_ready(pod))
+            .collect();
         let unproven = ready.iter().find(|pod| {
-            let passes = pod.uid().and_then(|uid| self.passes.get(&uid)).copied().unwrap_or_default();
-            component.health.as_ref().is_some_and(|health| passes < health.consecutive)
+            let passes = pod
+                .uid()
+                .and_then(|uid| self.passes.get(&uid))
+                .copied()
+                .unwrap_or_default();
+            component
+                .health
+                .as_ref()
+                .is_some_and(|health| passes < health.consecutive)
         });
-        let goes_back = after.releases.values().filter_map(|found| found.status.as_ref()).any(|status| {
-            happened(status, MilestoneKind::RollingBack).is_some() && status.previous.as_deref() == Some(release)
-        });
+        let goes_back = after
+            .releases
+            .values()
+            .filter_map(|found| found.status.as_ref())
+            .any(|status| {
+                happened(status, MilestoneKind::RollingBack).is_some()
+                    && status.previous.as_deref() == Some(release)
+            });
         if ready.is_empty() {
             self.is_broken(format!("traffic moved to {release}, which has no ready pod"));
         } else if let (Some(pod), false) = (unproven, goes_back) {
-            self.is_broken(format!("traffic moved to {release} before pod {} was healthy", pod.name_any()));
+            self.is_broken(format!(
+                "traffic moved to {release} before pod {} was healthy",
+                pod.name_any()
+            ));
         }
     }
 
     fn serving_component(&self, release: &str, service: &str) -> Option<Component> {
         let snapshot = self.frozen.get(release)?;
         let serves = |component: &&Component| {
-            component.serves.as_ref().is_some_and(|serves| serves.service == service)
+            component
+                .serves
+                .as_ref()
+                .is_some_and(|serves| serves.service == service)
         };
         snapshot.components.iter().find(serves).cloned()
     }
@@ -165,7 +208,9 @@ impl Checker {
     /// has to be: its successor cannot be ready before.
     fn scaling(&mut self, before: &Objects, after: &Objects) {
         for (name, deployment) in changed(&before.deployments, &after.deployments) {
-            let Some(old) = before.deployments.get(name) else { continue };
+            let Some(old) = before.deployments.get(name) else {
+                continue;
+            };
             if replicas(deployment) >= replicas(old) || self.sight == Sight::Past {
                 continue;
             }
@@ -179,7 +224,11 @@ impl Checker {
                 })
             });
             let wanted = after.apps.get(of(labels::APP)).and_then(|app| {
-                app.spec.components.iter().find(|found| found.name == component).map(|found| found.replicas)
+                app.spec
+                    .components
+                    .iter()
+                    .find(|found| found.name == component)
+                    .map(|found| found.replicas)
             });
             let is_less = wanted.is_some_and(|wanted| replicas(deployment) < wanted);
             if is_selected && is_less && !self.stops(release, component) {
@@ -232,8 +281,11 @@ impl Checker {
                 begun.entry(&release.spec.app).or_default().push(name);
             }
         }
-        let twice: Vec<_> =
-            begun.into_values().filter(|names| names.len() > 1).map(|names| format!("{names:?}")).collect();
+        let twice: Vec<_> = begun
+            .into_values()
+            .filter(|names| names.len() > 1)
+            .map(|names| format!("{names:?}"))
+            .collect();
         for names in twice {
             self.is_broken(format!("{names} are past the point of no return at once"));
         }
@@ -241,7 +293,11 @@ impl Checker {
 
     /// No revision of an App is minted twice.
     fn minted(&mut self, after: &Objects, name: &str, release: &Release) {
-        let app = after.apps.get(&release.spec.app).and_then(|app| app.uid()).unwrap_or_default();
+        let app = after
+            .apps
+            .get(&release.spec.app)
+            .and_then(|app| app.uid())
+            .unwrap_or_default();
         if !self.minted.insert((app, release.spec.revision)) {
             self.is_broken(format!("{name} was minted twice"));
         }
@@ -250,12 +306,19 @@ impl Checker {
     /// Milestones are only appended to, and an outcome is for good, but that a person may take a success back.
     fn history(&mut self, name: &str, old: &Release, new: &Release) {
         let empty = ReleaseStatus::default();
-        let (before, after) = (old.status.as_ref().unwrap_or(&empty), new.status.as_ref().unwrap_or(&empty));
+        let (before, after) = (
+            old.status.as_ref().unwrap_or(&empty),
+            new.status.as_ref().unwrap_or(&empty),
+        );
         if !after.milestones.starts_with(&before.milestones) {
             self.is_broken(format!("milestones of {name} were rewritten"));
         }
         let kinds: Vec<_> = after.milestones.iter().map(|milestone| milestone.kind).collect();
-        if kinds.iter().enumerate().any(|(index, kind)| kinds[..index].contains(kind)) {
+        if kinds
+            .iter()
+            .enumerate()
+            .any(|(index, kind)| kinds[..index].contains(kind))
+        {
             self.is_broken(format!("{name} reached a milestone twice: {kinds:?}"));
         }
         let by_person = happened(before, MilestoneKind::RollingBack).is_none()
@@ -272,24 +335,40 @@ impl Checker {
 
     /// Backups are not deleted, and what a revision releases does not change.
     fn kept(&mut self, before: &Objects, after: &Objects) {
-        let gone: Vec<_> =
-            before.backups.keys().filter(|name| !after.backups.contains_key(*name)).cloned().collect();
+        let gone: Vec<_> = before
+            .backups
+            .keys()
+            .filter(|name| !after.backups.contains_key(*name))
+            .cloned()
+            .collect();
         for name in gone {
             self.is_broken(format!("Backup {name} was deleted"));
         }
         for (name, revision) in changed(&before.revisions, &after.revisions) {
-            if before.revisions.get(name).is_some_and(|old| old.uid() == revision.uid() && old.data != revision.data) {
+            if before
+                .revisions
+                .get(name)
+                .is_some_and(|old| old.uid() == revision.uid() && old.data != revision.data)
+            {
                 self.is_broken(format!("the frozen spec of {name} changed"));
             }
         }
         for (name, release) in changed(&before.releases, &after.releases) {
-            if before.releases.get(name).is_some_and(|old| old.uid() == release.uid() && old.spec != release.spec) {
+            if before
+                .releases
+                .get(name)
+                .is_some_and(|old| old.uid() == release.uid() && old.spec != release.spec)
+            {
                 self.is_broken(format!("the spec of {name} changed"));
             }
         }
         for (name, migration) in changed(&before.migrations, &after.migrations) {
             let same = |old: &MigrationSpec| *old == migration.spec;
-            if before.migrations.get(name).is_some_and(|old| old.uid() == migration.uid() && !same(&old.spec)) {
+            if before
+                .migrations
+                .get(name)
+                .is_some_and(|old| old.uid() == migration.uid() && !same(&old.spec))
+            {
                 self.is_broken(format!("the spec of migration {name} changed"));
             }
         }
@@ -301,19 +380,39 @@ impl Checker {
         let mut seen = Vec::new();
         for (name, app) in changed(&before.apps, &after.apps) {
             let status = app.status.clone().unwrap_or_default();
-            seen.push((format!("App {name}"), status.observed_generation, status.conditions, &OF_APP[..]));
+            seen.push((
+                format!("App {name}"),
+                status.observed_generation,
+                status.conditions,
+                &OF_APP[..],
+            ));
         }
         for (name, release) in changed(&before.releases, &after.releases) {
             let status = release.status.clone().unwrap_or_default();
-            seen.push((format!("Release {name}"), status.observed_generation, status.conditions, &OF_RELEASE[..]));
+            seen.push((
+                format!("Release {name}"),
+                status.observed_generation,
+                status.conditions,
+                &OF_RELEASE[..],
+            ));
         }
         for (name, migration) in changed(&before.migrations, &after.migrations) {
             let status = migration.status.clone().unwrap_or_default();
-            seen.push((format!("Migration {name}"), status.observed_generation, status.conditions, &OF_WORK[..]));
+            seen.push((
+                format!("Migration {name}"),
+                status.observed_generation,
+                status.conditions,
+                &OF_WORK[..],
+            ));
         }
         for (name, backup) in changed(&before.backups, &after.backups) {
             let status = backup.status.clone().unwrap_or_default();
-            seen.push((format!("Backup {name}"), status.observed_generation, status.conditions, &OF_WORK[..]));
+            seen.push((
+                format!("Backup {name}"),
+                status.observed_generation,
+                status.conditions,
+                &OF_WORK[..],
+            ));
         }
         for (name, generation, conditions, expected) in seen {
             if generation.is_some_and(|generation| generation > 0) {
@@ -323,20 +422,30 @@ impl Checker {
     }
 
     fn complete(&mut self, name: &str, conditions: &[Condition], expected: &[&str]) {
-        let types: BTreeSet<_> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        let types: BTreeSet<_> = conditions
+            .iter()
+            .map(|condition| condition.type_.as_str())
+            .collect();
         if types != expected.iter().copied().collect() {
             self.is_broken(format!("{name} has the conditions {types:?}"));
         }
         let is_true = |type_: &str| {
-            conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+            conditions
+                .iter()
+                .any(|condition| condition.type_ == type_ && condition.status == "True")
         };
         if is_true(RECONCILING) && is_true(STALLED) {
             self.is_broken(format!("{name} is reconciling and stalled at once"));
         }
         if let Some(condition) = conditions.iter().find(|condition| {
-            condition.reason.is_empty() || condition.message.is_empty() || condition.observed_generation.is_none()
+            condition.reason.is_empty()
+                || condition.message.is_empty()
+                || condition.observed_generation.is_none()
         }) {
-            self.is_broken(format!("{name}: condition {} lacks a reason, a message or its generation", condition.type_));
+            self.is_broken(format!(
+                "{name}: condition {} lacks a reason, a message or its generation",
+                condition.type_
+            ));
         }
     }
 }
@@ -344,7 +453,10 @@ impl Checker {
 /// Whether a release had the traffic already and never gave it back: pointing a Service at it again sets right
 /// what another hand has done.
 fn goes_on_serving(after: &Objects, release: &str) -> bool {
-    let status = after.releases.get(release).and_then(|release| release.status.as_ref());
+    let status = after
+        .releases
+        .get(release)
+        .and_then(|release| release.status.as_ref());
     status.is_some_and(|status| {
         happened(status, MilestoneKind::TrafficMoved).is_some()
             && happened(status, MilestoneKind::RollingBack).is_none()
@@ -359,10 +471,19 @@ fn pods_of<'a>(objects: &'a Objects, component: &str, release: &str) -> impl Ite
 }
 
 fn replicas(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
 }
 
 /// Objects that are new or not what they were.
-fn changed<'a, T>(before: &'a Shelf<T>, after: &'a Shelf<T>) -> impl Iterator<Item = (&'a String, &'a Arc<T>)> {
-    after.iter().filter(|(name, object)| before.get(*name).is_none_or(|old| !Arc::ptr_eq(old, object)))
+fn changed<'a, T>(
+    before: &'a Shelf<T>,
+    after: &'a Shelf<T>,
+) -> impl Iterator<Item = (&'a String, &'a Arc<T>)> {
+    after
+        .iter()
+        .filter(|(name, object)| before.get(*name).is_none_or(|old| !Arc::ptr_eq(old, object)))
 }

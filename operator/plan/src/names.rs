@@ -53,7 +53,10 @@ pub fn probe_pod(release: &str, token_sha256: &str) -> String {
 
 /// SHA-256 as 64 hex digits.
 pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
-    Sha256::digest(bytes.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes.as_ref())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The first 16 hex digits of a SHA-256: enough to tell two specs of one App apart.

@@ -37,25 +37,67 @@ pub struct Rung {
 
 /// From an edited App to a version that serves.
 pub const FORWARD: &[Rung] = &[
-    Rung { name: "Accepted", climb: accept::accepted },
-    Rung { name: "Pinned", climb: accept::pinned },
-    Rung { name: "Preflighted", climb: accept::preflighted },
-    Rung { name: "BackedUp", climb: data::backed_up },
-    Rung { name: "Migrated", climb: data::migrated },
-    Rung { name: "RolledOut", climb: rollout::rolled_out },
-    Rung { name: "Healthy", climb: rollout::healthy },
-    Rung { name: "HandedOver", climb: rollout::handed_over },
-    Rung { name: "TrafficMoved", climb: traffic::traffic_moved },
-    Rung { name: "Baked", climb: traffic::baked },
-    Rung { name: "Retired", climb: traffic::retired },
+    Rung {
+        name: "Accepted",
+        climb: accept::accepted,
+    },
+    Rung {
+        name: "Pinned",
+        climb: accept::pinned,
+    },
+    Rung {
+        name: "Preflighted",
+        climb: accept::preflighted,
+    },
+    Rung {
+        name: "BackedUp",
+        climb: data::backed_up,
+    },
+    Rung {
+        name: "Migrated",
+        climb: data::migrated,
+    },
+    Rung {
+        name: "RolledOut",
+        climb: rollout::rolled_out,
+    },
+    Rung {
+        name: "Healthy",
+        climb: rollout::healthy,
+    },
+    Rung {
+        name: "HandedOver",
+        climb: rollout::handed_over,
+    },
+    Rung {
+        name: "TrafficMoved",
+        climb: traffic::traffic_moved,
+    },
+    Rung {
+        name: "Baked",
+        climb: traffic::baked,
+    },
+    Rung {
+        name: "Retired",
+        climb: traffic::retired,
+    },
 ];
 
 /// From a version that cannot stay to the one before it. The database keeps its schema: the old image runs
 /// on what the migration made (`SchemaAhead`).
 pub const BACKWARD: &[Rung] = &[
-    Rung { name: "TrafficReturned", climb: backward::traffic_returned },
-    Rung { name: "HandedBack", climb: backward::handed_back },
-    Rung { name: "Withdrawn", climb: backward::withdrawn },
+    Rung {
+        name: "TrafficReturned",
+        climb: backward::traffic_returned,
+    },
+    Rung {
+        name: "HandedBack",
+        climb: backward::handed_back,
+    },
+    Rung {
+        name: "Withdrawn",
+        climb: backward::withdrawn,
+    },
 ];
 
 /// Decides the next pass of a release.
@@ -63,11 +105,35 @@ pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> 
     let mut status = observed.release.status.clone().unwrap_or_default();
     let empty = crate::snapshot::Snapshot::default();
     let Some(snapshot) = observed.snapshots.get(&observed.release.name_any()) else {
-        let world = World { observed, settings, now, snapshot: &empty };
-        let wait = Wait::machine("WaitingForApp", format!("waiting for App {} to take this Release up", observed.release.spec.app));
-        return decided(&world, status, Vec::new(), Stand::Waiting { rung: "Accepted", wait });
+        let world = World {
+            observed,
+            settings,
+            now,
+            snapshot: &empty,
+        };
+        let wait = Wait::machine(
+            "WaitingForApp",
+            format!(
+                "waiting for App {} to take this Release up",
+                observed.release.spec.app
+            ),
+        );
+        return decided(
+            &world,
+            status,
+            Vec::new(),
+            Stand::Waiting {
+                rung: "Accepted",
+                wait,
+            },
+        );
     };
-    let world = World { observed, settings, now, snapshot };
+    let world = World {
+        observed,
+        settings,
+        now,
+        snapshot,
+    };
     let (steps, stand) = if status.outcome.is_some() {
         after_the_end(&world, &mut status)
     } else if happened(&status, MilestoneKind::RollingBack).is_some() {
@@ -89,8 +155,17 @@ fn go_forward(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
         Climbed::Top => {
             let pruned = traffic::pruned(world, status);
             if !pruned.is_empty() {
-                let wait = Wait::machine("PruningHistory", "removing releases past the history that is kept");
-                return (pruned, Stand::Waiting { rung: "Retired", wait });
+                let wait = Wait::machine(
+                    "PruningHistory",
+                    "removing releases past the history that is kept",
+                );
+                return (
+                    pruned,
+                    Stand::Waiting {
+                        rung: "Retired",
+                        wait,
+                    },
+                );
             }
             status.outcome = Some(ReleaseOutcome::Succeeded);
             (Vec::new(), Stand::Succeeded)
@@ -128,8 +203,20 @@ fn climb(ladder: &[Rung], world: &World, status: &mut ReleaseStatus) -> Climbed 
     for rung in ladder {
         return match (rung.climb)(world, status) {
             Verdict::Met => continue,
-            Verdict::Act(steps, wait) => Climbed::Waiting(steps, Stand::Waiting { rung: rung.name, wait }),
-            Verdict::Wait(wait) => Climbed::Waiting(Vec::new(), Stand::Waiting { rung: rung.name, wait }),
+            Verdict::Act(steps, wait) => Climbed::Waiting(
+                steps,
+                Stand::Waiting {
+                    rung: rung.name,
+                    wait,
+                },
+            ),
+            Verdict::Wait(wait) => Climbed::Waiting(
+                Vec::new(),
+                Stand::Waiting {
+                    rung: rung.name,
+                    wait,
+                },
+            ),
             Verdict::Commit(kind) => {
                 record(status, kind, world.now, None);
                 Climbed::Waiting(Vec::new(), recorded(ladder, world, status))
@@ -145,9 +232,15 @@ fn climb(ladder: &[Rung], world: &World, status: &mut ReleaseStatus) -> Climbed 
 fn recorded(ladder: &[Rung], world: &World, status: &ReleaseStatus) -> Stand {
     let next = climb(ladder, world, &mut status.clone());
     match next {
-        Climbed::Waiting(_, Stand::Waiting { rung, wait }) => Stand::Recorded { rung, wait: Some(wait) },
+        Climbed::Waiting(_, Stand::Waiting { rung, wait }) => Stand::Recorded {
+            rung,
+            wait: Some(wait),
+        },
         Climbed::Waiting(_, recorded) => recorded,
-        Climbed::Top | Climbed::Failed(_) => Stand::Recorded { rung: "Retired", wait: None },
+        Climbed::Top | Climbed::Failed(_) => Stand::Recorded {
+            rung: "Retired",
+            wait: None,
+        },
     }
 }
 
@@ -165,7 +258,11 @@ fn record(status: &mut ReleaseStatus, kind: MilestoneKind, at: Timestamp, failur
 fn fail(world: &World, status: &mut ReleaseStatus, failure: Failure) -> (Vec<Step>, Stand) {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     if moved && world.previous(status).is_none() {
-        let message = format!("{}; nothing served before {}, so it goes on serving", failure.message, world.name());
+        let message = format!(
+            "{}; nothing served before {}, so it goes on serving",
+            failure.message,
+            world.name()
+        );
         status.outcome = Some(ReleaseOutcome::Failed);
         return (Vec::new(), Stand::Ended(Failure { message, ..failure }));
     }
@@ -181,24 +278,39 @@ fn fail(world: &World, status: &mut ReleaseStatus, failure: Failure) -> (Vec<Ste
 /// Whether anything of this release may run.
 fn runs(world: &World) -> bool {
     world.snapshot.components.iter().any(|component| {
-        world.deployment(&component.name, world.release().spec.revision).is_some_and(|deployment| {
-            deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1) > 0
-        })
+        world
+            .deployment(&component.name, world.release().spec.revision)
+            .is_some_and(|deployment| {
+                deployment
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.replicas)
+                    .unwrap_or(1)
+                    > 0
+            })
     })
 }
 
 /// Why this release went back, from its milestones.
 fn cause(status: &ReleaseStatus) -> Failure {
     let milestone = happened(status, MilestoneKind::RollingBack);
-    let reason = milestone.and_then(|milestone| milestone.reason.clone()).unwrap_or_else(|| "RolledBack".to_owned());
-    let message = milestone.and_then(|milestone| milestone.message.clone()).unwrap_or_default();
+    let reason = milestone
+        .and_then(|milestone| milestone.reason.clone())
+        .unwrap_or_else(|| "RolledBack".to_owned());
+    let message = milestone
+        .and_then(|milestone| milestone.message.clone())
+        .unwrap_or_default();
     let outcome = match reason.as_str() {
         _ if happened(status, MilestoneKind::TrafficMoved).is_some() => ReleaseOutcome::RolledBack,
         "Aborted" | "RolledBackByPerson" => ReleaseOutcome::Aborted,
         "Superseded" => ReleaseOutcome::Superseded,
         _ => ReleaseOutcome::Failed,
     };
-    Failure { reason, message, outcome }
+    Failure {
+        reason,
+        message,
+        outcome,
+    }
 }
 
 /// A release that has ended keeps what serves as the App wants it today, and answers what is asked of it.
@@ -217,8 +329,14 @@ fn after_the_end(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand
 fn kept(world: &World) -> Vec<Step> {
     let all = world.observed.siblings.iter().chain([&world.observed.release]);
     let serves = world::live(all).is_some_and(|live| live.name_any() == world.name());
-    let busy = world.observed.siblings.iter().any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
-    let (true, false, Some(today)) = (serves, busy, world.today()) else { return Vec::new() };
+    let busy = world
+        .observed
+        .siblings
+        .iter()
+        .any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
+    let (true, false, Some(today)) = (serves, busy, world.today()) else {
+        return Vec::new();
+    };
     let mut steps: Vec<_> = world
         .snapshot
         .components
@@ -235,15 +353,29 @@ fn kept(world: &World) -> Vec<Step> {
     steps
 }
 
-fn decided(world: &World, mut status: ReleaseStatus, steps: Vec<Step>, stand: Stand) -> Decision<ReleaseStatus> {
+fn decided(
+    world: &World,
+    mut status: ReleaseStatus,
+    steps: Vec<Step>,
+    stand: Stand,
+) -> Decision<ReleaseStatus> {
     let wake = match &stand {
-        Stand::Waiting { wait: Wait { until: Some(until), .. }, .. } => Wake::At(*until),
+        Stand::Waiting {
+            wait: Wait {
+                until: Some(until), ..
+            },
+            ..
+        } => Wake::At(*until),
         _ => Wake::OnChange,
     };
     if stand.is_brief() {
         // Whatever the rungs found is found again by the next pass, and worth a write only then.
         let observed = world.release().status.clone().unwrap_or_default();
-        return Decision { steps, status: observed, wake };
+        return Decision {
+            steps,
+            status: observed,
+            wake,
+        };
     }
     report::tell(world, &mut status, &stand);
     Decision { steps, status, wake }
@@ -251,5 +383,8 @@ fn decided(world: &World, mut status: ReleaseStatus, steps: Vec<Step>, stand: St
 
 /// A release that the App holds.
 fn held(rung: &str) -> Wait {
-    Wait::person("Suspended", format!("spec.suspend of the App is true, so it holds {rung}; set it to false to go on"))
+    Wait::person(
+        "Suspended",
+        format!("spec.suspend of the App is true, so it holds {rung}; set it to false to go on"),
+    )
 }

@@ -117,7 +117,8 @@ impl Sim {
         let wanted = if self.turns == Turns::Alone { 1 } else { 2 };
         while self.operators.len() < wanted {
             self.started += 1;
-            self.operators.push(Operator::new(self.started, self.cluster.objects()));
+            self.operators
+                .push(Operator::new(self.started, self.cluster.objects()));
         }
     }
 
@@ -220,7 +221,9 @@ impl Sim {
             if is_frozen && index == 0 {
                 continue;
             }
-            let Some(work) = self.operators[index].due.pop_first() else { continue };
+            let Some(work) = self.operators[index].due.pop_first() else {
+                continue;
+            };
             self.turn = index + 1;
             self.passes += 1;
             self.cluster.now += PASS;
@@ -258,7 +261,8 @@ impl Sim {
             Err(ApiError::Killed) => {
                 self.started += 1;
                 let fresh = Operator::new(self.started, self.cluster.objects());
-                self.transcript.tell(self.cluster.now, "the operator is killed and starts anew");
+                self.transcript
+                    .tell(self.cluster.now, "the operator is killed and starts anew");
                 self.operators.insert(index, fresh);
             }
             _ => self.operators.insert(index, operator),
@@ -267,7 +271,9 @@ impl Sim {
 
     /// Lets the stopped operator do what it had decided long ago.
     fn thaw(&mut self) {
-        let Some((work, decided)) = self.frozen.take() else { return };
+        let Some((work, decided)) = self.frozen.take() else {
+            return;
+        };
         let mut wire = Wire {
             cluster: &mut self.cluster,
             traffic: &mut self.traffic,
@@ -356,12 +362,18 @@ impl Sim {
         let mut found = Vec::new();
         let objects = self.cluster.objects().clone();
         let now = self.cluster.now;
-        let Some(mut operator) = self.operators.first().cloned() else { return found };
+        let Some(mut operator) = self.operators.first().cloned() else {
+            return found;
+        };
         for work in Work::all(&objects) {
             if let Some(decided) = operator.decide(&work, &objects, now)
                 && (!decided.steps().is_empty() || decided.has_news())
             {
-                found.push(format!("{work:?} wants {:?}, news: {}", decided.steps(), decided.has_news()));
+                found.push(format!(
+                    "{work:?} wants {:?}, news: {}",
+                    decided.steps(),
+                    decided.has_news()
+                ));
             }
         }
         found

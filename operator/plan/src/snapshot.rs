@@ -28,9 +28,22 @@ pub struct Snapshot {
 impl Snapshot {
     /// The snapshot of a spec.
     pub fn of(spec: &AppSpec) -> Self {
-        let AppSpec { suspend: _, components, database, migration, traffic, backup: _, policy: _ } = spec;
-        let components =
-            components.iter().map(|component| Component { replicas: 1, ..component.clone() }).collect();
+        let AppSpec {
+            suspend: _,
+            components,
+            database,
+            migration,
+            traffic,
+            backup: _,
+            policy: _,
+        } = spec;
+        let components = components
+            .iter()
+            .map(|component| Component {
+                replicas: 1,
+                ..component.clone()
+            })
+            .collect();
         Self {
             components,
             database: database.clone(),
@@ -44,7 +57,9 @@ impl Snapshot {
     pub fn hash(&self) -> String {
         // A value's maps are sorted (serde_json without `preserve_order`), the struct's own members follow the
         // declaration.
-        names::short_hash(serde_json::to_vec(&serde_json::to_value(self).unwrap_or_default()).unwrap_or_default())
+        names::short_hash(
+            serde_json::to_vec(&serde_json::to_value(self).unwrap_or_default()).unwrap_or_default(),
+        )
     }
 
     /// The component of that name.
@@ -54,24 +69,34 @@ impl Snapshot {
 
     /// Containers (init containers too) that name no image, as `component/container`.
     pub fn without_image(&self) -> Vec<String> {
-        self.containers().filter(|(_, image)| image.is_none()).map(|(name, _)| name).collect()
+        self.containers()
+            .filter(|(_, image)| image.is_none())
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Every container with the image that the App names, by `component/container`.
     pub fn images(&self) -> BTreeMap<String, String> {
-        self.containers().filter_map(|(name, image)| Some((name, image?))).collect()
+        self.containers()
+            .filter_map(|(name, image)| Some((name, image?)))
+            .collect()
     }
 
     fn containers(&self) -> impl Iterator<Item = (String, Option<String>)> {
         self.components.iter().flat_map(|component| {
-            ["initContainers", "containers"].into_iter().flat_map(move |list| {
-                let containers = component.template["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
-                containers.iter().map(move |container| {
-                    let name = container["name"].as_str().unwrap_or_default();
-                    let image = container["image"].as_str().filter(|image| !image.is_empty());
-                    (format!("{}/{name}", component.name), image.map(str::to_owned))
+            ["initContainers", "containers"]
+                .into_iter()
+                .flat_map(move |list| {
+                    let containers = component.template["spec"][list]
+                        .as_array()
+                        .map(Vec::as_slice)
+                        .unwrap_or_default();
+                    containers.iter().map(move |container| {
+                        let name = container["name"].as_str().unwrap_or_default();
+                        let image = container["image"].as_str().filter(|image| !image.is_empty());
+                        (format!("{}/{name}", component.name), image.map(str::to_owned))
+                    })
                 })
-            })
         })
     }
 }
@@ -106,7 +131,11 @@ impl Today {
     /// What the spec says today.
     pub fn of(spec: &AppSpec) -> Self {
         Self {
-            replicas: spec.components.iter().map(|component| (component.name.clone(), component.replicas)).collect(),
+            replicas: spec
+                .components
+                .iter()
+                .map(|component| (component.name.clone(), component.replicas))
+                .collect(),
             backup: spec.backup.clone(),
             bake: spec.policy.bake.duration.get(),
             suspend: spec.suspend,

@@ -1,12 +1,14 @@
 //! What an App's status says: what serves, whether it is healthy, and what is on its way.
 
 use crate::conditions::{self, Status, Wanted};
+use crate::labels;
 use crate::observed::AppObserved;
 use crate::release::world::{happened, has_ended, is_ready, live};
-use crate::labels;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};
-use fairway_crds::condition::{BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
+use fairway_crds::condition::{
+    BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
+};
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
@@ -43,7 +45,10 @@ enum Course {
 pub(super) fn tell(observed: &AppObserved, status: &mut AppStatus, standing: &Standing, now: Timestamp) {
     let app = &observed.app;
     let wanted = status.wanted.clone();
-    let wanted_release = observed.releases.iter().find(|release| Some(release.name_any()) == wanted);
+    let wanted_release = observed
+        .releases
+        .iter()
+        .find(|release| Some(release.name_any()) == wanted);
     let serving = live(&observed.releases);
     let course = course(observed, standing, wanted_release);
     status.observed_generation = app.metadata.generation;
@@ -69,15 +74,25 @@ fn course(observed: &AppObserved, standing: &Standing, wanted: Option<&Arc<Relea
         Standing::Recorded => return Course::Releasing,
         Standing::Settled => {}
     }
-    let Some(release) = wanted else { return Course::Releasing };
+    let Some(release) = wanted else {
+        return Course::Releasing;
+    };
     let status = release.status.clone().unwrap_or_default();
-    let told = |kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).cloned();
+    let told = |kind: &str| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind)
+            .cloned()
+    };
     match status.outcome {
         Some(ReleaseOutcome::Succeeded) => Course::Done,
         Some(_) => {
             let told = told(SUCCEEDED);
             Course::Failed {
-                reason: told.as_ref().map_or_else(|| "Failed".to_owned(), |told: &Condition| told.reason.clone()),
+                reason: told
+                    .as_ref()
+                    .map_or_else(|| "Failed".to_owned(), |told: &Condition| told.reason.clone()),
                 message: told.map(|told| told.message).unwrap_or_default(),
             }
         }
@@ -95,17 +110,45 @@ fn bakes(observed: &AppObserved) -> bool {
     !observed.app.spec.policy.bake.duration.get().is_zero()
 }
 
-fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &Course, wanted: &str) -> Vec<Wanted> {
+fn conditions(
+    observed: &AppObserved,
+    serving: Option<&Arc<Release>>,
+    course: &Course,
+    wanted: &str,
+) -> Vec<Wanted> {
     let truth = |condition: bool| if condition { Status::True } else { Status::False };
-    let serves = serving.map_or_else(|| "nothing serves yet".to_owned(), |release| format!("{} serves", release.name_any()));
+    let serves = serving.map_or_else(
+        || "nothing serves yet".to_owned(),
+        |release| format!("{} serves", release.name_any()),
+    );
     let (reason, message) = match course {
-        Course::Releasing => ("Releasing".to_owned(), format!("{serves}; {wanted} is on its way: kubectl describe release {wanted}")),
-        Course::RollingBack => ("RollingBack".to_owned(), format!("{serves}; {wanted} is being taken back: kubectl describe release {wanted}")),
-        Course::Baking => ("Baking".to_owned(), format!("{serves} and is watched: kubectl describe release {wanted}")),
+        Course::Releasing => (
+            "Releasing".to_owned(),
+            format!("{serves}; {wanted} is on its way: kubectl describe release {wanted}"),
+        ),
+        Course::RollingBack => (
+            "RollingBack".to_owned(),
+            format!("{serves}; {wanted} is being taken back: kubectl describe release {wanted}"),
+        ),
+        Course::Baking => (
+            "Baking".to_owned(),
+            format!("{serves} and is watched: kubectl describe release {wanted}"),
+        ),
         Course::Done => ("Live".to_owned(), serves.clone()),
-        Course::Person(message) => ("WaitingForPerson".to_owned(), format!("{serves}; {wanted} waits for a person: {message}")),
-        Course::Failed { reason, message } => (reason.clone(), format!("{serves}; the spec asks for {wanted}, which did not succeed: {message}")),
-        Course::Held => ("Suspended".to_owned(), format!("{serves}; the spec was edited, but spec.suspend is true: set it to false to release the edit")),
+        Course::Person(message) => (
+            "WaitingForPerson".to_owned(),
+            format!("{serves}; {wanted} waits for a person: {message}"),
+        ),
+        Course::Failed { reason, message } => (
+            reason.clone(),
+            format!("{serves}; the spec asks for {wanted}, which did not succeed: {message}"),
+        ),
+        Course::Held => (
+            "Suspended".to_owned(),
+            format!(
+                "{serves}; the spec was edited, but spec.suspend is true: set it to false to release the edit"
+            ),
+        ),
         Course::Awaiting(message) => ("AwaitingRelease".to_owned(), format!("{serves}; {message}")),
     };
     let (ready, ready_reason, ready_message) = match (serving, course) {
@@ -113,7 +156,11 @@ fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &C
         (None, _) => (Status::Unknown, reason.clone(), message.clone()),
         (Some(release), _) => match unready(observed, release) {
             None => (Status::True, reason.clone(), message.clone()),
-            Some(unready) => (Status::False, "NotReady".to_owned(), format!("{message}; {unready}")),
+            Some(unready) => (
+                Status::False,
+                "NotReady".to_owned(),
+                format!("{message}; {unready}"),
+            ),
         },
     };
     let reconciling = matches!(course, Course::Releasing | Course::RollingBack);
@@ -123,13 +170,39 @@ fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &C
     let diverged =
         matches!(course, Course::Failed { .. }) && serving.is_none_or(|release| release.name_any() != wanted);
     let ahead = schema_ahead(observed, serving);
-    let or = |condition: bool, otherwise: &str| if condition { message.clone() } else { otherwise.to_owned() };
+    let or = |condition: bool, otherwise: &str| {
+        if condition {
+            message.clone()
+        } else {
+            otherwise.to_owned()
+        }
+    };
     vec![
         Wanted::new(READY, ready, &ready_reason, ready_message),
-        Wanted::new(RECONCILING, truth(reconciling), &reason, or(reconciling, "no release is on its way")),
-        Wanted::new(STALLED, truth(stalled), &reason, or(stalled, "nothing waits for a person")),
-        Wanted::new(BAKING, truth(baking), &reason, or(baking, "nothing is being watched")),
-        Wanted::new(DIVERGED_FROM_SPEC, truth(diverged), &reason, or(diverged, "what serves is, or is becoming, what the spec asks for")),
+        Wanted::new(
+            RECONCILING,
+            truth(reconciling),
+            &reason,
+            or(reconciling, "no release is on its way"),
+        ),
+        Wanted::new(
+            STALLED,
+            truth(stalled),
+            &reason,
+            or(stalled, "nothing waits for a person"),
+        ),
+        Wanted::new(
+            BAKING,
+            truth(baking),
+            &reason,
+            or(baking, "nothing is being watched"),
+        ),
+        Wanted::new(
+            DIVERGED_FROM_SPEC,
+            truth(diverged),
+            &reason,
+            or(diverged, "what serves is, or is becoming, what the spec asks for"),
+        ),
         Wanted::new(
             SCHEMA_AHEAD,
             truth(ahead),
@@ -147,14 +220,23 @@ fn conditions(observed: &AppObserved, serving: Option<&Arc<Release>>, course: &C
 fn unready(observed: &AppObserved, serving: &Release) -> Option<String> {
     let spec = &observed.app.spec;
     let name = serving.name_any();
-    spec.components.iter().filter(|component| component.replicas > 0).find_map(|component| {
-        let exists = observed.snapshots.get(&name)?.component(&component.name).is_some();
-        let ready = observed.pods.iter().any(|pod| {
-            let of = |key: &str| pod.labels().get(key).map(String::as_str);
-            of(labels::COMPONENT) == Some(&component.name) && of(labels::RELEASE) == Some(&name) && is_ready(pod)
-        });
-        (exists && !ready).then(|| format!("no pod of {} is ready", component.name))
-    })
+    spec.components
+        .iter()
+        .filter(|component| component.replicas > 0)
+        .find_map(|component| {
+            let exists = observed
+                .snapshots
+                .get(&name)?
+                .component(&component.name)
+                .is_some();
+            let ready = observed.pods.iter().any(|pod| {
+                let of = |key: &str| pod.labels().get(key).map(String::as_str);
+                of(labels::COMPONENT) == Some(&component.name)
+                    && of(labels::RELEASE) == Some(&name)
+                    && is_ready(pod)
+            });
+            (exists && !ready).then(|| format!("no pod of {} is ready", component.name))
+        })
 }
 
 /// A newer release than the one that serves has migrated the database, or the one that serves found it so.

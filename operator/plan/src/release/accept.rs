@@ -27,12 +27,18 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if let Some(newer) = newer(world) {
         return Verdict::Fail(Failure {
             outcome: ReleaseOutcome::Superseded,
-            ..Failure::new("Superseded", format!("{newer} took its place before it had changed anything"))
+            ..Failure::new(
+                "Superseded",
+                format!("{newer} took its place before it had changed anything"),
+            )
         });
     }
-    if let Some(older) = world.observed.siblings.iter().find(|sibling| {
-        sibling.spec.revision < world.release().spec.revision && !has_ended(sibling)
-    }) {
+    if let Some(older) = world
+        .observed
+        .siblings
+        .iter()
+        .find(|sibling| sibling.spec.revision < world.release().spec.revision && !has_ended(sibling))
+    {
         let wait = Wait::clock(
             "WaitingForRelease",
             format!(
@@ -53,12 +59,19 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         status.previous = live(&world.observed.siblings).map(|release| release.name_any());
     }
     let images = images(world);
-    let missing: Vec<_> =
-        world.snapshot.without_image().into_iter().filter(|container| !images.contains_key(container)).collect();
+    let missing: Vec<_> = world
+        .snapshot
+        .without_image()
+        .into_iter()
+        .filter(|container| !images.contains_key(container))
+        .collect();
     if !missing.is_empty() {
         return Failure::new(
             "ImageMissing",
-            format!("no image is named for {}: name it in the Release's spec.images or in the App's template", missing.join(", ")),
+            format!(
+                "no image is named for {}: name it in the Release's spec.images or in the App's template",
+                missing.join(", ")
+            ),
         )
         .verdict();
     }
@@ -67,16 +80,29 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
 
 fn newer(world: &World) -> Option<String> {
     let revision = world.release().spec.revision;
-    world.observed.siblings.iter().filter(|sibling| sibling.spec.revision > revision).map(|sibling| sibling.name_any()).next_back()
+    world
+        .observed
+        .siblings
+        .iter()
+        .filter(|sibling| sibling.spec.revision > revision)
+        .map(|sibling| sibling.name_any())
+        .next_back()
 }
 
 fn unsettled_migration(world: &World) -> Option<Verdict> {
     let unsettled = world.observed.migrations.iter().find(|migration| {
         let outcome = migration.status.as_ref().and_then(|status| status.outcome);
         migration.spec.release.as_deref() != Some(world.name())
-            && matches!(outcome, Some(MigrationOutcome::Unknown | MigrationOutcome::Partial))
+            && matches!(
+                outcome,
+                Some(MigrationOutcome::Unknown | MigrationOutcome::Partial)
+            )
     })?;
-    let release = unsettled.spec.release.clone().unwrap_or_else(|| unsettled.name_any());
+    let release = unsettled
+        .spec
+        .release
+        .clone()
+        .unwrap_or_else(|| unsettled.name_any());
     Some(Verdict::Wait(Wait::person(
         "MigrationUnsettled",
         format!(
@@ -106,12 +132,19 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
             Err(error) => return Failure::new("TemplateRefused", error.to_string()).verdict(),
         };
         let key = format!("Deployment/{}", desired.name_any());
-        let hash = desired.annotations().get(labels::APPLIED_HASH).cloned().unwrap_or_default();
+        let hash = desired
+            .annotations()
+            .get(labels::APPLIED_HASH)
+            .cloned()
+            .unwrap_or_default();
         match world.observed.refused.get(&key) {
             Some(refusal) if refusal.hash == hash => {
                 return Failure::new(
                     "TemplateRefused",
-                    format!("the apiserver refuses the pods of component {}: {}", component.name, refusal.message),
+                    format!(
+                        "the apiserver refuses the pods of component {}: {}",
+                        component.name, refusal.message
+                    ),
                 )
                 .verdict();
             }
@@ -122,7 +155,11 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
     if steps.is_empty() {
         return Verdict::Met;
     }
-    let wait = Wait::machine("CheckingTemplates", "asking the apiserver whether it would take the pods").until(world.now);
+    let wait = Wait::machine(
+        "CheckingTemplates",
+        "asking the apiserver whether it would take the pods",
+    )
+    .until(world.now);
     Verdict::Act(steps, wait)
 }
 
@@ -130,9 +167,15 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
 /// Release names.
 fn images(world: &World) -> BTreeMap<String, String> {
     let mut images = world.snapshot.images();
-    let containers = images.keys().cloned().chain(world.snapshot.without_image()).collect::<Vec<_>>();
+    let containers = images
+        .keys()
+        .cloned()
+        .chain(world.snapshot.without_image())
+        .collect::<Vec<_>>();
     for container in containers {
-        let short = container.split_once('/').map_or(container.as_str(), |(_, name)| name);
+        let short = container
+            .split_once('/')
+            .map_or(container.as_str(), |(_, name)| name);
         let named = &world.release().spec.images;
         if let Some(image) = named.get(&container).or_else(|| named.get(short)) {
             images.insert(container, image.clone());
@@ -145,11 +188,15 @@ fn images(world: &World) -> BTreeMap<String, String> {
 /// as well.
 pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let images = images(world);
-    if images.keys().all(|container| status.digests.contains_key(container)) {
+    if images
+        .keys()
+        .all(|container| status.digests.contains_key(container))
+    {
         return Verdict::Met;
     }
-    let (by_digest, by_tag): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        images.into_iter().partition(|(_, image)| image.contains("@sha256:"));
+    let (by_digest, by_tag): (BTreeMap<_, _>, BTreeMap<_, _>) = images
+        .into_iter()
+        .partition(|(_, image)| image.contains("@sha256:"));
     if by_tag.is_empty() {
         status.digests = by_digest;
         return Verdict::Met;
@@ -162,7 +209,10 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let existing = world.observed.pods.iter().find(|pod| {
         pod.name_any() == names::pin_pod(world.name(), attempt) && world.owns(pod.owner_references())
     });
-    let waiting = Wait::machine("PullingImages", format!("pulling {} to learn the digests", list(by_tag.values())));
+    let waiting = Wait::machine(
+        "PullingImages",
+        format!("pulling {} to learn the digests", list(by_tag.values())),
+    );
     let Some(pod) = existing else {
         return Verdict::Act(vec![Step::Create(Box::new(Object::Pod(desired)))], waiting);
     };
@@ -172,25 +222,43 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
             attempts::forget(status, "Pinned");
             Verdict::Met
         }
-        Pinning::Waiting { reason, message, is_final: true } => Failure::new(reason, message).verdict(),
-        Pinning::Waiting { reason, message, is_final: false } => {
+        Pinning::Waiting {
+            reason,
+            message,
+            is_final: true,
+        } => Failure::new(reason, message).verdict(),
+        Pinning::Waiting {
+            reason,
+            message,
+            is_final: false,
+        } => {
             attempts::note(status, "Pinned", &reason, &message);
             // The kubelet tries again by itself, with a backoff of its own.
             match attempts::deadline(status, "Pinned", PIN_DEADLINE) {
                 Some(deadline) if world.now >= deadline => Failure::new(
                     "ImagePullFailed",
-                    format!("{message}; not pulled within {}", crate::conditions::duration(PIN_DEADLINE)),
+                    format!(
+                        "{message}; not pulled within {}",
+                        crate::conditions::duration(PIN_DEADLINE)
+                    ),
                 )
                 .verdict(),
                 deadline => {
                     let wait = Wait::machine("ImagePullFailed", message);
-                    Verdict::Wait(Wait { until: deadline, ..wait })
+                    Verdict::Wait(Wait {
+                        until: deadline,
+                        ..wait
+                    })
                 }
             }
         }
         Pinning::Lost { message } => attempts::failed(
             status,
-            &Retry { rung: "Pinned", deadline: PIN_DEADLINE, now: world.now },
+            &Retry {
+                rung: "Pinned",
+                deadline: PIN_DEADLINE,
+                now: world.now,
+            },
             "PodLost",
             &message,
             ObjectRef::of(Kind::Pod, &pod.metadata),
@@ -216,40 +284,79 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Ok(attempt) => attempt,
         Err(verdict) => return verdict,
     };
-    let retry = Retry { rung: "Preflighted", deadline: PREFLIGHT_DEADLINE, now: world.now };
+    let retry = Retry {
+        rung: "Preflighted",
+        deadline: PREFLIGHT_DEADLINE,
+        now: world.now,
+    };
     let name = names::preflight_job(world.name(), attempt);
-    let job = world.observed.jobs.iter().find(|job| job.name_any() == name && world.owns(job.owner_references()));
-    let waiting = Wait::machine("CheckingDatabase", "checking that the database is reachable and fit for this release");
+    let job = world
+        .observed
+        .jobs
+        .iter()
+        .find(|job| job.name_any() == name && world.owns(job.owner_references()));
+    let waiting = Wait::machine(
+        "CheckingDatabase",
+        "checking that the database is reachable and fit for this release",
+    );
     let Some(job) = job else {
-        let store = world.today().and_then(|today| today.backup).map(|backup| backup.store);
-        let job = agent::preflight_job(world.settings, world.release(), world.snapshot, store.as_ref(), attempt);
+        let store = world
+            .today()
+            .and_then(|today| today.backup)
+            .map(|backup| backup.store);
+        let job = agent::preflight_job(
+            world.settings,
+            world.release(),
+            world.snapshot,
+            store.as_ref(),
+            attempt,
+        );
         return Verdict::Act(vec![Step::Create(Box::new(Object::Job(job)))], waiting);
     };
     let used = ObjectRef::of(Kind::Job, &job.metadata);
     match agent::job_report::<PreflightReport>(Some(job), &world.observed.pods, &name) {
-        Outcome::Reported(PreflightReport { failure: None, checks, .. }) => {
-            status.evidence.preflight =
-                checks.into_iter().map(|(name, passed)| CheckVerdict { name, passed }).collect();
+        Outcome::Reported(PreflightReport {
+            failure: None,
+            checks,
+            ..
+        }) => {
+            status.evidence.preflight = checks
+                .into_iter()
+                .map(|(name, passed)| CheckVerdict { name, passed })
+                .collect();
             attempts::forget(status, "Preflighted");
             Verdict::Met
         }
-        Outcome::Reported(PreflightReport { failure: Some(failure), .. }) => match failure.cause {
+        Outcome::Reported(PreflightReport {
+            failure: Some(failure),
+            ..
+        }) => match failure.cause {
             Cause::Environment => attempts::failed(status, &retry, &failure.reason, &failure.message, used),
             Cause::Version => Failure::new(failure.reason, failure.message).verdict(),
         },
-        Outcome::Lost { reason } => {
-            attempts::failed(status, &retry, "PodLost", &format!("the checking pod ended without an answer: {reason}"), used)
-        }
-        Outcome::Running { waiting: Some((_, message)) } => {
+        Outcome::Lost { reason } => attempts::failed(
+            status,
+            &retry,
+            "PodLost",
+            &format!("the checking pod ended without an answer: {reason}"),
+            used,
+        ),
+        Outcome::Running {
+            waiting: Some((_, message)),
+        } => {
             attempts::note(status, "Preflighted", "PodNotStarting", &message);
             attempts::overdue(status, &retry).unwrap_or_else(|| {
                 let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
-                Verdict::Wait(Wait { until, ..Wait::machine("PodNotStarting", message) })
+                Verdict::Wait(Wait {
+                    until,
+                    ..Wait::machine("PodNotStarting", message)
+                })
             })
         }
-        Outcome::NotThere | Outcome::Running { waiting: None } => attempts::overdue(status, &retry).unwrap_or_else(|| {
-            let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
-            Verdict::Wait(Wait { until, ..waiting })
-        }),
+        Outcome::NotThere | Outcome::Running { waiting: None } => attempts::overdue(status, &retry)
+            .unwrap_or_else(|| {
+                let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
+                Verdict::Wait(Wait { until, ..waiting })
+            }),
     }
 }

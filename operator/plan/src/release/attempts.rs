@@ -52,7 +52,11 @@ pub(super) fn current(
 fn waiting(attempts: &Attempts, deadline: SignedDuration, next: Timestamp) -> Wait {
     let message = format!(
         "{} (try {}, next at {}, given up at {})",
-        attempts.message.as_deref().unwrap_or("it failed").trim_end_matches('.'),
+        attempts
+            .message
+            .as_deref()
+            .unwrap_or("it failed")
+            .trim_end_matches('.'),
         attempts.current,
         crate::conditions::moment(next),
         crate::conditions::moment(attempts.since.saturating_add(deadline).unwrap_or(Timestamp::MAX)),
@@ -84,10 +88,22 @@ pub(super) fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> 
     if retry.now < deadline(status, retry.rung, retry.deadline)? {
         return None;
     }
-    let reason = since.reason.clone().unwrap_or_else(|| "DeadlineExceeded".to_owned());
-    let message = since.message.clone().unwrap_or_else(|| format!("rung {} was not met", retry.rung));
+    let reason = since
+        .reason
+        .clone()
+        .unwrap_or_else(|| "DeadlineExceeded".to_owned());
+    let message = since
+        .message
+        .clone()
+        .unwrap_or_else(|| format!("rung {} was not met", retry.rung));
     let given = crate::conditions::duration(retry.deadline);
-    Some(Failure::new(reason, format!("{}; given up after {given}", message.trim_end_matches('.'))).verdict())
+    Some(
+        Failure::new(
+            reason,
+            format!("{}; given up after {given}", message.trim_end_matches('.')),
+        )
+        .verdict(),
+    )
 }
 
 /// A try failed because of the surroundings: waits before the next one, or gives up past the deadline. What
@@ -107,9 +123,15 @@ pub(super) fn failed(
         return Verdict::Wait(Wait::machine("WaitingForEnvironment", message));
     };
     let next = *attempts.next.get_or_insert_with(|| {
-        retry.now.saturating_add(backoff(attempts.current)).unwrap_or(Timestamp::MAX)
+        retry
+            .now
+            .saturating_add(backoff(attempts.current))
+            .unwrap_or(Timestamp::MAX)
     });
-    let wait = Wait { reason: "WaitingForEnvironment", ..waiting(attempts, retry.deadline, next) };
+    let wait = Wait {
+        reason: "WaitingForEnvironment",
+        ..waiting(attempts, retry.deadline, next)
+    };
     match leftover {
         Some(leftover) => Verdict::Act(vec![Step::Delete(leftover)], wait),
         None => Verdict::Wait(wait),

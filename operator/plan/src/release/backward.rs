@@ -16,11 +16,15 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
     if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !selected(world) {
         return Verdict::Met;
     }
-    let Some(previous) = status.previous.clone() else { return Verdict::Met };
+    let Some(previous) = status.previous.clone() else {
+        return Verdict::Met;
+    };
     let Some(snapshot) = world.snapshot_of(&previous) else {
         return Verdict::Wait(Wait::person(
             "PreviousMissing",
-            format!("{previous} is gone, so traffic stays where it is; edit the App to release a version that works"),
+            format!(
+                "{previous} is gone, so traffic stays where it is; edit the App to release a version that works"
+            ),
         ));
     };
     let mut steps = Vec::new();
@@ -30,15 +34,24 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
         if ready >= wanted.max(1) {
             continue;
         }
-        unready = unready.or(Some(format!("{ready} of {wanted} pods of {} in {previous} are ready", component.name)));
+        unready = unready.or(Some(format!(
+            "{ready} of {wanted} pods of {} in {previous} are ready",
+            component.name
+        )));
         // A component that never runs twice is handed back before its traffic can be.
         let blocked = happened(status, MilestoneKind::HandingOver).is_some()
-            && world.stopping(status).iter().any(|stopping| stopping.name == component.name);
+            && world
+                .stopping(status)
+                .iter()
+                .any(|stopping| stopping.name == component.name);
         if blocked && let Some(verdict) = stopped(world, &[component.name.as_str()], &previous) {
             return verdict;
         }
         let replicas = world.replicas(&component.name);
-        steps.extend(deployment_of(world, &component.name, &previous).and_then(|deployment| scale(deployment, replicas)));
+        steps.extend(
+            deployment_of(world, &component.name, &previous)
+                .and_then(|deployment| scale(deployment, replicas)),
+        );
     }
     if let Some(unready) = unready {
         let message = format!("{unready}; traffic goes back when they are");
@@ -53,7 +66,11 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
 
 /// Whether any Service selects this release.
 fn selected(world: &World) -> bool {
-    world.observed.services.values().any(|found| service::selected_release(found) == Some(world.name()))
+    world
+        .observed
+        .services
+        .values()
+        .any(|found| service::selected_release(found) == Some(world.name()))
 }
 
 /// Met when the components that never run twice have passed back to the old version.
@@ -61,30 +78,55 @@ pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict 
     if happened(status, MilestoneKind::HandingOver).is_none() {
         return Verdict::Met;
     }
-    let Some(previous) = status.previous.clone() else { return Verdict::Met };
-    let Some(snapshot) = world.snapshot_of(&previous) else { return Verdict::Met };
-    let new: Vec<_> = world.stopping(status).into_iter().map(|component| component.name.as_str()).collect();
+    let Some(previous) = status.previous.clone() else {
+        return Verdict::Met;
+    };
+    let Some(snapshot) = world.snapshot_of(&previous) else {
+        return Verdict::Met;
+    };
+    let new: Vec<_> = world
+        .stopping(status)
+        .into_iter()
+        .map(|component| component.name.as_str())
+        .collect();
     let stops = |name: &str| {
         new.contains(&name)
             || snapshot
                 .component(name)
                 .is_some_and(|component| component.handover == fairway_crds::component::Handover::Stop)
     };
-    let names: Vec<_> = snapshot.components.iter().map(|component| component.name.as_str()).filter(|name| stops(name)).collect();
+    let names: Vec<_> = snapshot
+        .components
+        .iter()
+        .map(|component| component.name.as_str())
+        .filter(|name| stops(name))
+        .collect();
     if let Some(verdict) = stopped(world, &names, &previous) {
         return verdict;
     }
     let steps: Vec<_> = names
         .iter()
-        .filter_map(|name| deployment_of(world, name, &previous).and_then(|deployment| scale(deployment, world.replicas(name))))
+        .filter_map(|name| {
+            deployment_of(world, name, &previous)
+                .and_then(|deployment| scale(deployment, world.replicas(name)))
+        })
         .collect();
-    let behind = names.iter().map(|name| (name, standing(world, name, &previous))).find(|(_, (ready, wanted))| ready < wanted);
+    let behind = names
+        .iter()
+        .map(|name| (name, standing(world, name, &previous)))
+        .find(|(_, (ready, wanted))| ready < wanted);
     match behind {
         None if steps.is_empty() => Verdict::Met,
-        None => Verdict::Act(steps, Wait::machine("StartingPrevious", format!("starting {previous} again"))),
+        None => Verdict::Act(
+            steps,
+            Wait::machine("StartingPrevious", format!("starting {previous} again")),
+        ),
         Some((name, (ready, wanted))) => Verdict::Act(
             steps,
-            Wait::machine("StartingPrevious", format!("{ready} of {wanted} pods of {name} in {previous} are ready")),
+            Wait::machine(
+                "StartingPrevious",
+                format!("{ready} of {wanted} pods of {name} in {previous} are ready"),
+            ),
         ),
     }
 }
@@ -96,26 +138,42 @@ pub(super) fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
         .observed
         .deployments
         .iter()
-        .filter(|deployment| deployment.labels().get(labels::RELEASE).map(String::as_str) == Some(world.name()))
-        .filter(|deployment| !keeps_traffic(world, deployment.labels().get(labels::COMPONENT).map(String::as_str)));
+        .filter(|deployment| {
+            deployment.labels().get(labels::RELEASE).map(String::as_str) == Some(world.name())
+        })
+        .filter(|deployment| {
+            !keeps_traffic(
+                world,
+                deployment.labels().get(labels::COMPONENT).map(String::as_str),
+            )
+        });
     let mut steps: Vec<_> = mine.filter_map(|deployment| scale(deployment, 0)).collect();
     steps.extend(super::traffic::leftovers(world));
     let left = world.observed.pods.iter().find(|pod| {
         pod.labels().get(labels::RELEASE).map(String::as_str) == Some(world.name())
-            && pod.labels().get(labels::COMPONENT).is_some_and(|component| !keeps_traffic(world, Some(component)))
+            && pod
+                .labels()
+                .get(labels::COMPONENT)
+                .is_some_and(|component| !keeps_traffic(world, Some(component)))
             && !super::world::has_finished(pod)
     });
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    Verdict::Act(steps, Wait::machine("WithdrawingNew", "the new pods drain and end"))
+    Verdict::Act(
+        steps,
+        Wait::machine("WithdrawingNew", "the new pods drain and end"),
+    )
 }
 
 /// Whether a Service still selects this release's component.
 fn keeps_traffic(world: &World, component: Option<&str>) -> bool {
     let Some(component) = component else { return false };
-    let serves = world.snapshot.component(component).and_then(|component| component.serves.as_ref());
-    serves.and_then(|serves| world.observed.services.get(&serves.service)).is_some_and(|found| {
-        service::selected_release(found) == Some(world.name())
-    })
+    let serves = world
+        .snapshot
+        .component(component)
+        .and_then(|component| component.serves.as_ref());
+    serves
+        .and_then(|serves| world.observed.services.get(&serves.service))
+        .is_some_and(|found| service::selected_release(found) == Some(world.name()))
 }

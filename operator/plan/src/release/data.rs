@@ -14,7 +14,8 @@ use kube::{Resource, ResourceExt};
 /// Met when a Backup of this release is proven.
 pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let settled = happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some();
-    let wanted = world.snapshot.database.is_some() && world.today().is_some_and(|today| today.backup.is_some());
+    let wanted =
+        world.snapshot.database.is_some() && world.today().is_some_and(|today| today.backup.is_some());
     if settled || !wanted {
         return Verdict::Met;
     }
@@ -35,7 +36,8 @@ pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
             Verdict::Met
         }
         Some(BackupOutcome::Failed) => {
-            let message = said(&found.conditions).unwrap_or_else(|| "the backup could not be made".to_owned());
+            let message =
+                said(&found.conditions).unwrap_or_else(|| "the backup could not be made".to_owned());
             Failure::new("BackupFailed", format!("backup {}: {message}", backup.name_any())).verdict()
         }
         None => {
@@ -60,10 +62,14 @@ fn backup_of(world: &World) -> Backup {
 }
 
 fn common_labels(world: &World) -> std::collections::BTreeMap<String, String> {
-    [(labels::APP, world.app_name()), (labels::RELEASE, world.name()), (labels::MANAGED_BY, labels::FAIRWAY)]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    [
+        (labels::APP, world.app_name()),
+        (labels::RELEASE, world.name()),
+        (labels::MANAGED_BY, labels::FAIRWAY),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
 }
 
 fn said(conditions: &[Condition]) -> Option<String> {
@@ -76,7 +82,9 @@ fn said(conditions: &[Condition]) -> Option<String> {
 /// The milestone `Migrating` is on record before the Migration exists: from there on this release finishes or
 /// rolls back, whatever the App says meanwhile.
 pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
-    let Some(template) = &world.snapshot.migration else { return Verdict::Met };
+    let Some(template) = &world.snapshot.migration else {
+        return Verdict::Met;
+    };
     if happened(status, MilestoneKind::Migrated).is_some() {
         return failed_check(world).map_or(Verdict::Met, Failure::verdict);
     }
@@ -94,7 +102,10 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
             ),
             None => Failure::new(
                 "MigrationImageMissing",
-                format!("component {} has no container whose image could migrate", template.component),
+                format!(
+                    "component {} has no container whose image could migrate",
+                    template.component
+                ),
             )
             .verdict(),
         };
@@ -139,7 +150,9 @@ fn failed_check(world: &World) -> Option<Failure> {
     let check = world.migration()?.status.as_ref()?.failed_check.clone()?;
     Some(Failure::new(
         "MigrationCheckFailed",
-        format!("the migration was applied but its check did not hold: {check}; the old version goes on serving on the new schema"),
+        format!(
+            "the migration was applied but its check did not hold: {check}; the old version goes on serving on the new schema"
+        ),
     ))
 }
 

@@ -15,21 +15,34 @@ pub fn probe_targets(observed: &ReleaseObserved, settings: &Settings) -> Vec<Pro
     let done = has_ended(&observed.release)
         || happened(&status, MilestoneKind::RollingBack).is_some()
         || happened(&status, MilestoneKind::Baked).is_some();
-    let Some(snapshot) = observed.snapshots.get(&observed.release.name_any()) else { return Vec::new() };
+    let Some(snapshot) = observed.snapshots.get(&observed.release.name_any()) else {
+        return Vec::new();
+    };
     if done || observed.release.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let world = World { observed, settings, now: jiff::Timestamp::UNIX_EPOCH, snapshot };
+    let world = World {
+        observed,
+        settings,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        snapshot,
+    };
     let secret = agent::secret_requests(snapshot);
     let probe_pod = observed
         .pods
         .iter()
         .find(|pod| pod.name_any() == names::probe_pod(world.name(), &settings.probe_token_sha256))
         .and_then(|pod| address(pod));
-    let components = snapshot.components.iter().filter(|component| component.health.is_some());
+    let components = snapshot
+        .components
+        .iter()
+        .filter(|component| component.health.is_some());
     components
         .flat_map(|component| {
-            world.ready_pods(&component.name, world.name()).into_iter().map(move |pod| (component, pod))
+            world
+                .ready_pods(&component.name, world.name())
+                .into_iter()
+                .map(move |pod| (component, pod))
         })
         .filter_map(|(component, pod)| target(component, pod, &secret, probe_pod))
         .collect()
@@ -42,14 +55,23 @@ fn target(
     probe_pod: Option<std::net::IpAddr>,
 ) -> Option<ProbeTarget> {
     let health = component.health.as_ref()?;
-    let requests: Vec<_> = health.http.iter().map(|get| agent::http_request(component, get)).collect();
+    let requests: Vec<_> = health
+        .http
+        .iter()
+        .map(|get| agent::http_request(component, get))
+        .collect();
     let indexes: Vec<_> = requests
         .iter()
         .map(|(port, request)| {
-            secret.iter().position(|(name, its_port, its)| *name == component.name && its_port == port && its == request)
+            secret.iter().position(|(name, its_port, its)| {
+                *name == component.name && its_port == port && its == request
+            })
         })
         .collect();
-    let via = indexes.iter().any(Option::is_some).then_some(ProbePod { address: probe_pod, indexes });
+    let via = indexes.iter().any(Option::is_some).then_some(ProbePod {
+        address: probe_pod,
+        indexes,
+    });
     Some(ProbeTarget {
         pod_uid: pod.metadata.uid.clone()?,
         pod_name: pod.name_any(),

@@ -62,21 +62,55 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     }
     let told = told(world, status, stand);
     let not = |what: &str| format!("{} is not {what}", world.name());
-    let truth = |condition: bool| if condition { conditions::Status::True } else { conditions::Status::False };
-    let Told { succeeded, reason, message, on } = told;
+    let truth = |condition: bool| {
+        if condition {
+            conditions::Status::True
+        } else {
+            conditions::Status::False
+        }
+    };
+    let Told {
+        succeeded,
+        reason,
+        message,
+        on,
+    } = told;
     let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
     let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
     let baking = reason == "Baking";
     let wanted = vec![
         Wanted::new(SUCCEEDED, succeeded, &reason, &message),
         Wanted::new(READY, succeeded, &reason, &message),
-        Wanted::new(RECONCILING, truth(reconciling), &reason, if reconciling { message.clone() } else { not("being reconciled") }),
-        Wanted::new(STALLED, truth(stalled), &reason, if stalled { message.clone() } else { not("stalled") }),
-        Wanted::new(BAKING, truth(baking), &reason, if baking { message.clone() } else { not("baking") }),
+        Wanted::new(
+            RECONCILING,
+            truth(reconciling),
+            &reason,
+            if reconciling {
+                message.clone()
+            } else {
+                not("being reconciled")
+            },
+        ),
+        Wanted::new(
+            STALLED,
+            truth(stalled),
+            &reason,
+            if stalled { message.clone() } else { not("stalled") },
+        ),
+        Wanted::new(
+            BAKING,
+            truth(baking),
+            &reason,
+            if baking { message.clone() } else { not("baking") },
+        ),
         Wanted::new(
             SCHEMA_AHEAD,
             truth(schema_ahead),
-            if schema_ahead { "MigrationKept" } else { "SchemaFits" },
+            if schema_ahead {
+                "MigrationKept"
+            } else {
+                "SchemaFits"
+            },
             if schema_ahead {
                 "the database keeps the schema of a newer version than the one that runs on it"
             } else {
@@ -92,8 +126,15 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
 fn schema_ahead(status: &ReleaseStatus) -> bool {
     let migrated = happened(status, MilestoneKind::Migrated).is_some();
     let gone_back = happened(status, MilestoneKind::RollingBack).is_some()
-        || matches!(status.outcome, Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted | ReleaseOutcome::RolledBack));
-    let found_ahead = status.evidence.migration.as_ref().is_some_and(|migration| migration.schema_ahead);
+        || matches!(
+            status.outcome,
+            Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted | ReleaseOutcome::RolledBack)
+        );
+    let found_ahead = status
+        .evidence
+        .migration
+        .as_ref()
+        .is_some_and(|migration| migration.schema_ahead);
     let changed = status.evidence.migration.as_ref().is_some_and(|migration| {
         !migration.unchanged && migration.outcome == fairway_crds::migration::MigrationOutcome::Applied
     });
@@ -110,26 +151,47 @@ struct Told {
 fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
     match stand {
         Stand::Waiting { wait, .. } => {
-            let back = happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
+            let back =
+                happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
             let message = match back {
                 Some(why) => format!("rolling back because {why}; {}", wait.message),
                 None => wait.message.clone(),
             };
-            let reason = if happened(status, MilestoneKind::RollingBack).is_some() && wait.on == WaitOn::Machine {
-                "RollingBack"
-            } else {
-                wait.reason
-            };
-            Told { succeeded: conditions::Status::Unknown, reason: reason.to_owned(), message, on: Some(wait.on) }
+            let reason =
+                if happened(status, MilestoneKind::RollingBack).is_some() && wait.on == WaitOn::Machine {
+                    "RollingBack"
+                } else {
+                    wait.reason
+                };
+            Told {
+                succeeded: conditions::Status::Unknown,
+                reason: reason.to_owned(),
+                message,
+                on: Some(wait.on),
+            }
         }
         Stand::Recorded { rung, wait } => {
-            let wait = wait.clone().unwrap_or_else(|| Wait::machine("Finishing", "finishing"));
+            let wait = wait
+                .clone()
+                .unwrap_or_else(|| Wait::machine("Finishing", "finishing"));
             told(world, status, &Stand::Waiting { rung, wait })
         }
         Stand::Succeeded => {
-            let unchanged = status.evidence.migration.as_ref().is_some_and(|migration| migration.unchanged);
-            let warning = if unchanged { "; its migration left the schema unchanged: make sure that it had nothing to do" } else { "" };
-            let previous = status.previous.as_ref().map(|previous| format!(", {previous} is retired")).unwrap_or_default();
+            let unchanged = status
+                .evidence
+                .migration
+                .as_ref()
+                .is_some_and(|migration| migration.unchanged);
+            let warning = if unchanged {
+                "; its migration left the schema unchanged: make sure that it had nothing to do"
+            } else {
+                ""
+            };
+            let previous = status
+                .previous
+                .as_ref()
+                .map(|previous| format!(", {previous} is retired"))
+                .unwrap_or_default();
             Told {
                 succeeded: conditions::Status::True,
                 reason: "Succeeded".to_owned(),
@@ -155,12 +217,17 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
 fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
     let serving = match (&status.previous, status.outcome) {
         (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("; {previous} serves again"),
-        (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => format!("; {previous} goes on serving"),
+        (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
+            format!("; {previous} goes on serving")
+        }
         _ => String::new(),
     };
     let next = match status.outcome {
         Some(ReleaseOutcome::Superseded) => String::new(),
-        _ => format!(". It is not tried again: edit the App, or kubectl annotate release {} fairway.dev/retry=now", world.name()),
+        _ => format!(
+            ". It is not tried again: edit the App, or kubectl annotate release {} fairway.dev/retry=now",
+            world.name()
+        ),
     };
     // The agent's messages are whole sentences.
     format!("{}{serving}{next}", failure.message.trim_end_matches('.'))

@@ -39,20 +39,51 @@ fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Op
     match unready {
         None if steps.is_empty() => None,
         None => Some(Verdict::Act(steps, starting(components).brief())),
-        Some(Unready { message, deadline: Some(deadline), .. }) if world.now >= deadline => {
-            Some(Failure::new("PodsNotReady", format!("{message}; not ready by {}", crate::conditions::moment(deadline))).verdict())
-        }
-        Some(Unready { has_trouble: true, message, deadline }) => {
-            Some(Verdict::Act(steps, Wait { until: deadline, ..Wait::machine("PodsNotReady", message) }))
-        }
-        Some(Unready { deadline, .. }) => Some(Verdict::Act(steps, Wait { until: deadline, ..starting(components) })),
+        Some(Unready {
+            message,
+            deadline: Some(deadline),
+            ..
+        }) if world.now >= deadline => Some(
+            Failure::new(
+                "PodsNotReady",
+                format!("{message}; not ready by {}", crate::conditions::moment(deadline)),
+            )
+            .verdict(),
+        ),
+        Some(Unready {
+            has_trouble: true,
+            message,
+            deadline,
+        }) => Some(Verdict::Act(
+            steps,
+            Wait {
+                until: deadline,
+                ..Wait::machine("PodsNotReady", message)
+            },
+        )),
+        Some(Unready { deadline, .. }) => Some(Verdict::Act(
+            steps,
+            Wait {
+                until: deadline,
+                ..starting(components)
+            },
+        )),
     }
 }
 
 /// Told from the first apply until the last probe has passed: one write of the status, not one for each pod.
 fn starting(components: &[&Component]) -> Wait {
-    let names: Vec<_> = components.iter().map(|component| component.name.as_str()).collect();
-    Wait::machine("StartingPods", format!("waiting until the new pods of {} are ready and healthy", names.join(", ")))
+    let names: Vec<_> = components
+        .iter()
+        .map(|component| component.name.as_str())
+        .collect();
+    Wait::machine(
+        "StartingPods",
+        format!(
+            "waiting until the new pods of {} are ready and healthy",
+            names.join(", ")
+        ),
+    )
 }
 
 /// What brings a component's candidate to where it should be.
@@ -69,11 +100,17 @@ fn candidate(world: &World, status: &ReleaseStatus, component: &Component) -> Re
         drain: world.snapshot.traffic.drain.get(),
     })
     .map_err(|error| Failure::new("TemplateRefused", error.to_string()))?;
-    let refusal = world.observed.refused.get(&format!("Deployment/{}", desired.name_any()));
+    let refusal = world
+        .observed
+        .refused
+        .get(&format!("Deployment/{}", desired.name_any()));
     if let Some(refusal) = refusal
         && desired.annotations().get(labels::APPLIED_HASH) == Some(&refusal.hash)
     {
-        let message = format!("the apiserver refuses the pods of component {}: {}", component.name, refusal.message);
+        let message = format!(
+            "the apiserver refuses the pods of component {}: {}",
+            component.name, refusal.message
+        );
         return Err(Failure::new("TemplateRefused", message));
     }
     Ok(bring(desired, existing.map(AsRef::as_ref)))
@@ -82,16 +119,24 @@ fn candidate(world: &World, status: &ReleaseStatus, component: &Component) -> Re
 /// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
 fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
     if deployment::needs_apply(&desired, existing) {
-        desired.metadata.resource_version = existing.and_then(|existing| existing.metadata.resource_version.clone());
+        desired.metadata.resource_version =
+            existing.and_then(|existing| existing.metadata.resource_version.clone());
         return vec![Step::Apply(Box::new(Object::Deployment(desired)))];
     }
     let wanted = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    existing.and_then(|existing| scale(existing, wanted)).into_iter().collect()
+    existing
+        .and_then(|existing| scale(existing, wanted))
+        .into_iter()
+        .collect()
 }
 
 /// Sets a Deployment's replicas where they differ.
 pub(super) fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
-    let current = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let current = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let target = ObjectRef::of(Kind::Deployment, &deployment.metadata)?;
     (current != replicas).then_some(Step::Scale(target, replicas))
 }
@@ -99,21 +144,43 @@ pub(super) fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
 /// Today's replicas for both sides while a release is under way: the candidate once it has the traffic, and
 /// its predecessor as long as it may have to take the traffic back.
 pub(super) fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
-    let Some(today) = world.today() else { return Vec::new() };
+    let Some(today) = world.today() else {
+        return Vec::new();
+    };
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     let handing = happened(status, MilestoneKind::HandingOver).is_some();
-    let stopping: Vec<_> = world.stopping(status).into_iter().map(|component| component.name.as_str()).collect();
-    let candidate = world.snapshot.components.iter().filter(|_| moved).filter_map(|component| {
-        let deployment = world.deployment(&component.name, world.release().spec.revision)?;
-        scale(deployment, *today.replicas.get(&component.name)?)
-    });
-    let previous = status.previous.as_deref().and_then(|name| Some((name, world.snapshot_of(name)?)));
+    let stopping: Vec<_> = world
+        .stopping(status)
+        .into_iter()
+        .map(|component| component.name.as_str())
+        .collect();
+    let candidate = world
+        .snapshot
+        .components
+        .iter()
+        .filter(|_| moved)
+        .filter_map(|component| {
+            let deployment = world.deployment(&component.name, world.release().spec.revision)?;
+            scale(deployment, *today.replicas.get(&component.name)?)
+        });
+    let previous = status
+        .previous
+        .as_deref()
+        .and_then(|name| Some((name, world.snapshot_of(name)?)));
     let old = previous.into_iter().flat_map(|(name, snapshot)| {
-        snapshot.components.iter().map(move |component| (name, component.name.as_str()))
+        snapshot
+            .components
+            .iter()
+            .map(move |component| (name, component.name.as_str()))
     });
-    let old = old.filter(|(_, component)| !(handing && stopping.contains(component))).filter_map(|(name, component)| {
-        scale(deployment_of(world, component, name)?, *today.replicas.get(component)?)
-    });
+    let old = old
+        .filter(|(_, component)| !(handing && stopping.contains(component)))
+        .filter_map(|(name, component)| {
+            scale(
+                deployment_of(world, component, name)?,
+                *today.replicas.get(component)?,
+            )
+        });
     candidate.chain(old).collect()
 }
 
@@ -135,27 +202,46 @@ fn unready(world: &World, component: &Component) -> Option<Unready> {
         created.checked_add(patience(component)).ok()
     });
     let count = format!("{ready} of {wanted} pods of {} are ready", component.name);
-    let trouble = trouble(existing.map(AsRef::as_ref), world.pods(&component.name, world.name()).map(AsRef::as_ref));
+    let trouble = trouble(
+        existing.map(AsRef::as_ref),
+        world.pods(&component.name, world.name()).map(AsRef::as_ref),
+    );
     Some(match trouble {
-        Some(trouble) => Unready { has_trouble: true, message: format!("{count}: {trouble}"), deadline },
-        None => Unready { has_trouble: false, message: count, deadline },
+        Some(trouble) => Unready {
+            has_trouble: true,
+            message: format!("{count}: {trouble}"),
+            deadline,
+        },
+        None => Unready {
+            has_trouble: false,
+            message: count,
+            deadline,
+        },
     })
 }
 
 /// Time that a component has from its creation to being healthy.
 fn patience(component: &Component) -> SignedDuration {
-    component.health.as_ref().map_or(ROLLOUT_DEADLINE, |health| health.deadline.signed())
+    component
+        .health
+        .as_ref()
+        .map_or(ROLLOUT_DEADLINE, |health| health.deadline.signed())
 }
 
 /// The first thing that keeps pods from running, as Kubernetes says it.
-pub(super) fn trouble<'a>(deployment: Option<&Deployment>, pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
+pub(super) fn trouble<'a>(
+    deployment: Option<&Deployment>,
+    pods: impl Iterator<Item = &'a Pod>,
+) -> Option<String> {
     let refused = deployment
         .and_then(|deployment| deployment.status.as_ref())
         .into_iter()
         .flat_map(|status| status.conditions.iter().flatten())
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
         .and_then(|condition| condition.message.clone());
-    refused.map(|message| crate::conditions::shorten(&message)).or_else(|| pods.filter_map(agent::trouble).next())
+    refused
+        .map(|message| crate::conditions::shorten(&message))
+        .or_else(|| pods.filter_map(agent::trouble).next())
 }
 
 /// Met when every request of every overlapping component passed the wanted number of times in a row on every
@@ -175,32 +261,52 @@ fn passing(world: &World, components: &[&Component]) -> Option<Verdict> {
     }
     components.iter().find_map(|component| {
         let starts = needs_probe_pod(component) && !probe_pod_is_ready(world);
-        let starting = if starts { starting_probe_pod() } else { starting(components) };
+        let starting = if starts {
+            starting_probe_pod()
+        } else {
+            starting(components)
+        };
         unhealthy(world, component, &starting)
     })
 }
 
 fn starting_probe_pod() -> Wait {
-    Wait::machine(STARTING_PROBE_POD, "starting the pod that asks health with headers from Secrets")
+    Wait::machine(
+        STARTING_PROBE_POD,
+        "starting the pod that asks health with headers from Secrets",
+    )
 }
 
 fn needs_probe_pod(component: &Component) -> bool {
     let requests = component.health.iter().flat_map(|health| &health.http);
-    requests.flat_map(|request| &request.headers).any(|header| header.value_from.is_some())
+    requests
+        .flat_map(|request| &request.headers)
+        .any(|header| header.value_from.is_some())
 }
 
 /// The pod that asks for this process, where these components need it and there is none: a process that has just
 /// started has none yet, also in the middle of a bake.
 pub(super) fn probe_pod(world: &World, components: &[&Component]) -> Option<Step> {
     let needed = components.iter().any(|component| needs_probe_pod(component));
-    let desired = needed.then(|| agent::probe_pod(world.settings, world.release(), world.snapshot)).flatten()?;
-    let exists = world.observed.pods.iter().any(|pod| pod.name_any() == desired.name_any());
+    let desired = needed
+        .then(|| agent::probe_pod(world.settings, world.release(), world.snapshot))
+        .flatten()?;
+    let exists = world
+        .observed
+        .pods
+        .iter()
+        .any(|pod| pod.name_any() == desired.name_any());
     (!exists).then(|| Step::Create(Box::new(Object::Pod(desired))))
 }
 
 fn existing_probe_pod<'a>(world: &World<'a>) -> Option<&'a Pod> {
     let name = names::probe_pod(world.name(), &world.settings.probe_token_sha256);
-    world.observed.pods.iter().find(|pod| pod.name_any() == name).map(AsRef::as_ref)
+    world
+        .observed
+        .pods
+        .iter()
+        .find(|pod| pod.name_any() == name)
+        .map(AsRef::as_ref)
 }
 
 fn probe_pod_is_ready(world: &World) -> bool {
@@ -214,17 +320,44 @@ fn probe_pod_made(world: &World) -> Option<Timestamp> {
 fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Verdict> {
     let health = component.health.as_ref()?;
     let pods = world.ready_pods(&component.name, world.name());
-    let behind = pods.iter().find(|pod| world.health(pod).is_none_or(|found| found.passes < health.consecutive))?;
-    let created = world.deployment(&component.name, world.release().spec.revision)?.metadata.creation_timestamp.as_ref()?.0;
-    let asking = if needs_probe_pod(component) { probe_pod_made(world) } else { None };
-    let deadline = asking.map_or(created, |asking| asking.max(created)).checked_add(patience(component)).ok()?;
-    let PodHealth { unreachable, last_failure, passed, failed, .. } = world.health(behind).cloned().unwrap_or_default();
+    let behind = pods.iter().find(|pod| {
+        world
+            .health(pod)
+            .is_none_or(|found| found.passes < health.consecutive)
+    })?;
+    let created = world
+        .deployment(&component.name, world.release().spec.revision)?
+        .metadata
+        .creation_timestamp
+        .as_ref()?
+        .0;
+    let asking = if needs_probe_pod(component) {
+        probe_pod_made(world)
+    } else {
+        None
+    };
+    let deadline = asking
+        .map_or(created, |asking| asking.max(created))
+        .checked_add(patience(component))
+        .ok()?;
+    let PodHealth {
+        unreachable,
+        last_failure,
+        passed,
+        failed,
+        ..
+    } = world.health(behind).cloned().unwrap_or_default();
     let (reason, message) = match last_failure {
         // Nobody has asked yet.
-        Some(_) if unreachable > 0 && starting.reason == STARTING_PROBE_POD => (starting.reason, starting.message.clone()),
+        Some(_) if unreachable > 0 && starting.reason == STARTING_PROBE_POD => {
+            (starting.reason, starting.message.clone())
+        }
         Some(found) if unreachable > 0 => (
             "ProbeUnreachable",
-            format!("the operator cannot reach pod {}: {found}; a NetworkPolicy must let it in from the operator's namespace", behind.name_any()),
+            format!(
+                "the operator cannot reach pod {}: {found}; a NetworkPolicy must let it in from the operator's namespace",
+                behind.name_any()
+            ),
         ),
         Some(found) => ("Unhealthy", format!("pod {}: {found}", behind.name_any())),
         None => (starting.reason, starting.message.clone()),
@@ -236,11 +369,28 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
     let rounds = health.consecutive.saturating_add(health.failures);
     if passed.saturating_add(failed) < u64::from(rounds) {
         let round = health.every.signed().max(SignedDuration::from_secs(1));
-        let soon = world.now.saturating_add(round.saturating_mul(i32::try_from(rounds).unwrap_or(i32::MAX)));
-        return Some(Verdict::Wait(Wait::machine(reason, message).until(soon.unwrap_or(Timestamp::MAX))));
+        let soon = world
+            .now
+            .saturating_add(round.saturating_mul(i32::try_from(rounds).unwrap_or(i32::MAX)));
+        return Some(Verdict::Wait(
+            Wait::machine(reason, message).until(soon.unwrap_or(Timestamp::MAX)),
+        ));
     }
-    let reason = if reason == "ProbeUnreachable" { reason } else { "Unhealthy" };
-    Some(Failure::new(reason, format!("{message}; not healthy by {}", crate::conditions::moment(deadline))).verdict())
+    let reason = if reason == "ProbeUnreachable" {
+        reason
+    } else {
+        "Unhealthy"
+    };
+    Some(
+        Failure::new(
+            reason,
+            format!(
+                "{message}; not healthy by {}",
+                crate::conditions::moment(deadline)
+            ),
+        )
+        .verdict(),
+    )
 }
 
 /// Met when the components that never run twice have passed to the new version: the old pods are gone, then
@@ -260,16 +410,28 @@ pub(super) fn handed_over(world: &World, status: &mut ReleaseStatus) -> Verdict 
         }
         return Verdict::Commit(MilestoneKind::HandingOver);
     }
-    let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).chain(dropped).collect();
+    let names: Vec<&str> = components
+        .iter()
+        .map(|component| component.name.as_str())
+        .chain(dropped)
+        .collect();
     if let Some(verdict) = stopped(world, &names, world.name()) {
         return verdict;
     }
-    start(world, status, &components).or_else(|| passing(world, &components)).unwrap_or(Verdict::Met)
+    start(world, status, &components)
+        .or_else(|| passing(world, &components))
+        .unwrap_or(Verdict::Met)
 }
 
 /// Components with handover `Stop` that the new version no longer has.
 fn dropped<'a>(world: &World<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
-    let Some(previous) = status.previous.as_deref().and_then(|name| world.snapshot_of(name)) else { return Vec::new() };
+    let Some(previous) = status
+        .previous
+        .as_deref()
+        .and_then(|name| world.snapshot_of(name))
+    else {
+        return Vec::new();
+    };
     previous
         .components
         .iter()
@@ -284,12 +446,23 @@ fn dropped<'a>(world: &World<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
 pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<Verdict> {
     let others = world.observed.deployments.iter().filter(|deployment| {
         let of = |key: &str| deployment.labels().get(key).map(String::as_str);
-        of(labels::COMPONENT).is_some_and(|name| components.contains(&name)) && of(labels::RELEASE) != Some(keep)
+        of(labels::COMPONENT).is_some_and(|name| components.contains(&name))
+            && of(labels::RELEASE) != Some(keep)
     });
     let others: Vec<_> = others.collect();
-    let steps: Vec<_> = others.iter().filter_map(|deployment| scale(deployment, 0)).collect();
-    let left = components.iter().flat_map(|component| world.pods_of_others(component, keep)).map(|pod| pod.name_any()).next();
-    let unseen = others.iter().find(|deployment| !has_settled_at_zero(deployment)).map(|deployment| deployment.name_any());
+    let steps: Vec<_> = others
+        .iter()
+        .filter_map(|deployment| scale(deployment, 0))
+        .collect();
+    let left = components
+        .iter()
+        .flat_map(|component| world.pods_of_others(component, keep))
+        .map(|pod| pod.name_any())
+        .next();
+    let unseen = others
+        .iter()
+        .find(|deployment| !has_settled_at_zero(deployment))
+        .map(|deployment| deployment.name_any());
     match left.or(unseen) {
         None if steps.is_empty() => None,
         left => {
@@ -304,19 +477,32 @@ pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<
 
 /// Whether the Deployment controller has seen that nothing should run, and nothing does.
 fn has_settled_at_zero(deployment: &Deployment) -> bool {
-    let Some(status) = &deployment.status else { return false };
+    let Some(status) = &deployment.status else {
+        return false;
+    };
     status.observed_generation >= deployment.metadata.generation && status.replicas.unwrap_or_default() == 0
 }
 
 /// Ready pods of a component of another release, and how many it should have today.
 pub(super) fn standing(world: &World, component: &str, release: &str) -> (usize, usize) {
-    let ready = world.pods(component, release).filter(|pod| is_ready(pod) && !has_finished(pod)).count();
-    (ready, usize::try_from(world.replicas(component)).unwrap_or_default())
+    let ready = world
+        .pods(component, release)
+        .filter(|pod| is_ready(pod) && !has_finished(pod))
+        .count();
+    (
+        ready,
+        usize::try_from(world.replicas(component)).unwrap_or_default(),
+    )
 }
 
 /// Name of the Deployment of another release's component.
 pub(super) fn deployment_of<'a>(world: &World<'a>, component: &str, release: &str) -> Option<&'a Deployment> {
     let revision: i64 = release.rsplit_once('-')?.1.parse().ok()?;
     let name = names::deployment(world.app_name(), component, revision);
-    world.observed.deployments.iter().find(|deployment| deployment.name_any() == name).map(AsRef::as_ref)
+    world
+        .observed
+        .deployments
+        .iter()
+        .find(|deployment| deployment.name_any() == name)
+        .map(AsRef::as_ref)
 }

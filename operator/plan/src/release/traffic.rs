@@ -19,7 +19,10 @@ const CONVERGENCE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 /// Components of a spec that serve, with what they serve.
 pub fn serving(snapshot: &Snapshot) -> impl Iterator<Item = (&Component, &Serves)> {
-    snapshot.components.iter().filter_map(|component| Some((component, component.serves.as_ref()?)))
+    snapshot
+        .components
+        .iter()
+        .filter_map(|component| Some((component, component.serves.as_ref()?)))
 }
 
 /// Met when every Service selects the candidate and its endpoints show only it. An App that serves nothing
@@ -57,25 +60,50 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
         }
         let mut desired = desired;
         // A switch that was decided on an older state of the Service must not undo a newer one.
-        desired.metadata.resource_version = existing.and_then(|existing| existing.metadata.resource_version.clone());
-        desired.annotations_mut().insert(labels::SWITCHED_AT.to_owned(), super::report::to_milliseconds(world.now).to_string());
+        desired.metadata.resource_version =
+            existing.and_then(|existing| existing.metadata.resource_version.clone());
+        desired.annotations_mut().insert(
+            labels::SWITCHED_AT.to_owned(),
+            super::report::to_milliseconds(world.now).to_string(),
+        );
         steps.push(Step::Apply(Box::new(Object::Service(desired))));
     }
     let wait = |message: String| Wait::machine("SwitchingTraffic", message);
     if !steps.is_empty() {
-        let soon = world.now.saturating_add(CONVERGENCE).unwrap_or(jiff::Timestamp::MAX);
-        return Some(Verdict::Act(steps, wait(format!("switching traffic to {release}")).brief().until(soon)));
+        let soon = world
+            .now
+            .saturating_add(CONVERGENCE)
+            .unwrap_or(jiff::Timestamp::MAX);
+        return Some(Verdict::Act(
+            steps,
+            wait(format!("switching traffic to {release}"))
+                .brief()
+                .until(soon),
+        ));
     }
-    let (_, lagging) = serving(snapshot).find(|(component, serves)| !shows_only(world, component, serves, release))?;
-    let wait = wait(format!("waiting until the endpoints of Service {} show only {release}", lagging.service));
-    let told_from = switched_at(world, &lagging.service)?.saturating_add(CONVERGENCE).unwrap_or(jiff::Timestamp::MAX);
-    Some(Verdict::Wait(if world.now < told_from { wait.brief().until(told_from) } else { wait }))
+    let (_, lagging) =
+        serving(snapshot).find(|(component, serves)| !shows_only(world, component, serves, release))?;
+    let wait = wait(format!(
+        "waiting until the endpoints of Service {} show only {release}",
+        lagging.service
+    ));
+    let told_from = switched_at(world, &lagging.service)?
+        .saturating_add(CONVERGENCE)
+        .unwrap_or(jiff::Timestamp::MAX);
+    Some(Verdict::Wait(if world.now < told_from {
+        wait.brief().until(told_from)
+    } else {
+        wait
+    }))
 }
 
 /// When Fairway last pointed a Service somewhere else; long ago when it does not say.
 fn switched_at(world: &World, service: &str) -> Option<jiff::Timestamp> {
     let found = world.observed.services.get(service)?;
-    let at = found.annotations().get(labels::SWITCHED_AT).and_then(|at| at.parse().ok());
+    let at = found
+        .annotations()
+        .get(labels::SWITCHED_AT)
+        .and_then(|at| at.parse().ok());
     Some(at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
@@ -86,25 +114,43 @@ fn conflict(world: &World, desired: &k8s_openapi::api::core::v1::Service) -> Opt
         return None;
     }
     let mend = if refusal.conflict {
-        format!("its selector is set by another manager: {}; remove spec.selector from the Service's manifest, so that Fairway can switch it", refusal.message)
+        format!(
+            "its selector is set by another manager: {}; remove spec.selector from the Service's manifest, so that Fairway can switch it",
+            refusal.message
+        )
     } else {
         refusal.message.clone()
     };
-    Some(Verdict::Wait(Wait::person("ServiceRefused", format!("Service {name} cannot be switched: {mend}"))))
+    Some(Verdict::Wait(Wait::person(
+        "ServiceRefused",
+        format!("Service {name} cannot be switched: {mend}"),
+    )))
 }
 
 /// Whether the Service's endpoints are pods of that release, at least one of them ready.
 fn shows_only(world: &World, component: &Component, serves: &Serves, release: &str) -> bool {
-    let ours: Vec<String> = world.pods(&component.name, release).map(|pod| pod.name_any()).collect();
+    let ours: Vec<String> = world
+        .pods(&component.name, release)
+        .map(|pod| pod.name_any())
+        .collect();
     let mut ready = false;
     let slices = world.observed.endpoint_slices.iter();
-    for slice in slices.filter(|slice| slice.labels().get("kubernetes.io/service-name") == Some(&serves.service)) {
+    for slice in
+        slices.filter(|slice| slice.labels().get("kubernetes.io/service-name") == Some(&serves.service))
+    {
         for endpoint in &slice.endpoints {
-            let name = endpoint.target_ref.as_ref().and_then(|target| target.name.as_ref());
+            let name = endpoint
+                .target_ref
+                .as_ref()
+                .and_then(|target| target.name.as_ref());
             if !name.is_some_and(|name| ours.contains(name)) {
                 return false;
             }
-            ready |= endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+            ready |= endpoint
+                .conditions
+                .as_ref()
+                .and_then(|conditions| conditions.ready)
+                .unwrap_or(true);
         }
     }
     ready
@@ -122,7 +168,8 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if let Some(failure) = tripped(world) {
         return failure.verdict();
     }
-    let until = moved.saturating_add(jiff::SignedDuration::try_from(bake).unwrap_or(jiff::SignedDuration::MAX));
+    let until =
+        moved.saturating_add(jiff::SignedDuration::try_from(bake).unwrap_or(jiff::SignedDuration::MAX));
     let until = until.unwrap_or(jiff::Timestamp::MAX);
     let message = format!(
         "{} serves since {} and is watched until {}; to go back: kubectl annotate release {} fairway.dev/roll-back=now",
@@ -151,7 +198,10 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
 fn watched<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a Component, &'a Pod)> {
     let world = *world;
     world.snapshot.components.iter().flat_map(move |component| {
-        world.ready_pods(&component.name, world.name()).into_iter().map(move |pod| (component, pod.as_ref()))
+        world
+            .ready_pods(&component.name, world.name())
+            .into_iter()
+            .map(move |pod| (component, pod.as_ref()))
     })
 }
 
@@ -160,26 +210,41 @@ fn tripped(world: &World) -> Option<Failure> {
     let unhealthy = watched(world).find_map(|(component, pod)| {
         let limit = component.health.as_ref()?.failures;
         let found = world.health(pod).filter(|found| found.failures >= limit)?;
-        let what = found.last_failure.clone().unwrap_or_else(|| "its health requests failed".to_owned());
-        Some(format!("pod {} failed {} health checks in a row: {what}", pod.name_any(), limit))
+        let what = found
+            .last_failure
+            .clone()
+            .unwrap_or_else(|| "its health requests failed".to_owned());
+        Some(format!(
+            "pod {} failed {} health checks in a row: {what}",
+            pod.name_any(),
+            limit
+        ))
     });
     let empty = serving(world.snapshot)
         .find(|(component, _)| world.ready_pods(&component.name, world.name()).is_empty())
         .map(|(component, _)| {
-            let trouble = super::rollout::trouble(None, world.pods(&component.name, world.name()).map(AsRef::as_ref));
+            let trouble =
+                super::rollout::trouble(None, world.pods(&component.name, world.name()).map(AsRef::as_ref));
             match trouble {
                 Some(trouble) => format!("no pod of {} is ready any more: {trouble}", component.name),
                 None => format!("no pod of {} is ready any more", component.name),
             }
         });
-    unhealthy.or(empty).map(|message| Failure::new("HealthLost", message))
+    unhealthy
+        .or(empty)
+        .map(|message| Failure::new("HealthLost", message))
 }
 
 fn counts(world: &World) -> ProbeCounts {
-    let (passed, failed) = watched(world).filter_map(|(_, pod)| world.health(pod)).fold((0, 0), |(passed, failed), found| {
-        (passed + found.passed, failed + found.failed)
-    });
-    ProbeCounts { passed: i64::try_from(passed).unwrap_or(i64::MAX), failed: i64::try_from(failed).unwrap_or(i64::MAX) }
+    let (passed, failed) = watched(world)
+        .filter_map(|(_, pod)| world.health(pod))
+        .fold((0, 0), |(passed, failed), found| {
+            (passed + found.passed, failed + found.failed)
+        });
+    ProbeCounts {
+        passed: i64::try_from(passed).unwrap_or(i64::MAX),
+        failed: i64::try_from(failed).unwrap_or(i64::MAX),
+    }
 }
 
 /// Met when the old pods have drained and are gone, and what only this release needed is removed.
@@ -188,7 +253,10 @@ pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
     steps.extend(leftovers(world));
     let left = world.observed.pods.iter().find(|pod| {
         pod.labels().contains_key(labels::COMPONENT)
-            && pod.labels().get(labels::RELEASE).is_some_and(|release| release != world.name())
+            && pod
+                .labels()
+                .get(labels::RELEASE)
+                .is_some_and(|release| release != world.name())
             && !super::world::has_finished(pod)
     });
     if steps.is_empty() && left.is_none() {
@@ -200,7 +268,10 @@ pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
 /// What ends the pods of every other release.
 pub fn retirements(world: &World) -> Vec<Step> {
     let others = world.observed.deployments.iter().filter(|deployment| {
-        deployment.labels().get(labels::RELEASE).is_some_and(|release| release != world.name())
+        deployment
+            .labels()
+            .get(labels::RELEASE)
+            .is_some_and(|release| release != world.name())
     });
     others.filter_map(|deployment| scale(deployment, 0)).collect()
 }
@@ -208,14 +279,24 @@ pub fn retirements(world: &World) -> Vec<Step> {
 /// Agent pods and Jobs of this release that have done their work.
 pub fn leftovers(world: &World) -> Vec<Step> {
     let mine = |labels_of: &std::collections::BTreeMap<String, String>| {
-        labels_of.get(labels::RELEASE).is_some_and(|release| release == world.name())
-            && labels_of.get(labels::WORK).is_some_and(|work| ["pin", "preflight", "probe"].contains(&work.as_str()))
+        labels_of
+            .get(labels::RELEASE)
+            .is_some_and(|release| release == world.name())
+            && labels_of
+                .get(labels::WORK)
+                .is_some_and(|work| ["pin", "preflight", "probe"].contains(&work.as_str()))
     };
-    let jobs = world.observed.jobs.iter().filter(|job| mine(job.labels()) && job.metadata.deletion_timestamp.is_none());
+    let jobs = world
+        .observed
+        .jobs
+        .iter()
+        .filter(|job| mine(job.labels()) && job.metadata.deletion_timestamp.is_none());
     let jobs = jobs.filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata));
     let pods = world.observed.pods.iter().filter(|pod| {
         // A Job's pods go with the Job.
-        mine(pod.labels()) && pod.metadata.deletion_timestamp.is_none() && !pod.labels().contains_key("job-name")
+        mine(pod.labels())
+            && pod.metadata.deletion_timestamp.is_none()
+            && !pod.labels().contains_key("job-name")
     });
     let pods = pods.filter_map(|pod| ObjectRef::of(Kind::Pod, &pod.metadata));
     jobs.chain(pods).map(Step::Delete).collect()
@@ -232,5 +313,10 @@ pub fn pruned(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .filter(|release| release.metadata.deletion_timestamp.is_none())
         .collect();
     ended.sort_by_key(|release| std::cmp::Reverse(release.spec.revision));
-    ended.into_iter().skip(HISTORY).filter_map(|release| ObjectRef::of(Kind::Release, &release.metadata)).map(Step::Delete).collect()
+    ended
+        .into_iter()
+        .skip(HISTORY)
+        .filter_map(|release| ObjectRef::of(Kind::Release, &release.metadata))
+        .map(Step::Delete)
+        .collect()
 }

@@ -8,7 +8,11 @@ use kube::ResourceExt;
 
 /// A token that has not been answered yet.
 fn pending<'a>(world: &World<'a>, verb: &str, handled: Option<&String>) -> Option<&'a String> {
-    world.release().annotations().get(verb).filter(|token| Some(*token) != handled)
+    world
+        .release()
+        .annotations()
+        .get(verb)
+        .filter(|token| Some(*token) != handled)
 }
 
 /// The failure that an abort or a roll-back asks for, if the release is at a point where it can be heeded. A
@@ -22,12 +26,25 @@ pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failu
     if let Some(token) = pending(world, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
         let failure = Failure::new("Aborted", "given up by a person (fairway.dev/abort)");
-        return Some(Failure { outcome: ReleaseOutcome::Aborted, ..failure });
+        return Some(Failure {
+            outcome: ReleaseOutcome::Aborted,
+            ..failure
+        });
     }
-    let token = pending(world, annotation::ROLL_BACK, status.last_handled_roll_back.as_ref())?;
+    let token = pending(
+        world,
+        annotation::ROLL_BACK,
+        status.last_handled_roll_back.as_ref(),
+    )?;
     status.last_handled_roll_back = Some(token.clone());
-    let failure = Failure::new("RolledBackByPerson", "taken back by a person (fairway.dev/roll-back)");
-    Some(Failure { outcome: ReleaseOutcome::Aborted, ..failure })
+    let failure = Failure::new(
+        "RolledBackByPerson",
+        "taken back by a person (fairway.dev/roll-back)",
+    );
+    Some(Failure {
+        outcome: ReleaseOutcome::Aborted,
+        ..failure
+    })
 }
 
 /// A release that goes back already has nothing to add to a request to do so.
@@ -35,7 +52,11 @@ pub(super) fn already_going_back(world: &World, status: &mut ReleaseStatus) {
     if let Some(token) = pending(world, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
     }
-    if let Some(token) = pending(world, annotation::ROLL_BACK, status.last_handled_roll_back.as_ref()) {
+    if let Some(token) = pending(
+        world,
+        annotation::ROLL_BACK,
+        status.last_handled_roll_back.as_ref(),
+    ) {
         status.last_handled_roll_back = Some(token.clone());
     }
 }
@@ -54,7 +75,11 @@ pub(super) fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option
     if let Some(token) = pending(world, annotation::RESOLVE, status.last_handled_resolve.as_ref()) {
         answer_resolve(world, status, token);
     }
-    let token = pending(world, annotation::ROLL_BACK, status.last_handled_roll_back.as_ref())?;
+    let token = pending(
+        world,
+        annotation::ROLL_BACK,
+        status.last_handled_roll_back.as_ref(),
+    )?;
     let under_way = world.observed.siblings.iter().any(|sibling| !has_ended(sibling));
     let serves = live(world.observed.siblings.iter().chain([&world.observed.release]))
         .is_some_and(|live| live.name_any() == world.name());
@@ -64,12 +89,19 @@ pub(super) fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option
     }
     status.last_handled_roll_back = Some(token.clone());
     let possible = serves && world.previous(status).is_some();
-    possible.then(|| Failure::new("RolledBackByPerson", "taken back by a person (fairway.dev/roll-back)"))
+    possible.then(|| {
+        Failure::new(
+            "RolledBackByPerson",
+            "taken back by a person (fairway.dev/roll-back)",
+        )
+    })
 }
 
 /// The resolve verb is carried out by the Migration; the Release answers when that has.
 pub(super) fn answer_resolve(world: &World, status: &mut ReleaseStatus, token: &str) {
-    let handled = world.migration().and_then(|migration| migration.status.as_ref()?.last_handled_resolve.clone());
+    let handled = world
+        .migration()
+        .and_then(|migration| migration.status.as_ref()?.last_handled_resolve.clone());
     if handled.as_deref() == Some(token) || world.migration().is_none() {
         status.last_handled_resolve = Some(token.to_owned());
     }
@@ -81,11 +113,17 @@ pub(super) fn pending_resolve(world: &World, status: &ReleaseStatus) -> Option<S
 }
 
 fn retried(world: &World) -> bool {
-    world.observed.siblings.iter().any(|sibling| {
-        sibling.annotations().get(labels::RETRY_OF).map(String::as_str) == Some(world.name())
-    })
+    world
+        .observed
+        .siblings
+        .iter()
+        .any(|sibling| sibling.annotations().get(labels::RETRY_OF).map(String::as_str) == Some(world.name()))
 }
 
 fn is_newest(world: &World) -> bool {
-    world.observed.siblings.iter().all(|sibling| sibling.spec.revision < world.release().spec.revision)
+    world
+        .observed
+        .siblings
+        .iter()
+        .all(|sibling| sibling.spec.revision < world.release().spec.revision)
 }

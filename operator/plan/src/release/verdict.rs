@@ -48,17 +48,35 @@ pub enum WaitOn {
 impl Wait {
     /// A wait for machines.
     pub fn machine(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), until: None, on: WaitOn::Machine, brief: false }
+        Self {
+            reason,
+            message: message.into(),
+            until: None,
+            on: WaitOn::Machine,
+            brief: false,
+        }
     }
 
     /// A wait for a person.
     pub fn person(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), until: None, on: WaitOn::Person, brief: false }
+        Self {
+            reason,
+            message: message.into(),
+            until: None,
+            on: WaitOn::Person,
+            brief: false,
+        }
     }
 
     /// A wait for the clock or for another release.
     pub fn clock(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), until: None, on: WaitOn::Clock, brief: false }
+        Self {
+            reason,
+            message: message.into(),
+            until: None,
+            on: WaitOn::Clock,
+            brief: false,
+        }
     }
 
     /// The same, expected to last well under a second.
@@ -68,7 +86,10 @@ impl Wait {
 
     /// The same, looking again at that moment.
     pub fn until(self, until: Timestamp) -> Self {
-        Self { until: Some(until), ..self }
+        Self {
+            until: Some(until),
+            ..self
+        }
     }
 }
 
@@ -86,7 +107,11 @@ pub struct Failure {
 impl Failure {
     /// The version's fault, or the surroundings' past their deadline.
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason: reason.into(), message: message.into(), outcome: ReleaseOutcome::Failed }
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            outcome: ReleaseOutcome::Failed,
+        }
     }
 
     /// As a verdict.

@@ -29,15 +29,21 @@ pub struct World<'a> {
 /// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
 /// rolled back. One that goes back serves until its traffic has returned.
 pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
-    releases.into_iter().filter(|release| is_live(release)).max_by_key(|release| release.spec.revision)
+    releases
+        .into_iter()
+        .filter(|release| is_live(release))
+        .max_by_key(|release| release.spec.revision)
 }
 
 fn is_live(release: &Release) -> bool {
-    let Some(status) = &release.status else { return false };
+    let Some(status) = &release.status else {
+        return false;
+    };
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     let serves = status.outcome == Some(ReleaseOutcome::Succeeded) || moved;
     let goes_back = happened(status, MilestoneKind::RollingBack).is_some();
-    let returning = status.outcome.is_none() && moved && happened(status, MilestoneKind::TrafficReturned).is_none();
+    let returning =
+        status.outcome.is_none() && moved && happened(status, MilestoneKind::TrafficReturned).is_none();
     serves && (!goes_back || returning)
 }
 
@@ -50,18 +56,26 @@ pub fn happened(status: &ReleaseStatus, kind: MilestoneKind) -> Option<&Mileston
 pub fn has_begun(release: &Release) -> bool {
     use MilestoneKind::{HandingOver, Migrating, RollingBack, TrafficMoved};
     release.status.as_ref().is_some_and(|status| {
-        [Migrating, HandingOver, TrafficMoved, RollingBack].into_iter().any(|kind| happened(status, kind).is_some())
+        [Migrating, HandingOver, TrafficMoved, RollingBack]
+            .into_iter()
+            .any(|kind| happened(status, kind).is_some())
     })
 }
 
 /// Whether a release has been accepted with a predecessor on record: from then on it looks after both sides.
 pub fn previous_is_known(release: &Release) -> bool {
-    release.status.as_ref().is_some_and(|status| status.previous.is_some())
+    release
+        .status
+        .as_ref()
+        .is_some_and(|status| status.previous.is_some())
 }
 
 /// Whether a release has ended.
 pub fn has_ended(release: &Release) -> bool {
-    release.status.as_ref().is_some_and(|status| status.outcome.is_some())
+    release
+        .status
+        .as_ref()
+        .is_some_and(|status| status.outcome.is_some())
 }
 
 impl<'a> World<'a> {
@@ -87,7 +101,12 @@ impl<'a> World<'a> {
 
     /// Its namespace.
     pub fn namespace(&self) -> &'a str {
-        self.observed.release.metadata.namespace.as_deref().unwrap_or_default()
+        self.observed
+            .release
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default()
     }
 
     /// Its UID.
@@ -103,7 +122,9 @@ impl<'a> World<'a> {
     /// Pods that the component should have today; the App may have dropped the component since: then as many
     /// as run, or one.
     pub fn replicas(&self, component: &str) -> i32 {
-        self.today().and_then(|today| today.replicas.get(component).copied()).unwrap_or(1)
+        self.today()
+            .and_then(|today| today.replicas.get(component).copied())
+            .unwrap_or(1)
     }
 
     /// Whether the App says that releases hold.
@@ -114,7 +135,10 @@ impl<'a> World<'a> {
     /// The release that served when this one began.
     pub fn previous(&self, status: &ReleaseStatus) -> Option<&'a Arc<Release>> {
         let name = status.previous.as_deref()?;
-        self.observed.siblings.iter().find(|sibling| sibling.name_any() == name)
+        self.observed
+            .siblings
+            .iter()
+            .find(|sibling| sibling.name_any() == name)
     }
 
     /// Its frozen spec.
@@ -125,14 +149,23 @@ impl<'a> World<'a> {
     /// The Deployment of a component of a release.
     pub fn deployment(&self, component: &str, revision: i64) -> Option<&'a Arc<Deployment>> {
         let name = names::deployment(self.app_name(), component, revision);
-        self.observed.deployments.iter().find(|deployment| deployment.metadata.name.as_deref() == Some(&*name))
+        self.observed
+            .deployments
+            .iter()
+            .find(|deployment| deployment.metadata.name.as_deref() == Some(&*name))
     }
 
     /// Pods of a component of a release that have not ended, terminating ones included.
     pub fn pods(&self, component: &str, release: &str) -> impl Iterator<Item = &'a Arc<Pod>> {
-        let wanted = [(labels::COMPONENT, component.to_owned()), (labels::RELEASE, release.to_owned())];
+        let wanted = [
+            (labels::COMPONENT, component.to_owned()),
+            (labels::RELEASE, release.to_owned()),
+        ];
         self.observed.pods.iter().filter(move |pod| {
-            wanted.iter().all(|(key, value)| pod.labels().get(*key) == Some(value)) && !has_finished(pod)
+            wanted
+                .iter()
+                .all(|(key, value)| pod.labels().get(*key) == Some(value))
+                && !has_finished(pod)
         })
     }
 
@@ -142,8 +175,13 @@ impl<'a> World<'a> {
             .pods
             .iter()
             .filter(|pod| {
-                pod.labels().get(labels::COMPONENT).is_some_and(|value| value == component)
-                    && pod.labels().get(labels::RELEASE).is_some_and(|value| value != release)
+                pod.labels()
+                    .get(labels::COMPONENT)
+                    .is_some_and(|value| value == component)
+                    && pod
+                        .labels()
+                        .get(labels::RELEASE)
+                        .is_some_and(|value| value != release)
                     && !has_finished(pod)
             })
             .collect()
@@ -151,7 +189,9 @@ impl<'a> World<'a> {
 
     /// Those of a component's pods that are ready and not terminating.
     pub fn ready_pods(&self, component: &str, release: &str) -> Vec<&'a Arc<Pod>> {
-        self.pods(component, release).filter(|pod| is_ready(pod)).collect()
+        self.pods(component, release)
+            .filter(|pod| is_ready(pod))
+            .collect()
     }
 
     /// What the probes found about a pod.
@@ -162,19 +202,24 @@ impl<'a> World<'a> {
     /// The migration of this release.
     pub fn migration(&self) -> Option<&'a Arc<Migration>> {
         self.observed.migrations.iter().find(|migration| {
-            migration.spec.release.as_deref() == Some(self.name()) && owned_by(migration.owner_references(), self.uid())
+            migration.spec.release.as_deref() == Some(self.name())
+                && owned_by(migration.owner_references(), self.uid())
         })
     }
 
     /// The backup of this release.
     pub fn backup(&self) -> Option<&'a Arc<Backup>> {
         let name = names::backup(self.name(), self.uid());
-        self.observed.backups.iter().find(|backup| backup.metadata.name.as_deref() == Some(&*name))
+        self.observed
+            .backups
+            .iter()
+            .find(|backup| backup.metadata.name.as_deref() == Some(&*name))
     }
 
     /// The component of the release that served before, by name.
     pub fn previous_component(&self, status: &ReleaseStatus, component: &str) -> Option<&'a Component> {
-        self.snapshot_of(status.previous.as_deref()?)?.component(component)
+        self.snapshot_of(status.previous.as_deref()?)?
+            .component(component)
     }
 
     /// Components that run side by side with their predecessors.
@@ -196,10 +241,7 @@ impl<'a> World<'a> {
     }
 }
 
-fn owned_by(
-    owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
-    uid: &str,
-) -> bool {
+fn owned_by(owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference], uid: &str) -> bool {
     owners.iter().any(|owner| owner.uid == uid)
 }
 

@@ -4,8 +4,8 @@
 use super::cluster::{Cluster, PodRun};
 use super::database::{Claim, Effect, environment, report};
 use crate::protocol::{
-    BackupEvidence, BackupReport, EXIT_OTHER_OWNER, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
-    PreflightReport, PreflightTask, RunIdentity, SettleTask, TASK_VARIABLE, Task, reason,
+    BackupEvidence, BackupReport, EXIT_OTHER_OWNER, GuardTask, MigrationOutcome, MigrationReport,
+    MigrationTask, PreflightReport, PreflightTask, RunIdentity, SettleTask, TASK_VARIABLE, Task, reason,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
@@ -26,12 +26,18 @@ pub(super) struct Answer {
 
 impl Answer {
     fn of(report: &impl Serialize, exit_code: i32) -> Self {
-        Self { message: serde_json::to_string(report).unwrap_or_default(), exit_code }
+        Self {
+            message: serde_json::to_string(report).unwrap_or_default(),
+            exit_code,
+        }
     }
 
     fn of_migration(report: &MigrationReport) -> Self {
         use MigrationOutcome::{AlreadyApplied, Applied};
-        let other_owner = report.failure.as_ref().is_some_and(|found| found.reason == reason::MIGRATION_RUNNING);
+        let other_owner = report
+            .failure
+            .as_ref()
+            .is_some_and(|found| found.reason == reason::MIGRATION_RUNNING);
         let exit_code = match report.outcome {
             Applied | AlreadyApplied => 0,
             _ if other_owner => i32::from(EXIT_OTHER_OWNER),
@@ -46,7 +52,10 @@ pub(super) fn task_of(pod: &Pod) -> Option<Task> {
     let spec = pod.spec.as_ref()?;
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     let mut variables = containers.flat_map(|container| container.env.iter().flatten());
-    let task = variables.find(|variable| variable.name == TASK_VARIABLE)?.value.as_ref()?;
+    let task = variables
+        .find(|variable| variable.name == TASK_VARIABLE)?
+        .value
+        .as_ref()?;
     serde_json::from_str(&task.replace("$$", "$")).ok()
 }
 
@@ -69,7 +78,10 @@ impl Cluster {
             return None;
         }
         let unsettled = self.database.unsettled("").filter(|_| task.migrates).map(|row| {
-            environment(reason::MIGRATION_UNSETTLED, format!("Migration {} is not settled.", row.identity.run_id))
+            environment(
+                reason::MIGRATION_UNSETTLED,
+                format!("Migration {} is not settled.", row.identity.run_id),
+            )
         });
         let full = || {
             let full = self.database.store_is_full && task.store;
@@ -90,7 +102,10 @@ impl Cluster {
         if run.worked < 3 {
             return None;
         }
-        let full = self.database.store_is_full.then(|| environment(reason::STORE_FULL, "The store is full."));
+        let full = self
+            .database
+            .store_is_full
+            .then(|| environment(reason::STORE_FULL, "The store is full."));
         let failure = self.database.refusal().or(full);
         let evidence = failure.is_none().then(|| BackupEvidence {
             level: "Decoded".to_owned(),
@@ -101,7 +116,13 @@ impl Cluster {
             fingerprint: self.database.fingerprint(),
             seconds: 2.0,
         });
-        Some(Answer::of(&BackupReport { evidence, failure: failure.clone() }, i32::from(failure.is_some())))
+        Some(Answer::of(
+            &BackupReport {
+                evidence,
+                failure: failure.clone(),
+            },
+            i32::from(failure.is_some()),
+        ))
     }
 
     fn migrate(&mut self, uid: &str, run: &mut PodRun, task: &MigrationTask) -> Option<Answer> {
@@ -110,7 +131,11 @@ impl Cluster {
         }
         run.migrated += 1;
         let hangs = self.effect(&task.run) == Effect::Hangs;
-        let lasts = if hangs { task.timeout_seconds } else { u64::from(self.pace.migration) };
+        let lasts = if hangs {
+            task.timeout_seconds
+        } else {
+            u64::from(self.pace.migration)
+        };
         if u64::from(run.migrated) < lasts || self.database.is_down {
             return None;
         }
@@ -125,13 +150,16 @@ impl Cluster {
         run.migrated += 1;
         let effect = self.effect(&task.run);
         let is = |images: &std::collections::BTreeSet<String>| {
-            images.iter().any(|image| super::images::digest(image) == task.run.image_digest)
+            images
+                .iter()
+                .any(|image| super::images::digest(image) == task.run.image_digest)
         };
         let exits = is(&self.images.crashing) || matches!(effect, Effect::Fails | Effect::FailsHalfway);
         let unhealthy = is(&self.images.unhealthy) || effect == Effect::Hangs;
         let report = if run.is_ending || exits && run.migrated >= self.pace.migration {
             run.application_exited = true;
-            self.database.stopped(&task.run, "exited before its health passed")
+            self.database
+                .stopped(&task.run, "exited before its health passed")
         } else if unhealthy && u64::from(run.migrated) >= task.timeout_seconds {
             self.database.stopped(&task.run, "did not become healthy in time")
         } else if exits || unhealthy || run.migrated < self.pace.migration || self.database.is_down {
@@ -144,7 +172,13 @@ impl Cluster {
     }
 
     /// Takes the lock, asks the ledger, and writes the row.
-    fn begin(&mut self, uid: &str, run: &mut PodRun, release: &str, identity: &RunIdentity) -> Option<Answer> {
+    fn begin(
+        &mut self,
+        uid: &str,
+        run: &mut PodRun,
+        release: &str,
+        identity: &RunIdentity,
+    ) -> Option<Answer> {
         let failure = match self.database.refusal() {
             Some(failure) if run.worked >= REACH => failure,
             Some(_) => return None,
@@ -163,26 +197,46 @@ impl Cluster {
                 };
             }
         };
-        Some(Answer::of_migration(&report(MigrationOutcome::NotStarted, Some(failure))))
+        Some(Answer::of_migration(&report(
+            MigrationOutcome::NotStarted,
+            Some(failure),
+        )))
     }
 
     fn settle(&mut self, uid: &str, run: &PodRun, task: &SettleTask) -> Option<Answer> {
-        let undecided = |failure| Some(Answer::of_migration(&report(MigrationOutcome::Undecided, Some(failure))));
+        let undecided = |failure| {
+            Some(Answer::of_migration(&report(
+                MigrationOutcome::Undecided,
+                Some(failure),
+            )))
+        };
         if let Some(failure) = self.database.refusal() {
-            return if run.worked < REACH { None } else { undecided(failure) };
+            return if run.worked < REACH {
+                None
+            } else {
+                undecided(failure)
+            };
         }
         let row = self.database.row(&task.run.run_id);
         let has_ended = row.is_some_and(|row| row.state != super::database::State::Running);
         if (!has_ended || task.resolution.is_some()) && self.is_locked_by_other(uid) {
             let failure = environment(reason::MIGRATION_RUNNING, "Another pod holds the lock.");
-            return if u64::from(run.worked) < task.timeout_seconds { None } else { undecided(failure) };
+            return if u64::from(run.worked) < task.timeout_seconds {
+                None
+            } else {
+                undecided(failure)
+            };
         }
-        Some(Answer::of_migration(&self.database.settle(&task.run, task.resolution)))
+        Some(Answer::of_migration(
+            &self.database.settle(&task.run, task.resolution),
+        ))
     }
 
     fn effect(&self, identity: &RunIdentity) -> Effect {
         let effects = &self.database.effects;
-        let effect = effects.iter().find(|(image, _)| super::images::digest(image) == identity.image_digest);
+        let effect = effects
+            .iter()
+            .find(|(image, _)| super::images::digest(image) == identity.image_digest);
         effect.map(|(_, effect)| *effect).unwrap_or_default()
     }
 

@@ -13,8 +13,8 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use kube::core::ObjectMeta;
 use kube::ResourceExt;
+use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,7 +33,12 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { ready: 3, linger: 3, endpoints: 0, migration: 3 }
+        Self {
+            ready: 3,
+            linger: 3,
+            endpoints: 0,
+            migration: 3,
+        }
     }
 }
 
@@ -169,8 +174,12 @@ impl Cluster {
     }
 
     fn collect_garbage(&mut self) {
-        let uids: BTreeSet<String> =
-            self.objects().all().into_iter().filter_map(|(_, meta)| meta.uid.clone()).collect();
+        let uids: BTreeSet<String> = self
+            .objects()
+            .all()
+            .into_iter()
+            .filter_map(|(_, meta)| meta.uid.clone())
+            .collect();
         let is_orphan = |meta: &ObjectMeta| {
             let owners = meta.owner_references.as_deref().unwrap_or_default();
             !owners.is_empty() && owners.iter().all(|owner| !uids.contains(&owner.uid))
@@ -201,8 +210,14 @@ impl Cluster {
         let active = |pod: &&Arc<Pod>| {
             pod.metadata.deletion_timestamp.is_none() && !crate::release::world::has_finished(pod)
         };
-        let pods: Vec<Arc<Pod>> =
-            self.objects().pods.values().filter(owned).filter(active).cloned().collect();
+        let pods: Vec<Arc<Pod>> = self
+            .objects()
+            .pods
+            .values()
+            .filter(owned)
+            .filter(active)
+            .cloned()
+            .collect();
         let is_short = pods.len() < wanted;
         let is_stopped = is_short && self.rules.quota_is_used_up;
         let mut count = pods.len();
@@ -210,13 +225,21 @@ impl Cluster {
             self.made_pods += 1;
             let meta = spec.template.metadata.clone().unwrap_or_default();
             let name = format!("{}-{:05}", deployment.name_any(), self.made_pods);
-            self.make_pod(name, meta, spec.template.spec.clone(), owner("Deployment", &deployment.metadata));
+            self.make_pod(
+                name,
+                meta,
+                spec.template.spec.clone(),
+                owner("Deployment", &deployment.metadata),
+            );
             count += 1;
         }
         for pod in pods.iter().skip(wanted) {
             self.end_pod(&pod.name_any());
         }
-        let ready = pods.iter().filter(|pod| crate::release::world::is_ready(pod)).count();
+        let ready = pods
+            .iter()
+            .filter(|pod| crate::release::world::is_ready(pod))
+            .count();
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         let refused = DeploymentCondition {
             type_: "ReplicaFailure".to_owned(),
@@ -233,7 +256,8 @@ impl Cluster {
             ..DeploymentStatus::default()
         };
         if deployment.status.as_ref() != Some(&status) {
-            self.api.change::<Deployment>(&deployment.name_any(), |found| found.status = Some(status));
+            self.api
+                .change::<Deployment>(&deployment.name_any(), |found| found.status = Some(status));
         }
     }
 
@@ -252,7 +276,14 @@ impl Cluster {
             ..ObjectMeta::default()
         };
         // The name is counted up, so it is free.
-        let _ = self.api.create(Pod { metadata, spec, status: None }, self.now);
+        let _ = self.api.create(
+            Pod {
+                metadata,
+                spec,
+                status: None,
+            },
+            self.now,
+        );
     }
 
     fn run_jobs(&mut self) {
@@ -262,10 +293,17 @@ impl Cluster {
             if self.started_jobs.insert(uid.clone()) {
                 let mut meta = spec.template.metadata.clone().unwrap_or_default();
                 for key in ["batch.kubernetes.io/job-name", "job-name"] {
-                    meta.labels.get_or_insert_default().insert(key.to_owned(), job.name_any());
+                    meta.labels
+                        .get_or_insert_default()
+                        .insert(key.to_owned(), job.name_any());
                 }
                 let name = format!("{}-{}", job.name_any(), &uid[..5]);
-                self.make_pod(name, meta, spec.template.spec.clone(), owner("Job", &job.metadata));
+                self.make_pod(
+                    name,
+                    meta,
+                    spec.template.spec.clone(),
+                    owner("Job", &job.metadata),
+                );
                 continue;
             }
             let mut pods = self.objects().pods.values();
@@ -283,8 +321,12 @@ impl Cluster {
                     reason: (ended == "Failed").then(|| "BackoffLimitExceeded".to_owned()),
                     ..JobCondition::default()
                 };
-                let status = JobStatus { conditions: Some(vec![condition]), ..JobStatus::default() };
-                self.api.change::<Job>(&job.name_any(), |job| job.status = Some(status));
+                let status = JobStatus {
+                    conditions: Some(vec![condition]),
+                    ..JobStatus::default()
+                };
+                self.api
+                    .change::<Job>(&job.name_any(), |job| job.status = Some(status));
             }
         }
     }
@@ -335,7 +377,8 @@ impl Cluster {
         *is_busy |= run.age <= self.pace.ready;
         let status = super::pods::status(self, pod, run, task.as_ref());
         if pod.status.as_ref() != Some(&status) {
-            self.api.change::<Pod>(&pod.name_any(), |pod| pod.status = Some(status));
+            self.api
+                .change::<Pod>(&pod.name_any(), |pod| pod.status = Some(status));
         }
         true
     }
@@ -360,7 +403,8 @@ impl Cluster {
                 self.lags.remove(&name);
                 let endpoints = desired.endpoints.clone();
                 if self.api.create(desired, self.now).is_err() {
-                    self.api.change::<EndpointSlice>(&slice_name, |slice| slice.endpoints = endpoints);
+                    self.api
+                        .change::<EndpointSlice>(&slice_name, |slice| slice.endpoints = endpoints);
                 }
             }
         }
@@ -368,15 +412,25 @@ impl Cluster {
     }
 
     fn endpoints_of(&self, service: &Service) -> EndpointSlice {
-        let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+        let selector = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.clone())
+            .unwrap_or_default();
         let selected = self.objects().pods.values().filter(|pod| {
-            !selector.is_empty() && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+            !selector.is_empty()
+                && selector
+                    .iter()
+                    .all(|(key, value)| pod.labels().get(key) == Some(value))
         });
         let endpoints = selected.filter_map(|pod| {
             let address = pod.status.as_ref()?.pod_ip.clone()?;
             let ready = crate::release::world::is_ready(pod);
-            let target =
-                ObjectReference { kind: Some("Pod".to_owned()), name: Some(pod.name_any()), ..Default::default() };
+            let target = ObjectReference {
+                kind: Some("Pod".to_owned()),
+                name: Some(pod.name_any()),
+                ..Default::default()
+            };
             let conditions = EndpointConditions {
                 ready: Some(ready),
                 serving: Some(true),
@@ -407,7 +461,11 @@ impl Cluster {
     /// Whether a health request to that pod would pass now: `None` when there is no such pod, or it is not ready
     /// to be asked.
     pub fn health(&self, uid: &str) -> Option<bool> {
-        let pod = self.objects().pods.values().find(|pod| pod.uid().as_deref() == Some(uid))?;
+        let pod = self
+            .objects()
+            .pods
+            .values()
+            .find(|pod| pod.uid().as_deref() == Some(uid))?;
         let image = pod.spec.as_ref()?.containers.first()?.image.as_deref()?;
         crate::release::world::is_ready(pod).then(|| !self.images.is_unhealthy(image))
     }

@@ -2,9 +2,7 @@
 //! is executed, an image and command that are in the ledger never again.
 
 use crate::names::short_hash;
-use crate::protocol::{
-    Cause, Failure, MigrationOutcome, MigrationReport, Resolution, RunIdentity, reason,
-};
+use crate::protocol::{Cause, Failure, MigrationOutcome, MigrationReport, Resolution, RunIdentity, reason};
 use std::collections::BTreeMap;
 
 /// How far a run came, as the ledger has it.
@@ -96,9 +94,13 @@ impl Database {
     /// Why the database cannot be asked, if so.
     pub fn refusal(&self) -> Option<Failure> {
         if self.is_down {
-            return Some(environment(reason::DATABASE_UNREACHABLE, "The database does not answer."));
+            return Some(environment(
+                reason::DATABASE_UNREACHABLE,
+                "The database does not answer.",
+            ));
         }
-        self.is_locked_out.then(|| environment(reason::PASSWORD_REJECTED, "The password is not accepted."))
+        self.is_locked_out
+            .then(|| environment(reason::PASSWORD_REJECTED, "The password is not accepted."))
     }
 
     /// A run whose outcome is open, other than that one.
@@ -140,7 +142,10 @@ impl Database {
         if self.has_applied(identity) {
             let schema_ahead = self.is_ahead_of(identity);
             let settled = report(MigrationOutcome::AlreadyApplied, None);
-            return Claim::Settled(Box::new(MigrationReport { schema_ahead, ..settled }));
+            return Claim::Settled(Box::new(MigrationReport {
+                schema_ahead,
+                ..settled
+            }));
         }
         self.rows.push(Row {
             identity: identity.clone(),
@@ -150,8 +155,14 @@ impl Database {
             after: None,
             message: String::new(),
         });
-        self.executions.push(Execution { release: release.to_owned(), identity: identity.clone() });
-        if matches!(self.effect(identity), Effect::ChangesInSteps | Effect::FailsHalfway) {
+        self.executions.push(Execution {
+            release: release.to_owned(),
+            identity: identity.clone(),
+        });
+        if matches!(
+            self.effect(identity),
+            Effect::ChangesInSteps | Effect::FailsHalfway
+        ) {
             self.schema.push(format!("{} begun", identity.image_digest));
         }
         Claim::Begun
@@ -165,7 +176,11 @@ impl Database {
             Effect::Nothing | Effect::Fails | Effect::FailsHalfway | Effect::Hangs => {}
         }
         let succeeded = matches!(effect, Effect::Changes | Effect::ChangesInSteps | Effect::Nothing);
-        let what = if effect == Effect::Hangs { "did not end in time" } else { "exited with code 1" };
+        let what = if effect == Effect::Hangs {
+            "did not end in time"
+        } else {
+            "exited with code 1"
+        };
         self.finish(&identity.run_id, succeeded, what, State::Partial);
         self.report(identity)
     }
@@ -177,14 +192,13 @@ impl Database {
     }
 
     /// Settles a run whose pod is gone.
-    pub fn settle(
-        &mut self,
-        identity: &RunIdentity,
-        resolution: Option<Resolution>,
-    ) -> MigrationReport {
+    pub fn settle(&mut self, identity: &RunIdentity, resolution: Option<Resolution>) -> MigrationReport {
         match self.row(&identity.run_id).map(|row| row.state) {
             None => {
-                let failure = environment(reason::MIGRATION_NOT_STARTED, "The ledger has no row of this run.");
+                let failure = environment(
+                    reason::MIGRATION_NOT_STARTED,
+                    "The ledger has no row of this run.",
+                );
                 return report(MigrationOutcome::NotStarted, Some(failure));
             }
             Some(State::Running) => self.cut_off(&identity.run_id),
@@ -253,7 +267,10 @@ impl Database {
         row.after = Some(after);
         (row.state, row.message) = match (succeeded, unchanged) {
             (true, _) => (State::Committed, String::new()),
-            (false, true) => (State::Failed, format!("The migration {what} (the schema is unchanged).")),
+            (false, true) => (
+                State::Failed,
+                format!("The migration {what} (the schema is unchanged)."),
+            ),
             (false, false) => (changed, format!("The migration {what} (the schema changed).")),
         };
     }
@@ -264,8 +281,10 @@ impl Database {
     }
 
     fn effect(&self, identity: &RunIdentity) -> Effect {
-        let effect =
-            self.effects.iter().find(|(image, _)| super::images::digest(image) == identity.image_digest);
+        let effect = self
+            .effects
+            .iter()
+            .find(|(image, _)| super::images::digest(image) == identity.image_digest);
         effect.map(|(_, effect)| *effect).unwrap_or_default()
     }
 }
@@ -278,7 +297,11 @@ impl Row {
 
 /// A failure of the surroundings.
 pub fn environment(reason: &str, message: impl Into<String>) -> Failure {
-    Failure { cause: Cause::Environment, reason: reason.to_owned(), message: message.into() }
+    Failure {
+        cause: Cause::Environment,
+        reason: reason.to_owned(),
+        message: message.into(),
+    }
 }
 
 /// A migration report that says only how it ended.

@@ -24,7 +24,9 @@ pub fn digest(image: &str) -> String {
 impl Images {
     /// The tag of a reference, whether it is one or was pinned.
     pub fn tag<'a>(&'a self, reference: &'a str) -> &'a str {
-        let pinned = reference.rsplit_once('@').and_then(|(_, digest)| self.known.get(digest));
+        let pinned = reference
+            .rsplit_once('@')
+            .and_then(|(_, digest)| self.known.get(digest));
         pinned.map_or(reference, String::as_str)
     }
 

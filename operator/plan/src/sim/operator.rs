@@ -5,7 +5,8 @@ use super::store::{ApiError, Objects, Stored};
 use super::wire::Wire;
 use crate::object::{Kind, Object};
 use crate::observed::{
-    AppObserved, BackupObserved, MigrationObserved, PodHealth, ProbeTarget, Refusal, ReleaseObserved, Settings,
+    AppObserved, BackupObserved, MigrationObserved, PodHealth, ProbeTarget, Refusal, ReleaseObserved,
+    Settings,
 };
 use crate::snapshot::Snapshot;
 use crate::{Decision, Step, Wake, app, backup, build, labels, migration, names, release};
@@ -132,8 +133,12 @@ impl Operator {
 
     /// Marks what a timer asks for as due. Returns when the next one goes off.
     pub fn ring(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let due: Vec<Work> =
-            self.timers.iter().filter(|(_, at)| **at <= now).map(|(work, _)| work.clone()).collect();
+        let due: Vec<Work> = self
+            .timers
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(work, _)| work.clone())
+            .collect();
         for work in due {
             self.timers.remove(&work);
             self.due.insert(work);
@@ -143,7 +148,8 @@ impl Operator {
 
     /// Observes and plans. `None` when the object is gone.
     pub fn decide(&mut self, work: &Work, view: &Objects, now: Timestamp) -> Option<Decided> {
-        self.refused.retain(|_, known| known.until.is_none_or(|until| now < until));
+        self.refused
+            .retain(|_, known| known.until.is_none_or(|until| now < until));
         for revision in view.revisions.values() {
             let uid = revision.uid().unwrap_or_default();
             if let std::collections::btree_map::Entry::Vacant(entry) = self.frozen.entry(uid)
@@ -208,7 +214,10 @@ impl Operator {
         for step in decided.steps() {
             match wire.step(step) {
                 Ok(()) if matches!(step, Step::DryRun(_)) => {
-                    if self.dry_run_passed.insert(format!("{}#{}", id_of(step), hash_of(step))) {
+                    if self
+                        .dry_run_passed
+                        .insert(format!("{}#{}", id_of(step), hash_of(step)))
+                    {
                         return Ok(Finished::Learned);
                     }
                 }
@@ -230,7 +239,8 @@ impl Operator {
             Err(ApiError::Killed) => return Err(ApiError::Killed),
             // The newer object's event is on its way.
             Err(ApiError::Conflict | ApiError::NotFound) => {
-                self.timers.insert(work.clone(), wire.now() + SignedDuration::from_secs(1));
+                self.timers
+                    .insert(work.clone(), wire.now() + SignedDuration::from_secs(1));
                 return Ok(Finished::Done);
             }
             Err(_) => return Ok(self.pause(work, wire.now())),
@@ -246,7 +256,9 @@ impl Operator {
     /// A pass that failed is repeated after a pause that grows.
     fn pause(&mut self, work: &Work, now: Timestamp) -> Finished {
         let times = self.pauses.entry(work.clone()).or_default();
-        let pause = PAUSE.saturating_mul(1 << (*times).min(6)).min(SignedDuration::from_mins(1));
+        let pause = PAUSE
+            .saturating_mul(1 << (*times).min(6))
+            .min(SignedDuration::from_mins(1));
         *times += 1;
         self.timers.insert(work.clone(), now + pause);
         Finished::Done
@@ -255,7 +267,11 @@ impl Operator {
     /// Remembers a refusal. Returns whether it is news.
     fn learn(&mut self, step: &Step, message: String, conflict: bool, now: Timestamp) -> bool {
         let id = id_of(step);
-        let refusal = Refusal { hash: hash_of(step), message, conflict };
+        let refusal = Refusal {
+            hash: hash_of(step),
+            message,
+            conflict,
+        };
         let known = self.refused.get(&id);
         let is_news = known.is_none_or(|known| known.refusal != refusal);
         let times = known.map_or(0, |known| known.times);
@@ -267,7 +283,14 @@ impl Operator {
                 self.timers.entry(work).and_modify(|at| *at = (*at).min(until));
             }
         }
-        self.refused.insert(id, Remembered { refusal, times: times + 1, until });
+        self.refused.insert(
+            id,
+            Remembered {
+                refusal,
+                times: times + 1,
+                until,
+            },
+        );
         is_news
     }
 
@@ -284,7 +307,9 @@ impl Operator {
         let asked = self.asked.entry(release.to_owned()).or_default();
         asked.retain(|_, (target, _)| targets.contains(target));
         for target in targets {
-            asked.entry(target.pod_uid.clone()).or_insert_with(|| (target, PodHealth::default()));
+            asked
+                .entry(target.pod_uid.clone())
+                .or_insert_with(|| (target, PodHealth::default()));
         }
     }
 
@@ -306,27 +331,48 @@ impl Operator {
 
     /// Passes in a row by pod, of those that are asked.
     pub fn passes(&self) -> impl Iterator<Item = (&String, u32)> {
-        self.asked.values().flatten().map(|(uid, (_, health))| (uid, health.passes))
+        self.asked
+            .values()
+            .flatten()
+            .map(|(uid, (_, health))| (uid, health.passes))
     }
 
     fn observe_release(&self, view: &Objects, name: &str) -> Option<ReleaseObserved> {
         let release = view.releases.get(name)?.clone();
         let app_name = release.spec.app.clone();
-        let siblings = releases_of(view, &app_name).into_iter().filter(|sibling| sibling.name_any() != name);
+        let siblings = releases_of(view, &app_name)
+            .into_iter()
+            .filter(|sibling| sibling.name_any() != name);
         let asked = self.asked.get(name).into_iter().flatten();
         Some(ReleaseObserved {
             app: view.apps.get(&app_name).cloned(),
             siblings: siblings.collect(),
             snapshots: snapshots_of(view, &app_name, &self.frozen),
-            migrations: view.migrations.values().filter(|found| found.spec.app == app_name).cloned().collect(),
-            backups: view.backups.values().filter(|found| found.spec.app == app_name).cloned().collect(),
+            migrations: view
+                .migrations
+                .values()
+                .filter(|found| found.spec.app == app_name)
+                .cloned()
+                .collect(),
+            backups: view
+                .backups
+                .values()
+                .filter(|found| found.spec.app == app_name)
+                .cloned()
+                .collect(),
             deployments: labelled(view, &app_name),
             pods: labelled(view, &app_name),
             jobs: labelled(view, &app_name),
             services: view.services.clone(),
             endpoint_slices: view.slices.values().cloned().collect(),
-            probes: asked.map(|(uid, (_, health))| (uid.clone(), health.clone())).collect(),
-            refused: self.refused.iter().map(|(id, known)| (id.clone(), known.refusal.clone())).collect(),
+            probes: asked
+                .map(|(uid, (_, health))| (uid.clone(), health.clone()))
+                .collect(),
+            refused: self
+                .refused
+                .iter()
+                .map(|(id, known)| (id.clone(), known.refusal.clone()))
+                .collect(),
             dry_run_passed: self.dry_run_passed.clone(),
             release,
         })
@@ -395,14 +441,24 @@ fn observe_app(view: &Objects, name: &str, frozen: &Frozen) -> Option<AppObserve
         snapshots: snapshots_of(view, name, frozen),
         deployments: labelled(view, name),
         pods: labelled(view, name),
-        migrations: view.migrations.values().filter(|found| found.spec.app == name).cloned().collect(),
+        migrations: view
+            .migrations
+            .values()
+            .filter(|found| found.spec.app == name)
+            .cloned()
+            .collect(),
     })
 }
 
 fn observe_migration(view: &Objects, name: &str, frozen: &Frozen) -> Option<MigrationObserved> {
     let migration = view.migrations.get(name)?.clone();
     let app = view.apps.get(&migration.spec.app).cloned();
-    let release = migration.spec.release.as_deref().and_then(|release| view.releases.get(release)).cloned();
+    let release = migration
+        .spec
+        .release
+        .as_deref()
+        .and_then(|release| view.releases.get(release))
+        .cloned();
     Some(MigrationObserved {
         snapshot: snapshot_for(view, app.as_ref(), migration.spec.release.as_deref(), frozen),
         app,
@@ -416,7 +472,12 @@ fn observe_migration(view: &Objects, name: &str, frozen: &Frozen) -> Option<Migr
 fn observe_backup(view: &Objects, name: &str, frozen: &Frozen) -> Option<BackupObserved> {
     let backup = view.backups.get(name)?.clone();
     let app = view.apps.get(&backup.spec.app).cloned();
-    let release = backup.spec.release.as_deref().and_then(|release| view.releases.get(release)).cloned();
+    let release = backup
+        .spec
+        .release
+        .as_deref()
+        .and_then(|release| view.releases.get(release))
+        .cloned();
     Some(BackupObserved {
         snapshot: snapshot_for(view, app.as_ref(), backup.spec.release.as_deref(), frozen),
         app,
@@ -428,15 +489,23 @@ fn observe_backup(view: &Objects, name: &str, frozen: &Frozen) -> Option<BackupO
 }
 
 fn releases_of(view: &Objects, app: &str) -> Vec<Arc<Release>> {
-    let mut releases: Vec<_> =
-        view.releases.values().filter(|release| release.spec.app == app).cloned().collect();
+    let mut releases: Vec<_> = view
+        .releases
+        .values()
+        .filter(|release| release.spec.app == app)
+        .cloned()
+        .collect();
     releases.sort_by_key(|release| release.spec.revision);
     releases
 }
 
 fn snapshots_of(view: &Objects, app: &str, frozen: &Frozen) -> Frozen {
-    let names = releases_of(view, app).into_iter().map(|release| release.name_any());
-    names.filter_map(|name| snapshot_of(view, &name, frozen).map(|snapshot| (name, snapshot))).collect()
+    let names = releases_of(view, app)
+        .into_iter()
+        .map(|release| release.name_any());
+    names
+        .filter_map(|name| snapshot_of(view, &name, frozen).map(|snapshot| (name, snapshot)))
+        .collect()
 }
 
 fn snapshot_of(view: &Objects, release: &str, frozen: &Frozen) -> Option<Arc<Snapshot>> {
@@ -464,7 +533,9 @@ fn working_for<T: Stored>(view: &Objects, name: &str, works: &[&str]) -> Vec<Arc
     let does = |object: &&Arc<T>| {
         let labels = object.labels();
         labels.get(labels::WORK_FOR).is_some_and(|found| found == name)
-            && labels.get(labels::WORK).is_some_and(|work| works.contains(&work.as_str()))
+            && labels
+                .get(labels::WORK)
+                .is_some_and(|work| works.contains(&work.as_str()))
     };
     T::shelf(view).values().filter(does).cloned().collect()
 }
@@ -494,13 +565,21 @@ fn object_of(step: &Step) -> Option<&Object> {
 fn id_of(step: &Step) -> String {
     match step {
         Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
-            format!("{}/{}", kind_name(object.kind()), object.meta().name.as_deref().unwrap_or_default())
+            format!(
+                "{}/{}",
+                kind_name(object.kind()),
+                object.meta().name.as_deref().unwrap_or_default()
+            )
         }
-        Step::Scale(target, _) | Step::Delete(target) => format!("{}/{}", kind_name(target.kind), target.name),
+        Step::Scale(target, _) | Step::Delete(target) => {
+            format!("{}/{}", kind_name(target.kind), target.name)
+        }
     }
 }
 
 fn hash_of(step: &Step) -> String {
     let annotations = object_of(step).and_then(|object| object.meta().annotations.as_ref());
-    annotations.and_then(|annotations| annotations.get(labels::APPLIED_HASH).cloned()).unwrap_or_default()
+    annotations
+        .and_then(|annotations| annotations.get(labels::APPLIED_HASH).cloned())
+        .unwrap_or_default()
 }

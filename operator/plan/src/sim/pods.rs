@@ -36,7 +36,10 @@ fn serving(cluster: &Cluster, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
     for container in containers(pod) {
         let reference = container.image.clone().unwrap_or_default();
         let state = if cluster.images.is_unpullable(&reference) {
-            waiting("ImagePullBackOff", Some(format!("Back-off pulling image \"{reference}\": not found")))
+            waiting(
+                "ImagePullBackOff",
+                Some(format!("Back-off pulling image \"{reference}\": not found")),
+            )
         } else if cluster.images.is_crashing(&reference) {
             waiting("CrashLoopBackOff", None)
         } else if run.is_new() {
@@ -45,7 +48,10 @@ fn serving(cluster: &Cluster, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
             running(run.begin)
         };
         let ready = state.running.is_some() && run.is_ready(cluster);
-        let crashed = state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
+        let crashed = state
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
         let last_state = crashed.then(|| terminated(1, None));
         statuses.push(ContainerStatus {
             name: container.name.clone(),
@@ -57,7 +63,10 @@ fn serving(cluster: &Cluster, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
         });
     }
     let ready = statuses.iter().all(|status| status.ready);
-    let phase = if statuses.iter().any(|status| status.state.as_ref().is_some_and(|state| state.running.is_none())) {
+    let phase = if statuses
+        .iter()
+        .any(|status| status.state.as_ref().is_some_and(|state| state.running.is_none()))
+    {
         "Pending"
     } else {
         "Running"
@@ -76,11 +85,22 @@ fn pinning(cluster: &Cluster, pod: &Pod) -> PodStatus {
             let repository = reference.split(':').next().unwrap_or_default();
             let image_id = format!("docker.io/library/{repository}@{}", digest(&reference));
             let state = Some(terminated(0, None));
-            ContainerStatus { name, image: reference, image_id, state, ..ContainerStatus::default() }
+            ContainerStatus {
+                name,
+                image: reference,
+                image_id,
+                state,
+                ..ContainerStatus::default()
+            }
         } else {
             let message = format!("Back-off pulling image \"{reference}\": not found");
             let state = Some(waiting("ImagePullBackOff", Some(message)));
-            ContainerStatus { name, image: reference, state, ..ContainerStatus::default() }
+            ContainerStatus {
+                name,
+                image: reference,
+                state,
+                ..ContainerStatus::default()
+            }
         }
     });
     let statuses: Vec<_> = statuses.collect();
@@ -103,9 +123,10 @@ fn working(run: &PodRun, uid: &str) -> PodStatus {
 /// The guard is a native sidecar: its answer stays in its last state, because the kubelet starts it again.
 fn guarding(run: &PodRun, uid: &str) -> PodStatus {
     let (phase, guard) = match &run.answer {
-        Some(answer) if run.application_exited => {
-            ("Failed", agent_container(Some(terminated(answer.exit_code, Some(&answer.message))), None))
-        }
+        Some(answer) if run.application_exited => (
+            "Failed",
+            agent_container(Some(terminated(answer.exit_code, Some(&answer.message))), None),
+        ),
         Some(answer) => {
             let last = terminated(answer.exit_code, Some(&answer.message));
             ("Running", agent_container(Some(running(run.begin)), Some(last)))
@@ -118,7 +139,12 @@ fn guarding(run: &PodRun, uid: &str) -> PodStatus {
 }
 
 fn agent_container(state: Option<ContainerState>, last_state: Option<ContainerState>) -> ContainerStatus {
-    ContainerStatus { name: agent::CONTAINER.to_owned(), state, last_state, ..ContainerStatus::default() }
+    ContainerStatus {
+        name: agent::CONTAINER.to_owned(),
+        state,
+        last_state,
+        ..ContainerStatus::default()
+    }
 }
 
 fn status_of(phase: &str, uid: &str, ready: bool, containers: Vec<ContainerStatus>) -> PodStatus {
@@ -143,13 +169,24 @@ fn address(uid: &str) -> String {
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
-    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
-    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message,
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
 }
 
 fn running(since: Timestamp) -> ContainerState {
-    let running = ContainerStateRunning { started_at: Some(Time(since)) };
-    ContainerState { running: Some(running), ..ContainerState::default() }
+    let running = ContainerStateRunning {
+        started_at: Some(Time(since)),
+    };
+    ContainerState {
+        running: Some(running),
+        ..ContainerState::default()
+    }
 }
 
 fn terminated(exit_code: i32, message: Option<&str>) -> ContainerState {
@@ -159,5 +196,8 @@ fn terminated(exit_code: i32, message: Option<&str>) -> ContainerState {
         started_at: Some(Time(Timestamp::UNIX_EPOCH)),
         ..ContainerStateTerminated::default()
     };
-    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+    ContainerState {
+        terminated: Some(terminated),
+        ..ContainerState::default()
+    }
 }

@@ -67,7 +67,9 @@ impl Story {
             Some('#') => Some(Line::Remark(line.to_owned())),
             _ => None,
         });
-        Self { lines: lines.collect() }
+        Self {
+            lines: lines.collect(),
+        }
     }
 
     /// Tells the story from that line on: the text as far as it goes, and why it does not go on. `before` sees the
@@ -108,7 +110,10 @@ impl Failed {
     fn at(self, command: &str) -> StoryError {
         match self {
             Self::NotUnderstood => StoryError::Unknown(command.to_owned()),
-            Self::Stuck(stuck) => StoryError::Stuck { command: command.to_owned(), stuck },
+            Self::Stuck(stuck) => StoryError::Stuck {
+                command: command.to_owned(),
+                stuck,
+            },
         }
     }
 }
@@ -140,11 +145,14 @@ impl Command {
     /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration runs`, `until backup runs` | time passes |
     /// | `wait 30s`, `settle` | time passes |
     pub fn parse(line: &str) -> Self {
-        let (pairs, words): (Vec<&str>, Vec<&str>) = line.split_whitespace().partition(|word| word.contains('='));
+        let (pairs, words): (Vec<&str>, Vec<&str>) =
+            line.split_whitespace().partition(|word| word.contains('='));
         let pairs = pairs.into_iter().filter_map(|pair| pair.split_once('='));
         Self {
             words: words.into_iter().map(str::to_owned).collect(),
-            pairs: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            pairs: pairs
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
         }
     }
 
@@ -185,7 +193,11 @@ impl Command {
             }
             ["point", service, release] => {
                 cluster.api.change::<Service>(service, |service| {
-                    let selector = service.spec.get_or_insert_default().selector.get_or_insert_default();
+                    let selector = service
+                        .spec
+                        .get_or_insert_default()
+                        .selector
+                        .get_or_insert_default();
                     selector.insert(labels::RELEASE.to_owned(), release.to_owned());
                 });
             }
@@ -196,7 +208,8 @@ impl Command {
                 sim.until(|cluster| has_come(cluster, &what))?;
             }
             ["wait", span] => {
-                let span: fairway_crds::duration::Duration = span.parse().map_err(|_| Failed::NotUnderstood)?;
+                let span: fairway_crds::duration::Duration =
+                    span.parse().map_err(|_| Failed::NotUnderstood)?;
                 sim.pass_time(span.signed())?;
             }
             ["settle"] => sim.settle()?,
@@ -210,7 +223,10 @@ impl Command {
     }
 
     fn apply(&self, cluster: &mut Cluster) {
-        for image in ["web", "worker"].into_iter().filter_map(|component| self.get(component)) {
+        for image in ["web", "worker"]
+            .into_iter()
+            .filter_map(|component| self.get(component))
+        {
             cluster.images.name(image);
         }
         let mut app = App::new(APP, self.spec());
@@ -219,7 +235,10 @@ impl Command {
     }
 
     fn spec(&self) -> AppSpec {
-        let number = |key: &str, otherwise: i32| self.get(key).map_or(otherwise, |text| text.parse().unwrap_or(otherwise));
+        let number = |key: &str, otherwise: i32| {
+            self.get(key)
+                .map_or(otherwise, |text| text.parse().unwrap_or(otherwise))
+        };
         let mut components = Vec::new();
         if let Some(image) = self.get("web") {
             let mut web = component("web", image);
@@ -261,7 +280,10 @@ impl Command {
     }
 
     fn edit(&self, cluster: &mut Cluster) {
-        for image in ["image", "web", "worker"].into_iter().filter_map(|key| self.get(key)) {
+        for image in ["image", "web", "worker"]
+            .into_iter()
+            .filter_map(|key| self.get(key))
+        {
             cluster.images.name(image);
         }
         cluster.api.change::<App>(APP, |app| {
@@ -269,7 +291,8 @@ impl Command {
             for (key, value) in &self.pairs {
                 change(&mut spec, key, value);
             }
-            app.spec = serde_json::from_value(spec).unwrap_or_else(|error| panic!("the edit is invalid: {error}"));
+            app.spec =
+                serde_json::from_value(spec).unwrap_or_else(|error| panic!("the edit is invalid: {error}"));
         });
     }
 
@@ -289,7 +312,10 @@ impl Command {
     }
 
     fn release(&self, cluster: &mut Cluster, name: &str) {
-        let revision = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(1);
+        let revision = name
+            .rsplit_once('-')
+            .and_then(|(_, number)| number.parse().ok())
+            .unwrap_or(1);
         for image in self.pairs.values() {
             cluster.images.name(image);
         }
@@ -406,7 +432,10 @@ fn migrate(cluster: &mut Cluster, image: &str, effect: &str) -> Result<(), Faile
 /// A Service whose selector another manager holds.
 fn foreign_service(cluster: &mut Cluster) {
     let service = Service {
-        metadata: ObjectMeta { name: Some(APP.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(APP.to_owned()),
+            ..ObjectMeta::default()
+        },
         spec: Some(ServiceSpec {
             selector: Some([("app".to_owned(), APP.to_owned())].into()),
             ..ServiceSpec::default()
@@ -419,9 +448,15 @@ fn foreign_service(cluster: &mut Cluster) {
 
 fn end_migration(cluster: &mut Cluster, how: &str) {
     let is_migration = |labels: &BTreeMap<String, String>| {
-        labels.get(labels::WORK).is_some_and(|work| work == labels::Work::Migrate.as_str())
+        labels
+            .get(labels::WORK)
+            .is_some_and(|work| work == labels::Work::Migrate.as_str())
     };
-    let pods = cluster.objects().pods.values().filter(|pod| is_migration(pod.labels()));
+    let pods = cluster
+        .objects()
+        .pods
+        .values()
+        .filter(|pod| is_migration(pod.labels()));
     let pods: Vec<String> = pods.map(|pod| pod.name_any()).collect();
     for pod in &pods {
         match how {
@@ -431,7 +466,11 @@ fn end_migration(cluster: &mut Cluster, how: &str) {
         }
     }
     if how == "delete" {
-        let jobs = cluster.objects().jobs.values().filter(|job: &&std::sync::Arc<Job>| is_migration(job.labels()));
+        let jobs = cluster
+            .objects()
+            .jobs
+            .values()
+            .filter(|job: &&std::sync::Arc<Job>| is_migration(job.labels()));
         for job in jobs.map(|job| job.name_any()).collect::<Vec<_>>() {
             cluster.delete("Job", &job);
         }
@@ -442,28 +481,51 @@ fn has_come(cluster: &Cluster, what: &[String]) -> bool {
     let what: Vec<&str> = what.iter().map(String::as_str).collect();
     let objects = cluster.objects();
     let said = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition], type_: &str| {
-        conditions.iter().find(|condition| condition.type_ == type_).map(|condition| condition.reason.clone())
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+            .map(|condition| condition.reason.clone())
     };
     match what[..] {
-        ["migration", "runs"] => cluster.database.rows.iter().any(|row| row.state == State::Running),
+        ["migration", "runs"] => cluster
+            .database
+            .rows
+            .iter()
+            .any(|row| row.state == State::Running),
         ["backup", "runs"] => objects.pods.values().any(|pod| {
-            pod.labels().get(labels::WORK).is_some_and(|work| work == labels::Work::Backup.as_str())
+            pod.labels()
+                .get(labels::WORK)
+                .is_some_and(|work| work == labels::Work::Backup.as_str())
         }),
         ["app", "says", reason] => {
             let status = objects.apps.get(APP).and_then(|app| app.status.as_ref());
-            status.and_then(|status| said(&status.conditions, READY)).as_deref() == Some(reason)
+            status
+                .and_then(|status| said(&status.conditions, READY))
+                .as_deref()
+                == Some(reason)
         }
         [release, "says", reason] => {
-            let status = objects.releases.get(release).and_then(|release| release.status.as_ref());
-            status.and_then(|status| said(&status.conditions, SUCCEEDED)).as_deref() == Some(reason)
+            let status = objects
+                .releases
+                .get(release)
+                .and_then(|release| release.status.as_ref());
+            status
+                .and_then(|status| said(&status.conditions, SUCCEEDED))
+                .as_deref()
+                == Some(reason)
         }
-        [release, "ended"] => objects.releases.get(release).is_some_and(|release| crate::release::world::has_ended(release)),
+        [release, "ended"] => objects
+            .releases
+            .get(release)
+            .is_some_and(|release| crate::release::world::has_ended(release)),
         [release, "exists"] => objects.releases.contains_key(release),
         [release, milestone] => objects.releases.get(release).is_some_and(|release| {
             let status = release.status.clone().unwrap_or_default();
-            status.milestones.iter().any(|found| format!("{:?}", found.kind) == milestone)
+            status
+                .milestones
+                .iter()
+                .any(|found| format!("{:?}", found.kind) == milestone)
         }),
         _ => false,
     }
 }
-

@@ -106,7 +106,10 @@ pub const KINDS: [&str; 10] = [
 /// Name of a kind.
 pub fn kind_of<T: Stored>() -> &'static str {
     let kind = T::kind(&());
-    KINDS.into_iter().find(|known| *known == kind).unwrap_or("Unknown")
+    KINDS
+        .into_iter()
+        .find(|known| *known == kind)
+        .unwrap_or("Unknown")
 }
 
 /// Why the apiserver did not do what it was asked.
@@ -153,7 +156,9 @@ impl Apiserver {
     /// All objects as they were after the write of that number.
     pub fn at(&self, version: u64) -> &Objects {
         let index = usize::try_from(version).unwrap_or_default().checked_sub(1);
-        index.and_then(|index| self.history.get(index)).unwrap_or(&self.objects)
+        index
+            .and_then(|index| self.history.get(index))
+            .unwrap_or(&self.objects)
     }
 
     /// The object of that name.
@@ -214,7 +219,9 @@ impl Apiserver {
     /// [`ApiError::NotFound`], [`ApiError::Conflict`].
     pub fn commit<T: Stored>(&mut self, read: &T, status: impl FnOnce(&mut T)) -> Result<(), ApiError> {
         let found = T::shelf(&self.objects).get(&read.name_any());
-        let found = found.filter(|found| found.meta().uid == read.meta().uid).ok_or(ApiError::NotFound)?;
+        let found = found
+            .filter(|found| found.meta().uid == read.meta().uid)
+            .ok_or(ApiError::NotFound)?;
         if found.meta().resource_version != read.meta().resource_version {
             return Err(ApiError::Conflict);
         }

@@ -21,12 +21,19 @@ pub struct Transcript {
 impl Transcript {
     /// An empty one; times are told from `begin`.
     pub fn new(begin: Timestamp) -> Self {
-        Self { begin, lines: Vec::new(), is_kept: true }
+        Self {
+            begin,
+            lines: Vec::new(),
+            is_kept: true,
+        }
     }
 
     /// Keeps nothing, where nobody reads it.
     pub fn silent(begin: Timestamp) -> Self {
-        Self { is_kept: false, ..Self::new(begin) }
+        Self {
+            is_kept: false,
+            ..Self::new(begin)
+        }
     }
 
     /// Takes the lines told since the last time.
@@ -38,7 +45,8 @@ impl Transcript {
     pub fn tell(&mut self, now: Timestamp, line: impl AsRef<str>) {
         if self.is_kept {
             let seconds = now.duration_since(self.begin).as_secs();
-            self.lines.push(format!("{:>6} {}", format!("+{seconds}s"), line.as_ref()));
+            self.lines
+                .push(format!("{:>6} {}", format!("+{seconds}s"), line.as_ref()));
         }
     }
 
@@ -65,7 +73,14 @@ impl Transcript {
     }
 
     /// Tells how a status differs from the one before.
-    pub(super) fn status(&mut self, now: Timestamp, kind: &str, name: &str, before: &Objects, after: &Objects) {
+    pub(super) fn status(
+        &mut self,
+        now: Timestamp,
+        kind: &str,
+        name: &str,
+        before: &Objects,
+        after: &Objects,
+    ) {
         if !self.is_kept {
             return;
         }
@@ -94,7 +109,11 @@ fn described(object: &Object) -> String {
     let kind = kind_name(object.kind());
     match object {
         Object::Deployment(deployment) => {
-            let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+            let replicas = deployment
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.replicas)
+                .unwrap_or_default();
             format!("{kind} {name} with {replicas} replicas")
         }
         Object::Service(service) => {
@@ -108,41 +127,64 @@ fn described(object: &Object) -> String {
 /// What a status says, as lines.
 fn told(objects: &Objects, kind: &str, name: &str) -> Vec<String> {
     match kind {
-        "App" => objects.apps.get(name).and_then(|app| app.status.as_ref()).map_or_else(Vec::new, |status| {
-            let mut lines = Vec::new();
-            lines.extend(status.revision.map(|revision| format!("revision {revision} is on record")));
-            lines.extend(status.live.as_ref().map(|live| format!("live is {}", live.release)));
-            lines.extend(conditions(&status.conditions, READY));
-            lines
-        }),
-        "Release" => objects.releases.get(name).and_then(|found| found.status.as_ref()).map_or_else(
-            Vec::new,
-            |status| {
-                let mut lines: Vec<_> =
-                    status.milestones.iter().map(|milestone| format!("milestone {:?}", milestone.kind)).collect();
+        "App" => objects
+            .apps
+            .get(name)
+            .and_then(|app| app.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines = Vec::new();
+                lines.extend(
+                    status
+                        .revision
+                        .map(|revision| format!("revision {revision} is on record")),
+                );
+                lines.extend(
+                    status
+                        .live
+                        .as_ref()
+                        .map(|live| format!("live is {}", live.release)),
+                );
+                lines.extend(conditions(&status.conditions, READY));
+                lines
+            }),
+        "Release" => objects
+            .releases
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines: Vec<_> = status
+                    .milestones
+                    .iter()
+                    .map(|milestone| format!("milestone {:?}", milestone.kind))
+                    .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
                 lines
-            },
-        ),
-        "Migration" => objects.migrations.get(name).and_then(|found| found.status.as_ref()).map_or_else(
-            Vec::new,
-            |status| {
-                let mut lines: Vec<_> = status.run_id.iter().map(|_| "run is on record".to_owned()).collect();
+            }),
+        "Migration" => objects
+            .migrations
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines: Vec<_> = status
+                    .run_id
+                    .iter()
+                    .map(|_| "run is on record".to_owned())
+                    .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
                 lines
-            },
-        ),
-        "Backup" => objects.backups.get(name).and_then(|found| found.status.as_ref()).map_or_else(
-            Vec::new,
-            |status| {
+            }),
+        "Backup" => objects
+            .backups
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
                 let mut lines = Vec::new();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
                 lines
-            },
-        ),
+            }),
         _ => Vec::new(),
     }
 }
@@ -151,12 +193,18 @@ fn told(objects: &Objects, kind: &str, name: &str) -> Vec<String> {
 fn conditions(conditions: &[Condition], leading: &str) -> Vec<String> {
     let first = conditions.iter().find(|condition| condition.type_ == leading);
     let first = first.map(|condition| {
-        format!("{}={} {}: {}", condition.type_, condition.status, condition.reason, condition.message)
+        format!(
+            "{}={} {}: {}",
+            condition.type_, condition.status, condition.reason, condition.message
+        )
     });
     let others = conditions.iter().filter(|condition| {
         condition.status == "True" && !["Ready", "Succeeded"].contains(&condition.type_.as_str())
     });
-    first.into_iter().chain(others.map(|condition| format!("{}=True", condition.type_))).collect()
+    first
+        .into_iter()
+        .chain(others.map(|condition| format!("{}=True", condition.type_)))
+        .collect()
 }
 
 /// Names and outcomes at the end of a story, without what differs between runs that end alike: times, versions,
@@ -189,11 +237,19 @@ pub fn end_state(objects: &Objects) -> String {
     }
     for (name, migration) in &objects.migrations {
         let status = migration.status.clone().unwrap_or_default();
-        lines.push(format!("Migration {name}: {:?} {}", status.outcome, summary(&status.conditions)));
+        lines.push(format!(
+            "Migration {name}: {:?} {}",
+            status.outcome,
+            summary(&status.conditions)
+        ));
     }
     for (name, backup) in &objects.backups {
         let status = backup.status.clone().unwrap_or_default();
-        lines.push(format!("Backup {name}: {:?} {}", status.outcome, summary(&status.conditions)));
+        lines.push(format!(
+            "Backup {name}: {:?} {}",
+            status.outcome,
+            summary(&status.conditions)
+        ));
     }
     for name in objects.revisions.keys() {
         lines.push(format!("ControllerRevision {name}"));
@@ -203,11 +259,17 @@ pub fn end_state(objects: &Objects) -> String {
         lines.push(format!("Deployment {name}: {replicas:?}"));
     }
     for (name, service) in &objects.services {
-        lines.push(format!("Service {name} selecting {:?}", build::service::selected_release(service)));
+        lines.push(format!(
+            "Service {name} selecting {:?}",
+            build::service::selected_release(service)
+        ));
     }
     for (name, job) in &objects.jobs {
         // How often the surroundings were asked is no part of how it ends.
-        lines.push(format!("Job {}", name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '-')));
+        lines.push(format!(
+            "Job {}",
+            name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '-')
+        ));
         let _ = job;
     }
     for pod in objects.pods.values() {
@@ -218,7 +280,10 @@ pub fn end_state(objects: &Objects) -> String {
             of(crate::labels::RELEASE),
             of(crate::labels::COMPONENT),
             of(crate::labels::WORK),
-            pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("new")
+            pod.status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref())
+                .unwrap_or("new")
         ));
     }
     lines.sort();

@@ -66,7 +66,10 @@ pub struct Traffic {
 impl Traffic {
     /// Traffic in which that goes wrong.
     pub fn with(fault: Fault) -> Self {
-        Self { fault, ..Self::default() }
+        Self {
+            fault,
+            ..Self::default()
+        }
     }
 }
 
@@ -91,9 +94,15 @@ impl Wire<'_> {
     /// All objects, as the operator's caches show them. A cache lags, but it never goes back.
     pub fn view(&mut self) -> Objects {
         let current = self.cluster.objects().clone();
-        let Fault::Lagging { kinds, writes } = &self.traffic.fault else { return current };
+        let Fault::Lagging { kinds, writes } = &self.traffic.fault else {
+            return current;
+        };
         let version = self.cluster.api.version();
-        let lag = if self.traffic.has_caught_up { 0 } else { u64::try_from(*writes).unwrap_or(u64::MAX) };
+        let lag = if self.traffic.has_caught_up {
+            0
+        } else {
+            u64::try_from(*writes).unwrap_or(u64::MAX)
+        };
         let mut view = current;
         for kind in kinds {
             let seen = self.traffic.seen.entry(kind).or_default();
@@ -115,7 +124,11 @@ impl Wire<'_> {
             Step::Scale(target, _) => ("scale", target.kind, target.name.clone()),
             Step::Delete(target) => ("delete", target.kind, target.name.clone()),
         };
-        let written = Written { verb, kind: super::operator::kind_name(kind), name };
+        let written = Written {
+            verb,
+            kind: super::operator::kind_name(kind),
+            name,
+        };
         let times = if self.traffic.fault == Fault::Twice { 2 } else { 1 };
         let mut result = Ok(());
         for _ in 0..times {
@@ -141,7 +154,9 @@ impl Wire<'_> {
                 self.commit_of(&**release, |object| object.status = Some(decision.status.clone()))?;
             }
             Decided::Migration(migration, decision) => {
-                self.commit_of(&**migration, |object| object.status = Some(decision.status.clone()))?;
+                self.commit_of(&**migration, |object| {
+                    object.status = Some(decision.status.clone())
+                })?;
             }
             Decided::Backup(backup, decision) => {
                 self.commit_of(&**backup, |object| object.status = Some(decision.status.clone()))?;
@@ -152,10 +167,20 @@ impl Wire<'_> {
 
     fn commit_of<T: Stored>(&mut self, read: &T, status: impl FnOnce(&mut T)) -> Result<(), ApiError> {
         let kind = super::store::kind_of::<T>();
-        let written = Written { verb: "status", kind, name: read.name_any() };
+        let written = Written {
+            verb: "status",
+            kind,
+            name: read.name_any(),
+        };
         let before = self.cluster.objects().clone();
         let result = self.send(written, |cluster| cluster.api.commit(read, status));
-        self.transcript.status(self.cluster.now, kind, &read.name_any(), &before, self.cluster.objects());
+        self.transcript.status(
+            self.cluster.now,
+            kind,
+            &read.name_any(),
+            &before,
+            self.cluster.objects(),
+        );
         result
     }
 
@@ -202,7 +227,10 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
         },
         Step::Create(object) => create(cluster, object),
         Step::Scale(target, replicas) => {
-            let found = cluster.api.get::<Deployment>(&target.name).filter(|found| found.uid().as_deref() == Some(&target.uid));
+            let found = cluster
+                .api
+                .get::<Deployment>(&target.name)
+                .filter(|found| found.uid().as_deref() == Some(&target.uid));
             // What has changed since it was decided is left alone.
             if found.is_some_and(|found| found.metadata.resource_version == target.resource_version) {
                 cluster.api.change::<Deployment>(&target.name, |deployment| {
@@ -233,16 +261,28 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
 }
 
 fn uid_of<T: Stored>(cluster: &Cluster, target: &ObjectRef) -> bool {
-    cluster.api.get::<T>(&target.name).is_some_and(|found| found.meta().uid.as_deref() == Some(&target.uid))
+    cluster
+        .api
+        .get::<T>(&target.name)
+        .is_some_and(|found| found.meta().uid.as_deref() == Some(&target.uid))
 }
 
 fn admit(cluster: &Cluster, deployment: &Deployment) -> Result<(), ApiError> {
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let mut images = pod.into_iter().flat_map(|pod| &pod.containers).filter_map(|container| container.image.as_deref());
+    let pod = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    let mut images = pod
+        .into_iter()
+        .flat_map(|pod| &pod.containers)
+        .filter_map(|container| container.image.as_deref());
     let refused = images.any(|image| cluster.rules.refused_images.contains(cluster.images.tag(image)));
     if refused {
         let message = "spec.template.spec.containers[0].image: Invalid value: must come from our registry";
-        return Err(ApiError::Refused { message: message.to_owned(), conflict: false });
+        return Err(ApiError::Refused {
+            message: message.to_owned(),
+            conflict: false,
+        });
     }
     Ok(())
 }
@@ -266,9 +306,14 @@ fn apply_service(cluster: &mut Cluster, desired: &Service) -> Result<(), ApiErro
     let selector = |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone());
     match cluster.api.get::<Service>(&name) {
         None => return cluster.api.create(desired.clone(), cluster.now),
-        Some(found) if cluster.rules.foreign_services.contains(&name) && selector(found) != selector(desired) => {
+        Some(found)
+            if cluster.rules.foreign_services.contains(&name) && selector(found) != selector(desired) =>
+        {
             let message = ".spec.selector: conflict with \"argocd-controller\"";
-            return Err(ApiError::Refused { message: message.to_owned(), conflict: true });
+            return Err(ApiError::Refused {
+                message: message.to_owned(),
+                conflict: true,
+            });
         }
         Some(_) => {}
     }
@@ -300,18 +345,29 @@ fn apply_release(cluster: &mut Cluster, desired: &Release) -> Result<(), ApiErro
         None => return cluster.api.create(desired.clone(), cluster.now),
         Some(found) if found.spec != desired.spec => {
             let message = "a Release is immutable".to_owned();
-            return Err(ApiError::Refused { message, conflict: false });
+            return Err(ApiError::Refused {
+                message,
+                conflict: false,
+            });
         }
         Some(_) => {}
     }
-    cluster.api.change::<Release>(&name, |found| merge(&mut found.metadata, &desired.metadata));
+    cluster
+        .api
+        .change::<Release>(&name, |found| merge(&mut found.metadata, &desired.metadata));
     Ok(())
 }
 
 /// Server-side apply of metadata: what is named is set, the rest stays.
 fn merge(found: &mut kube::core::ObjectMeta, desired: &kube::core::ObjectMeta) {
-    found.labels.get_or_insert_default().extend(desired.labels.clone().unwrap_or_default());
-    found.annotations.get_or_insert_default().extend(desired.annotations.clone().unwrap_or_default());
+    found
+        .labels
+        .get_or_insert_default()
+        .extend(desired.labels.clone().unwrap_or_default());
+    found
+        .annotations
+        .get_or_insert_default()
+        .extend(desired.annotations.clone().unwrap_or_default());
     if desired.owner_references.is_some() {
         found.owner_references.clone_from(&desired.owner_references);
     }
@@ -336,9 +392,15 @@ fn create_or_adopt<T: Stored>(cluster: &mut Cluster, object: &T) -> Result<(), A
         Err(ApiError::AlreadyExists) => {}
         result => return result,
     }
-    let Some(found) = cluster.api.get::<T>(&object.name_any()) else { return Err(ApiError::Lost) };
+    let Some(found) = cluster.api.get::<T>(&object.name_any()) else {
+        return Err(ApiError::Lost);
+    };
     let owners = |object: &T| -> Vec<String> {
-        object.owner_references().iter().map(|owner| owner.uid.clone()).collect()
+        object
+            .owner_references()
+            .iter()
+            .map(|owner| owner.uid.clone())
+            .collect()
     };
     let (wanted, existing) = (owners(object), owners(found));
     let ours = if wanted.is_empty() {
@@ -349,6 +411,9 @@ fn create_or_adopt<T: Stored>(cluster: &mut Cluster, object: &T) -> Result<(), A
     match (found.meta().deletion_timestamp.is_some(), ours) {
         (true, _) => Err(ApiError::Conflict),
         (false, true) => Ok(()),
-        (false, false) => Err(ApiError::Refused { message: "it belongs to something else".to_owned(), conflict: false }),
+        (false, false) => Err(ApiError::Refused {
+            message: "it belongs to something else".to_owned(),
+            conflict: false,
+        }),
     }
 }
