@@ -39,7 +39,7 @@ fmt-check:
 clippy:
 	@$(CARGO) clippy --quiet --workspace --all-targets --all-features -- --deny warnings
 
-test-unit: ## run the tests that need no cluster
+test-unit: prerequisites ## run the tests that need no cluster
 	@$(CARGO) test --quiet
 	@$(CARGO) test --quiet --package fairway-e2e --lib
 
