@@ -487,3 +487,6 @@ fn changed<'a, T>(
         .iter()
         .filter(|(name, object)| before.get(*name).is_none_or(|old| !Arc::ptr_eq(old, object)))
 }
+
+#[cfg(test)]
+mod tests;

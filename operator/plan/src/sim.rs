@@ -27,7 +27,7 @@ use wire::{Fault, Traffic, Wire};
 /// Namespace of everything.
 pub const NAMESPACE: &str = "shop";
 /// A story that takes more steps than this does not end.
-const LIMIT: usize = 6000;
+const LIMIT: usize = 20_000;
 /// What one pass takes.
 const PASS: SignedDuration = SignedDuration::from_millis(5);
 
