@@ -76,7 +76,7 @@ async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_s
         let clients = load::start(&context, &Load::on("crm", 80, "/api/leads")).await?;
         let failed = failed_cleanly(&context).await?;
         ensure!(
-            seen::message(&failed).contains("10s"),
+            seen::message(&failed).contains("within 10 s"),
             "{}",
             seen::message(&failed)
         );
