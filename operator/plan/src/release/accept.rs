@@ -255,7 +255,7 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Pinning::Lost { message } => attempts::failed(
             status,
             &Retry {
-                rung: "Pinned",
+                name: "Pinned",
                 deadline: PIN_DEADLINE,
                 now: world.now,
             },
@@ -285,7 +285,7 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Err(verdict) => return verdict,
     };
     let retry = Retry {
-        rung: "Preflighted",
+        name: "Preflighted",
         deadline: PREFLIGHT_DEADLINE,
         now: world.now,
     };

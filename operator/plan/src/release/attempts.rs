@@ -1,7 +1,7 @@
 //! Trying again what failed because of the surroundings, with backoff, until a deadline.
 
 use super::verdict::{Failure, Verdict, Wait};
-use crate::{ObjectRef, Step};
+use crate::{ObjectRef, Step, retry};
 use fairway_crds::release::{Attempts, ReleaseStatus};
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,16 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     /// The rung's name, the key in `status.attempts`.
-    pub rung: &'static str,
+    pub name: &'static str,
     /// Time for all tries together.
     pub deadline: SignedDuration,
     /// The time of this pass.
     pub now: Timestamp,
-}
-
-/// Pause before the try after number `attempt`: 5 s, doubling, at most 5 minutes.
-pub(super) fn backoff(attempt: u32) -> SignedDuration {
-    SignedDuration::from_secs((5_i64 << attempt.saturating_sub(1).min(6)).min(300))
 }
 
 /// Number of the try under way, beginning the first one when there is none.
@@ -31,13 +26,10 @@ pub(super) fn current(
     deadline: SignedDuration,
     now: Timestamp,
 ) -> Result<u32, Verdict> {
-    let attempts = status.attempts.entry(rung.to_owned()).or_insert(Attempts {
-        current: 1,
-        since: now,
-        next: None,
-        reason: None,
-        message: None,
-    });
+    let attempts = status
+        .attempts
+        .entry(rung.to_owned())
+        .or_insert_with(|| retry::first(now));
     match attempts.next {
         None => Ok(attempts.current),
         Some(next) if now >= next => {
@@ -50,18 +42,7 @@ pub(super) fn current(
 }
 
 fn waiting(attempts: &Attempts, deadline: SignedDuration, next: Timestamp) -> Wait {
-    let message = format!(
-        "{} (try {}, next at {}, given up at {})",
-        attempts
-            .message
-            .as_deref()
-            .unwrap_or("it failed")
-            .trim_end_matches('.'),
-        attempts.current,
-        crate::conditions::moment(next),
-        crate::conditions::moment(attempts.since.saturating_add(deadline).unwrap_or(Timestamp::MAX)),
-    );
-    Wait::machine("WaitingForEnvironment", message).until(next)
+    Wait::machine("WaitingForEnvironment", retry::pausing(attempts, next, deadline)).until(next)
 }
 
 /// When the rung gives up.
@@ -83,9 +64,9 @@ pub(super) fn forget(status: &mut ReleaseStatus, rung: &str) {
 }
 
 /// The failure of a rung whose deadline has passed.
-pub(super) fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> {
-    let since = status.attempts.get(retry.rung)?;
-    if retry.now < deadline(status, retry.rung, retry.deadline)? {
+pub(super) fn overdue(status: &ReleaseStatus, rung: &Retry) -> Option<Verdict> {
+    let since = status.attempts.get(rung.name)?;
+    if rung.now < deadline(status, rung.name, rung.deadline)? {
         return None;
     }
     let reason = since
@@ -95,8 +76,8 @@ pub(super) fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> 
     let message = since
         .message
         .clone()
-        .unwrap_or_else(|| format!("rung {} was not met", retry.rung));
-    let given = crate::conditions::duration(retry.deadline);
+        .unwrap_or_else(|| format!("rung {} was not met", rung.name));
+    let given = crate::conditions::duration(rung.deadline);
     Some(
         Failure::new(
             reason,
@@ -110,28 +91,28 @@ pub(super) fn overdue(status: &ReleaseStatus, retry: &Retry) -> Option<Verdict> 
 /// the try left behind is removed.
 pub(super) fn failed(
     status: &mut ReleaseStatus,
-    retry: &Retry,
+    rung: &Retry,
     reason: &str,
     message: &str,
     leftover: Option<ObjectRef>,
 ) -> Verdict {
-    note(status, retry.rung, reason, message);
-    if let Some(verdict) = overdue(status, retry) {
+    note(status, rung.name, reason, message);
+    let tries = status
+        .attempts
+        .get(rung.name)
+        .map_or(1, |attempts| attempts.current);
+    let next = rung
+        .now
+        .saturating_add(retry::backoff(tries))
+        .unwrap_or(Timestamp::MAX);
+    if let Some(verdict) = overdue(status, &Retry { now: next, ..*rung }) {
         return verdict;
     }
-    let Some(attempts) = status.attempts.get_mut(retry.rung) else {
+    let Some(attempts) = status.attempts.get_mut(rung.name) else {
         return Verdict::Wait(Wait::machine("WaitingForEnvironment", message));
     };
-    let next = *attempts.next.get_or_insert_with(|| {
-        retry
-            .now
-            .saturating_add(backoff(attempts.current))
-            .unwrap_or(Timestamp::MAX)
-    });
-    let wait = Wait {
-        reason: "WaitingForEnvironment",
-        ..waiting(attempts, retry.deadline, next)
-    };
+    let next = *attempts.next.get_or_insert(next);
+    let wait = waiting(attempts, rung.deadline, next);
     match leftover {
         Some(leftover) => Verdict::Act(vec![Step::Delete(leftover)], wait),
         None => Verdict::Wait(wait),
