@@ -142,7 +142,7 @@ fn cni(paths: &Paths) -> Value {
         "plugins": [
             {
                 "type": "bridge",
-                "bridge": "cni0",
+                "bridge": super::network::BRIDGE,
                 "isGateway": true,
                 "hairpinMode": true,
                 "ipam": {

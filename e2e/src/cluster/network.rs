@@ -15,6 +15,8 @@ pub const NODE_ADDRESS: &str = "192.0.2.10";
 pub const POD_RANGE: &str = "10.244.0.0/16";
 /// Addresses of Services.
 pub const SERVICE_RANGE: &str = "10.96.0.0/16";
+/// The bridge to which the pods are connected; the CNI plugin makes it.
+pub(super) const BRIDGE: &str = "cni0";
 /// The address of the Service `kubernetes`.
 pub const API_SERVICE_ADDRESS: &str = "10.96.0.1";
 
@@ -62,6 +64,10 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
     inside(&["address", "add", &format!("{NODE_ADDRESS}/24"), "dev", "node0"])?;
     inside(&["link", "set", "node0", "up"])?;
     inside(&["route", "add", "default", "dev", "node0"])?;
+    // What a pod sends to a Service that kube-proxy has not heard of yet is refused at once. With the default
+    // route it would be waited for in vain, and connection tracking would remember it for two minutes: a later
+    // connection from the same port would fail as well, however well the Service works by then.
+    inside(&["rule", "add", "iif", BRIDGE, "to", SERVICE_RANGE, "unreachable"])?;
 
     enable(paths, "net/ipv4/ip_forward")?;
     if !Path::new("/proc/sys/net/bridge").exists() {
