@@ -334,6 +334,7 @@ fn kept(world: &World) -> Vec<Step> {
         .siblings
         .iter()
         .any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
+    let serves = serves && world.is_of_this_app(world.release());
     let (true, false, Some(today)) = (serves, busy, world.today()) else {
         return Vec::new();
     };

@@ -8,6 +8,7 @@ mod agents;
 pub mod cluster;
 pub mod database;
 pub mod images;
+mod notices;
 pub mod operator;
 mod pods;
 pub mod script;
@@ -20,7 +21,7 @@ use crate::invariants::{Checker, Sight};
 use cluster::Cluster;
 use jiff::{SignedDuration, Timestamp};
 use operator::{Decided, Operator, Work};
-use store::ApiError;
+use store::{ApiError, Objects};
 use transcript::Transcript;
 use wire::{Fault, Traffic, Wire};
 
@@ -75,6 +76,7 @@ pub struct Sim {
     passes: usize,
     started: u32,
     seen: u64,
+    noticed: Objects,
     is_away: bool,
     steps: usize,
     /// No leap goes further.
@@ -105,6 +107,7 @@ impl Sim {
             passes: 0,
             started: 0,
             seen: 0,
+            noticed: Objects::default(),
             is_away: false,
             steps: 0,
             horizon: None,
@@ -201,7 +204,12 @@ impl Sim {
         let version = self.cluster.api.version();
         if version != self.seen {
             self.seen = version;
-            self.mark_all();
+            let now = self.cluster.objects().clone();
+            let touched = notices::touched(&self.noticed, &now);
+            self.noticed = now;
+            for operator in &mut self.operators {
+                operator.due.extend(touched.iter().cloned());
+            }
         }
     }
 

@@ -140,7 +140,9 @@ impl Group {
             Watched::App | Watched::Release | Watched::ControllerRevision
         );
         for (name, open) in self.migrations.names() {
-            if own(Watched::Migration, name) || change.work_for == Some(name) || frames && open {
+            // A person resolves a migration by an annotation on its Release, which has the same name.
+            let asked = own(Watched::Release, name);
+            if own(Watched::Migration, name) || change.work_for == Some(name) || asked || frames && open {
                 add(Reconciled::Migration, name);
             }
         }
@@ -219,6 +221,25 @@ mod tests {
             touched(Watched::Pod, "crm-web-3-x", None),
             ["app shop/crm", "release shop/crm-2", "release shop/crm-3"]
         );
+    }
+
+    #[test]
+    fn a_verdict_on_a_release_concerns_its_migration_although_that_has_an_outcome() {
+        let mut group = group();
+        let mut migration = Migration::clone(&group.migrations.get("crm-3").unwrap());
+        migration.status = Some(fairway_crds::MigrationStatus {
+            outcome: Some(fairway_crds::migration::MigrationOutcome::Unknown),
+            ..Default::default()
+        });
+        group.migrations.put("crm-3".into(), 2, Arc::new(migration));
+        let change = Change {
+            kind: Watched::Release,
+            name: "crm-3",
+            work_for: None,
+        };
+        let app = Key::new("shop", "crm");
+        let migration = Work::new(Reconciled::Migration, app.sibling("crm-3"));
+        assert!(group.touched(&app, change).contains(&migration));
     }
 
     #[test]

@@ -30,7 +30,11 @@ fn scale(cluster: &mut Cluster, deployment: &str, replicas: i32) {
 
 fn select(cluster: &mut Cluster, release: Option<&str>) {
     cluster.api.change::<Service>(APP, |service| {
-        let selector = service.spec.get_or_insert_default().selector.get_or_insert_default();
+        let selector = service
+            .spec
+            .get_or_insert_default()
+            .selector
+            .get_or_insert_default();
         match release {
             Some(release) => selector.insert(labels::RELEASE.to_owned(), release.to_owned()),
             None => {
@@ -42,7 +46,9 @@ fn select(cluster: &mut Cluster, release: Option<&str>) {
 }
 
 fn release(cluster: &mut Cluster, name: &str, change: impl FnOnce(&mut ReleaseStatus)) {
-    cluster.api.change::<Release>(name, |release| change(release.status.get_or_insert_default()));
+    cluster
+        .api
+        .change::<Release>(name, |release| change(release.status.get_or_insert_default()));
 }
 
 fn let_be_true(conditions: &mut [Condition], type_: &str) {

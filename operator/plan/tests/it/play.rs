@@ -15,6 +15,8 @@ pub(crate) struct Named {
     pub(crate) name: String,
     /// The text.
     pub(crate) text: String,
+    /// Which one it is: faults that need not be tried everywhere take turns.
+    pub(crate) number: usize,
 }
 
 /// The folder of the stories.
@@ -33,10 +35,14 @@ pub(crate) fn stories() -> Vec<Named> {
         .map(|path| Named {
             name: path.file_stem().unwrap().to_string_lossy().into_owned(),
             text: std::fs::read_to_string(&path).unwrap(),
+            number: 0,
         })
         .filter(|story| only.as_ref().is_none_or(|only| *only == story.name))
         .collect();
     stories.sort_by(|a, b| a.name.cmp(&b.name));
+    for (number, story) in stories.iter_mut().enumerate() {
+        story.number = number;
+    }
     stories
 }
 
@@ -46,6 +52,7 @@ pub(crate) fn story(name: &str) -> Named {
     Named {
         name: name.to_owned(),
         text,
+        number: 0,
     }
 }
 

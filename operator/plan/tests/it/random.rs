@@ -76,6 +76,7 @@ fn stories() -> impl Strategy<Value = Named> {
             Named {
                 name: "random".to_owned(),
                 text: format!("> {app}\n{events}{MENDED}"),
+                number: 0,
             }
         })
 }
