@@ -186,13 +186,27 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
         return Verdict::Wait(Wait::clock("Baking", message).until(until));
     }
     // Were the operator away for the whole bake, nothing would have been watched: ask at least once.
-    if watched(world).any(|(component, pod)| {
+    let unasked = watched(world).find(|(component, pod)| {
         component.health.is_some() && world.health(pod).is_none_or(|found| found.passes == 0)
-    }) {
-        return Verdict::Wait(Wait::clock("Baking", message));
+    });
+    if let Some((_, pod)) = unasked {
+        let blocked = world.health(pod).filter(|found| found.unreachable > 0);
+        return Verdict::Wait(match blocked.and_then(|found| found.last_failure.as_ref()) {
+            Some(found) => Wait::clock("ProbeUnreachable", unreachable(world, pod, found)),
+            None => Wait::clock("Baking", message),
+        });
     }
     status.evidence.probes = Some(counts(world));
     Verdict::Commit(MilestoneKind::Baked)
+}
+
+/// The bake is over, but nobody could look: neither healthy nor unhealthy.
+fn unreachable(world: &World, pod: &Pod, found: &str) -> String {
+    format!(
+        "{release} serves, but the operator cannot reach pod {pod}: {found}; a NetworkPolicy must let it in from the operator's namespace; to go back: kubectl annotate release {release} fairway.dev/roll-back=now",
+        release = world.name(),
+        pod = pod.name_any(),
+    )
 }
 
 fn watched<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a Component, &'a Pod)> {
