@@ -23,7 +23,7 @@ pub struct Load {
     pub port: u16,
     /// The path of each request.
     pub path: String,
-    /// Requests a second; half on new connections and half on kept ones.
+    /// Requests a second; half on new connections and half on kept ones, each kept for two seconds.
     pub rate: u32,
     /// How long each may take.
     pub timeout: Duration,
