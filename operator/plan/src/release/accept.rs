@@ -56,7 +56,11 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         return verdict;
     }
     if status.previous.is_none() {
-        let siblings = world.observed.siblings.iter().filter(|sibling| world.is_of_this_app(sibling));
+        let siblings = world
+            .observed
+            .siblings
+            .iter()
+            .filter(|sibling| world.is_of_this_app(sibling));
         status.previous = live(siblings).map(|release| release.name_any());
     }
     let images = images(world);

@@ -134,7 +134,11 @@ impl<'a> World<'a> {
 
     /// Whether a Release is the App's that is there now: one of a former App of the same name is about to go.
     pub fn is_of_this_app(&self, release: &Release) -> bool {
-        let app = self.observed.app.as_ref().and_then(|app| app.metadata.uid.as_deref());
+        let app = self
+            .observed
+            .app
+            .as_ref()
+            .and_then(|app| app.metadata.uid.as_deref());
         let owners = release.owner_references();
         app.is_none() || owners.is_empty() || owners.iter().any(|owner| Some(owner.uid.as_str()) == app)
     }

@@ -68,14 +68,20 @@ pub(super) fn touched(before: &Objects, after: &Objects) -> BTreeSet<Work> {
         !has_ended(release) || matters(name) || changes.of("App") || changes.has("Release", name)
     });
     let migrations = after.migrations.iter().filter(|(name, migration)| {
-        let is_open = migration.status.as_ref().is_none_or(|status| status.outcome.is_none());
+        let is_open = migration
+            .status
+            .as_ref()
+            .is_none_or(|status| status.outcome.is_none());
         changes.has("Migration", name)
             || changes.has("Release", name)
             || changes.work_for.contains(*name)
             || frames && is_open
     });
     let backups = after.backups.iter().filter(|(name, backup)| {
-        let is_open = backup.status.as_ref().is_none_or(|status| status.outcome.is_none());
+        let is_open = backup
+            .status
+            .as_ref()
+            .is_none_or(|status| status.outcome.is_none());
         changes.has("Backup", name) || changes.work_for.contains(*name) || frames && is_open
     });
     let apps = after.apps.keys().map(|name| Work::App(name.clone()));

@@ -12,7 +12,10 @@ fn with_caches_that_lag_it_ends_alike() {
         for (turn, kind) in KINDS.into_iter().enumerate() {
             // By how much takes turns: what a story shares with others is seen with every lag.
             let writes = [1, 3, 9][(turn + story.number) % 3];
-            let fault = Fault::Lagging { kinds: vec![kind], writes };
+            let fault = Fault::Lagging {
+                kinds: vec![kind],
+                writes,
+            };
             play_alike(story, &reference, fault, Turns::Alone)?;
         }
         Ok(())

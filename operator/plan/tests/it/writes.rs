@@ -14,7 +14,8 @@ const REFERENCE: &str = "
 fn a_release_by_digest_without_a_database_costs_at_most_ten_writes() {
     let story = |text: &str| Named {
         name: "reference release".to_owned(),
-        text: text.to_owned(), number: 0
+        text: text.to_owned(),
+        number: 0,
     };
     let (first, _) = REFERENCE.split_at(REFERENCE.find("> edit").unwrap());
     let before = reference(&story(first)).unwrap().sim.traffic.writes.len();
