@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::{Client, Row, types::ToSql};
+use tokio_postgres::Client;
 
 use super::session::cause;
 
@@ -40,77 +40,85 @@ impl Origin {
 /// Why the sessions of a run may still be at work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StillThere {
-    #[error("{0} database sessions of the migration could not be ended within 60 s")]
-    Sessions(usize),
-    #[error(
-        "{0} sessions that may be the migration's, but have another address or role, were still at work after 60 s"
-    )]
-    Unrecognised(usize),
+    #[error("{} of the migration could not be ended within 60 s", processes(.0))]
+    Sessions(Vec<i32>),
+    #[error("{} that may be the migration's, but cannot be told from others, went on for 60 s after it", processes(.0))]
+    Unrecognised(Vec<i32>),
     #[error("the database did not answer ({})", cause(.0))]
     Database(#[from] tokio_postgres::Error),
 }
 
-/// Sessions that began after the run's row was written, other than the agent's own.
-const SINCE_RUN: &str = "from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid() \
-    and a.backend_type = 'client backend' and a.application_name <> 'fairway-agent' \
-    and a.backend_start >= (select r.started_at from fairway.migration_run r where r.run_id = $1)";
-
-/// Transactions of other roles that have written something. Their addresses are hidden from this role, so they
-/// cannot be ended as the run's, but what they write must be in the fingerprint or rolled back.
-const HIDDEN_WRITERS: &str = "select l.pid, l.transactionid::text from pg_locks l join pg_stat_activity a using (pid) \
-    where a.datname = current_database() and a.backend_start is null and l.locktype = 'transactionid' \
-    and l.mode = 'ExclusiveLock' and l.granted";
-
-/// Ends the run's sessions and returns when none is left.
-pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Result<(), StillThere> {
-    match origin {
-        Origin::Pod(address) => end_from(client, run_id, address).await?,
-        Origin::Shared => {
-            let busy = format!("select a.pid, a.backend_start::text {SINCE_RUN} and a.state <> 'idle'");
-            outlast(client, &busy, &[&run_id]).await?;
-        }
-    }
-    outlast(client, HIDDEN_WRITERS, &[]).await
+/// The server's processes by their numbers, as `pg_stat_activity` has them.
+fn processes(pids: &[i32]) -> String {
+    let shown: Vec<_> = pids.iter().take(5).map(i32::to_string).collect();
+    let more = if pids.len() > shown.len() { " and more" } else { "" };
+    format!("database sessions (pid {}{more})", shown.join(", "))
 }
 
-async fn end_from(client: &Client, run_id: &str, address: &str) -> Result<(), StillThere> {
-    let query = format!("select a.pid, pg_terminate_backend(a.pid) {SINCE_RUN} and host(a.client_addr) = $2");
+/// Sessions of this database other than the agent's own, and what tells one piece of their work from the next.
+///
+/// Whoever is in a transaction holds a lock on it, and everybody may see locks, also those of other roles, whose
+/// addresses and times are hidden. Between the transactions of a `create index concurrently` the locks on its
+/// table remain. Advisory locks and those of serializable transactions may be held by a session at rest.
+const AT_WORK: &str = "select distinct a.pid, format('%s:%s', a.pid, l.virtualtransaction) \
+    from pg_stat_activity a join pg_locks l on l.pid = a.pid and l.locktype <> 'advisory' and l.mode <> 'SIReadLock' \
+    where a.datname = current_database() and a.usesysid is not null and a.pid <> pg_backend_pid() \
+    and a.application_name <> 'fairway-agent' and coalesce(a.backend_type, 'client backend') = 'client backend'";
+
+/// Everything that is at work in the database now: what is later found at work beside it may be the migration's.
+pub(crate) async fn at_work(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client.query(AT_WORK, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(1)).collect())
+}
+
+/// Ends the sessions that came from the run's pod. Its processes are gone, so none begins after the first look:
+/// a later one is of a pod that was given the address since.
+pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Result<(), StillThere> {
+    let Origin::Pod(address) = origin else {
+        return Ok(());
+    };
+    let now: String = client
+        .query_one("select clock_timestamp()::text", &[])
+        .await?
+        .get(0);
+    let query = "select a.pid, pg_terminate_backend(a.pid) from pg_stat_activity a \
+        where a.datname = current_database() and a.pid <> pg_backend_pid() \
+        and a.backend_type = 'client backend' and a.application_name <> 'fairway-agent' \
+        and a.backend_start >= (select r.started_at from fairway.migration_run r where r.run_id = $1) \
+        and host(a.client_addr) = $2 and a.backend_start <= $3::text::timestamptz";
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = client.query(&query, &[&run_id, &address]).await?.len();
-        if left == 0 {
+        let left = client.query(query, &[&run_id, address, &now]).await?;
+        if left.is_empty() {
             return Ok(());
         }
-        tracing::info!("ending {left} database sessions of the migration");
+        tracing::info!("ending {} database sessions of the migration", left.len());
         if Instant::now() > deadline {
-            return Err(StillThere::Sessions(left));
+            return Err(StillThere::Sessions(left.iter().map(|row| row.get(0)).collect()));
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Waits until everything that a query finds now has ended or come to rest. The dead process cannot begin
-/// anything new, so that is all that can still change something.
-async fn outlast(client: &Client, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<(), StillThere> {
-    let identity = |row: &Row| (row.get::<_, i32>(0), row.get::<_, String>(1));
-    let mut suspects: Vec<_> = client
-        .query(query, parameters)
+/// Waits until everything that is at work now, and was not at `before`, has come to rest. Through a pooler, with
+/// another role or behind a translated address the migration's statements go on where nobody can tell them from
+/// others; the dead process cannot begin anything new, so that is all that can still change something.
+pub(crate) async fn outlast(client: &Client, before: &[String]) -> Result<(), StillThere> {
+    let mut suspects: Vec<i32> = client
+        .query(AT_WORK, &[])
         .await?
         .iter()
-        .map(identity)
+        .filter(|row| !before.contains(&row.get(1)))
+        .map(|row| row.get(0))
         .collect();
     let deadline = Instant::now() + PATIENCE;
     while !suspects.is_empty() {
         if Instant::now() > deadline {
-            return Err(StillThere::Unrecognised(suspects.len()));
+            return Err(StillThere::Unrecognised(suspects));
         }
         tokio::time::sleep(PAUSE).await;
-        let still: Vec<_> = client
-            .query(query, parameters)
-            .await?
-            .iter()
-            .map(identity)
-            .collect();
+        let rows = client.query(AT_WORK, &[]).await?;
+        let still: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
         suspects.retain(|suspect| still.contains(suspect));
     }
     Ok(())

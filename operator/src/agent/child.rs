@@ -168,7 +168,13 @@ fn copy(
             tail.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             line.clear();
         };
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
             let read = &buffer[..count];
             // A closed log must not stop the migration.
             let _ = to.write_all(read).and_then(|()| to.flush());

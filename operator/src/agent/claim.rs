@@ -3,7 +3,7 @@
 use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, Requester, RunIdentity, SqlCheck};
 
 use super::{
-    backends::Origin,
+    backends::{self, Origin},
     checks,
     conclude::{conclude, cut_off},
     connection::Connection,
@@ -26,6 +26,10 @@ pub(crate) struct OpenRun {
     pub(crate) invalid_indexes: Vec<String>,
     /// How the sessions of the run are recognised.
     pub(crate) origin: Origin,
+    /// What was at work in the database before anything ran.
+    pub(crate) at_work: Vec<String>,
+    /// Why its guard gave it up while its processes were alive, if it did: reason, and what happened.
+    pub(crate) given_up: Option<(String, String)>,
 }
 
 impl OpenRun {
@@ -36,6 +40,8 @@ impl OpenRun {
             before: run.before.clone(),
             invalid_indexes: run.invalid_indexes.clone(),
             origin: Origin::of(run.client_address.as_deref(), &run.pod_ip),
+            at_work: run.at_work.clone(),
+            given_up: run.reason.clone().zip(run.message.clone()),
         }
     }
 }
@@ -69,7 +75,8 @@ pub(crate) async fn claim(
         .map_err(doing)?
     {
         tracing::warn!("settling run {}, which was cut off", dead.run_id);
-        conclude(lock, connection, &OpenRun::of_row(&dead), &[], &cut_off()).await;
+        let run = OpenRun::of_row(&dead);
+        conclude(lock, connection, &run, &[], &cut_off(&run)).await;
     }
     let client = lock.session.client();
     if let Some(refusal) = ledger::claim_ownership(client, requester).await.map_err(doing)? {
@@ -92,8 +99,12 @@ pub(crate) async fn claim(
     }
     if let Some(applied) = ledger::applied(client, identity).await.map_err(doing)? {
         tracing::info!("run {} already applied this image and command", applied.run_id);
-        // The checks are asked again: a retry must not step over one that did not hold.
-        let failed_check = checks::first_broken(connection, sql_checks).await?;
+        // What must hold is asked again: a retry must not step over what did not.
+        let invalid = checks::invalid_indexes(client).await.map_err(doing)?;
+        let failed_check = match checks::newly_invalid(&applied.invalid_indexes, &invalid) {
+            Some(sentence) => Some(sentence),
+            None => checks::first_broken(connection, sql_checks).await?,
+        };
         let report = migration(MigrationOutcome::AlreadyApplied, None);
         return Ok(Claim::Settled(Box::new(MigrationReport {
             schema_ahead,
@@ -118,6 +129,7 @@ async fn begin(
     let doing = |error| statement_failed("writing the ledger", &error);
     let client = lock.session.client();
     let invalid_indexes = checks::invalid_indexes(client).await.map_err(doing)?;
+    let at_work = backends::at_work(client).await.map_err(doing)?;
     let pod_ip = environment.pod_ip();
     let beginning = Beginning {
         requester,
@@ -127,6 +139,7 @@ async fn begin(
         client_address: lock.client_address.as_deref(),
         before: &before,
         invalid_indexes: &invalid_indexes,
+        at_work: &at_work,
     };
     ledger::begin(client, beginning).await.map_err(doing)?;
     let origin = Origin::of(lock.client_address.as_deref(), &pod_ip);
@@ -135,5 +148,7 @@ async fn begin(
         before,
         invalid_indexes,
         origin,
+        at_work,
+        given_up: None,
     })
 }

@@ -31,7 +31,7 @@ pub(crate) enum Said {
     /// Anything else.
     Failure {
         /// One of [`reason`].
-        reason: &'static str,
+        reason: String,
         /// What happened, as the predicate of `The migration …`, e.g. `exited with code 1`.
         what: String,
         /// The state to record when the schema changed.
@@ -100,7 +100,7 @@ async fn give_up(lock: &Lock, run: &OpenRun, observed: &Observed, failure: Failu
         ending(State::Unknown, None, Some((reason::MIGRATION_UNKNOWN, message))),
         observed,
     );
-    match ledger::finish(lock.session.client(), &run.run_id, State::Running, &ending).await {
+    match ledger::finish(lock.session.client(), &run.run_id, &ending).await {
         Ok(Some(row)) => row.report(false),
         Ok(None) | Err(_) => migration(MigrationOutcome::Unknown, Some(failure)),
     }
@@ -123,13 +123,13 @@ async fn attempt(
     sql_checks: &[SqlCheck],
     observed: &Observed,
 ) -> Result<MigrationReport, Failure> {
-    let ending = match end_sessions(lock, run, observed.processes).await? {
+    let ending = match end_sessions(lock, run, observed).await? {
         Some(unknown) => unknown,
         None => judge(lock, connection, run, sql_checks, observed).await?,
     };
     let ending = seen(ending, observed);
     let doing = |error| statement_failed("writing the ledger", &error);
-    let row = ledger::finish(lock.session.client(), &run.run_id, State::Running, &ending)
+    let row = ledger::finish(lock.session.client(), &run.run_id, &ending)
         .await
         .map_err(doing)?;
     Ok(match row {
@@ -145,12 +145,21 @@ async fn attempt(
     })
 }
 
-/// Ends the sessions; when that cannot be proven, the outcome is unknown.
-async fn end_sessions(lock: &Lock, run: &OpenRun, processes: Processes) -> Result<Option<Ending>, Failure> {
-    if processes == Processes::Serving {
+/// Ends the sessions; when that cannot be proven, the outcome is unknown. A run that says that it did its work has
+/// awaited its statements, so nobody else's are waited for then.
+async fn end_sessions(lock: &Lock, run: &OpenRun, observed: &Observed) -> Result<Option<Ending>, Failure> {
+    if observed.processes == Processes::Serving {
         return Ok(None);
     }
-    match backends::end(lock.session.client(), &run.run_id, &run.origin).await {
+    let client = lock.session.client();
+    let ended = async {
+        backends::end(client, &run.run_id, &run.origin).await?;
+        match observed.said {
+            Said::Success => Ok(()),
+            Said::Failure { .. } => backends::outlast(client, &run.at_work).await,
+        }
+    };
+    match ended.await {
         Ok(()) => Ok(None),
         Err(StillThere::Database(error)) if error.as_db_error().is_none() => {
             Err(statement_failed("ending the migration's sessions", &error))
@@ -232,17 +241,30 @@ fn ending(state: State, after: Option<String>, why: Option<(&str, String)>) -> E
     }
 }
 
-/// What settles a run whose pod was cut off.
-pub(crate) fn cut_off() -> Observed {
-    Observed {
-        said: Said::Failure {
-            reason: reason::MIGRATION_CUT_OFF,
+/// What settles a run whose pod was cut off, or whose guard gave it up.
+pub(crate) fn cut_off(run: &OpenRun) -> Observed {
+    let said = match run.given_up.clone() {
+        Some((reason, what)) => failed(&reason, what),
+        None => Said::Failure {
+            reason: reason::MIGRATION_CUT_OFF.to_owned(),
             what: "was cut off before it ended".to_owned(),
             changed: State::Unknown,
         },
+    };
+    Observed {
+        said,
         processes: Processes::Gone,
         exit_code: None,
         sqlstate: None,
         last_error: None,
+    }
+}
+
+/// A run that is known to have failed: when it changed the schema, only a part of it was done.
+pub(crate) fn failed(reason: &str, what: String) -> Said {
+    Said::Failure {
+        reason: reason.to_owned(),
+        what,
+        changed: State::Partial,
     }
 }

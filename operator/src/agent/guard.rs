@@ -5,6 +5,9 @@
 //! exits, the kubelet ends the sidecars, so SIGTERM before success means that the application exited (or its
 //! pod is deleted), which is a failure whatever its code.
 //!
+//! An application whose time is over may still change the database. Its guard says so, and leaves the row open:
+//! the operator ends the pod, and what was done is judged when nothing of it runs any more.
+//!
 //! The kubelet starts a sidecar again after every exit. What must survive that is in the ledger and in a folder
 //! that lives as long as the pod.
 
@@ -24,25 +27,18 @@ use tokio::{
 };
 
 use super::{
-    backends,
     claim::{Claim, OpenRun, claim},
-    conclude::{Observed, Processes, Said, conclude, cut_off},
+    conclude::{Observed, Processes, Said, conclude, cut_off, failed},
     connection::Connection,
     environment::Environment,
-    fingerprint,
-    ledger::{self, Ending, State},
+    failure::version,
+    ledger,
     lock::Lock,
     migrate::{acquire_unless_stopped, connection, regain, terminated, termination},
     report::{fit, migration},
     session::statement_failed,
 };
 use crate::probe::request::request;
-
-/// How long the database, and then the lock, are waited for.
-const REACH: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Pause between looks for sessions of an application that must not go on.
-const FENCE: Duration = Duration::from_millis(250);
 
 /// The files of a guard.
 struct Files {
@@ -75,15 +71,14 @@ pub(crate) enum Answer {
     Again(String),
 }
 
-/// Watches over the application's migration.
-///
-/// After its report the kubelet starts the guard again; then it says the same again when the pod ends, and until
-/// then keeps an application that failed from changing the database.
+/// Watches over the application's migration. After its report the kubelet starts the guard again; then it says the
+/// same again when the pod ends.
 pub(crate) async fn run(task: GuardTask, environment: &Environment) -> Answer {
     let files = Files::of(environment);
     let mut terminate = termination();
     if let Ok(report) = std::fs::read_to_string(&files.report) {
-        return Answer::Again(hold(&task, environment, &mut terminate, &files, report).await);
+        terminated(&mut terminate).await;
+        return Answer::Again(report);
     }
     let report = watch(&task, environment, &mut terminate, &files)
         .await
@@ -124,7 +119,8 @@ async fn watch(
             OpenRun::of_row(&row)
         }
         Claim::Interrupted(row) => {
-            return Ok(conclude(&mut lock, &connection, &OpenRun::of_row(&row), &[], &cut_off()).await);
+            let run = OpenRun::of_row(&row);
+            return Ok(conclude(&mut lock, &connection, &run, &[], &cut_off(&run)).await);
         }
         Claim::Settled(report) => return Ok(*report),
     };
@@ -132,7 +128,7 @@ async fn watch(
         .await
         .map_err(|error| statement_failed("reading the ledger", &error))?;
     let deadline = Instant::now() + limit.saturating_sub(Duration::from_secs_f64(ran.max(0.0)));
-    let observed = match std::fs::write(&files.started, "") {
+    let end = match std::fs::write(&files.started, "") {
         Ok(()) => {
             tracing::info!("run {} started: the application may start", run.run_id);
             observe(
@@ -146,29 +142,49 @@ async fn watch(
             )
             .await
         }
-        Err(error) => failed(
-            reason::MIGRATION_FAILED,
-            format!(
-                "was not started: {} cannot be written ({error})",
-                files.started.display()
-            ),
-        ),
+        Err(error) => End::Ended(format!(
+            "was not started: {} cannot be written ({error})",
+            files.started.display()
+        )),
+    };
+    let (said, processes) = match end {
+        End::Healthy => (Said::Success, Processes::Serving),
+        End::Ended(what) => (failed(reason::MIGRATION_FAILED, what), Processes::Gone),
+        End::GivenUp { reason, what } => return Ok(give_up(&lock, &run, reason, &what).await),
+    };
+    let observed = Observed {
+        said,
+        processes,
+        exit_code: None,
+        sqlstate: None,
+        last_error: None,
     };
     Ok(conclude(&mut lock, &connection, &run, &task.checks, &observed).await)
 }
 
-fn failed(reason: &'static str, what: String) -> Observed {
-    Observed {
-        said: Said::Failure {
-            reason,
-            what,
-            changed: State::Partial,
-        },
-        processes: Processes::Gone,
-        exit_code: None,
-        sqlstate: None,
-        last_error: None,
+/// How the watch ended.
+enum End {
+    /// Health passed; the application goes on.
+    Healthy,
+    /// The application is gone. What happened, as the predicate of `The migration …`.
+    Ended(String),
+    /// The application is alive and must not go on.
+    GivenUp { reason: &'static str, what: String },
+}
+
+/// Says that the pod must be ended, and why, for whoever judges the run after that.
+async fn give_up(lock: &Lock, run: &OpenRun, reason: &'static str, what: &str) -> MigrationReport {
+    if let Err(error) = ledger::give_up(lock.session.client(), &run.run_id, reason, what).await {
+        // Then it will be told as cut off.
+        tracing::warn!(
+            "{}",
+            statement_failed("noting why the migration is given up", &error).message
+        );
     }
+    migration(
+        MigrationOutcome::Undecided,
+        Some(version(reason, format!("The migration {what}."))),
+    )
 }
 
 /// Asks for health until it passes or the application's time is over.
@@ -180,7 +196,8 @@ async fn observe(
     run: &OpenRun,
     deadline: Instant,
     terminate: &mut Option<Signal>,
-) -> Observed {
+) -> End {
+    let address = own_address(environment);
     let mut rounds = Rounds {
         passed: 0,
         last: "it was not asked yet".to_owned(),
@@ -191,31 +208,24 @@ async fn observe(
         tokio::select! {
             biased;
             () = terminated(terminate) => {
-                let what = format!("exited or was stopped before its health passed ({})", rounds.last);
-                return failed(reason::MIGRATION_FAILED, what);
+                return End::Ended(format!("exited or was stopped before its health passed ({})", rounds.last));
             }
             () = tokio::time::sleep_until(deadline) => {
                 let what = format!("did not become healthy within {} s ({})", task.timeout_seconds, rounds.last);
-                return failed(reason::MIGRATION_TIMED_OUT, what);
+                return End::GivenUp { reason: reason::MIGRATION_TIMED_OUT, what };
             }
             () = lock.session.lost() => match regain(connection, run).await {
                 Some(again) => *lock = again,
                 None => {
                     let what = "was stopped because its lock on the database was lost".to_owned();
-                    return failed(reason::MIGRATION_FAILED, what);
+                    return End::GivenUp { reason: reason::MIGRATION_FAILED, what };
                 }
             },
             verdict = async {
                 ticks.tick().await;
-                round(&task.health, environment.variables()).await
+                round(address, &task.health, environment.variables()).await
             } => if rounds.count(verdict) >= task.consecutive.max(1) {
-                return Observed {
-                    said: Said::Success,
-                    processes: Processes::Serving,
-                    exit_code: None,
-                    sqlstate: None,
-                    last_error: None,
-                };
+                return End::Healthy;
             },
         }
     }
@@ -244,100 +254,24 @@ impl Rounds {
     }
 }
 
+/// The address under which the application is asked, as everybody else will ask it: many listen on no other.
+fn own_address(environment: &Environment) -> IpAddr {
+    let own = environment.pod_ip();
+    let first = own.split(',').next().unwrap_or_default().trim().parse();
+    first.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
 /// One request after the other; the first that does not pass is the round's verdict.
-async fn round(health: &[(u16, HttpRequest)], variables: &BTreeMap<String, String>) -> ProbeVerdict {
+async fn round(
+    address: IpAddr,
+    health: &[(u16, HttpRequest)],
+    variables: &BTreeMap<String, String>,
+) -> ProbeVerdict {
     for (port, one) in health {
-        match request(IpAddr::V4(Ipv4Addr::LOCALHOST), *port, one, variables).await {
+        match request(address, *port, one, variables).await {
             ProbeVerdict::Passed => {}
             verdict => return verdict,
         }
     }
     ProbeVerdict::Passed
-}
-
-/// Waits for the pod's end and returns the report that then holds.
-async fn hold(
-    task: &GuardTask,
-    environment: &Environment,
-    terminate: &mut Option<Signal>,
-    files: &Files,
-    report: String,
-) -> String {
-    let failed = serde_json::from_str::<MigrationReport>(&report).is_ok_and(|report| {
-        matches!(
-            report.outcome,
-            MigrationOutcome::Failed | MigrationOutcome::Partial
-        )
-    });
-    if !failed || !files.started.exists() {
-        terminated(terminate).await;
-        return report;
-    }
-    match fence(task, environment, terminate).await {
-        Ok(Some(amended)) => {
-            let amended = fit(amended);
-            keep(files, &amended);
-            amended
-        }
-        Ok(None) => report,
-        Err(failure) => {
-            tracing::error!("{}", failure.message);
-            report
-        }
-    }
-}
-
-/// Ends every session that the failed application opens again, until the pod ends; if it changed the schema all
-/// the same, the ledger says so.
-async fn fence(
-    task: &GuardTask,
-    environment: &Environment,
-    terminate: &mut Option<Signal>,
-) -> Result<Option<MigrationReport>, Failure> {
-    let connection = connection(environment)?;
-    let doing = |error| statement_failed("watching a failed migration", &error);
-    let mut lock = Lock::acquire(&connection, REACH, PATIENCE).await?;
-    let Some(row) = ledger::find(lock.session.client(), &task.run.run_id)
-        .await
-        .map_err(doing)?
-    else {
-        return Ok(None);
-    };
-    let run = OpenRun::of_row(&row);
-    loop {
-        // Sessions that cannot be ended leave their mark on the fingerprint below.
-        if let Err(error) = backends::end(lock.session.client(), &run.run_id, &run.origin).await {
-            tracing::warn!("{error}");
-        }
-        tokio::select! {
-            () = terminated(terminate) => break,
-            () = tokio::time::sleep(FENCE) => {}
-        }
-    }
-    backends::end(lock.session.client(), &run.run_id, &run.origin)
-        .await
-        .inspect_err(|error| tracing::warn!("{error}"))
-        .ok();
-    let after = fingerprint::of_database(&mut lock.session).await.map_err(doing)?;
-    if row.state != State::Failed || after == run.before {
-        return Ok(None);
-    }
-    let ending = Ending {
-        state: State::Partial,
-        after: Some(after),
-        exit_code: row.exit_code,
-        sqlstate: row.sqlstate,
-        reason: Some(reason::MIGRATION_PARTIAL.to_owned()),
-        message: Some(
-            "The migration failed, and the application changed the schema after that; look at the database and \
-             resolve the release as applied or not applied."
-                .to_owned(),
-        ),
-        last_error: row.last_error,
-        failed_check: None,
-    };
-    let row = ledger::finish(lock.session.client(), &run.run_id, State::Failed, &ending)
-        .await
-        .map_err(doing)?;
-    Ok(row.map(|row| row.report(false)))
 }

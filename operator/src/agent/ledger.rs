@@ -40,6 +40,7 @@ const TABLES: &str = "
         pre_fingerprint text not null,
         post_fingerprint text,
         invalid_indexes text[] not null,
+        at_work text[] not null,
         exit_code int4,
         sqlstate text,
         reason text,
@@ -105,8 +106,11 @@ pub(crate) struct Run {
     pub(crate) before: String,
     pub(crate) after: Option<String>,
     pub(crate) invalid_indexes: Vec<String>,
+    /// What was at work in the database when it began.
+    pub(crate) at_work: Vec<String>,
     pub(crate) exit_code: Option<i32>,
     pub(crate) sqlstate: Option<String>,
+    /// Of one that is running: why its guard gave it up.
     pub(crate) reason: Option<String>,
     pub(crate) message: Option<String>,
     pub(crate) last_error: Option<String>,
@@ -123,6 +127,7 @@ pub(crate) struct Beginning<'a> {
     pub(crate) client_address: Option<&'a str>,
     pub(crate) before: &'a str,
     pub(crate) invalid_indexes: &'a [String],
+    pub(crate) at_work: &'a [String],
 }
 
 /// How a run ended.
@@ -140,7 +145,7 @@ pub(crate) struct Ending {
 
 const COLUMNS: &str = "run_id, release, pod_uid, pod_ip, client_address, state, \
     extract(epoch from finished_at - started_at)::float8 as seconds, pre_fingerprint, post_fingerprint, \
-    invalid_indexes, exit_code, sqlstate, reason, message, last_error, failed_check, resolution";
+    invalid_indexes, at_work, exit_code, sqlstate, reason, message, last_error, failed_check, resolution";
 
 impl Run {
     fn from_row(row: &Row) -> Self {
@@ -155,6 +160,7 @@ impl Run {
             before: row.get("pre_fingerprint"),
             after: row.get("post_fingerprint"),
             invalid_indexes: row.get("invalid_indexes"),
+            at_work: row.get("at_work"),
             exit_code: row.get("exit_code"),
             sqlstate: row.get("sqlstate"),
             reason: row.get("reason"),
@@ -344,8 +350,9 @@ pub(crate) fn blocked_by(run: &Run) -> Failure {
     let Run { run_id, release, .. } = run;
     let what = match run.state {
         State::Partial => "failed and left the schema changed",
-        State::Running => "was cut off and is not settled yet",
-        State::Unknown | State::Committed | State::Failed => "has an outcome that cannot be decided",
+        State::Running | State::Unknown | State::Committed | State::Failed => {
+            "has an outcome that cannot be decided"
+        }
     };
     environment(
         reason::MIGRATION_UNSETTLED,
@@ -397,12 +404,13 @@ pub(crate) async fn begin(client: &Client, beginning: Beginning<'_>) -> Result<(
         client_address,
         before,
         invalid_indexes,
+        at_work,
     } = beginning;
     client
         .execute(
             "insert into fairway.migration_run (run_id, namespace, app, release, image_digest, command_hash, \
-             pod_uid, pod_ip, client_address, state, pre_fingerprint, invalid_indexes) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11)",
+             pod_uid, pod_ip, client_address, state, pre_fingerprint, invalid_indexes, at_work) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $12)",
             &[
                 &identity.run_id,
                 &requester.namespace,
@@ -415,6 +423,7 @@ pub(crate) async fn begin(client: &Client, beginning: Beginning<'_>) -> Result<(
                 &client_address,
                 &before,
                 &invalid_indexes,
+                &at_work,
             ],
         )
         .await?;
@@ -433,11 +442,26 @@ pub(crate) async fn seconds_since_start(client: &Client, run_id: &str) -> Result
     Ok(row.get(0))
 }
 
-/// Writes how a run ended, if its state still is `from`; returns the row as it then is.
+/// Notes why a run is given up whose processes are still alive: what it did is judged when they are gone.
+pub(crate) async fn give_up(
+    client: &Client,
+    run_id: &str,
+    reason: &str,
+    what: &str,
+) -> Result<(), tokio_postgres::Error> {
+    client
+        .execute(
+            "update fairway.migration_run set reason = $2, message = $3 where run_id = $1 and state = 'running'",
+            &[&run_id, &reason, &what],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Writes how a run ended, unless that is written already; returns the row as it then is.
 pub(crate) async fn finish(
     client: &Client,
     run_id: &str,
-    from: State,
     ending: &Ending,
 ) -> Result<Option<Run>, tokio_postgres::Error> {
     let Ending {
@@ -452,12 +476,11 @@ pub(crate) async fn finish(
     } = ending;
     client
         .execute(
-            "update fairway.migration_run set state = $3, finished_at = coalesce(finished_at, clock_timestamp()), \
-             post_fingerprint = $4, exit_code = $5, sqlstate = $6, reason = $7, message = $8, last_error = $9, \
-             failed_check = $10 where run_id = $1 and state = $2",
+            "update fairway.migration_run set state = $2, finished_at = coalesce(finished_at, clock_timestamp()), \
+             post_fingerprint = $3, exit_code = $4, sqlstate = $5, reason = $6, message = $7, last_error = $8, \
+             failed_check = $9 where run_id = $1 and state = 'running'",
             &[
                 &run_id,
-                &from.as_text(),
                 &state.as_text(),
                 after,
                 exit_code,

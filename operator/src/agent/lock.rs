@@ -70,6 +70,23 @@ async fn try_lock(session: &Session) -> Result<bool, tokio_postgres::Error> {
         .get(0))
 }
 
+/// Who holds the lock, if anybody does.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn held(session: &Session) -> Result<Option<Failure>, Failure> {
+    let doing = |error| statement_failed("looking for the migration's lock", &error);
+    if !try_lock(session).await.map_err(doing)? {
+        return held_by_other(session).await.map(Some).map_err(doing);
+    }
+    session
+        .client()
+        .query_one("select pg_advisory_unlock($1)", &[&KEY])
+        .await
+        .map_err(doing)?;
+    Ok(None)
+}
+
 async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Error> {
     let holder = session
         .client()

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     child::Child,
     claim::{Claim, OpenRun, claim},
-    conclude::{Observed, Processes, Said, conclude, cut_off},
+    conclude::{Observed, Processes, Said, conclude, cut_off, failed},
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
@@ -30,13 +30,24 @@ const UNFENCED: Duration = Duration::from_secs(60);
 /// Runs the task to its end.
 pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> MigrationReport {
     let limit = Duration::from_secs(task.timeout_seconds);
-    match start(&task, environment, limit).await {
+    // Heard from the first moment to the last, also while the ledger is asked.
+    let mut terminate = termination();
+    match start(&task, environment, limit, &mut terminate).await {
         Ok(Started::Run(mut lock, connection, run)) => {
-            let observed = carry_out(&task, environment, &mut lock, &connection, &run, limit).await;
+            let observed = carry_out(
+                &task,
+                environment,
+                &mut lock,
+                &connection,
+                &run,
+                limit,
+                &mut terminate,
+            )
+            .await;
             conclude(&mut lock, &connection, &run, &task.checks, &observed).await
         }
         Ok(Started::Cut(mut lock, connection, run)) => {
-            conclude(&mut lock, &connection, &run, &[], &cut_off()).await
+            conclude(&mut lock, &connection, &run, &[], &cut_off(&run)).await
         }
         Ok(Started::Settled(report)) => *report,
         Err(failure) => migration(MigrationOutcome::NotStarted, Some(failure)),
@@ -50,9 +61,14 @@ enum Started {
     Settled(Box<MigrationReport>),
 }
 
-async fn start(task: &MigrationTask, environment: &Environment, limit: Duration) -> Result<Started, Failure> {
+async fn start(
+    task: &MigrationTask,
+    environment: &Environment,
+    limit: Duration,
+    terminate: &mut Option<Signal>,
+) -> Result<Started, Failure> {
     let connection = connection(environment)?;
-    let mut lock = acquire_unless_stopped(&connection, limit, &mut termination()).await?;
+    let mut lock = acquire_unless_stopped(&connection, limit, terminate).await?;
     let claimed = claim(
         &mut lock,
         &connection,
@@ -112,13 +128,22 @@ async fn carry_out(
     connection: &Connection,
     run: &OpenRun,
     limit: Duration,
+    terminate: &mut Option<Signal>,
 ) -> Observed {
     let mut child = match Child::spawn(&task.command) {
         Ok(child) => child,
         Err(error) => return not_spawned(&task.command, &error),
     };
     tracing::info!("run {} started", run.run_id);
-    let end = supervise(&mut child, lock, connection, run, Instant::now() + limit).await;
+    let end = supervise(
+        &mut child,
+        lock,
+        connection,
+        run,
+        Instant::now() + limit,
+        terminate,
+    )
+    .await;
     let tail = child.clean_up().await;
     let (said, code) = match end {
         End::ByItself(0) => (Said::Success, 0),
@@ -145,18 +170,11 @@ async fn carry_out(
     }
 }
 
-fn failed(reason: &'static str, what: String) -> Said {
-    Said::Failure {
-        reason,
-        what,
-        changed: State::Partial,
-    }
-}
-
 fn exited(code: i32) -> String {
     match code {
         137 => "was killed by SIGKILL (out of memory?)".to_owned(),
-        129.. => format!("was killed by signal {}", code - 128),
+        // Of shells and ours: 128 and the signal's number, of which there are 64.
+        129..=192 => format!("was killed by signal {}", code - 128),
         _ => format!("exited with code {code}"),
     }
 }
@@ -183,14 +201,14 @@ async fn supervise(
     connection: &Connection,
     run: &OpenRun,
     deadline: Instant,
+    terminate: &mut Option<Signal>,
 ) -> End {
-    let mut terminate = termination();
     loop {
         tokio::select! {
             biased;
             code = child.ended() => return End::ByItself(code),
             () = tokio::time::sleep_until(deadline) => return End::TimedOut(child.stop().await),
-            () = terminated(&mut terminate) => {
+            () = terminated(terminate) => {
                 tracing::warn!("asked to stop: the migration is not interrupted, it goes on to its end");
             }
             () = lock.session.lost() => match regain(connection, run).await {

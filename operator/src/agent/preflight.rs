@@ -8,8 +8,8 @@ use super::{
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
-    ledger,
-    lock::pooled,
+    ledger::{self, State},
+    lock::{self, pooled},
     migrate::connection,
     session::{SearchPath, Session, pooler, statement_failed},
 };
@@ -61,7 +61,7 @@ async fn look(
             "ledger",
             ledger_usable(task, &connection, session.client()).await,
         )?;
-        note(report, "settled", settled(session.client()).await)?;
+        note(report, "settled", settled(&session).await)?;
         note(report, "staleLocks", Ok(()))?;
         if stale_lock(session.client()).await.map_err(doing)? {
             set_false(report, "staleLocks");
@@ -176,12 +176,18 @@ async fn ledger_usable(
     }
 }
 
-async fn settled(client: &Client) -> Result<(), Failure> {
+async fn settled(session: &Session) -> Result<(), Failure> {
     let doing = |error| statement_failed("reading the ledger", &error);
+    let client = session.client();
     if !ledger::exists(client).await.map_err(doing)? {
         return Ok(());
     }
     match ledger::unsettled(client, "").await.map_err(doing)? {
+        // One that is dead is settled under the lock by whoever migrates next.
+        Some(run) if run.state == State::Running => match lock::held(session).await? {
+            Some(running) => Err(running),
+            None => Ok(()),
+        },
         Some(run) => Err(ledger::blocked_by(&run)),
         None => Ok(()),
     }

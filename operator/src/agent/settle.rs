@@ -38,7 +38,8 @@ async fn settle(task: &SettleTask, environment: &Environment) -> Result<Migratio
     match find(&lock.session, task).await? {
         None => Ok(never_started()),
         Some(run) if run.state == State::Running => {
-            let report = conclude(&mut lock, &connection, &OpenRun::of_row(&run), &[], &cut_off()).await;
+            let run = OpenRun::of_row(&run);
+            let report = conclude(&mut lock, &connection, &run, &[], &cut_off(&run)).await;
             match (report.outcome, task.resolution) {
                 (MigrationOutcome::Unknown, Some(_)) => resolved(&lock.session, task).await,
                 _ => Ok(report),

@@ -3,9 +3,7 @@
 use std::net::Ipv4Addr;
 
 use axum::{Router, http::StatusCode, routing::get};
-use fairway_plan::protocol::{
-    GuardTask, HttpRequest, MigrationOutcome, MigrationReport, Scheme, Task, reason,
-};
+use fairway_plan::protocol::{GuardTask, HttpRequest, MigrationOutcome, Scheme, Task, reason};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -22,7 +20,11 @@ struct Application {
 
 impl Application {
     async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    async fn start_at(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (healthy, state) = watch::channel(false);
         let (count, asked) = watch::channel(0);
@@ -160,7 +162,7 @@ async fn a_guard_that_was_killed_goes_on_watching() {
 }
 
 #[tokio::test]
-async fn an_application_that_goes_on_after_its_time_is_kept_from_the_database() {
+async fn an_application_that_goes_on_after_its_time_is_judged_when_it_is_gone() {
     let database = Database::new().await;
     let application = Application::start().await;
     let pod = Pod::new(&database, "pod-1");
@@ -169,37 +171,63 @@ async fn an_application_that_goes_on_after_its_time_is_kept_from_the_database() 
     let task = Task::Guard(task);
     let outcome = pod.run(&task).await;
     let report = outcome.migration();
-    assert_eq!(report.outcome, MigrationOutcome::Failed, "{}", outcome.log);
+    assert_eq!(report.outcome, MigrationOutcome::Undecided, "{}", outcome.log);
     assert_eq!(
-        report.failure.expect("a failure").reason,
+        report.failure.clone().expect("a failure").reason,
         reason::MIGRATION_TIMED_OUT
     );
 
-    // The kubelet starts the guard again, and the application changes the schema after all, then hangs.
+    // The kubelet starts the guard again, and the application changes the schema after all.
     let restarted = pod.start(&task);
-    let late = psql("create table too_late (a int4); select pg_sleep(600);");
-    let late = pod
-        .command(&["pin"])
-        .get_envs()
-        .fold(std::process::Command::new("sh"), |mut shell, (name, value)| {
-            shell.env(name, value.unwrap_or_default());
-            shell
-        })
-        .args(["-c", &late])
-        .status()
-        .expect("a shell");
-    assert!(!late.success(), "its session was ended");
+    migrate(&database).await;
     restarted.terminated().await;
-    let report: MigrationReport = restarted.end().await.migration();
-    assert_eq!(report.outcome, MigrationOutcome::Partial);
+    assert_eq!(restarted.end().await.migration(), report);
     let settled = Pod::new(&database, "pod-2")
         .run(&Task::Settle(settle("run-1", "sha256:a")))
         .await
         .migration();
+    assert_eq!(settled.outcome, MigrationOutcome::Partial);
+    let message = settled.failure.expect("a failure").message;
+    assert!(
+        message.contains("did not become healthy within 1 s") && message.contains("the schema changed"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn an_application_that_had_no_effect_in_its_time_has_failed_because_of_that() {
+    let database = Database::new().await;
+    let application = Application::start().await;
+    let mut task = guard("run-1", &application);
+    task.timeout_seconds = 1;
+    Pod::new(&database, "pod-1").run(&Task::Guard(task)).await;
+    let settled = Pod::new(&database, "pod-2")
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(settled.outcome, MigrationOutcome::Failed);
     assert_eq!(
-        settled.outcome,
-        MigrationOutcome::Partial,
-        "the ledger says the same"
+        settled.failure.expect("a failure").reason,
+        reason::MIGRATION_TIMED_OUT
+    );
+}
+
+#[tokio::test]
+async fn health_is_asked_at_the_pods_own_address() {
+    let database = Database::new().await;
+    // Not 127.0.0.1: the application of this pod does not listen there.
+    let own = Ipv4Addr::new(127, 0, 0, 9);
+    let application = Application::start_at(own).await;
+    application.healthy.send_replace(true);
+    let outcome = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_POD_IP", "127.0.0.9,::1")
+        .run(&Task::Guard(guard("run-1", &application)))
+        .await;
+    assert_eq!(
+        outcome.migration().outcome,
+        MigrationOutcome::Applied,
+        "{}",
+        outcome.log
     );
 }
 

@@ -357,13 +357,36 @@ async fn an_index_that_was_left_invalid_fails_the_checks() {
         "create table twice (a int4); insert into twice values (1), (1);\n\
          \\set ON_ERROR_STOP off\ncreate unique index concurrently twice_a on twice (a);",
     );
-    let task = Task::Migrate(migration("run-1", "sha256:a", &script));
-    let report = Pod::new(&database, "pod-1").run(&task).await.migration();
-    assert_eq!(report.outcome, MigrationOutcome::Applied);
+    let pod = Pod::new(&database, "pod-1");
+    let invalid = Some("index public.twice_a is invalid; drop it and build it again");
+    let report = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", &script)))
+        .await
+        .migration();
     assert_eq!(
-        report.failed_check.as_deref(),
-        Some("index public.twice_a is invalid; drop it and build it again")
+        (report.outcome, report.failed_check.as_deref()),
+        (MigrationOutcome::Applied, invalid)
     );
+    let again = pod
+        .run(&Task::Migrate(migration("run-2", "sha256:a", &script)))
+        .await
+        .migration();
+    assert_eq!(
+        (again.outcome, again.failed_check.as_deref()),
+        (MigrationOutcome::AlreadyApplied, invalid),
+        "a retry does not step over it"
+    );
+}
+
+#[tokio::test]
+async fn an_exit_code_that_is_no_signals_is_told_as_it_is() {
+    let database = Database::new().await;
+    let report = Pod::new(&database, "pod-1")
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "exit 255")))
+        .await
+        .migration();
+    let message = report.failure.expect("a failure").message;
+    assert!(message.contains("exited with code 255"), "{message}");
 }
 
 #[tokio::test]

@@ -238,14 +238,7 @@ async fn sessions_of_another_address_are_waited_for_and_not_ended() {
     )
     .await;
     std::fs::write(go, "").expect("a file");
-    // The agent's look for sessions that are still at work.
-    let look = "query like '%a.backend_start::text%' and application_name = 'fairway-agent' \
-                and datname = current_database()";
-    until(
-        &admin,
-        &format!("exists (select from pg_stat_activity where {look})"),
-    )
-    .await;
+    until(&admin, LOOKS_FOR_WORK).await;
     admin
         .batch_execute("select pg_advisory_unlock(42)")
         .await
@@ -258,6 +251,61 @@ async fn sessions_of_another_address_are_waited_for_and_not_ended() {
         "the statement was let to its end"
     );
 }
+
+#[tokio::test]
+async fn work_of_another_role_that_began_since_is_waited_for() {
+    let database = with_log().await;
+    let (mut admin, watching) = (database.admin().await, database.admin().await);
+    let pod = Pod::new(&database, "pod-1");
+    let go = pod.path("go");
+    let mut started = database.listen("started").await;
+    let notify = psql("notify started;");
+    let script = format!("{notify}\nuntil test -e {}; do :; done; exit 1", go.display());
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    // As a pooler's session or one of a role that the migration takes on: nobody can tell whose it is.
+    let work = admin.transaction().await.expect("a transaction");
+    work.batch_execute("create table late (a int4)")
+        .await
+        .expect("a table");
+    std::fs::write(go, "").expect("a file");
+    until(&watching, LOOKS_FOR_WORK).await;
+    work.commit().await.expect("a commit");
+    let report = container.end().await.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Partial, "{:?}", report.failure);
+}
+
+#[tokio::test]
+async fn work_that_began_before_the_run_is_nobodys_business() {
+    let database = with_log().await;
+    let mut admin = database.admin().await;
+    let other = admin.transaction().await.expect("a transaction");
+    other
+        .batch_execute("insert into log values ('of somebody else')")
+        .await
+        .expect("a row");
+    let pod = Pod::new(&database, "pod-1");
+    let failed = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "exit 1")))
+        .await
+        .migration();
+    assert_eq!(failed.outcome, MigrationOutcome::Failed, "{:?}", failed.failure);
+    let applied = pod
+        .run(&Task::Migrate(migration("run-2", "sha256:b", "true")))
+        .await
+        .migration();
+    assert_eq!(
+        applied.outcome,
+        MigrationOutcome::Applied,
+        "{:?}",
+        applied.failure
+    );
+    other.rollback().await.expect("a rollback");
+}
+
+/// Whether an agent looks for sessions that are still at work, after its own look at the beginning of the run.
+const LOOKS_FOR_WORK: &str = "exists (select from pg_stat_activity where query like '%virtualtransaction%' \
+    and application_name = 'fairway-agent' and datname = current_database())";
 
 /// Waits inside the server until a condition holds.
 async fn until(admin: &Client, condition: &str) {

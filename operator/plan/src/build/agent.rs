@@ -16,7 +16,7 @@ pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
 pub use pin::{Pinning, pin_pod, pinned};
 pub use probe::{http_request, probe_pod, secret_requests};
-pub use report::{Outcome, exited, job_report, pods_of, report, started_at, trouble};
+pub use report::{Outcome, exited, job_report, pods_of, report, started_at, trouble, waiting};
 
 use super::labels_of;
 use crate::labels;
@@ -247,7 +247,8 @@ fn pod_identity() -> [EnvVar; 2] {
         }),
     };
     [
-        field(protocol::POD_IP_VARIABLE, "status.podIP"),
+        // All of them, separated by commas: the database may be reached by the other family.
+        field(protocol::POD_IP_VARIABLE, "status.podIPs"),
         field(protocol::POD_UID_VARIABLE, "metadata.uid"),
     ]
 }

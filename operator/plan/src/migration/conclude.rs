@@ -1,6 +1,6 @@
 //! What a report means.
 
-use super::run::START_DEADLINE;
+use super::run::{NOT_STARTING, START_DEADLINE};
 use super::world::World;
 use super::{resolve, settle};
 use crate::conditions::Progress;
@@ -41,10 +41,9 @@ pub(super) fn conclude(
     match (report.outcome, &source) {
         (Reported::Applied, _) => applied(status, report, MigrationOutcome::Applied, source),
         (Reported::AlreadyApplied, _) => applied(status, report, MigrationOutcome::AlreadyApplied, source),
-        // The application may go on changing the database until its pod is gone; then the ledger has the last word.
-        (Reported::Failed, Source::Guard) => settle::begin(status, &reason, &message),
         (Reported::Failed, _) => {
             evidence(status, report, source);
+            let (reason, message) = not_started_why(status).unwrap_or((reason, message));
             end(
                 status,
                 MigrationOutcome::Failed,
@@ -60,10 +59,24 @@ pub(super) fn conclude(
             unsettled(world, status, report, MigrationOutcome::Unknown, source)
         }
         (Reported::Undecided, Source::Settling { .. }) => settle::again(world, status, &reason, &message),
+        // Whoever holds the lock may be this run's own pod, which nobody sees any more.
+        (Reported::NotStarted, Source::Run | Source::Guard)
+            if reason == protocol::reason::MIGRATION_RUNNING =>
+        {
+            settle::begin(status, &reason, &message)
+        }
         (Reported::NotStarted | Reported::Blocked, _) => {
             not_started(world, status, &report, &source, &reason, &message)
         }
     }
+}
+
+/// What kept an application from starting, if its guard waited for it in vain: then the version is not to blame.
+fn not_started_why(status: &MigrationStatus) -> Option<(String, String)> {
+    let attempts = status.attempts.as_ref()?;
+    let reason = attempts.reason.clone().filter(|reason| reason == NOT_STARTING)?;
+    let message = sentence(attempts.message.as_deref()?);
+    Some((reason, format!("{message} The schema is unchanged.")))
 }
 
 fn applied(

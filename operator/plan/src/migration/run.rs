@@ -6,6 +6,7 @@ use super::world::{Found, World, has_finished};
 use crate::build::InvalidTemplate;
 use crate::build::agent::{self, Outcome};
 use crate::conditions::{Progress, moment};
+use crate::protocol::{MigrationOutcome as Reported, MigrationReport};
 use crate::retry;
 use crate::stand::Stand;
 use crate::{Object, ObjectRef, Step, names, object::Kind};
@@ -19,7 +20,7 @@ use kube::ResourceExt;
 pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
 const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
-const NOT_STARTING: &str = "PodNotStarting";
+pub(super) const NOT_STARTING: &str = "PodNotStarting";
 /// Room beside the timeout for the agent to end the run's sessions and write the ledger.
 const CONCLUSION: SignedDuration = SignedDuration::from_mins(15);
 
@@ -112,8 +113,11 @@ fn look(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Sta
         },
         Outcome::Running { waiting } => match agent::started_at(&world.run_pods(status), &name) {
             None => starting(world, status, attempts, &name, waiting),
-            Some(started) => running(world, status, &found, started),
+            Some(started) => running(world, status, &found, started, waiting),
         },
+        Outcome::Reported(report) if world.is_on_start() && report.outcome == Reported::Undecided => {
+            given_up(world, status, &name, &report)
+        }
         Outcome::Reported(report) => {
             let source = if world.is_on_start() {
                 Source::Guard
@@ -206,12 +210,12 @@ fn starting(
         .unwrap_or(Timestamp::MAX);
     let end = retry::end(attempts, START_DEADLINE);
     let (reason, message) = match waiting {
-        Some((_, message)) => ("PodNotStarting", message),
-        None if world.now >= slow => ("PodNotStarting", not_starting(world, name)),
+        Some((_, message)) => (NOT_STARTING, message),
+        None if world.now >= slow => (NOT_STARTING, not_starting(world, name)),
         None => ("Migrating", "the migration's pod is starting".to_owned()),
     };
     if world.now >= end {
-        return settle::begin(status, "PodNotStarting", &message);
+        return settle::begin(status, NOT_STARTING, &message);
     }
     Stand::at(Progress::running(reason, message)).until(if world.now < slow { slow } else { end })
 }
@@ -224,7 +228,25 @@ fn not_starting(world: &World, name: &str) -> String {
     )
 }
 
-fn running(world: &World, status: &mut MigrationStatus, found: &Found, started: Timestamp) -> Stand {
+/// The guard waited in vain for an application that is to be ended now. One that Kubernetes could not start is not
+/// to blame.
+fn given_up(world: &World, status: &mut MigrationStatus, name: &str, report: &MigrationReport) -> Stand {
+    let pods = world.run_pods(status);
+    let kept = agent::pods_of(&pods, name).find_map(agent::waiting);
+    match (kept, &report.failure) {
+        (Some((_, why)), _) => settle::begin(status, NOT_STARTING, &why),
+        (None, Some(failure)) => settle::begin(status, &failure.reason, &failure.message),
+        (None, None) => settle::begin(status, "PodLost", "the migration's guard gave up"),
+    }
+}
+
+fn running(
+    world: &World,
+    status: &mut MigrationStatus,
+    found: &Found,
+    started: Timestamp,
+    waiting: Option<(String, String)>,
+) -> Stand {
     let timeout = world.observed.migration.spec.timeout;
     let end = started
         .saturating_add(timeout.signed())
@@ -237,14 +259,17 @@ fn running(world: &World, status: &mut MigrationStatus, found: &Found, started: 
         );
         return settle::begin(status, "PodLost", &message);
     }
-    let message = format!("migrating since {}; ended after {timeout}", moment(started));
+    let under_way = format!("migrating since {}; ended after {timeout}", moment(started));
+    let progress = match waiting {
+        // The guard is at work, but what it guards is not.
+        Some((_, message)) => Progress::running(NOT_STARTING, format!("{message}; {under_way}")),
+        None => Progress::running("Migrating", under_way),
+    };
     let halted = match found {
         Found::Pod(pod) if is_halted(pod) => ObjectRef::of(Kind::Pod, &pod.metadata),
         _ => None,
     };
-    Stand::at(Progress::running("Migrating", message))
-        .until(end)
-        .with(halted.map(Step::Delete))
+    Stand::at(progress).until(end).with(halted.map(Step::Delete))
 }
 
 /// A container of an `onStart` migration has ended while another one keeps the pod alive: the guard only hears

@@ -161,7 +161,7 @@ impl Cluster {
             self.database
                 .stopped(&task.run, "exited before its health passed")
         } else if unhealthy && u64::from(run.migrated) >= task.timeout_seconds {
-            self.database.stopped(&task.run, "did not become healthy in time")
+            self.database.give_up(&task.run, "did not become healthy in time")
         } else if exits || unhealthy || run.migrated < self.pace.migration || self.database.is_down {
             return None;
         } else {

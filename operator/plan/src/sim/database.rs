@@ -191,6 +191,19 @@ impl Database {
         self.report(identity)
     }
 
+    /// The guard of a run gives it up; what it did is judged when its pod is gone.
+    pub fn give_up(&mut self, identity: &RunIdentity, what: &str) -> MigrationReport {
+        if let Some(row) = self.row_mut(&identity.run_id) {
+            what.clone_into(&mut row.message);
+        }
+        let failure = Failure {
+            cause: Cause::Version,
+            reason: reason::MIGRATION_TIMED_OUT.to_owned(),
+            message: format!("The migration {what}."),
+        };
+        report(MigrationOutcome::Undecided, Some(failure))
+    }
+
     /// Settles a run whose pod is gone.
     pub fn settle(&mut self, identity: &RunIdentity, resolution: Option<Resolution>) -> MigrationReport {
         match self.row(&identity.run_id).map(|row| row.state) {
@@ -257,7 +270,11 @@ impl Database {
     }
 
     fn cut_off(&mut self, run_id: &str) {
-        self.finish(run_id, false, "was cut off before it ended", State::Unknown);
+        let given_up = self.row(run_id).map(|row| row.message.clone());
+        match given_up.filter(|what| !what.is_empty()) {
+            Some(what) => self.finish(run_id, false, &what, State::Partial),
+            None => self.finish(run_id, false, "was cut off before it ended", State::Unknown),
+        }
     }
 
     fn finish(&mut self, run_id: &str, succeeded: bool, what: &str, changed: State) {

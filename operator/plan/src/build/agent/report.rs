@@ -2,6 +2,7 @@
 
 use super::CONTAINER;
 use crate::conditions::shorten;
+use crate::protocol::EXIT_OTHER_OWNER;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
@@ -41,19 +42,34 @@ pub fn pods_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a
 }
 
 /// The answer in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
-/// successor), an answer counts more than one that is under way, and that more than one that was lost.
+/// successor), an answer counts more than one that is under way, and that more than one that was lost. That another
+/// one is at work is no answer while there is one at work.
 pub fn report<T: DeserializeOwned>(pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
     weightiest(pods_of(pods, name))
 }
 
 fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> Outcome<T> {
-    let rank = |outcome: &Outcome<T>| match outcome {
+    let rank = |(pod, outcome): &(&Pod, Outcome<T>)| match outcome {
         Outcome::NotThere => 0,
         Outcome::Lost { .. } => 1,
-        Outcome::Running { .. } => 2,
-        Outcome::Reported(_) => 3,
+        Outcome::Reported(_) if made_way(pod) => 2,
+        Outcome::Running { .. } => 3,
+        Outcome::Reported(_) => 4,
     };
-    pods.map(of_pod).max_by_key(rank).unwrap_or(Outcome::NotThere)
+    let outcomes = pods.map(|pod| (pod, of_pod(pod)));
+    outcomes
+        .max_by_key(rank)
+        .map_or(Outcome::NotThere, |(_, outcome)| outcome)
+}
+
+/// Whether a pod did nothing because another one holds the migration's lock: a Job may start two.
+fn made_way(pod: &Pod) -> bool {
+    let agent = pod.status.iter().flat_map(containers);
+    agent
+        .filter(|container| container.name == CONTAINER)
+        .flat_map(|container| [&container.state, &container.last_state])
+        .filter_map(|state| state.as_ref()?.terminated.as_ref())
+        .any(|ended| ended.exit_code == i32::from(EXIT_OTHER_OWNER))
 }
 
 /// The same for a Job that is known. Pods of an earlier Job of the same name are not taken for its own, and one
@@ -183,7 +199,7 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
                 ended.message.as_deref().map(shorten).unwrap_or_default()
             )
         }
-        _ if ended.exit_code > 128 => {
+        _ if (129..=192).contains(&ended.exit_code) => {
             format!(
                 "was killed by signal {} (exit code {})",
                 ended.exit_code - 128,
@@ -196,7 +212,7 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
 
 /// What keeps a pod from starting: the scheduler's word, or the first container that waits for anything but its
 /// turn. Reason and message.
-pub(super) fn waiting(pod: &Pod) -> Option<(String, String)> {
+pub fn waiting(pod: &Pod) -> Option<(String, String)> {
     let status = pod.status.as_ref()?;
     let unscheduled = status
         .conditions

@@ -16,10 +16,20 @@ fn an_application_that_became_healthy_has_migrated_and_its_pod_goes() {
 }
 
 #[test]
-fn an_application_that_failed_is_ended_before_the_ledger_has_the_last_word() {
+fn an_application_that_exited_has_failed_and_the_guards_word_counts() {
     let mut story = Story::on_start();
     story.settle();
     story.guard_says(&failed(Reported::Failed, Cause::Version, "MigrationFailed"));
+    story.settle();
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Failed));
+}
+
+#[test]
+fn an_application_whose_time_is_over_is_ended_before_it_is_judged() {
+    let mut story = Story::on_start();
+    story.settle();
+    let given_up = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
+    story.guard_says(&given_up);
     let recorded = story.pass();
     assert!(recorded.status.settling && recorded.status.outcome.is_none());
     story.migration.status = Some(recorded.status);
@@ -31,7 +41,43 @@ fn an_application_that_failed_is_ended_before_the_ledger_has_the_last_word() {
     assert_eq!(
         story.outcome(),
         Some(MigrationOutcome::Partial),
-        "it changed the schema after the guard had answered"
+        "it changed the schema after the guard had given it up"
+    );
+}
+
+#[test]
+fn an_application_that_kubernetes_cannot_start_is_told_and_not_blamed_on_the_version() {
+    let mut story = Story::on_start();
+    story.settle();
+    let guard = agent_status(json!({"running": {"startedAt": "2026-01-01T00:00:10Z"}}));
+    let stuck = container(
+        "web",
+        json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"crm\" not found"}}),
+    );
+    let status = json!({"phase": "Pending", "initContainerStatuses": [guard], "containerStatuses": [stuck]});
+    story.bench.set_pod("crm-42-run-1", status.clone());
+    story.settle();
+    let (_, reason, message) = story.told();
+    assert_eq!(reason, "PodNotStarting");
+    assert!(
+        message.contains("secret \"crm\" not found") && message.contains("ended after 20m"),
+        "{message}"
+    );
+
+    let given_up = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
+    let mut status = status;
+    status["initContainerStatuses"][0]["lastState"] =
+        json!({"terminated": {"exitCode": 1, "message": serde_json::to_string(&given_up).unwrap()}});
+    story.bench.set_pod("crm-42-run-1", status);
+    story.settle();
+    let unchanged = failed(Reported::Failed, Cause::Version, "MigrationTimedOut");
+    story.answer("crm-42-settle-1", &unchanged);
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Failed));
+    let (_, reason, message) = story.told();
+    assert_eq!(reason, "PodNotStarting");
+    assert!(
+        message.contains("secret \"crm\" not found") && message.contains("The schema is unchanged."),
+        "{message}"
     );
 }
 
