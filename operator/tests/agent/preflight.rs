@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     harness::{Pod, migration, psql, requester},
-    postgres::{Database, PASSWORD_IN_URL, as_server_user, free_port, value},
+    postgres::{Database, PASSWORD_IN_URL, as_server_user, free_port, until, value},
 };
 
 fn task(app: &str) -> Task {
@@ -160,6 +160,34 @@ async fn another_apps_database_and_an_unsettled_run_are_refused() {
         .await;
     failed_as(&pod.run(&task("crm")).await.report(), reason::MIGRATION_UNSETTLED);
     failed_as(&pod.run(&task("blog")).await.report(), reason::DATABASE_OWNED);
+}
+
+#[tokio::test]
+async fn a_run_that_is_alive_is_waited_for_and_a_dead_one_left_to_the_next_migration() {
+    let database = Database::new().await;
+    let mut started = database.listen("started").await;
+    let pod = Pod::new(&database, "pod-1");
+    let go = pod.path("go");
+    let script = format!(
+        "{}\nuntil test -e {}; do :; done",
+        psql("notify started;"),
+        go.display()
+    );
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    let looks = Pod::new(&database, "pod-2");
+    failed_as(&looks.run(&task("crm")).await.report(), reason::MIGRATION_RUNNING);
+
+    container.killed().await;
+    std::fs::write(go, "").expect("a file");
+    // The server lets go of the lock when it has noticed that the agent is gone.
+    until(
+        &database.admin().await,
+        "not exists (select from pg_locks where locktype = 'advisory')",
+    )
+    .await;
+    let report: PreflightReport = looks.run(&task("crm")).await.report();
+    assert_eq!(report.failure, None, "the next migration settles it");
 }
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! Runs that were cut off: settled by what is in the database, never by running them again.
 
-use std::time::Duration;
-
 use fairway_plan::protocol::{MigrationOutcome, Resolution, SettleTask, Task, reason};
-use tokio_postgres::Client;
 
 use crate::{
     harness::{Pod, migration, psql, psql_in_background, settle},
-    postgres::{Database, value},
+    postgres::{Database, until, value},
 };
 
 /// Starts a migration, waits until it is past `first`, and kills the agent; the migration's own processes live on.
@@ -306,12 +303,3 @@ async fn work_that_began_before_the_run_is_nobodys_business() {
 /// Whether an agent looks for sessions that are still at work, after its own look at the beginning of the run.
 const LOOKS_FOR_WORK: &str = "exists (select from pg_stat_activity where query like '%virtualtransaction%' \
     and application_name = 'fairway-agent' and datname = current_database())";
-
-/// Waits inside the server until a condition holds.
-async fn until(admin: &Client, condition: &str) {
-    let wait = format!(
-        "do $$ begin while not ({condition}) loop perform pg_stat_clear_snapshot(); end loop; end $$"
-    );
-    let waited = tokio::time::timeout(Duration::from_secs(30), admin.batch_execute(&wait)).await;
-    waited.expect(condition).expect(condition);
-}

@@ -270,3 +270,12 @@ pub(crate) async fn value(client: &Client, sql: &str) -> String {
         })
         .unwrap_or_default()
 }
+
+/// Waits inside the server until a condition holds.
+pub(crate) async fn until(admin: &Client, condition: &str) {
+    let wait = format!(
+        "do $$ begin while not ({condition}) loop perform pg_stat_clear_snapshot(); end loop; end $$"
+    );
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), admin.batch_execute(&wait)).await;
+    waited.expect(condition).expect(condition);
+}
