@@ -109,7 +109,7 @@ pub struct MigrationCheck {
     /// One statement, run in a read-only transaction.
     #[schemars(length(min = 1, max = 8192))]
     pub sql: String,
-    /// What the first column of its only row must be, as text.
+    /// What the first column of its first row must be, as text.
     #[schemars(length(max = 1024))]
     pub expect: String,
 }

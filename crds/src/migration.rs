@@ -90,7 +90,7 @@ pub struct MigrationStatus {
     /// Exit code of the command; 128 + signal when it was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// SQLSTATE of its last error.
+    /// The last SQLSTATE in its last lines of output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
     /// Its last error line, with every value of its environment redacted.
@@ -123,7 +123,7 @@ pub struct Fingerprints {
     /// Before it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// After it ended and its sessions were gone.
+    /// After it ended and its sessions were gone; for `onStart` when its application was healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }

@@ -144,7 +144,7 @@ pub mod reason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Task {
-    /// Check that the release can be carried out; changes nothing that lasts but the schema `fairway`.
+    /// Check that the release can be carried out; changes nothing that lasts.
     Preflight(PreflightTask),
     /// Dump the database into the store and prove that the dump decodes.
     Backup(BackupTask),
@@ -269,7 +269,7 @@ pub struct SettleTask {
     pub resolution: Option<Resolution>,
     /// Seconds to wait for a run whose pod is still alive and holds the lock.
     pub timeout_seconds: u64,
-    /// Who may have been asked for the verdict is in the ledger as this text (the annotation's token).
+    /// The annotation's token, which the ledger keeps beside the verdict.
     pub resolution_token: Option<String>,
 }
 
@@ -451,7 +451,7 @@ pub struct MigrationReport {
     pub seconds: Option<f64>,
     /// The child's exit code (128 + signal when it was killed).
     pub exit_code: Option<i32>,
-    /// SQLSTATE found in its last error line.
+    /// The last SQLSTATE in its last lines of output.
     pub sqlstate: Option<String>,
     /// Last error line, every value of the environment redacted, at most 200 bytes.
     pub last_error: Option<String>,

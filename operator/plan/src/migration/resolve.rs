@@ -6,6 +6,7 @@ use crate::conditions::{Progress, shorten};
 use crate::protocol::Resolution;
 use crate::retry::{self, sentence};
 use crate::stand::Stand;
+use fairway_crds::Migration;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use kube::ResourceExt;
 
@@ -72,7 +73,11 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
 
 /// What was found, and the command that says what to make of it.
 pub(super) fn question(world: &World, status: &MigrationStatus) -> String {
-    let migration = &world.observed.migration;
+    format!("{} {}", found(status), how_to_resolve(&world.observed.migration))
+}
+
+/// What a person does about an outcome that nobody else can decide.
+pub fn how_to_resolve(migration: &Migration) -> String {
     let object = match &migration.spec.release {
         Some(release) => format!("release {release}"),
         None => format!("migration {}", migration.name_any()),
@@ -84,8 +89,7 @@ pub(super) fn question(world: &World, status: &MigrationStatus) -> String {
         )
     };
     format!(
-        "{} Look at the database; if the migration's work is there: {} ; if it is not, or was undone: {}",
-        found(status),
+        "Look at the database; if the migration's work is there: {} ; if it is not, or was undone: {}",
         command(APPLIED),
         command(NOT_APPLIED),
     )

@@ -103,16 +103,12 @@ fn unsettled_migration(world: &World) -> Option<Verdict> {
                 Some(MigrationOutcome::Unknown | MigrationOutcome::Partial)
             )
     })?;
-    let release = unsettled
-        .spec
-        .release
-        .clone()
-        .unwrap_or_else(|| unsettled.name_any());
     Some(Verdict::Wait(Wait::person(
         "MigrationUnsettled",
         format!(
-            "what migration {} did to the database is not settled, so no other may run; look at the database, then say: kubectl annotate release {release} fairway.dev/resolve=applied:1 (or not-applied:1)",
-            unsettled.name_any()
+            "what migration {name} did to the database is not settled, so no other may run. {how}",
+            name = unsettled.name_any(),
+            how = crate::migration::how_to_resolve(unsettled)
         ),
     )))
 }

@@ -2,7 +2,8 @@
 //!
 //! Both are made from the component's own template, so that a migration finds the environment, the volumes and
 //! the network that the application finds. Neither has an owner: deleting the App lets a migration that runs
-//! finish. Both carry a readiness gate that nobody opens, so that no Service of anybody's ever sends them traffic.
+//! finish. Both carry a readiness gate that nobody opens, so that no Service sends them traffic, unless it publishes
+//! addresses that are not ready.
 
 use super::files::files_beside;
 use super::pin::node_affinity;
