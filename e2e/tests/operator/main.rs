@@ -6,6 +6,7 @@ mod fences;
 mod idle;
 mod kills;
 mod scale;
+mod unreadable;
 
 use fairway_e2e::ns::{Context, with_temp_ns};
 
