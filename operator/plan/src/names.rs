@@ -11,9 +11,13 @@ pub fn release(app: &str, revision: i64) -> String {
 }
 
 /// The Backup of a release: with a part of the Release's UID, because backups outlive their App and another App
-/// of the same name counts its revisions from 1 again.
-pub fn backup(release: &str, release_uid: &str) -> String {
-    format!("{release}-{}", &release_uid[..release_uid.len().min(8)])
+/// of the same name counts its revisions from 1 again. A release that is held for long takes more than one.
+pub fn backup(release: &str, release_uid: &str, number: u32) -> String {
+    let first = format!("{release}-{}", &release_uid[..release_uid.len().min(8)]);
+    match number {
+        0 | 1 => first,
+        _ => format!("{first}-{number}"),
+    }
 }
 
 /// The Deployment of one component of one release: `crm-web-42`.

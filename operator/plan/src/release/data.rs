@@ -8,24 +8,37 @@ use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
 use fairway_crds::release::{BackupEvidence, MigrationEvidence, MilestoneKind, ReleaseStatus};
 use fairway_crds::{Backup, Migration};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 
-/// Met when a Backup of this release is proven.
+/// A migration begins at once after its backup is proven. One that was held for longer than this would put at stake
+/// what was written meanwhile, so it is backed up again.
+const FRESH: SignedDuration = SignedDuration::from_mins(10);
+
+/// Met when a Backup of this release is proven, and still fresh when a migration is about to begin.
 pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
-    let settled = happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some();
+    let begins = world.snapshot.migration.is_some() && !world.suspended();
+    let settled =
+        happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some() && !begins;
     let wanted =
         world.snapshot.database.is_some() && world.today().is_some_and(|today| today.backup.is_some());
     if settled || !wanted {
         return Verdict::Met;
     }
     let waiting = "backing the database up and reading the backup back";
-    let Some(backup) = world.backup() else {
-        let step = Step::Create(Box::new(Object::Backup(backup_of(world))));
-        return Verdict::Act(vec![step], Wait::machine("BackingUp", waiting));
+    let take = |number: u32| {
+        let step = Step::Create(Box::new(Object::Backup(backup_of(world, number))));
+        Verdict::Act(vec![step], Wait::machine("BackingUp", waiting))
+    };
+    let Some((number, backup)) = world.backup() else {
+        return take(1);
     };
     let found = backup.status.clone().unwrap_or_default();
     match found.outcome {
+        Some(BackupOutcome::Succeeded) if begins && is_stale(&found.conditions, world.now) => {
+            take(number + 1)
+        }
         Some(BackupOutcome::Succeeded) => {
             status.evidence.backup = Some(BackupEvidence {
                 name: backup.name_any(),
@@ -47,9 +60,15 @@ pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
     }
 }
 
-fn backup_of(world: &World) -> Backup {
+/// Whether a backup was proven too long ago.
+fn is_stale(conditions: &[Condition], now: Timestamp) -> bool {
+    let proven = conditions.iter().find(|condition| condition.type_ == SUCCEEDED);
+    proven.is_none_or(|proven| now.duration_since(proven.last_transition_time.0) > FRESH)
+}
+
+fn backup_of(world: &World, number: u32) -> Backup {
     let mut backup = Backup::new(
-        &names::backup(world.name(), world.uid()),
+        &names::backup(world.name(), world.uid(), number),
         BackupSpec {
             app: world.app_name().to_owned(),
             release: Some(world.name().to_owned()),

@@ -218,13 +218,15 @@ impl<'a> World<'a> {
         })
     }
 
-    /// The backup of this release.
-    pub fn backup(&self) -> Option<&'a Arc<Backup>> {
-        let name = names::backup(self.name(), self.uid());
-        self.observed
-            .backups
-            .iter()
-            .find(|backup| backup.metadata.name.as_deref() == Some(&*name))
+    /// The newest backup of this release, and which one it is.
+    pub fn backup(&self) -> Option<(u32, &'a Arc<Backup>)> {
+        let numbered = |number| {
+            let name = names::backup(self.name(), self.uid(), number);
+            let mut backups = self.observed.backups.iter();
+            let found = backups.find(|backup| backup.metadata.name.as_deref() == Some(&*name));
+            found.map(|backup| (number, backup))
+        };
+        (1..).map_while(numbered).last()
     }
 
     /// The component of the release that served before, by name.
