@@ -136,6 +136,7 @@ fn the_rendered_role_is_this_and_no_more(#[case] values: &[&str]) -> Result<()> 
         ("batch/jobs", "get list watch create delete"),
         ("/pods", "get list watch create delete"),
         ("/services", "get list watch create patch delete"),
+        ("/persistentvolumeclaims", "get"),
         ("discovery.k8s.io/endpointslices", "get list watch"),
         ("events.k8s.io/events", "create patch"),
         ("coordination.k8s.io/leases", "get list watch create patch update"),

@@ -1,10 +1,12 @@
 //! Images that cannot be had and templates that Kubernetes refuses.
 
 use anyhow::{Result, ensure};
+use fairway_crds::component::Handover;
 use fairway_crds::release::ReleaseOutcome;
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::seen;
+use fairway_e2e::volumes::{self, Behaviour};
 use serde_json::json;
 
 use crate::SOON;
@@ -109,6 +111,43 @@ async fn a_field_that_does_not_exist_is_refused_too_and_not_dropped() -> Result<
             seen::reason(&failed) == "TemplateRefused" && message.contains("imagePulPolicy"),
             "{message}"
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_claim_for_one_node_is_refused_where_versions_overlap_and_taken_where_the_old_one_stops()
+-> Result<()> {
+    with_temp_ns(|context| async move {
+        volumes::claim(&context, "uploads", "1Gi", Behaviour::Good).await?;
+        let mut app = live(&context).await?;
+        let pods = &mut apps::component(&mut app, "web").template["spec"];
+        pods["volumes"] = json!([{"name": "files", "persistentVolumeClaim": {"claimName": "uploads"}}]);
+        pods["containers"][0]["volumeMounts"] = json!([{"name": "files", "mountPath": "/uploads"}]);
+        apps::apply(&context, &app).await?;
+        let failed = seen::ended(&context, "shop-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+        let message = seen::message(&failed);
+        ensure!(
+            seen::reason(&failed) == "ClaimNotShared",
+            "{}: {message}",
+            seen::reason(&failed)
+        );
+        for part in [
+            "volume files",
+            "component web",
+            "claim uploads",
+            "handover: Stop",
+            "shop-1 goes on serving",
+        ] {
+            ensure!(message.contains(part), "{part} is missing: {message}");
+        }
+        seen::selects(&context, "shop", "shop-1", SOON).await?;
+
+        apps::component(&mut app, "web").handover = Handover::Stop;
+        apps::apply(&context, &app).await?;
+        seen::ended(&context, "shop-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+        seen::selects(&context, "shop", "shop-3", SOON).await?;
         Ok(())
     })
     .await

@@ -4,7 +4,7 @@ use crate::snapshot::Snapshot;
 use fairway_crds::{App, Backup, Migration, Release};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -64,6 +64,9 @@ pub struct ReleaseObserved {
     pub services: BTreeMap<String, Arc<Service>>,
     /// EndpointSlices of those Services.
     pub endpoint_slices: Vec<Arc<EndpointSlice>>,
+    /// Claims by name, as far as they exist: those of [`crate::release::claims::mounts`], while the Release has not
+    /// begun.
+    pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
     /// What the probes of this operator process found, by pod UID.
     pub probes: BTreeMap<String, PodHealth>,
     /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.

@@ -8,6 +8,7 @@
 pub mod accept;
 mod attempts;
 mod backward;
+pub mod claims;
 mod data;
 mod probing;
 mod report;

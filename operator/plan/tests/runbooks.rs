@@ -59,6 +59,8 @@ const NOT_REASONS: &[&str] = &[
     "IfNotPresent",
     "Never",
     "OnRootMismatch",
+    "ReadOnlyMany",
+    "ReadWriteMany",
     "Recreate",
     "RollingUpdate",
     "RuntimeDefault",

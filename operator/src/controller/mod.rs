@@ -29,7 +29,7 @@ use tokio::time::Instant;
 pub(crate) struct Context {
     /// The caches.
     pub(crate) world: Arc<World>,
-    /// Services that no watch shows.
+    /// Objects that no watch shows.
     pub(crate) foreign: Foreign,
     /// What the apiserver has refused.
     pub(crate) memory: Arc<Memory>,
@@ -115,7 +115,7 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
         return Ok(Next::OnChange);
     };
     for _ in 0..LESSONS {
-        // observe: a client is required only for a Service that was never applied
+        // observe: a client is required only for what no watch shows
         let observed = match C::observe(context, &app, key).await? {
             View::Of(observed) => observed,
             View::Stale(until) => return Ok(Next::At(until)),

@@ -1,33 +1,38 @@
-//! Services that Fairway has not applied yet: a team may have made them, and they carry none of our labels, so no
-//! watch shows them. Each is asked for by name, and the answer holds for a while.
+//! Objects of a team that no watch shows, because they carry none of our labels: Services that Fairway has not
+//! applied yet, and PersistentVolumeClaims. Each is asked for by name, and the answer holds for a while.
 
 use crate::key::Key;
 use crate::world::World;
-use k8s_openapi::api::core::v1::Service;
-use kube::{Api, Client};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an answer holds. The first apply, not forced, finds out about what has changed since.
-const FRESH: Duration = Duration::from_secs(10);
+/// How long the answer about a Service holds. The first apply, not forced, finds out about what has changed since.
+const SERVICE_HOLDS: Duration = Duration::from_secs(10);
+/// How long the answer about a claim holds: for a burst of passes. Nothing else finds out about a claim that came,
+/// or was made anew, before the release begins.
+const CLAIM_HOLDS: Duration = Duration::from_secs(1);
 
-/// When a Service was asked for, and what there was.
-type Answers = HashMap<Key, (Instant, Option<Arc<Service>>)>;
-
-/// Asks for Services.
+/// Asks for what no watch shows.
 pub(crate) struct Foreign {
     client: Client,
     world: Arc<World>,
-    answers: Mutex<Answers>,
+    services: Answers<Service>,
+    claims: Answers<PersistentVolumeClaim>,
 }
 
-/// A Service could not be asked for.
+/// An object could not be asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("service {service} could not be read")]
+#[error("{kind} {key} could not be read")]
 pub(crate) struct ForeignError {
-    service: Key,
+    kind: &'static str,
+    key: Key,
     #[source]
     source: kube::Error,
 }
@@ -38,7 +43,8 @@ impl Foreign {
         Self {
             client,
             world,
-            answers: Mutex::default(),
+            services: Answers::new("service", SERVICE_HOLDS),
+            claims: Answers::new("claim", CLAIM_HOLDS),
         }
     }
 
@@ -48,34 +54,137 @@ impl Foreign {
     /// When the apiserver does not answer.
     pub(crate) async fn service(&self, key: &Key) -> Result<Option<Arc<Service>>, ForeignError> {
         if let Some(service) = self.world.service(key) {
-            self.lock().remove(key);
+            self.services.lock().remove(key);
             return Ok(Some(service));
         }
-        let now = Instant::now();
-        let known = self
-            .lock()
-            .get(key)
-            .filter(|(asked, _)| now < *asked + FRESH)
-            .cloned();
-        if let Some((_, service)) = known {
-            return Ok(service);
+        self.services.ask(&self.client, key).await
+    }
+
+    /// The PersistentVolumeClaim of that name, if there is one.
+    ///
+    /// # Errors
+    /// When the apiserver does not answer.
+    pub(crate) async fn claim(&self, key: &Key) -> Result<Option<Arc<PersistentVolumeClaim>>, ForeignError> {
+        self.claims.ask(&self.client, key).await
+    }
+}
+
+/// Answers about objects of one kind: when each was asked for, and what there was.
+struct Answers<K> {
+    kind: &'static str,
+    hold: Duration,
+    known: Mutex<HashMap<Key, (Instant, Option<Arc<K>>)>>,
+}
+
+impl<K> Answers<K> {
+    /// None yet.
+    fn new(kind: &'static str, hold: Duration) -> Self {
+        Self {
+            kind,
+            hold,
+            known: Mutex::default(),
         }
-        let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Option<Arc<K>>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K> Answers<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    /// The object of that name, as it is or was a short while ago.
+    async fn ask(&self, client: &Client, key: &Key) -> Result<Option<Arc<K>>, ForeignError> {
+        let now = Instant::now();
+        let holds = |asked: Instant| now < asked + self.hold;
+        let known = self.lock().get(key).filter(|(asked, _)| holds(*asked)).cloned();
+        if let Some((_, object)) = known {
+            return Ok(object);
+        }
+        let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
         let found = api
             .get_opt(&key.name)
             .await
             .map_err(|source| ForeignError {
-                service: key.clone(),
+                kind: self.kind,
+                key: key.clone(),
                 source,
             })?
             .map(Arc::new);
         let mut answers = self.lock();
-        answers.retain(|_, (asked, _)| now < *asked + FRESH);
+        answers.retain(|_, (asked, _)| holds(*asked));
         answers.insert(key.clone(), (now, found.clone()));
         Ok(found)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{apiserver, failure};
+    use serde_json::json;
+
+    fn claim() -> (u16, serde_json::Value) {
+        let claim = json!({"metadata": {"namespace": "shop", "name": "uploads"}, "spec": {"accessModes": ["ReadWriteOnce"]}});
+        (200, claim)
+    }
+
+    fn service(version: &str) -> (u16, serde_json::Value) {
+        let service = json!({"metadata": {
+            "namespace": "shop", "name": "uploads", "resourceVersion": version, "labels": {"fairway.dev/app": "crm"},
+        }});
+        (200, service)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_asked_for_by_name_and_once_in_a_burst_of_passes() {
+        let (client, mut server) = apiserver();
+        let foreign = Foreign::new(client, Arc::default());
+        let key = Key::new("shop", "uploads");
+        let (found, asked) = tokio::join!(foreign.claim(&key), server.answer(claim()));
+        assert_eq!(
+            asked.what,
+            "GET /api/v1/namespaces/shop/persistentvolumeclaims/uploads"
+        );
+        let first = found.unwrap().unwrap();
+        let again = foreign.claim(&key).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "no second request");
+        tokio::time::advance(CLAIM_HOLDS).await;
+        let (gone, _) = tokio::join!(foreign.claim(&key), server.answer(failure(404, "NotFound")));
+        assert!(gone.unwrap().is_none(), "that it is gone is seen");
+        server.asked_nothing_more(foreign).await;
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_may_not_be_read_is_an_error_and_asked_for_again() {
+        let (client, mut server) = apiserver();
+        let foreign = Foreign::new(client, Arc::default());
+        let key = Key::new("shop", "uploads");
+        let (refused, _) = tokio::join!(foreign.claim(&key), server.answer(failure(403, "Forbidden")));
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "claim shop/uploads could not be read"
+        );
+        let (found, _) = tokio::join!(foreign.claim(&key), server.answer(claim()));
+        assert!(found.unwrap().is_some());
+        server.asked_nothing_more(foreign).await;
+    }
+
+    #[tokio::test]
+    async fn a_service_that_a_watch_shows_is_not_asked_for() {
+        let (client, mut server) = apiserver();
+        let world = Arc::<World>::default();
+        let foreign = Foreign::new(client, world.clone());
+        let key = Key::new("shop", "uploads");
+        let (found, asked) = tokio::join!(foreign.service(&key), server.answer(service("1")));
+        assert_eq!(asked.what, "GET /api/v1/namespaces/shop/services/uploads");
+        assert!(found.unwrap().is_some());
+        let applied: Service = serde_json::from_value(service("2").1).unwrap();
+        world.put(applied);
+        let cached = foreign.service(&key).await.unwrap().unwrap();
+        assert_eq!(cached.metadata.resource_version.as_deref(), Some("2"));
+        server.asked_nothing_more(foreign).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What planners get to see. Reads the caches; only a Service that Fairway has not applied yet is asked for.
+//! What planners get to see. Reads the caches; only what no watch shows is asked for ([`foreign`]).
 
 pub(crate) mod app;
 pub(crate) mod backup;

@@ -7,18 +7,20 @@ use crate::probe::prober::Prober;
 use crate::world::group::ended;
 use crate::world::{View, World};
 use fairway_plan::observed::ReleaseObserved;
+use fairway_plan::release::{claims, world::has_begun};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Observes a Release of that App. A client is required only while a Service that it serves was never applied.
+/// Observes a Release of that App. A client is required only while a Service that it serves was never applied, and
+/// before a Release begins whose components mount claims.
 ///
 /// # Errors
-/// When such a Service could not be asked for.
+/// When such a Service or claim could not be asked for.
 pub(crate) async fn observe(
     world: &World,
     foreign: &Foreign,
@@ -37,11 +39,16 @@ pub(crate) async fn observe(
                 observed.services.insert(name, service);
             }
         }
+        for name in mounted(&observed) {
+            if let Some(claim) = foreign.claim(&key.sibling(&name)).await? {
+                observed.claims.insert(name, claim);
+            }
+        }
     }
     Ok(View::Of(observed))
 }
 
-/// All but Services that were never applied. No client.
+/// All but what no watch shows. No client.
 fn cached(world: &World, memory: &Memory, prober: &Prober, app: &Key, key: &Key) -> View<ReleaseObserved> {
     world.view(app, &Work::new(Reconciled::Release, key.clone()), |group| {
         let told = memory.told(app, Instant::now());
@@ -65,6 +72,7 @@ fn cached(world: &World, memory: &Memory, prober: &Prober, app: &Key, key: &Key)
                 .all()
                 .filter(|slice| of_a_service(slice))
                 .collect(),
+            claims: BTreeMap::new(),
             probes: prober.health(key),
             refused: told.refused,
             dry_run_passed: told.dry_run_passed,
@@ -86,4 +94,13 @@ fn served(observed: &ReleaseObserved) -> BTreeSet<String> {
     named
         .filter(|name| !observed.services.contains_key(name))
         .collect()
+}
+
+/// Names of claims that decide whether the Release may begin.
+fn mounted(observed: &ReleaseObserved) -> BTreeSet<String> {
+    let release = &observed.release;
+    let snapshot = observed.snapshots.get(&release.name_any());
+    let snapshot = snapshot.filter(|_| !has_begun(release));
+    let mounts = snapshot.into_iter().flat_map(|snapshot| claims::mounts(snapshot));
+    mounts.map(|mount| mount.claim.to_owned()).collect()
 }

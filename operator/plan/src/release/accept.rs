@@ -1,6 +1,7 @@
 //! The rungs before anything is touched: Accepted, Pinned, Preflighted.
 
 use super::attempts::{self, Retry};
+use super::claims;
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::{World, has_begun, has_ended, live};
 use crate::build::agent::{self, Outcome, Pinning};
@@ -19,7 +20,8 @@ const PIN_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 const PREFLIGHT_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Met when the spec is valid, no other release of this App is under way past the point where it could
-/// simply be dropped, and no migration of its database is unsettled.
+/// simply be dropped, no migration of its database is unsettled, and the pods could run beside those of another
+/// version where they have to.
 pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if has_begun(world.release()) {
         return Verdict::Met;
@@ -79,6 +81,9 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
             ),
         )
         .verdict();
+    }
+    if let Some(failure) = claims::not_shared(world.snapshot, &world.observed.claims) {
+        return failure.verdict();
     }
     accepted_by_apiserver(world, &images)
 }

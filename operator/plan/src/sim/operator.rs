@@ -14,6 +14,7 @@ use fairway_crds::{
     App, AppStatus, Backup, BackupStatus, Migration, MigrationStatus, Release, ReleaseStatus,
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -344,10 +345,12 @@ impl Operator {
             .into_iter()
             .filter(|sibling| sibling.name_any() != name);
         let asked = self.asked.get(name).into_iter().flatten();
+        let snapshots = snapshots_of(view, &app_name, &self.frozen);
         Some(ReleaseObserved {
+            claims: claims_of(view, &release, snapshots.get(name)),
             app: view.apps.get(&app_name).cloned(),
             siblings: siblings.collect(),
-            snapshots: snapshots_of(view, &app_name, &self.frozen),
+            snapshots,
             migrations: view
                 .migrations
                 .values()
@@ -505,6 +508,21 @@ fn snapshots_of(view: &Objects, app: &str, frozen: &Frozen) -> Frozen {
         .map(|release| release.name_any());
     names
         .filter_map(|name| snapshot_of(view, &name, frozen).map(|snapshot| (name, snapshot)))
+        .collect()
+}
+
+/// The claims that the real operator would ask for.
+fn claims_of(
+    view: &Objects,
+    release: &Release,
+    snapshot: Option<&Arc<Snapshot>>,
+) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
+    let snapshot = snapshot.filter(|_| !release::world::has_begun(release));
+    let mounts = snapshot
+        .into_iter()
+        .flat_map(|snapshot| release::claims::mounts(snapshot));
+    mounts
+        .filter_map(|mount| Some((mount.claim.to_owned(), view.claims.get(mount.claim)?.clone())))
         .collect()
 }
 

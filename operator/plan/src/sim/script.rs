@@ -12,11 +12,12 @@ use fairway_crds::release::annotation;
 use fairway_crds::{App, AppSpec, Release, ReleaseSpec};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, ServiceSpec};
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Name of the App of every story.
 pub const APP: &str = "crm";
@@ -138,6 +139,7 @@ impl Command {
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
     /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the surroundings |
     /// | `probes blocked`, `quota used-up`, `template crm:2 refused`, `service of-others` (`… open`, `raised`, `accepted`, `ours`) | |
+    /// | `claim uploads ReadWriteOnce`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
     /// | `kill migration`, `evict migration`, `delete migration` | its node is lost, its pod or its Job deleted |
     /// | `scale crm-web-2 0`, `point crm crm-1` | another hand changes what is ours |
     /// | `operator away`, `operator back` | nobody is there to act |
@@ -182,6 +184,7 @@ impl Command {
             ["template", image, "accepted"] => {
                 cluster.rules.refused_images.remove(image);
             }
+            ["claim", name, mode] => claim(cluster, name, mode),
             ["service", "of-others"] => foreign_service(cluster),
             ["service", "ours"] => cluster.rules.foreign_services.clear(),
             [what @ ("kill" | "evict" | "delete"), "migration"] => end_migration(cluster, what),
@@ -255,6 +258,9 @@ impl Command {
             web["health"] = json!({"http": [request], "deadline": self.get("deadline").unwrap_or("2m")});
             if let Some(handover) = self.get("handover") {
                 web["handover"] = json!(handover);
+            }
+            if let Some(claim) = self.get("mounts") {
+                mount(&mut web, claim);
             }
             components.push(web);
         }
@@ -383,8 +389,18 @@ fn change(spec: &mut Value, key: &str, value: &str) {
                 component["handover"] = json!(value);
             }
         }
+        "mounts" => {
+            for component in of(spec, "web") {
+                mount(component, value);
+            }
+        }
         _ => panic!("nobody knows how to edit {key}"),
     }
+}
+
+fn mount(component: &mut Value, claim: &str) {
+    let source = json!({"claimName": claim});
+    component["template"]["spec"]["volumes"] = json!([{"name": "files", "persistentVolumeClaim": source}]);
 }
 
 /// The component of that name; all of them for `image`.
@@ -427,6 +443,26 @@ fn migrate(cluster: &mut Cluster, image: &str, effect: &str) -> Result<(), Faile
     cluster.images.name(image);
     cluster.database.effects.insert(image.to_owned(), effect);
     Ok(())
+}
+
+/// A claim with that access mode. The App's team makes it; no watch shows it.
+fn claim(cluster: &mut Cluster, name: &str, mode: &str) {
+    let claim = PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec![mode.to_owned()]),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        status: None,
+    };
+    cluster
+        .api
+        .objects
+        .claims
+        .insert(name.to_owned(), Arc::new(claim));
 }
 
 /// A Service whose selector another manager holds.

@@ -5,7 +5,7 @@ use fairway_crds::{App, Backup, Migration, Release};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
@@ -32,6 +32,8 @@ pub struct Objects {
     pub jobs: Shelf<Job>,
     pub pods: Shelf<Pod>,
     pub slices: Shelf<EndpointSlice>,
+    /// Asked for by name: no watch shows them, so they never lag, and nobody hears of their changes.
+    pub claims: Shelf<PersistentVolumeClaim>,
 }
 
 /// A kind that is stored.
@@ -70,7 +72,10 @@ macro_rules! stored {
 
             /// The same objects, but those kinds that `choose` names as they were at another moment.
             pub fn with_kinds_of(&self, other: &Self, choose: impl Fn(&str) -> bool) -> Self {
-                Self { $($shelf: if choose(kind_of::<$kind>()) { &other.$shelf } else { &self.$shelf }.clone()),* }
+                Self {
+                    claims: self.claims.clone(),
+                    $($shelf: if choose(kind_of::<$kind>()) { &other.$shelf } else { &self.$shelf }.clone()),*
+                }
             }
         }
     };
@@ -89,7 +94,7 @@ stored!(
     EndpointSlice => slices
 );
 
-/// Names of all kinds that are stored.
+/// Names of all kinds that are watched.
 pub const KINDS: [&str; 10] = [
     "App",
     "Release",
