@@ -167,6 +167,8 @@ async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it
             migration.unchanged,
             "nobody is told that the schema is unchanged: {migration:?}"
         );
+        let message = seen::message(&failed);
+        ensure!(message.contains("left the schema unchanged"), "{message}");
         ensure!(
             !seen::holds(seen::release_condition(&failed, "SchemaAhead")),
             "nothing was migrated"

@@ -1,6 +1,6 @@
 //! The rungs of going back: TrafficReturned, HandedBack, Withdrawn.
 
-use super::rollout::{deployment_of, scale, standing, stopped};
+use super::rollout::{deployment_of, ending, scale, standing, stopped};
 use super::traffic::{direct, serving};
 use super::verdict::{Verdict, Wait};
 use super::world::{World, happened};
@@ -160,10 +160,8 @@ pub(super) fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    Verdict::Act(
-        steps,
-        Wait::machine("WithdrawingNew", "the new pods drain and end"),
-    )
+    let wait = Wait::machine("WithdrawingNew", "the new pods drain and end");
+    Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 
 /// Whether a Service still selects this release's component.

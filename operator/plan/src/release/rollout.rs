@@ -5,6 +5,7 @@ use super::world::{World, happened, has_finished, is_ready};
 use crate::build::agent;
 use crate::build::deployment::{self, DeploymentInput};
 use crate::observed::PodHealth;
+use crate::retry::UNHEARD;
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
 use fairway_crds::component::Component;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
@@ -457,22 +458,47 @@ pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<
     let left = components
         .iter()
         .flat_map(|component| world.pods_of_others(component, keep))
-        .map(|pod| pod.name_any())
         .next();
     let unseen = others
         .iter()
         .find(|deployment| !has_settled_at_zero(deployment))
         .map(|deployment| deployment.name_any());
-    match left.or(unseen) {
-        None if steps.is_empty() => None,
-        left => {
-            let message = match left {
-                Some(left) => format!("{left} must be gone before its successor starts"),
-                None => "ending the old pods before their successors start".to_owned(),
-            };
-            Some(Verdict::Act(steps, Wait::machine("StoppingOldPods", message)))
+    let reason = "StoppingOldPods";
+    let wait = match (left, unseen) {
+        (Some(pod), _) => {
+            let message = format!("{} must be gone before its successor starts", pod.name_any());
+            ending(world, pod, Wait::machine(reason, message))
         }
+        (None, Some(unseen)) => {
+            Wait::machine(reason, format!("{unseen} must be gone before its successor starts"))
+        }
+        (None, None) if steps.is_empty() => return None,
+        (None, None) => Wait::machine(reason, "ending the old pods before their successors start"),
+    };
+    Some(Verdict::Act(steps, wait))
+}
+
+/// The wait for a pod to be gone. When it should have ended long ago, a person has to see after its node.
+pub(super) fn ending(world: &World, pod: &Pod, wait: Wait) -> Wait {
+    let Some(end) = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0) else {
+        return wait;
+    };
+    let unheard = end.saturating_add(UNHEARD).unwrap_or(Timestamp::MAX);
+    if world.now < unheard {
+        return wait.until(unheard);
     }
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let message = format!(
+        "{}; pod {} should have ended by {} and is still there: see after its node {}; only when that machine is off for good: \
+         kubectl delete pod {} -n {} --force",
+        wait.message,
+        pod.name_any(),
+        crate::conditions::moment(end),
+        node.unwrap_or("(none)"),
+        pod.name_any(),
+        world.namespace(),
+    );
+    Wait::person(wait.reason, message)
 }
 
 /// Whether the Deployment controller has seen that nothing should run, and nothing does.

@@ -1,6 +1,6 @@
 //! The rungs that move users: TrafficMoved, Baked, Retired.
 
-use super::rollout::scale;
+use super::rollout::{ending, scale};
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::{World, happened};
 use crate::build::service;
@@ -276,7 +276,8 @@ pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    Verdict::Act(steps, Wait::machine("RetiringOld", "the old pods drain and end"))
+    let wait = Wait::machine("RetiringOld", "the old pods drain and end");
+    Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 
 /// What ends the pods of every other release.
