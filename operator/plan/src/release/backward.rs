@@ -65,7 +65,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
 }
 
 /// Whether any Service selects this release.
-fn selected(world: &World) -> bool {
+pub(super) fn selected(world: &World) -> bool {
     world
         .observed
         .services

@@ -216,7 +216,10 @@ fn warning(status: &ReleaseStatus) -> &'static str {
 }
 
 fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let serves_itself = moved && happened(status, MilestoneKind::TrafficReturned).is_none();
     let serving = match (&status.previous, status.outcome) {
+        _ if serves_itself => String::new(),
         (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("; {previous} serves again"),
         (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
             format!("; {previous} goes on serving")

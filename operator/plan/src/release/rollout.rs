@@ -88,7 +88,11 @@ fn starting(components: &[&Component]) -> Wait {
 }
 
 /// What brings a component's candidate to where it should be.
-fn candidate(world: &World, status: &ReleaseStatus, component: &Component) -> Result<Vec<Step>, Failure> {
+pub(super) fn candidate(
+    world: &World,
+    status: &ReleaseStatus,
+    component: &Component,
+) -> Result<Vec<Step>, Failure> {
     let replicas = world.replicas(&component.name);
     let existing = world.deployment(&component.name, world.release().spec.revision);
     let desired = deployment::deployment(&DeploymentInput {
@@ -154,6 +158,7 @@ pub(super) fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .stopping(status)
         .into_iter()
         .map(|component| component.name.as_str())
+        .chain(dropped(world, status))
         .collect();
     let candidate = world
         .snapshot
@@ -219,6 +224,12 @@ fn unready(world: &World, component: &Component) -> Option<Unready> {
             deadline,
         },
     })
+}
+
+/// What is still missing of the pods that the App wants today, and the time that their component is given.
+pub(super) fn behind(world: &World) -> Option<(String, SignedDuration)> {
+    let mut components = world.snapshot.components.iter();
+    components.find_map(|component| Some((unready(world, component)?.message, patience(component))))
 }
 
 /// Time that a component has from its creation to being healthy.
@@ -292,12 +303,15 @@ pub(super) fn probe_pod(world: &World, components: &[&Component]) -> Option<Step
     let desired = needed
         .then(|| agent::probe_pod(world.settings, world.release(), world.snapshot))
         .flatten()?;
-    let exists = world
-        .observed
-        .pods
-        .iter()
-        .any(|pod| pod.name_any() == desired.name_any());
-    (!exists).then(|| Step::Create(Box::new(Object::Pod(desired))))
+    let mut pods = world.observed.pods.iter();
+    match pods.find(|pod| pod.name_any() == desired.name_any()) {
+        None => Some(Step::Create(Box::new(Object::Pod(desired)))),
+        // One that was evicted asks nobody any more.
+        Some(pod) if has_finished(pod) && pod.metadata.deletion_timestamp.is_none() => {
+            ObjectRef::of(Kind::Pod, &pod.metadata).map(Step::Delete)
+        }
+        Some(_) => None,
+    }
 }
 
 fn existing_probe_pod<'a>(world: &World<'a>) -> Option<&'a Pod> {
@@ -469,9 +483,10 @@ pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<
             let message = format!("{} must be gone before its successor starts", pod.name_any());
             ending(world, pod, Wait::machine(reason, message))
         }
-        (None, Some(unseen)) => {
-            Wait::machine(reason, format!("{unseen} must be gone before its successor starts"))
-        }
+        (None, Some(unseen)) => Wait::machine(
+            reason,
+            format!("{unseen} must be gone before its successor starts"),
+        ),
         (None, None) if steps.is_empty() => return None,
         (None, None) => Wait::machine(reason, "ending the old pods before their successors start"),
     };

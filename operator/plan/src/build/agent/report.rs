@@ -258,7 +258,9 @@ fn stuck(pod: &Pod, container: &ContainerStatus, reason: &str, message: Option<&
         }
         ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull", Some(message)) => {
             let message = message.trim_end_matches('.').to_owned();
-            format!("{name} cannot pull {image}: {message}; push that image, or correct its name or pull secret")
+            format!(
+                "{name} cannot pull {image}: {message}; push that image, or correct its name or pull secret"
+            )
         }
         (_, Some(message)) => format!("{name} cannot start: {message}"),
         (_, None) => format!("{name} cannot start: {reason}"),
