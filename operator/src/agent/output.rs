@@ -70,7 +70,12 @@ impl Tail {
 
     /// Whether any line holds this text.
     pub(crate) fn mentions(&self, text: &str) -> bool {
-        self.lines.iter().any(|line| line.contains(text))
+        self.any(|line| line.contains(text))
+    }
+
+    /// Whether any line is of this kind.
+    pub(crate) fn any(&self, kind: impl Fn(&str) -> bool) -> bool {
+        self.lines.iter().any(|line| kind(line))
     }
 
     /// The last SQLSTATE that the output names.

@@ -4,7 +4,7 @@ use fairway_plan::protocol::{Failure, PreflightReport, PreflightTask, reason};
 use tokio_postgres::Client;
 
 use super::{
-    backup::{store, tools},
+    backup::{check_tools, store},
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
@@ -68,7 +68,11 @@ async fn look(
         }
     }
     if task.store {
-        note(report, "tools", tools::find(environment, major).map(drop))?;
+        note(
+            report,
+            "tools",
+            check_tools(environment, &connection, major).await,
+        )?;
         note(
             report,
             "store",

@@ -245,6 +245,22 @@ async fn a_database_that_is_away_or_refuses_is_said() {
     }
 }
 
+#[rstest]
+#[case("")]
+#[case("&sslrootcert=system")]
+#[tokio::test]
+async fn a_server_that_a_public_authority_vouches_for_needs_no_file(#[case] more: &str) {
+    let database = Database::new().await;
+    let url = format!("{}&sslmode=verify-full{more}", database.url());
+    let authority = database.server().folder.join("ca.crt").display().to_string();
+    let pod = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_DATABASE_URL", &url)
+        .with("SSL_CERT_FILE", &authority)
+        .with("HOME", "/nowhere");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert_eq!(report.failure, None);
+}
+
 /// A small volume; only root may mount one.
 struct Volume<'a>(&'a Path);
 

@@ -1,6 +1,10 @@
 //! What is known before a release begins.
 
-use std::process::{Child, Stdio};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Stdio},
+};
 
 use fairway_plan::protocol::{PreflightReport, PreflightTask, Task, reason};
 use rstest::rstest;
@@ -254,6 +258,24 @@ async fn tls_proves_what_its_mode_asks_for(
             assert!(message.contains(sentence), "{message}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_only_pg_dump_objects_to_is_said_before_the_backup() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let key = pod.path("client.key");
+    fs::copy(database.server().folder.join("server.key"), &key).expect("a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let url = format!(
+        "{}&sslmode=require&sslcert={}&sslkey={}",
+        database.url(),
+        database.server().folder.join("server.crt").display(),
+        key.display()
+    );
+    let pod = pod.with("FAIRWAY_DATABASE_URL", &url);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TLS_FAILED);
+    assert!(message.contains("has group or world access"), "{message}");
 }
 
 /// A pooler in transaction mode; gone when dropped.

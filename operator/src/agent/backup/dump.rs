@@ -13,11 +13,9 @@ use super::{
     manifest::StoredFile,
     store::{self, Folder},
     stream::{compress, pump},
-    tools::Tools,
+    tools::{Login, Tools},
 };
-use crate::agent::{
-    connection::Connection, failure::environment as environment_failure, output::Tail, redact::Redactor,
-};
+use crate::agent::{failure::environment as environment_failure, output::Tail, redact::Redactor};
 
 /// Longest wait for a table that somebody has locked.
 const LOCK_WAIT: &str = "--lock-wait-timeout=300000";
@@ -29,7 +27,7 @@ const GLOBALS_FILE: &str = "globals.sql.zst";
 /// Everything that a dump needs.
 pub(crate) struct Source<'a> {
     pub(crate) tools: &'a Tools,
-    pub(crate) connection: &'a Connection,
+    pub(crate) login: &'a Login,
     /// The exported snapshot that the dump shows.
     pub(crate) snapshot: &'a str,
     pub(crate) redactor: &'a Redactor,
@@ -116,11 +114,8 @@ fn dump_failed(said: &Tail, redactor: &Redactor) -> Failure {
             "The scratch volume is full; raise backup.scratch.size above the size of the database.",
         );
     }
-    if said.mentions("connection to server") || said.mentions("server closed the connection") {
-        return environment_failure(
-            reason::DATABASE_UNREACHABLE,
-            format!("The database went away during the backup ({line}); see that it stays reachable."),
-        );
+    if let Some(failure) = not_connected(said, &line) {
+        return failure;
     }
     environment_failure(
         reason::DUMP_FAILED,
@@ -130,11 +125,74 @@ fn dump_failed(said: &Tail, redactor: &Redactor) -> Failure {
     )
 }
 
+/// What a program that lost its connection, or never had one, means.
+fn not_connected(said: &Tail, line: &str) -> Option<Failure> {
+    let refused = |line: &str| {
+        [
+            "connection to server",
+            "could not connect",
+            "connection to database",
+        ]
+        .iter()
+        .any(|words| line.contains(words))
+    };
+    let by_tls = |line: &str| {
+        let tls = ["certificate", "private key", "SSL", "TLS"];
+        refused(line) && tls.iter().any(|word| line.contains(word))
+    };
+    let gone = |line: &str| {
+        ["server closed the connection", "terminating connection"]
+            .iter()
+            .any(|words| line.contains(words))
+    };
+    if said.any(by_tls) {
+        return Some(environment_failure(
+            reason::TLS_FAILED,
+            format!(
+                "TLS of PostgreSQL's own programs with the database failed ({line}); check sslmode, sslrootcert, sslcert \
+                 and sslkey in the connection string."
+            ),
+        ));
+    }
+    let what = match (said.any(gone), said.any(refused)) {
+        (true, _) => "The database went away during the backup",
+        (false, true) => "PostgreSQL's own programs cannot reach the database",
+        (false, false) => return None,
+    };
+    Some(environment_failure(
+        reason::DATABASE_UNREACHABLE,
+        format!("{what} ({line}); see that it stays reachable."),
+    ))
+}
+
+/// Proves that `pg_dump` reaches the database: libpq is asked for more than the agent's own driver, such as a
+/// private key that nobody else may read.
+///
+/// # Errors
+/// What a backup would fail with.
+pub(crate) fn check_reach(tools: &Tools, login: &Login, redactor: &Redactor) -> Result<(), Failure> {
+    let mut command = tools.command("pg_dump", login);
+    // It looks for the schema right after it has connected, and ends when there is none.
+    command
+        .args([
+            "--schema-only",
+            "--no-password",
+            "--schema=fairway no such schema",
+        ])
+        .stdout(Stdio::null());
+    let running = Running::start(&mut command).map_err(|error| program_failed("pg_dump", &error))?;
+    let (status, said) = running.end().map_err(|error| program_failed("pg_dump", &error))?;
+    match status.success() || said.any(|line| line.contains("no matching schemas were found")) {
+        true => Ok(()),
+        false => Err(dump_failed(&said, redactor)),
+    }
+}
+
 /// `pg_dump -Fc`, streamed.
 pub(crate) fn custom(source: &Source<'_>, folder: &Folder) -> Result<StoredFile, Failure> {
     folder.write(CUSTOM_FILE, |file| {
         let fill = |to: &mut dyn io::Write| {
-            let mut command = source.tools.command("pg_dump", source.connection);
+            let mut command = source.tools.command("pg_dump", source.login);
             command
                 .args(["--format=custom", "--compress=0", "--no-password", LOCK_WAIT])
                 .arg(format!("--snapshot={}", source.snapshot))
@@ -181,7 +239,7 @@ fn not_empty(stored: StoredFile) -> Result<StoredFile, Failure> {
 /// `pg_dump -Fd -j 2` into the scratch volume, then a tar archive into the store.
 pub(crate) fn directory(source: &Source<'_>, folder: &Folder, scratch: &Path) -> Result<StoredFile, Failure> {
     let dumped = Scratch::new(scratch, "fairway-dump")?;
-    let mut command = source.tools.command("pg_dump", source.connection);
+    let mut command = source.tools.command("pg_dump", source.login);
     command
         .args([
             "--format=directory",
@@ -214,7 +272,7 @@ pub(crate) fn directory(source: &Source<'_>, folder: &Folder, scratch: &Path) ->
 
 /// Roles and tablespaces without passwords, or why the role may not read them.
 pub(crate) fn globals(source: &Source<'_>, folder: &Folder) -> Result<Result<StoredFile, String>, Failure> {
-    let mut command = source.tools.command("pg_dumpall", source.connection);
+    let mut command = source.tools.command("pg_dumpall", source.login);
     command
         .args([
             "--globals-only",
@@ -222,7 +280,7 @@ pub(crate) fn globals(source: &Source<'_>, folder: &Folder) -> Result<Result<Sto
             "--no-password",
             "--database",
         ])
-        .arg(&source.connection.database)
+        .arg(&source.login.connection.database)
         .stdout(Stdio::piped());
     let mut text = Vec::new();
     match stream_into(&mut command, "pg_dumpall", source.redactor, &mut text) {
@@ -262,5 +320,41 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // The next backup clears what could not be removed now.
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(
+        "pg_dump: error: connection to server at \"db\" (10.0.0.1), port 5432 failed: root certificate file \
+         \"/root/.postgresql/root.crt\" does not exist\nEither provide the file or change sslmode.",
+        reason::TLS_FAILED
+    )]
+    #[case(
+        "pg_dump: error: connection to server at \"db\" (10.0.0.1), port 5432 failed: Connection refused",
+        reason::DATABASE_UNREACHABLE
+    )]
+    #[case(
+        "pg_dump: error: Dumping the contents of table \"a\" failed: PQgetCopyData() failed.\n\
+         pg_dump: detail: Error message from server: server closed the connection unexpectedly",
+        reason::DATABASE_UNREACHABLE
+    )]
+    #[case(
+        "pg_dump: error: query failed: FATAL:  terminating connection due to administrator command",
+        reason::DATABASE_UNREACHABLE
+    )]
+    #[case(
+        "pg_dump: error: query failed: ERROR:  permission denied for table certificate",
+        reason::DUMP_FAILED
+    )]
+    fn what_pg_dump_says_has_its_reason(#[case] said: &str, #[case] reason: &str) {
+        let mut tail = Tail::default();
+        said.lines().for_each(|line| tail.push(line.as_bytes()));
+        assert_eq!(dump_failed(&tail, &Redactor::new([])).reason, reason);
     }
 }

@@ -6,7 +6,7 @@ mod dump;
 mod manifest;
 pub(crate) mod store;
 mod stream;
-pub(crate) mod tools;
+mod tools;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -25,7 +25,7 @@ use super::{
 use dump::Source;
 use manifest::{FORMAT_VERSION, Manifest, StoredFile};
 use store::Folder;
-use tools::Tools;
+use tools::{Login, Tools};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
 pub(crate) async fn run(task: BackupTask, environment: &Environment) -> BackupReport {
@@ -81,7 +81,7 @@ async fn take(
         .map_err(|error| statement_failed("asking for the server's version", &error))?;
     let work = Work {
         tools: tools::find(environment, major)?,
-        connection,
+        login: Login::new(connection)?,
         folder: folder.clone(),
         scratch: task.scratch.then(|| environment.scratch_directory()),
         redactor: environment.redactor(),
@@ -97,10 +97,22 @@ async fn take(
     }
 }
 
+/// Proves that the image has the programs that a backup needs and that they reach the database.
+pub(crate) async fn check_tools(
+    environment: &Environment,
+    connection: &Connection,
+    major: u32,
+) -> Result<(), Failure> {
+    let tools = tools::find(environment, major)?;
+    let login = Login::new(connection.clone())?;
+    let redactor = environment.redactor();
+    blocking(move || dump::check_reach(&tools, &login, &redactor)).await
+}
+
 /// What the blocking parts of a backup share.
 struct Work {
     tools: Tools,
-    connection: Connection,
+    login: Login,
     folder: Folder,
     scratch: Option<PathBuf>,
     redactor: Redactor,
@@ -180,7 +192,7 @@ impl Work {
     fn dump(&self, snapshot: &str) -> Result<Dumped, Failure> {
         let source = Source {
             tools: &self.tools,
-            connection: &self.connection,
+            login: &self.login,
             snapshot,
             redactor: &self.redactor,
         };

@@ -1,14 +1,17 @@
 //! PostgreSQL's own programs in the image that the pod runs.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use fairway_plan::protocol::{Failure, VARIABLE_PREFIX, reason};
 
+use tempfile::NamedTempFile;
+
 use crate::agent::{
-    connection::Connection, environment::Environment, failure::environment as environment_failure,
+    connection::Connection, environment::Environment, failure::environment as environment_failure, tls,
 };
 
 /// Where one major version's programs are, by who packaged them: Debian and the official image, RPM, Alpine,
@@ -20,6 +23,29 @@ const FOLDERS: [&str; 4] = [
     "/opt/bitnami/postgresql/bin",
 ];
 
+/// How PostgreSQL's programs reach the database. Its files are gone when it is dropped.
+pub(crate) struct Login {
+    /// The connection, as the agent itself uses it.
+    pub(crate) connection: Connection,
+    authorities: Option<NamedTempFile>,
+}
+
+impl Login {
+    /// Writes what libpq does not find by itself.
+    pub(crate) fn new(connection: Connection) -> Result<Self, Failure> {
+        let authorities = tls::authorities_file(&connection).map_err(|error: io::Error| {
+            environment_failure(
+                reason::AGENT_FAILED,
+                format!("The certificate authorities for pg_dump cannot be written to /tmp ({error})."),
+            )
+        })?;
+        Ok(Self {
+            connection,
+            authorities,
+        })
+    }
+}
+
 /// Programs of the server's major version.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -30,9 +56,12 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// A program that will reach the database by its environment alone.
-    pub(crate) fn command(&self, program: &str, connection: &Connection) -> Command {
+    pub(crate) fn command(&self, program: &str, login: &Login) -> Command {
         let mut command = self.offline(program);
-        command.envs(connection.libpq_variables());
+        command.envs(login.connection.libpq_variables());
+        if let Some(file) = &login.authorities {
+            command.env("PGSSLROOTCERT", file.path());
+        }
         command
     }
 
