@@ -175,18 +175,72 @@ async fn a_backup_is_taken_once_and_then_proven_again() {
     assert_eq!(reason_of(&pod.run(&task(false)).await), reason::STORE_CORRUPT);
 }
 
+/// What is beside the backup's folder, and it itself.
+fn stored(pod: &Pod) -> Vec<String> {
+    let folder = pod.path("store").join(SET);
+    let Ok(entries) = fs::read_dir(folder.parent().unwrap()) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A pod that was given up, on a node that nobody reached, goes on when another one has made the backup.
+#[rstest]
+#[case::ends_late(None)]
+#[case::is_stopped(Some("TERM"))]
 #[tokio::test]
-async fn what_an_interrupted_backup_left_is_replaced() {
+async fn a_late_pod_leaves_the_backup_of_its_successor_alone(#[case] signal: Option<&str>) {
+    let database = filled().await;
+    let (admin, locker) = (database.admin().await, database.admin().await);
+    let late = Pod::new(&database, "pod-1");
+    let store = late.path("store").display().to_string();
+    let next = Pod::new(&database, "pod-2").with("FAIRWAY_STORE_DIRECTORY", &store);
+    locker
+        .batch_execute("begin; lock table lead in access exclusive mode")
+        .await
+        .expect("a lock");
+    let running = late.start(&task(false));
+    let waiting = "select count(*) from pg_stat_activity \
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    while value(&admin, waiting).await != "1" {}
+    running.signal("STOP");
+    locker.batch_execute("rollback").await.expect("no lock");
+    let report: BackupReport = next.run(&task(false)).await.report();
+    let evidence = report.evidence.expect("a backup");
+    if let Some(signal) = signal {
+        running.signal(signal);
+    }
+    running.signal("CONT");
+    let outcome = running.end().await;
+    assert_eq!(stored(&late), ["crm-1-1a2b3c4d"], "{}", outcome.log);
+    if signal.is_none() {
+        assert_eq!(
+            outcome.report::<BackupReport>().evidence.as_ref(),
+            Some(&evidence)
+        );
+    }
+    let again: BackupReport = next.run(&task(false)).await.report();
+    assert_eq!(again.evidence, Some(evidence));
+}
+
+#[tokio::test]
+async fn what_another_pod_has_begun_stays_there() {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");
     let set = pod.path("store").join(SET);
-    fs::create_dir_all(&set).expect("a folder");
-    fs::File::create(set.join("database.dump.zst.partial"))
+    let other = set.with_file_name("crm-1-1a2b3c4d.pod-0.partial");
+    fs::create_dir_all(&other).expect("a folder");
+    fs::File::create(other.join("database.dump.zst.partial"))
         .unwrap()
         .write_all(b"half")
         .unwrap();
     let report: BackupReport = pod.run(&task(false)).await.report();
     assert!(report.evidence.is_some());
+    assert_eq!(stored(&pod), ["crm-1-1a2b3c4d", "crm-1-1a2b3c4d.pod-0.partial"]);
     let mut names: Vec<_> = fs::read_dir(&set)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -221,7 +275,7 @@ async fn a_table_that_may_not_be_read_fails_the_backup_and_leaves_nothing() {
         message.contains("permission denied for table secret"),
         "{message}"
     );
-    assert!(!pod.path("store").join(SET).exists());
+    assert_eq!(stored(&pod), [""; 0]);
 }
 
 #[tokio::test]
@@ -307,5 +361,5 @@ async fn a_volume_that_cannot_be_written_to_is_said_and_left_clean(
         return;
     };
     assert_eq!(reason_of(&pod.run(&task(scratch)).await), reason);
-    assert!(!pod.path("store").join(SET).exists());
+    assert_eq!(stored(&pod), [""; 0]);
 }

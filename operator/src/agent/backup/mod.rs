@@ -24,42 +24,43 @@ use super::{
 };
 use dump::Source;
 use manifest::{FORMAT_VERSION, Manifest, StoredFile};
-use store::Folder;
+use store::{Folder, Published};
 use tools::{Login, Tools};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
 pub(crate) async fn run(task: BackupTask, environment: &Environment) -> BackupReport {
-    let folder = match Folder::of_set(&environment.store_directory(), &task.set) {
-        Ok(folder) => folder,
-        Err(failure) => {
-            return BackupReport {
-                evidence: None,
-                failure: Some(failure),
-            };
-        }
-    };
-    let mut terminate = termination();
-    let outcome = tokio::select! {
-        outcome = take(&task, environment, &folder) => outcome,
-        () = terminated(&mut terminate) => {
-            remove(&folder);
-            Err(stopped("The backup's pod was stopped before it was done."))
-        }
-    };
-    match outcome {
-        Ok(evidence) => BackupReport {
-            evidence: Some(evidence),
-            failure: None,
-        },
-        Err(failure) => BackupReport {
-            evidence: None,
-            failure: Some(failure),
-        },
+    match Folder::of_set(&environment.store_directory(), &task.set) {
+        Ok(set) => report(unless_stopped(&task, environment, &set).await),
+        Err(failure) => report(Err(failure)),
     }
 }
 
-fn remove(folder: &Folder) {
-    if let Err(error) = folder.remove() {
+fn report(outcome: Result<BackupEvidence, Failure>) -> BackupReport {
+    let (evidence, failure) = match outcome {
+        Ok(evidence) => (Some(evidence), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    BackupReport { evidence, failure }
+}
+
+async fn unless_stopped(
+    task: &BackupTask,
+    environment: &Environment,
+    set: &Folder,
+) -> Result<BackupEvidence, Failure> {
+    let own = set.of_try(&environment.pod_uid());
+    let mut terminate = termination();
+    tokio::select! {
+        outcome = take(task, environment, set, &own) => outcome,
+        () = terminated(&mut terminate) => {
+            remove(&own);
+            Err(stopped("The backup's pod was stopped before it was done."))
+        }
+    }
+}
+
+fn remove(own: &Folder) {
+    if let Err(error) = own.remove() {
         tracing::warn!("an unfinished backup could not be removed: {error}");
     }
 }
@@ -67,11 +68,12 @@ fn remove(folder: &Folder) {
 async fn take(
     task: &BackupTask,
     environment: &Environment,
-    folder: &Folder,
+    set: &Folder,
+    own: &Folder,
 ) -> Result<BackupEvidence, Failure> {
-    if let Some(manifest) = folder.manifest()? {
+    if let Some(manifest) = set.manifest()? {
         tracing::info!("the store has this backup; reading it again");
-        return prove_again(folder.clone(), manifest).await;
+        return prove_again(set.clone(), manifest).await;
     }
     let connection = connection(environment)?;
     let mut session = Session::connect(&connection, SearchPath::Catalog).await?;
@@ -82,16 +84,26 @@ async fn take(
     let work = Work {
         tools: tools::find(environment, major)?,
         login: Login::new(connection)?,
-        folder: folder.clone(),
+        folder: own.clone(),
         scratch: task.scratch.then(|| environment.scratch_directory()),
         redactor: environment.redactor(),
     };
-    folder.begin()?;
-    let manifest = make(task, &mut session, Arc::new(work), server_version).await;
-    match manifest.and_then(|manifest| folder.commit(&manifest).map(|()| manifest)) {
-        Ok(manifest) => Ok(manifest.evidence()),
+    own.begin()?;
+    let published = make(task, &mut session, Arc::new(work), server_version)
+        .await
+        .and_then(|manifest| {
+            own.commit(&manifest)?;
+            own.publish(set).map(|published| (published, manifest))
+        });
+    match published {
+        Ok((Published::Ours, manifest)) => Ok(manifest.evidence()),
+        Ok((Published::Theirs(manifest), _)) => {
+            tracing::info!("another pod made this backup meanwhile; reading that");
+            remove(own);
+            prove_again(set.clone(), *manifest).await
+        }
         Err(failure) => {
-            remove(folder);
+            remove(own);
             Err(failure)
         }
     }

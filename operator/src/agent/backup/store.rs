@@ -1,4 +1,5 @@
-//! The backup volume: one folder per backup, complete when its manifest is there.
+//! The backup volume: one folder per backup. A try fills a folder of its own, which gets the backup's name when it
+//! is complete; so that nobody ever writes into, or removes, what somebody else has made.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -57,7 +58,16 @@ pub(crate) fn check_writable(root: &Path) -> Result<(), Failure> {
     })
 }
 
-/// The folder of one backup.
+/// Whose folder has the backup's name.
+#[derive(Debug)]
+pub(crate) enum Published {
+    /// The one that was to be published.
+    Ours,
+    /// Another try was faster.
+    Theirs(Box<Manifest>),
+}
+
+/// The folder of one backup, or of one try at it.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
@@ -85,6 +95,21 @@ impl Folder {
         }
     }
 
+    /// The folder that one pod fills for this set. Its name holds the pod's UID: a pod that was given up and still
+    /// works, on a node that nobody reaches, has another one.
+    pub(crate) fn of_try(&self, pod_uid: &str) -> Self {
+        Self {
+            root: self.root.clone(),
+            path: self.beside(&format!("{pod_uid}.partial")),
+        }
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{ending}"));
+        self.path.with_file_name(name)
+    }
+
     /// The manifest, if this backup is complete.
     pub(crate) fn manifest(&self) -> Result<Option<Manifest>, Failure> {
         match fs::read(self.path.join(MANIFEST)) {
@@ -99,14 +124,14 @@ impl Folder {
         }
     }
 
-    /// Begins anew: what an interrupted backup left behind is removed.
+    /// Begins anew; only for the folder of a try.
     pub(crate) fn begin(&self) -> Result<(), Failure> {
         self.remove()
             .and_then(|()| fs::create_dir_all(&self.path))
             .map_err(|error| failure("making a folder", &error))
     }
 
-    /// Removes the folder and whatever is in it.
+    /// Removes the folder and whatever is in it; only for the folder of a try.
     pub(crate) fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -148,7 +173,7 @@ impl Folder {
         Ok(written)
     }
 
-    /// Writes the manifest: from now on the backup exists.
+    /// Writes the manifest: from now on the folder is a backup.
     pub(crate) fn commit(&self, manifest: &Manifest) -> Result<(), Failure> {
         let json = serde_json::to_vec_pretty(manifest).map_err(|error| {
             environment_failure(
@@ -160,6 +185,33 @@ impl Folder {
             file.write_all(&json)
                 .map_err(|error| failure("writing the manifest", &error))
         })
+    }
+
+    /// Gives the complete folder of a try the name of its set, unless a complete one has it. What has the name and
+    /// is no backup is kept beside it, named by this try.
+    pub(crate) fn publish(&self, set: &Self) -> Result<Published, Failure> {
+        let doing = |error: io::Error| failure("naming the backup", &error);
+        // The kernel refuses to replace a folder that is not empty, so two tries cannot both succeed.
+        let Err(refusal) = fs::rename(&self.path, &set.path) else {
+            return set.sync().map(|()| Published::Ours).map_err(doing);
+        };
+        if !set.path.exists() {
+            return Err(doing(refusal));
+        }
+        if let Some(theirs) = set.manifest()? {
+            return Ok(Published::Theirs(Box::new(theirs)));
+        }
+        let kept = self.path.with_extension("unusable");
+        tracing::warn!(
+            "{} is no backup; keeping it as {}",
+            set.path.display(),
+            kept.display()
+        );
+        fs::rename(&set.path, kept)
+            .and_then(|()| fs::rename(&self.path, &set.path))
+            .and_then(|()| set.sync())
+            .map(|()| Published::Ours)
+            .map_err(doing)
     }
 
     /// Makes the names in this folder and those above it durable.
@@ -208,5 +260,57 @@ mod tests {
             folder.manifest().unwrap().is_none(),
             "without a manifest it is no backup"
         );
+    }
+
+    /// A complete backup without content, taken at a time by which it is known.
+    fn complete(folder: &Folder, taken_at: &str) {
+        let stored = serde_json::json!({
+            "name": "", "bytes": 0, "sha256": "", "plainBytes": 0, "plainSha256": "",
+        });
+        let manifest = serde_json::json!({
+            "formatVersion": 1, "requester": {"namespace": "", "app": "", "release": ""}, "images": {},
+            "level": "Decoded", "takenAt": taken_at, "serverVersion": "", "toolVersion": "", "fingerprint": "",
+            "database": stored, "databaseFormat": "custom", "globals": null, "globalsNote": null, "seconds": 0.0,
+        });
+        folder.begin().unwrap();
+        folder.commit(&serde_json::from_value(manifest).unwrap()).unwrap();
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let entries = fs::read_dir(root).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_first_complete_try_is_the_backup_and_no_other_touches_it() {
+        let root = tempfile::tempdir().unwrap();
+        let set = Folder::of_set(root.path(), "set").unwrap();
+        let [slow, fast] = ["slow", "fast"].map(|uid| set.of_try(uid));
+        complete(&slow, "first");
+        complete(&fast, "second");
+        assert!(set.manifest().unwrap().is_none());
+        assert!(matches!(fast.publish(&set).unwrap(), Published::Ours));
+        assert!(
+            matches!(slow.publish(&set).unwrap(), Published::Theirs(theirs) if theirs.taken_at == "second")
+        );
+        fast.remove().unwrap();
+        slow.remove().unwrap();
+        assert_eq!(names(root.path()), ["set"]);
+    }
+
+    #[test]
+    fn what_has_a_backups_name_and_is_none_is_kept_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let set = Folder::of_set(root.path(), "set").unwrap();
+        fs::create_dir(&set.path).unwrap();
+        fs::write(set.path.join("something"), "").unwrap();
+        let own = set.of_try("pod");
+        complete(&own, "now");
+        assert!(matches!(own.publish(&set).unwrap(), Published::Ours));
+        assert_eq!(names(root.path()), ["set", "set.pod.unusable"]);
     }
 }
