@@ -316,7 +316,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 /// Reads libpq's `key=value` form with its quotes, and the `Key=Value;` form of .NET.
-fn key_value_parameters(text: &str) -> Result<BTreeMap<String, String>, ConnectionError> {
+pub(crate) fn key_value_parameters(text: &str) -> Result<BTreeMap<String, String>, ConnectionError> {
     let mut parameters = BTreeMap::new();
     if text.contains(';') && !text.contains('\'') {
         for pair in text.split(';').filter(|pair| !pair.trim().is_empty()) {
