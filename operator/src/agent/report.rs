@@ -21,7 +21,8 @@ impl Report for PreflightReport {
 
 impl Report for BackupReport {
     fn texts(&mut self) -> Vec<&mut String> {
-        message(&mut self.failure).into_iter().collect()
+        let notes = self.evidence.iter_mut().flat_map(|evidence| &mut evidence.notes);
+        message(&mut self.failure).into_iter().chain(notes).collect()
     }
 }
 

@@ -299,6 +299,25 @@ async fn a_database_that_is_away_or_refuses_is_said() {
     }
 }
 
+#[tokio::test]
+async fn a_backup_without_roles_says_so() {
+    let database = filled().await;
+    // Privileges of a shared table are those of each database.
+    database
+        .admin()
+        .await
+        .batch_execute("revoke select on pg_auth_members from public")
+        .await
+        .expect("no right");
+    let pod = Pod::new(&database, "pod-1");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    let notes = report.evidence.expect("a backup").notes;
+    assert!(
+        notes[0].contains("permission denied for table pg_auth_members"),
+        "{notes:?}"
+    );
+}
+
 #[rstest]
 #[case("")]
 #[case("&sslrootcert=system")]

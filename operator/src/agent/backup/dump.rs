@@ -102,11 +102,14 @@ fn program_failed(program: &str, error: &io::Error) -> Failure {
     )
 }
 
+fn last_line(said: &Tail, redactor: &Redactor) -> String {
+    said.last_error(redactor)
+        .unwrap_or_else(|| "it said nothing".to_owned())
+}
+
 /// What a failed dump means.
-fn dump_failed(said: &Tail, redactor: &Redactor) -> Failure {
-    let line = said
-        .last_error(redactor)
-        .unwrap_or_else(|| "it said nothing".to_owned());
+fn dump_failed(program: &str, said: &Tail, redactor: &Redactor) -> Failure {
+    let line = last_line(said, redactor);
     // Only the scratch volume is written to by pg_dump itself.
     if said.mentions("No space left on device") || said.mentions("Disk quota exceeded") {
         return environment_failure(
@@ -120,7 +123,7 @@ fn dump_failed(said: &Tail, redactor: &Redactor) -> Failure {
     environment_failure(
         reason::DUMP_FAILED,
         format!(
-            "pg_dump failed ({line}); let the role of database.connection read all of the database, or mend what it names."
+            "{program} failed ({line}); let the role of database.connection read all of the database, or mend what it names."
         ),
     )
 }
@@ -184,7 +187,7 @@ pub(crate) fn check_reach(tools: &Tools, login: &Login, redactor: &Redactor) -> 
     let (status, said) = running.end().map_err(|error| program_failed("pg_dump", &error))?;
     match status.success() || said.any(|line| line.contains("no matching schemas were found")) {
         true => Ok(()),
-        false => Err(dump_failed(&said, redactor)),
+        false => Err(dump_failed("pg_dump", &said, redactor)),
     }
 }
 
@@ -211,6 +214,18 @@ fn stream_into(
     redactor: &Redactor,
     to: &mut dyn io::Write,
 ) -> Result<(), FillError> {
+    match stream(command, program, to)? {
+        Ok(()) => Ok(()),
+        Err(said) => Err(FillError::Failure(dump_failed(program, &said, redactor))),
+    }
+}
+
+/// Copies what a program writes. When it fails, what it said.
+fn stream(
+    command: &mut Command,
+    program: &str,
+    to: &mut dyn io::Write,
+) -> Result<Result<(), Tail>, FillError> {
     let mut running =
         Running::start(command).map_err(|error| FillError::Failure(program_failed(program, &error)))?;
     if let Some(mut output) = running.child.stdout.take()
@@ -220,10 +235,10 @@ fn stream_into(
         return Err(error.into());
     }
     let (status, said) = running.end()?;
-    match status.success() {
+    Ok(match status.success() {
         true => Ok(()),
-        false => Err(FillError::Failure(dump_failed(&said, redactor))),
-    }
+        false => Err(said),
+    })
 }
 
 fn not_empty(stored: StoredFile) -> Result<StoredFile, Failure> {
@@ -255,7 +270,7 @@ pub(crate) fn directory(source: &Source<'_>, folder: &Folder, scratch: &Path) ->
     let running = Running::start(&mut command).map_err(|error| program_failed("pg_dump", &error))?;
     let (status, said) = running.end().map_err(|error| program_failed("pg_dump", &error))?;
     if !status.success() {
-        return Err(dump_failed(&said, source.redactor));
+        return Err(dump_failed("pg_dump", &said, source.redactor));
     }
     folder.write(DIRECTORY_FILE, |file| {
         let fill = |to: &mut dyn io::Write| {
@@ -283,10 +298,9 @@ pub(crate) fn globals(source: &Source<'_>, folder: &Folder) -> Result<Result<Sto
         .arg(&source.login.connection.database)
         .stdout(Stdio::piped());
     let mut text = Vec::new();
-    match stream_into(&mut command, "pg_dumpall", source.redactor, &mut text) {
-        Ok(()) => {}
-        Err(FillError::Failure(failure)) => return Ok(Err(failure.message)),
-        Err(FillError::Store(error)) => return Ok(Err(error.to_string())),
+    let ended = stream(&mut command, "pg_dumpall", &mut text).map_err(FillError::failure)?;
+    if let Err(said) = ended {
+        return why_without_globals(&said, source.redactor).map(Err);
     }
     folder
         .write(GLOBALS_FILE, |file| {
@@ -294,6 +308,20 @@ pub(crate) fn globals(source: &Source<'_>, folder: &Folder) -> Result<Result<Sto
                 .map_err(|error| FillError::Store(error).failure())
         })
         .map(Ok)
+}
+
+/// The sentence for a backup without globals: where the role has no right to them, none ever will have them.
+///
+/// # Errors
+/// Anything else, because another try may have them.
+fn why_without_globals(said: &Tail, redactor: &Redactor) -> Result<String, Failure> {
+    match said.mentions("permission denied") {
+        true => Ok(format!(
+            "roles and tablespaces are not in it: {}",
+            last_line(said, redactor)
+        )),
+        false => Err(dump_failed("pg_dumpall", said, redactor)),
+    }
 }
 
 /// A folder in the scratch volume that does not outlive its use.
@@ -355,6 +383,25 @@ mod tests {
     fn what_pg_dump_says_has_its_reason(#[case] said: &str, #[case] reason: &str) {
         let mut tail = Tail::default();
         said.lines().for_each(|line| tail.push(line.as_bytes()));
-        assert_eq!(dump_failed(&tail, &Redactor::new([])).reason, reason);
+        assert_eq!(dump_failed("pg_dump", &tail, &Redactor::new([])).reason, reason);
+    }
+    #[rstest]
+    #[case(
+        "pg_dumpall: error: query failed: ERROR:  permission denied for table pg_auth_members",
+        None
+    )]
+    #[case(
+        "pg_dumpall: error: connection to server at \"db\", port 5432 failed: FATAL:  sorry, too many clients already",
+        Some(reason::DATABASE_UNREACHABLE)
+    )]
+    #[case(
+        "pg_dumpall: error: query failed: ERROR:  canceling statement due to statement timeout",
+        Some(reason::DUMP_FAILED)
+    )]
+    fn only_a_missing_right_makes_a_backup_without_globals(#[case] said: &str, #[case] reason: Option<&str>) {
+        let mut tail = Tail::default();
+        tail.push(said.as_bytes());
+        let failure = why_without_globals(&tail, &Redactor::new([])).err();
+        assert_eq!(failure.map(|failure| failure.reason).as_deref(), reason);
     }
 }

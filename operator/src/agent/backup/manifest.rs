@@ -67,6 +67,7 @@ impl Manifest {
             server_version: self.server_version.clone(),
             fingerprint: self.fingerprint.clone(),
             seconds: self.seconds,
+            notes: self.globals_note.iter().cloned().collect(),
         }
     }
 }

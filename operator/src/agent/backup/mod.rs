@@ -157,15 +157,15 @@ async fn make(
     transaction.rollback().await.map_err(doing)?;
     tracing::info!("reading the dump back");
     let Dumped { database, globals } = dumped;
-    let (database, tool_version) = blocking(move || {
-        work.prove(&database)
-            .map(|()| (database, work.tools.version.clone()))
-    })
-    .await?;
     let (globals, globals_note) = match globals {
         Ok(stored) => (Some(stored), None),
         Err(note) => (None, Some(note)),
     };
+    let (database, globals, tool_version) = blocking(move || {
+        work.prove(&database, globals.as_ref())
+            .map(|()| (database, globals, work.tools.version.clone()))
+    })
+    .await?;
     Ok(Manifest {
         format_version: FORMAT_VERSION,
         requester: task.requester.clone(),
@@ -218,7 +218,10 @@ impl Work {
         })
     }
 
-    fn prove(&self, database: &StoredFile) -> Result<(), Failure> {
+    fn prove(&self, database: &StoredFile, globals: Option<&StoredFile>) -> Result<(), Failure> {
+        if let Some(globals) = globals {
+            decode::hashes(&self.folder, globals)?;
+        }
         decode::database(
             &self.tools,
             &self.folder,

@@ -115,18 +115,18 @@ pub(crate) fn find(environment: &Environment, major: u32) -> Result<Tools, Failu
         None => environment_failure(
             reason::TOOL_MISSING,
             format!(
-                "The image has no pg_dump and pg_restore; set database.image to an image of PostgreSQL {major}."
+                "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
             ),
         ),
     })
 }
 
 fn version_in(folder: &Path) -> Option<String> {
-    let [dump, restore] = ["pg_dump", "pg_restore"].map(|program| folder.join(program));
-    if !dump.is_file() || !restore.is_file() {
+    let programs = ["pg_dump", "pg_dumpall", "pg_restore"];
+    if !programs.iter().all(|program| folder.join(program).is_file()) {
         return None;
     }
-    let output = Command::new(dump)
+    let output = Command::new(folder.join("pg_dump"))
         .arg("--version")
         .stdin(Stdio::null())
         .output()
