@@ -76,7 +76,7 @@ async fn look(
         note(
             report,
             "store",
-            store::check_writable(&environment.store_directory()),
+            store::check_writable(&environment.store_directory(), &environment.pod_uid()),
         )?;
     }
     Ok(())

@@ -42,20 +42,17 @@ pub(crate) fn failure(doing: &str, error: &io::Error) -> Failure {
     }
 }
 
-/// Proves that files can be made in the store.
-pub(crate) fn check_writable(root: &Path) -> Result<(), Failure> {
-    let path = root.join(format!(".fairway-preflight-{}", std::process::id()));
+/// Proves that files can be made in the store. Several pods may ask at the same time, so the file is this pod's own.
+pub(crate) fn check_writable(root: &Path, pod_uid: &str) -> Result<(), Failure> {
+    let path = root.join(format!(".fairway-preflight-{pod_uid}"));
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        file.write_all(b"fairway")?;
-        file.sync_all()?;
-        fs::remove_file(&path)
+        let mut file = File::create(&path)?;
+        let written = file.write_all(b"fairway").and_then(|()| file.sync_all());
+        // What could not be written was created all the same.
+        let removed = fs::remove_file(&path);
+        written.and(removed)
     };
-    write().map_err(|error| {
-        // What could not be written may still have been created.
-        let _ = fs::remove_file(&path);
-        failure("writing a test file", &error)
-    })
+    write().map_err(|error| failure("writing a test file", &error))
 }
 
 /// Whose folder has the backup's name.
@@ -230,6 +227,19 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_check_of_one_pod_is_not_disturbed_by_that_of_another() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(".fairway-preflight-other"), "").unwrap();
+        fs::write(
+            root.path().join(".fairway-preflight-own"),
+            "left by a pod that was killed",
+        )
+        .unwrap();
+        check_writable(root.path(), "own").unwrap();
+        assert_eq!(names(root.path()), [".fairway-preflight-other"]);
+    }
 
     #[test]
     fn a_set_cannot_lead_out_of_the_store() {
