@@ -33,8 +33,9 @@ pub(crate) struct Connection {
     pub(crate) channel_binding: ChannelBinding,
     /// Server options (`-c name=value`) that the application asks for.
     pub(crate) options: Option<String>,
-    /// The schema in which the application works: Prisma's `schema`, JDBC's `currentSchema`.
-    pub(crate) schema: Option<String>,
+    /// The schemas in which the application works: Prisma's `schema`, which is one, or the lists that are JDBC's
+    /// `currentSchema` and Npgsql's `Search Path`. Empty when the server decides.
+    pub(crate) schemas: Vec<String>,
 }
 
 /// One address of a server.
@@ -183,7 +184,11 @@ impl Connection {
                 _ => ChannelBinding::Prefer,
             },
             options: get(&["options"]),
-            schema: get(&["schema", "currentschema"]),
+            schemas: match (get(&["schema"]), get(&["currentschema", "search path"])) {
+                (Some(one), _) => vec![one],
+                (None, Some(list)) => list.split(',').map(unquoted).collect(),
+                (None, None) => Vec::new(),
+            },
             user,
         })
     }
@@ -248,8 +253,17 @@ impl fmt::Debug for Connection {
             )
             .field("channel_binding", &self.channel_binding)
             .field("options", &self.options)
-            .field("schema", &self.schema)
+            .field("schemas", &self.schemas)
             .finish()
+    }
+}
+
+/// A name of a list as SQL writes it; unlike SQL, case is kept for drivers that quote it themselves.
+fn unquoted(name: &str) -> String {
+    let name = name.trim();
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_owned(),
     }
 }
 

@@ -96,8 +96,14 @@ impl Session {
                 &[],
             )
             .await?;
-        if let (SearchPath::Application, Some(schema)) = (path, &connection.schema) {
-            let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
+        if path == SearchPath::Application && !connection.schemas.is_empty() {
+            let quote = |schema: &String| format!("\"{}\"", schema.replace('"', "\"\""));
+            let quoted = connection
+                .schemas
+                .iter()
+                .map(quote)
+                .collect::<Vec<_>>()
+                .join(", ");
             self.client
                 .query(
                     "select pg_catalog.set_config('search_path', $1, false)",

@@ -79,6 +79,16 @@ fn several_hosts_and_sockets_are_read_as_libpq_reads_them() {
     assert_eq!(parse("postgres://u@[::1]:7/d").address(), "[::1]:7");
 }
 
+#[rstest]
+#[case("postgres://u@h/d?schema=shop", &["shop"])]
+#[case("postgres://u@h/d?schema=a,b", &["a,b"])]
+#[case("jdbc:postgresql://h/d?user=u&currentSchema=shop,%20public", &["shop", "public"])]
+#[case("Host=h;Username=u;Search Path=\"Shop\",public", &["Shop", "public"])]
+#[case("postgres://u@h/d", &[])]
+fn the_schemas_are_those_in_which_the_application_works(#[case] text: &str, #[case] schemas: &[&str]) {
+    assert_eq!(parse(text).schemas, schemas);
+}
+
 #[test]
 fn options_are_kept() {
     let connection = parse("postgres://u:p@h/d?options=-c%20role%3Downer");
