@@ -93,8 +93,9 @@ impl TlsMode {
             "allow" | "prefer" => Ok(Self::Prefer),
             // node-postgres knows `no-verify`; Prisma and libpq mean by `require` just encryption.
             "require" | "no-verify" => Ok(Self::Require),
-            "verify-ca" => Ok(Self::VerifyCa),
-            "verify-full" => Ok(Self::VerifyFull),
+            // Npgsql writes them in one word.
+            "verify-ca" | "verifyca" => Ok(Self::VerifyCa),
+            "verify-full" | "verifyfull" => Ok(Self::VerifyFull),
             _ => Err(ConnectionError::Invalid("sslmode")),
         }
     }
@@ -162,7 +163,7 @@ impl Connection {
             &get(&["host", "server", "hostaddr"]).ok_or(ConnectionError::Missing("host"))?,
             get(&["port"]).as_deref(),
         )?;
-        let root_certificates = get(&["sslrootcert"]).filter(|path| path != "system");
+        let root_certificates = get(&["sslrootcert", "root certificate"]).filter(|path| path != "system");
         let certificate = get(&["sslcert"]);
         let key = get(&["sslkey"]);
         // Prisma's `sslcert` is the server's authority; with a key beside it, it is libpq's client certificate.
