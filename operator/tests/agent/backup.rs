@@ -157,6 +157,36 @@ async fn every_change_of_the_schema_changes_the_fingerprint() {
 }
 
 #[tokio::test]
+async fn what_frameworks_note_as_applied_is_in_the_fingerprint() {
+    let database = Database::new().await;
+    let admin = database.admin().await;
+    let tables = [
+        "__EFMigrationsHistory",
+        "goose_db_version",
+        "pgmigrations",
+        "kysely_migration",
+        "doctrine_migration_versions",
+        "mikro_orm_migrations",
+    ];
+    for table in tables {
+        let create = format!("set role crm; create table \"{table}\" (version text)");
+        admin.batch_execute(&create).await.expect("a table");
+    }
+    let fingerprint = async || {
+        let report: BackupReport = Pod::new(&database, "pod-1").run(&task(false)).await.report();
+        report.evidence.expect("a backup").fingerprint
+    };
+    let mut last = fingerprint().await;
+    for table in tables {
+        let insert = format!("insert into \"{table}\" values ('1')");
+        admin.batch_execute(&insert).await.expect("a row");
+        let next = fingerprint().await;
+        assert_ne!(next, last, "{table}");
+        last = next;
+    }
+}
+
+#[tokio::test]
 async fn a_backup_is_taken_once_and_then_proven_again() {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");
