@@ -23,6 +23,11 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What the agent's own statements need: names of the catalog alone, and values written as anywhere else, for the
+/// fingerprint. A database may have other defaults, which a restored copy of it does not have.
+const CATALOG_OPTIONS: &str = " -c search_path=pg_catalog -c TimeZone=UTC -c DateStyle=ISO,YMD \
+    -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1 -c lc_monetary=C -c xmlbinary=base64";
+
 /// Which names a session's statements see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SearchPath {
@@ -201,7 +206,7 @@ fn options(connection: &Connection, path: SearchPath) -> String {
         let _ = write!(options, " -c {setting}");
     }
     if path == SearchPath::Catalog {
-        options.push_str(" -c search_path=pg_catalog");
+        options.push_str(CATALOG_OPTIONS);
     }
     options.trim().to_owned()
 }

@@ -36,9 +36,17 @@ const CONTENT: &str = "
     create trigger touched before update on lead for each row execute function touch();
     create aggregate total (int4) (sfunc = int4pl, stype = int4, initcond = '0');
     create sequence counter start 5 increment 3;
+    create table flyway_schema_history (installed_on timestamptz, day date, took interval, checksum bytea, part float8);
+    insert into flyway_schema_history values ('2024-02-01 10:00Z', '2024-02-01', '1 day 2 hours', '\\x01ff', 0.1);
     create table schema_migrations (version text); insert into schema_migrations values ('1'), ('2');
     alter table lead enable row level security; create policy own on lead using (name = current_user);
     insert into lead (name, mood, n) select 'lead ' || i, 'ok', i from generate_series(1, 5000) i;";
+
+/// What a database may set and `pg_restore` into another one does not bring along.
+const SETTINGS: &str = "do $do$ declare setting text; begin
+    foreach setting in array array['timezone = \"Asia/Tokyo\"', 'datestyle = \"SQL, DMY\"', 'bytea_output = escape',
+      'intervalstyle = sql_standard', 'extra_float_digits = -3']
+    loop execute format('alter database %I set %s', current_database(), setting); end loop; end $do$";
 
 async fn filled() -> Database {
     let database = Database::new().await;
@@ -150,6 +158,7 @@ async fn every_change_of_the_schema_changes_the_fingerprint() {
         "insert into lead (name) values ('x')",
         "select nextval('counter')",
         "create schema fairway",
+        SETTINGS,
     ] {
         admin.batch_execute(no_change).await.expect(no_change);
         assert_eq!(fingerprint().await, last, "{no_change}");
