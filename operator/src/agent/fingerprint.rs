@@ -144,7 +144,8 @@ const PARTS: [(&str, &str); 14] = [
 ];
 
 /// The tables of migration history that exist and can be read.
-const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), has_table_privilege(c.oid, 'select') \
+const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), \
+      has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
     where {ours} and c.relkind in ('r', 'p') and c.relname = any($1)";
 

@@ -8,6 +8,7 @@ use super::{
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
+    fingerprint,
     ledger::{self, State},
     lock::{self, pooled},
     migrate::connection,
@@ -40,7 +41,7 @@ async fn look(
     report: &mut PreflightReport,
 ) -> Result<(), Failure> {
     let connection = note(report, "connection", connection(environment))?;
-    let session = note(
+    let mut session = note(
         report,
         "database",
         Session::connect(&connection, SearchPath::Catalog).await,
@@ -55,6 +56,13 @@ async fn look(
     }
     note(report, "primary", primary(&connection, session.client()).await)?;
     note(report, "direct", direct(&connection, &session).await)?;
+    note(
+        report,
+        "schema",
+        fingerprint::of_database(&mut session)
+            .await
+            .map_err(|error| statement_failed("reading the schema", &error)),
+    )?;
     if task.migrates {
         note(
             report,

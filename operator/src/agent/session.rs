@@ -312,10 +312,23 @@ pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Fa
             ),
         );
     }
-    environment(
-        reason::DATABASE_UNREACHABLE,
-        format!("The database did not answer while {doing} ({}).", cause(error)),
-    )
+    let message = match error.code() {
+        Some(code) if !is_about_surroundings(code) => format!(
+            "The database refused a statement while {doing} ({}); give the role of database.connection what it lacks, \
+             or mend what the database names.",
+            cause(error)
+        ),
+        _ => format!("The database did not answer while {doing} ({}).", cause(error)),
+    };
+    environment(reason::DATABASE_UNREACHABLE, message)
+}
+
+/// Whether an error of the server is about the moment and not about the statement: the connection, its resources,
+/// its shutdown, a cancelled statement, a lock that could not be had.
+pub(crate) fn is_about_surroundings(code: &SqlState) -> bool {
+    ["08", "53", "57", "55P03", "58"]
+        .iter()
+        .any(|class| code.code().starts_with(class))
 }
 
 /// Makes a sentence of an error's text.

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use fairway_plan::protocol::{PreflightReport, PreflightTask, Task, reason};
+use fairway_plan::protocol::{MigrationOutcome, PreflightReport, PreflightTask, Task, reason};
 use rstest::rstest;
 use tokio::net::TcpStream;
 
@@ -49,6 +49,7 @@ async fn a_good_database_passes_and_stays_as_it_was() {
             "collation",
             "primary",
             "direct",
+            "schema",
             "ledger",
             "settled",
             "staleLocks",
@@ -258,6 +259,26 @@ async fn tls_proves_what_its_mode_asks_for(
             assert!(message.contains(sentence), "{message}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_history_table_in_a_schema_that_is_closed_to_the_role_stops_nothing() {
+    let database = Database::new().await;
+    let closed = "create schema closed; create table closed.schema_migrations (version text); \
+                  grant select on closed.schema_migrations to crm";
+    database
+        .admin()
+        .await
+        .batch_execute(closed)
+        .await
+        .expect("a schema");
+    let pod = Pod::new(&database, "pod-1");
+    let report: PreflightReport = pod.run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    let run = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
+        .await;
+    assert_eq!(run.migration().outcome, MigrationOutcome::Applied);
 }
 
 #[tokio::test]
