@@ -110,8 +110,7 @@ fn last_line(said: &Tail, redactor: &Redactor) -> String {
 /// What a failed dump means.
 fn dump_failed(program: &str, said: &Tail, redactor: &Redactor) -> Failure {
     let line = last_line(said, redactor);
-    // Only the scratch volume is written to by pg_dump itself.
-    if said.mentions("No space left on device") || said.mentions("Disk quota exceeded") {
+    if said.any(scratch_is_full) {
         return environment_failure(
             reason::STORE_FULL,
             "The scratch volume is full; raise backup.scratch.size above the size of the database.",
@@ -126,6 +125,18 @@ fn dump_failed(program: &str, said: &Tail, redactor: &Redactor) -> Failure {
             "{program} failed ({line}); let the role of database.connection read all of the database, or mend what it names."
         ),
     )
+}
+
+/// Whether the program itself found no room, which it only needs in the scratch volume, rather than the server of
+/// whose error it tells.
+fn scratch_is_full(line: &str) -> bool {
+    let is_full = ["No space left on device", "Disk quota exceeded"]
+        .iter()
+        .any(|words| line.contains(words));
+    let is_the_servers = ["ERROR:", "FATAL:", "PANIC:", "query failed", "from server"]
+        .iter()
+        .any(|words| line.contains(words));
+    is_full && !is_the_servers
 }
 
 /// What a program that lost its connection, or never had one, means.
@@ -378,6 +389,16 @@ mod tests {
     )]
     #[case(
         "pg_dump: error: query failed: ERROR:  permission denied for table certificate",
+        reason::DUMP_FAILED
+    )]
+    #[case(
+        "pg_dump: error: could not write to output file: No space left on device",
+        reason::STORE_FULL
+    )]
+    #[case(
+        "pg_dump: error: Dumping the contents of table \"a\" failed: PQgetResult() failed.\n\
+         pg_dump: detail: Error message from server: ERROR:  could not write to file \"base/pgsql_tmp/1\": \
+         No space left on device",
         reason::DUMP_FAILED
     )]
     fn what_pg_dump_says_has_its_reason(#[case] said: &str, #[case] reason: &str) {
