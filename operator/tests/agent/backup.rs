@@ -203,15 +203,39 @@ async fn a_backup_is_taken_once_and_then_proven_again() {
     let second: BackupReport = pod.run(&task(false)).await.report();
     assert_eq!(first, second);
     assert!(first.evidence.is_some());
+}
 
-    let dump = pod.path("store").join(SET).join("database.dump.zst");
-    let mut bytes = fs::read(&dump).expect("a dump");
+#[rstest]
+#[case::flipped_bit(|set: &Path| {
+    let dump = set.join("database.dump.zst");
+    let mut bytes = fs::read(&dump).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(&dump, bytes).expect("a flipped bit");
-    assert_eq!(reason_of(&pod.run(&task(false)).await), reason::STORE_CORRUPT);
-    fs::remove_file(dump).expect("a missing file");
-    assert_eq!(reason_of(&pod.run(&task(false)).await), reason::STORE_CORRUPT);
+    fs::write(&dump, bytes).unwrap();
+})]
+#[case::missing_file(|set: &Path| fs::remove_file(set.join("database.dump.zst")).unwrap())]
+#[case::unreadable_manifest(|set: &Path| fs::write(set.join("manifest.json"), "{").unwrap())]
+#[tokio::test]
+async fn a_stored_backup_that_proves_corrupt_is_kept_and_another_is_made(#[case] corrupt: fn(&Path)) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let first: BackupReport = pod.run(&task(false)).await.report();
+    corrupt(&pod.path("store").join(SET));
+    let next = Pod::new(&database, "pod-2").with(
+        "FAIRWAY_STORE_DIRECTORY",
+        &pod.path("store").display().to_string(),
+    );
+    let second: BackupReport = next.run(&task(false)).await.report();
+    let [first, second] = [first, second].map(|report| report.evidence.expect("a backup"));
+    assert_ne!(first.taken_at, second.taken_at);
+    assert!(
+        second.notes[0].ends_with("crm-1-1a2b3c4d.pod-2.unusable"),
+        "{:?}",
+        second.notes
+    );
+    assert_eq!(stored(&pod), ["crm-1-1a2b3c4d", "crm-1-1a2b3c4d.pod-2.unusable"]);
+    let again: BackupReport = next.run(&task(false)).await.report();
+    assert_eq!(again.evidence, Some(second));
 }
 
 /// What is beside the backup's folder, and it itself.

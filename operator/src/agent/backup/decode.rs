@@ -130,7 +130,7 @@ fn not_decoded(what: &str) -> Failure {
     environment_failure(
         reason::DECODE_FAILED,
         format!(
-            "The dump was written but pg_restore cannot read it ({what}); the backup was removed, take a new one."
+            "The dump was written but pg_restore cannot read it ({what}); if it repeats, check the store's volume."
         ),
     )
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use dump::Source;
 use manifest::{FORMAT_VERSION, Manifest, StoredFile};
-use store::{Folder, Published};
+use store::{Folder, Found, Published};
 use tools::{Login, Tools};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
@@ -71,9 +71,16 @@ async fn take(
     set: &Folder,
     own: &Folder,
 ) -> Result<BackupEvidence, Failure> {
-    if let Some(manifest) = set.manifest()? {
+    let mut unusable = None;
+    if let Some(found) = set.found()? {
         tracing::info!("the store has this backup; reading it again");
-        return prove_again(set.clone(), manifest).await;
+        match prove_again(set.clone(), &found).await {
+            Err(failure) if is_corrupt(&failure) => {
+                tracing::warn!("{} Making another.", failure.message);
+                unusable = Some(found);
+            }
+            outcome => return outcome,
+        }
     }
     let connection = connection(environment)?;
     let mut session = Session::connect(&connection, SearchPath::Catalog).await?;
@@ -91,16 +98,23 @@ async fn take(
     own.begin()?;
     let published = make(task, &mut session, Arc::new(work), server_version)
         .await
-        .and_then(|manifest| {
+        .and_then(|mut manifest| {
+            manifest.corrupt_note = unusable.as_ref().map(|_| {
+                format!(
+                    "an earlier copy that proved corrupt is kept as {}",
+                    own.kept_name()
+                )
+            });
             own.commit(&manifest)?;
-            own.publish(set).map(|published| (published, manifest))
+            own.publish(set, unusable.as_ref())
+                .map(|published| (published, manifest))
         });
     match published {
         Ok((Published::Ours, manifest)) => Ok(manifest.evidence()),
-        Ok((Published::Theirs(manifest), _)) => {
+        Ok((Published::Theirs(found), _)) => {
             tracing::info!("another pod made this backup meanwhile; reading that");
             remove(own);
-            prove_again(set.clone(), *manifest).await
+            prove_again(set.clone(), &found).await
         }
         Err(failure) => {
             remove(own);
@@ -180,6 +194,7 @@ async fn make(
         globals,
         globals_note,
         seconds: start.elapsed().as_secs_f64(),
+        corrupt_note: None,
     })
 }
 
@@ -232,7 +247,12 @@ impl Work {
     }
 }
 
-async fn prove_again(folder: Folder, manifest: Manifest) -> Result<BackupEvidence, Failure> {
+fn is_corrupt(failure: &Failure) -> bool {
+    [reason::STORE_CORRUPT, reason::DECODE_FAILED].contains(&failure.reason.as_str())
+}
+
+async fn prove_again(folder: Folder, found: &Found) -> Result<BackupEvidence, Failure> {
+    let manifest = found.manifest()?;
     let files: Vec<StoredFile> = std::iter::once(&manifest.database)
         .chain(&manifest.globals)
         .cloned()

@@ -9,7 +9,7 @@ use std::{
 
 use fairway_plan::protocol::{Failure, reason};
 
-use super::manifest::Manifest;
+use super::manifest::{FORMAT_VERSION, Manifest};
 use crate::agent::failure::environment as environment_failure;
 
 /// The file that makes a folder a backup.
@@ -61,7 +61,34 @@ pub(crate) enum Published {
     /// The one that was to be published.
     Ours,
     /// Another try was faster.
-    Theirs(Box<Manifest>),
+    Theirs(Found),
+}
+
+/// A manifest as it lies in the store, which may hold anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found(Vec<u8>);
+
+impl Found {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it says nothing that this version understands.
+    pub(crate) fn manifest(&self) -> Result<Manifest, Failure> {
+        let corrupt = |what: String| {
+            environment_failure(
+                reason::STORE_CORRUPT,
+                format!(
+                    "The manifest of the stored backup cannot be read ({what}); check the store's volume."
+                ),
+            )
+        };
+        let manifest: Manifest =
+            serde_json::from_slice(&self.0).map_err(|error| corrupt(error.to_string()))?;
+        match manifest.format_version {
+            FORMAT_VERSION => Ok(manifest),
+            other => Err(corrupt(format!("it has format {other}, not {FORMAT_VERSION}"))),
+        }
+    }
 }
 
 /// The folder of one backup, or of one try at it.
@@ -108,17 +135,26 @@ impl Folder {
     }
 
     /// The manifest, if this backup is complete.
-    pub(crate) fn manifest(&self) -> Result<Option<Manifest>, Failure> {
+    pub(crate) fn found(&self) -> Result<Option<Found>, Failure> {
         match fs::read(self.path.join(MANIFEST)) {
-            Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| {
-                environment_failure(
-                    reason::STORE_CORRUPT,
-                    format!("The manifest of the stored backup cannot be read ({error}); take a new backup."),
-                )
-            }),
+            Ok(json) => Ok(Some(Found(json))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failure("reading the manifest", &error)),
         }
+    }
+
+    /// Under which name a try keeps what has the set's name and is no backup.
+    fn kept(&self) -> PathBuf {
+        self.path.with_extension("unusable")
+    }
+
+    /// The same, for people.
+    pub(crate) fn kept_name(&self) -> String {
+        let kept = self.kept();
+        kept.strip_prefix(&self.root)
+            .unwrap_or(&kept)
+            .display()
+            .to_string()
     }
 
     /// Begins anew; only for the folder of a try.
@@ -141,7 +177,7 @@ impl Folder {
         let missing = |error: io::Error| {
             environment_failure(
                 reason::STORE_CORRUPT,
-                format!("The store does not give back {name} ({error}); take a new backup."),
+                format!("The store does not give back {name} ({error}); check its volume."),
             )
         };
         let file = File::open(self.path.join(name)).map_err(missing)?;
@@ -184,9 +220,9 @@ impl Folder {
         })
     }
 
-    /// Gives the complete folder of a try the name of its set, unless a complete one has it. What has the name and
-    /// is no backup is kept beside it, named by this try.
-    pub(crate) fn publish(&self, set: &Self) -> Result<Published, Failure> {
+    /// Gives the complete folder of a try the name of its set, unless another complete one has it. What has the name
+    /// and is no backup, or proved to be the `unusable` one, is kept beside it, named by this try.
+    pub(crate) fn publish(&self, set: &Self, unusable: Option<&Found>) -> Result<Published, Failure> {
         let doing = |error: io::Error| failure("naming the backup", &error);
         // The kernel refuses to replace a folder that is not empty, so two tries cannot both succeed.
         let Err(refusal) = fs::rename(&self.path, &set.path) else {
@@ -195,10 +231,11 @@ impl Folder {
         if !set.path.exists() {
             return Err(doing(refusal));
         }
-        if let Some(theirs) = set.manifest()? {
-            return Ok(Published::Theirs(Box::new(theirs)));
+        match set.found()? {
+            Some(theirs) if Some(&theirs) != unusable => return Ok(Published::Theirs(theirs)),
+            _ => {}
         }
-        let kept = self.path.with_extension("unusable");
+        let kept = self.kept();
         tracing::warn!(
             "{} is no backup; keeping it as {}",
             set.path.display(),
@@ -267,7 +304,7 @@ mod tests {
             .unwrap();
         assert!(folder.open("dump").is_ok());
         assert!(
-            folder.manifest().unwrap().is_none(),
+            folder.found().unwrap().is_none(),
             "without a manifest it is no backup"
         );
     }
@@ -302,11 +339,12 @@ mod tests {
         let [slow, fast] = ["slow", "fast"].map(|uid| set.of_try(uid));
         complete(&slow, "first");
         complete(&fast, "second");
-        assert!(set.manifest().unwrap().is_none());
-        assert!(matches!(fast.publish(&set).unwrap(), Published::Ours));
-        assert!(
-            matches!(slow.publish(&set).unwrap(), Published::Theirs(theirs) if theirs.taken_at == "second")
-        );
+        assert!(set.found().unwrap().is_none());
+        assert!(matches!(fast.publish(&set, None).unwrap(), Published::Ours));
+        let Published::Theirs(theirs) = slow.publish(&set, None).unwrap() else {
+            panic!("the slow one took the place of the fast one");
+        };
+        assert_eq!(theirs.manifest().unwrap().taken_at, "second");
         fast.remove().unwrap();
         slow.remove().unwrap();
         assert_eq!(names(root.path()), ["set"]);
@@ -320,7 +358,46 @@ mod tests {
         fs::write(set.path.join("something"), "").unwrap();
         let own = set.of_try("pod");
         complete(&own, "now");
-        assert!(matches!(own.publish(&set).unwrap(), Published::Ours));
+        assert!(matches!(own.publish(&set, None).unwrap(), Published::Ours));
         assert_eq!(names(root.path()), ["set", "set.pod.unusable"]);
+    }
+    #[test]
+    fn a_backup_that_proved_corrupt_is_kept_beside_its_successor() {
+        let root = tempfile::tempdir().unwrap();
+        let set = Folder::of_set(root.path(), "set").unwrap();
+        let [first, second, third] = ["1", "2", "3"].map(|uid| set.of_try(uid));
+        complete(&first, "first");
+        first.publish(&set, None).unwrap();
+        let corrupt = set.found().unwrap();
+        complete(&second, "second");
+        complete(&third, "third");
+        assert!(matches!(
+            second.publish(&set, corrupt.as_ref()).unwrap(),
+            Published::Ours
+        ));
+        // It found the same one corrupt, but this is another.
+        assert!(matches!(
+            third.publish(&set, corrupt.as_ref()).unwrap(),
+            Published::Theirs(_)
+        ));
+        third.remove().unwrap();
+        assert_eq!(names(root.path()), ["set", "set.2.unusable"]);
+    }
+
+    #[test]
+    fn a_manifest_of_another_format_is_not_understood() {
+        for text in ["", "{}", r#"{"formatVersion": 2}"#] {
+            let failure = Found(text.into()).manifest().unwrap_err();
+            assert_eq!(failure.reason, reason::STORE_CORRUPT);
+        }
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::of_set(root.path(), "set").unwrap().of_try("1");
+        complete(&folder, "now");
+        let Found(json) = folder.found().unwrap().unwrap();
+        let newer = String::from_utf8(json)
+            .unwrap()
+            .replace("\"formatVersion\": 1", "\"formatVersion\": 2");
+        let failure = Found(newer.into()).manifest().unwrap_err();
+        assert!(failure.message.contains("format 2"), "{}", failure.message);
     }
 }
