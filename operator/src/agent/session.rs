@@ -1,6 +1,6 @@
 //! The agent's own database sessions.
 
-use std::{error::Error as _, fmt::Write as _, time::Duration};
+use std::{error::Error as _, fmt::Write as _, io, net::IpAddr, time::Duration};
 
 use fairway_plan::protocol::{Failure, reason};
 use tokio::{task::JoinHandle, time::Instant};
@@ -9,16 +9,17 @@ use tokio_postgres::{
     config::{ChannelBinding as PostgresBinding, SslMode, TargetSessionAttrs},
     error::SqlState,
 };
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    connection::{ChannelBinding, Connection, TlsMode},
+    connection::{ChannelBinding, Connection, Host, TlsMode},
     failure::environment,
     tls,
 };
 
 /// By this name the agent's sessions are told from those of the migration.
 pub(crate) const APPLICATION_NAME: &str = "fairway-agent";
-/// Longest time for one attempt to connect.
+/// Longest time for one attempt to connect to one address.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -51,24 +52,54 @@ impl Session {
     pub(crate) async fn connect(connection: &Connection, path: SearchPath) -> Result<Self, Failure> {
         let connector = tls::connector(connection)
             .map_err(|error| environment(reason::TLS_FAILED, sentence(&error.to_string())))?;
-        let config = config(connection, path);
-        let attempt = config.connect(connector);
-        let (client, driver) = match tokio::time::timeout(ATTEMPT, attempt).await {
-            Ok(Ok((client, driver))) => (client, driver),
-            Ok(Err(error)) => return Err(refusal(connection, &error)),
-            Err(_) => return Err(unreachable(connection, "no answer within 10 s")),
-        };
-        let driver = tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::warn!("a database session ended: {}", cause(&error));
-            }
-        });
-        let session = Self { client, driver };
+        let session = Self::reach(connection, path, &connector, ATTEMPT).await?;
         session
             .prepare(connection, path)
             .await
             .map_err(|error| refusal(connection, &error))?;
         Ok(session)
+    }
+
+    /// Tries one address after the other, each for as long as libpq would: those that do not answer must not keep
+    /// from one that does.
+    async fn reach(
+        connection: &Connection,
+        path: SearchPath,
+        connector: &MakeRustlsConnect,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let silent = || unreachable(connection, &format!("no answer within {} s", patience.as_secs()));
+        let mut failure = unreachable(connection, "its name has no address");
+        for host in &connection.hosts {
+            let addresses = match tokio::time::timeout(patience, addresses(host)).await {
+                Ok(Ok(addresses)) => addresses,
+                Ok(Err(error)) => {
+                    failure = unreachable(connection, &error.to_string());
+                    continue;
+                }
+                Err(_) => {
+                    failure = silent();
+                    continue;
+                }
+            };
+            for address in addresses {
+                let config = config(connection, path, host, address);
+                let attempt = config.connect(connector.clone());
+                failure = match tokio::time::timeout(patience, attempt).await {
+                    Ok(Ok((client, driver))) => {
+                        let driver = tokio::spawn(async move {
+                            if let Err(error) = driver.await {
+                                tracing::warn!("a database session ended: {}", cause(&error));
+                            }
+                        });
+                        return Ok(Self { client, driver });
+                    }
+                    Ok(Err(error)) => refusal(connection, &error),
+                    Err(_) => silent(),
+                };
+            }
+        }
+        Err(failure)
     }
 
     /// Connects, and tries again while the database cannot be reached.
@@ -152,10 +183,20 @@ impl Session {
     }
 }
 
-fn config(connection: &Connection, path: SearchPath) -> Config {
+/// The addresses of a host; none is known, or needed, for a socket.
+async fn addresses(host: &Host) -> io::Result<Vec<Option<IpAddr>>> {
+    if host.name.starts_with('/') {
+        return Ok(vec![None]);
+    }
+    let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await?;
+    Ok(found.map(|address| Some(address.ip())).collect())
+}
+
+fn config(connection: &Connection, path: SearchPath, host: &Host, address: Option<IpAddr>) -> Config {
     let mut config = Config::new();
-    for host in &connection.hosts {
-        config.host(&host.name).port(host.port);
+    config.host(&host.name).port(host.port);
+    if let Some(address) = address {
+        config.hostaddr(address);
     }
     config
         .dbname(&connection.database)
@@ -339,4 +380,27 @@ pub(crate) fn sentence(text: &str) -> String {
         .map(|first| first.to_uppercase().to_string())
         .unwrap_or_default();
     format!("{start}{}.", characters.as_str().trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_that_do_not_answer_do_not_keep_from_the_next() {
+        // The kernel accepts for them, and nobody reads.
+        let silent = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let [first, second] = silent
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap().port());
+        let text = format!("postgres://u@127.0.0.1:{first},127.0.0.1:{second},127.0.0.1:1/d?sslmode=disable");
+        let connection = Connection::parse(&text).unwrap();
+        let connector = tls::connector(&connection).unwrap();
+        let patience = Duration::from_millis(20);
+        let reached = Session::reach(&connection, SearchPath::Catalog, &connector, patience).await;
+        let failure = reached.err().unwrap();
+        assert!(failure.message.contains("refused"), "{}", failure.message);
+    }
 }
