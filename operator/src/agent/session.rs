@@ -162,10 +162,12 @@ impl Session {
 
     /// Resolves when the connection is gone. May be awaited again after it was cancelled, and after it resolved.
     pub(crate) async fn lost(&mut self) {
-        if !self.driver.is_finished() {
-            // The only error is a panic of the driver, after which the session is as lost as after its end.
-            let _ = (&mut self.driver).await;
-        }
+        Loss(&mut self.driver).awaited().await;
+    }
+
+    /// The client, and the loss of its connection, for which one can wait meanwhile.
+    pub(crate) fn parts(&mut self) -> (&mut Client, Loss<'_>) {
+        (&mut self.client, Loss(&mut self.driver))
     }
 
     /// The server's version as it writes it, e.g. `15.18`, and its major version.
@@ -180,6 +182,19 @@ impl Session {
             .await?;
         let major: i32 = row.get(1);
         Ok((row.get(0), major.unsigned_abs()))
+    }
+}
+
+/// The loss of a session's connection.
+pub(crate) struct Loss<'a>(&'a mut JoinHandle<()>);
+
+impl Loss<'_> {
+    /// See [`Session::lost`].
+    pub(crate) async fn awaited(&mut self) {
+        if !self.0.is_finished() {
+            // The only error is a panic of the driver, after which the session is as lost as after its end.
+            let _ = (&mut *self.0).await;
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn task(scratch: bool) -> Task {
 
 /// A schema with something of everything, and a dropped column, which no restored copy has.
 const CONTENT: &str = "
-    set role crm;
+    set role crm; create table plain (a int4);
     create type mood as enum ('sad', 'ok'); create domain positive as int4 check (value > 0);
     create table lead (id serial primary key, gone text, name text not null default 'none', mood mood, n positive);
     alter table lead drop column gone; alter table lead add column late jsonb;
@@ -47,6 +47,9 @@ const SETTINGS: &str = "do $do$ declare setting text; begin
     foreach setting in array array['timezone = \"Asia/Tokyo\"', 'datestyle = \"SQL, DMY\"', 'bytea_output = escape',
       'intervalstyle = sql_standard', 'extra_float_digits = -3']
     loop execute format('alter database %I set %s', current_database(), setting); end loop; end $do$";
+
+/// Makes pg_dump wait, and nobody else: the fingerprint waits for tables of which a view tells.
+const HOLD_UP: &str = "begin; lock table plain in access exclusive mode";
 
 async fn filled() -> Database {
     let database = Database::new().await;
@@ -262,10 +265,7 @@ async fn a_late_pod_leaves_the_backup_of_its_successor_alone(#[case] signal: Opt
     let late = Pod::new(&database, "pod-1");
     let store = late.path("store").display().to_string();
     let next = Pod::new(&database, "pod-2").with("FAIRWAY_STORE_DIRECTORY", &store);
-    locker
-        .batch_execute("begin; lock table lead in access exclusive mode")
-        .await
-        .expect("a lock");
+    locker.batch_execute(HOLD_UP).await.expect("a lock");
     let running = late.start(&task(false));
     let waiting = "select count(*) from pg_stat_activity \
                    where datname = current_database() and wait_event_type = 'Lock'";
@@ -288,6 +288,25 @@ async fn a_late_pod_leaves_the_backup_of_its_successor_alone(#[case] signal: Opt
     }
     let again: BackupReport = next.run(&task(false)).await.report();
     assert_eq!(again.evidence, Some(evidence));
+}
+
+#[tokio::test]
+async fn a_dump_ends_when_the_session_that_holds_its_snapshot_is_lost() {
+    let database = filled().await;
+    let (admin, locker) = (database.admin().await, database.admin().await);
+    locker.batch_execute(HOLD_UP).await.expect("a lock");
+    let pod = Pod::new(&database, "pod-1");
+    let running = pod.start(&task(false));
+    let waiting = "select count(*) from pg_stat_activity \
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    while value(&admin, waiting).await != "1" {}
+    // pg_dump itself goes on waiting.
+    let holder = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() \
+                  and application_name = 'fairway-agent' and state = 'idle in transaction'";
+    assert_eq!(value(&admin, holder).await, "1");
+    let outcome = running.end().await;
+    assert_eq!(reason_of(&outcome), reason::DATABASE_UNREACHABLE);
+    assert_eq!(stored(&pod), [""; 0]);
 }
 
 #[tokio::test]

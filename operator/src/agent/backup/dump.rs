@@ -2,12 +2,18 @@
 
 use std::{
     fs, io,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
 
 use fairway_plan::protocol::{Failure, reason};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
 
 use super::{
     manifest::StoredFile,
@@ -31,6 +37,7 @@ pub(crate) struct Source<'a> {
     /// The exported snapshot that the dump shows.
     pub(crate) snapshot: &'a str,
     pub(crate) redactor: &'a Redactor,
+    pub(crate) programs: &'a Arc<Programs>,
 }
 
 /// What went wrong while a file was filled.
@@ -56,16 +63,64 @@ impl FillError {
     }
 }
 
+/// The program that runs, known to the threads that do not wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Programs(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    group: Option<Pid>,
+    /// Nothing is to run any more.
+    over: bool,
+}
+
+impl Programs {
+    /// Ends the program that runs, with its helpers, and any that is started later.
+    pub(crate) fn end(&self) {
+        let mut known = self.known();
+        known.over = true;
+        known.kill();
+    }
+
+    fn started(&self, child: &Child) {
+        let mut known = self.known();
+        known.group = Some(Pid::from_child(child));
+        if known.over {
+            known.kill();
+        }
+    }
+
+    fn ended(&self) {
+        self.known().group = None;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // What is known is written at once, so a thread that panicked has left it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn kill(&self) {
+        if let Some(group) = self.group {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 /// A program whose standard error is read beside its work.
 pub(crate) struct Running {
     pub(crate) child: Child,
     errors: JoinHandle<Tail>,
+    programs: Arc<Programs>,
 }
 
 impl Running {
     /// Starts it.
-    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        let mut child = command.stderr(Stdio::piped()).spawn()?;
+    pub(crate) fn start(command: &mut Command, programs: &Arc<Programs>) -> io::Result<Self> {
+        let mut child = command.process_group(0).stderr(Stdio::piped()).spawn()?;
+        programs.started(&child);
         let errors = child.stderr.take();
         let errors = std::thread::spawn(move || {
             let mut tail = Tail::default();
@@ -77,13 +132,17 @@ impl Running {
             text.split(|byte| *byte == b'\n').for_each(|line| tail.push(line));
             tail
         });
-        Ok(Self { child, errors })
+        Ok(Self {
+            child,
+            errors,
+            programs: programs.clone(),
+        })
     }
 
     /// Waits for its end; returns what it said about it.
     pub(crate) fn end(mut self) -> io::Result<(ExitStatus, Tail)> {
         drop(self.child.stdin.take());
-        let status = self.child.wait()?;
+        let status = self.reap()?;
         Ok((status, self.errors.join().unwrap_or_default()))
     }
 
@@ -91,7 +150,16 @@ impl Running {
     fn abandon(mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.reap();
+    }
+
+    /// Until its status is taken, its number is nobody else's: so it is forgotten before that.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let pid = Pid::from_child(&self.child);
+        let seen = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        retry_on_intr(|| waitid(WaitId::Pid(pid), seen))?;
+        self.programs.ended();
+        self.child.wait()
     }
 }
 
@@ -194,7 +262,8 @@ pub(crate) fn check_reach(tools: &Tools, login: &Login, redactor: &Redactor) -> 
             "--schema=fairway no such schema",
         ])
         .stdout(Stdio::null());
-    let running = Running::start(&mut command).map_err(|error| program_failed("pg_dump", &error))?;
+    let running =
+        Running::start(&mut command, &Arc::default()).map_err(|error| program_failed("pg_dump", &error))?;
     let (status, said) = running.end().map_err(|error| program_failed("pg_dump", &error))?;
     match status.success() || said.any(|line| line.contains("no matching schemas were found")) {
         true => Ok(()),
@@ -211,7 +280,7 @@ pub(crate) fn custom(source: &Source<'_>, folder: &Folder) -> Result<StoredFile,
                 .args(["--format=custom", "--compress=0", "--no-password", LOCK_WAIT])
                 .arg(format!("--snapshot={}", source.snapshot))
                 .stdout(Stdio::piped());
-            stream_into(&mut command, "pg_dump", source.redactor, to)
+            stream_into(&mut command, "pg_dump", source, to)
         };
         compress(CUSTOM_FILE, file, fill)
             .map_err(FillError::failure)
@@ -222,12 +291,12 @@ pub(crate) fn custom(source: &Source<'_>, folder: &Folder) -> Result<StoredFile,
 fn stream_into(
     command: &mut Command,
     program: &str,
-    redactor: &Redactor,
+    source: &Source<'_>,
     to: &mut dyn io::Write,
 ) -> Result<(), FillError> {
-    match stream(command, program, to)? {
+    match stream(command, program, source.programs, to)? {
         Ok(()) => Ok(()),
-        Err(said) => Err(FillError::Failure(dump_failed(program, &said, redactor))),
+        Err(said) => Err(FillError::Failure(dump_failed(program, &said, source.redactor))),
     }
 }
 
@@ -235,10 +304,11 @@ fn stream_into(
 fn stream(
     command: &mut Command,
     program: &str,
+    programs: &Arc<Programs>,
     to: &mut dyn io::Write,
 ) -> Result<Result<(), Tail>, FillError> {
-    let mut running =
-        Running::start(command).map_err(|error| FillError::Failure(program_failed(program, &error)))?;
+    let mut running = Running::start(command, programs)
+        .map_err(|error| FillError::Failure(program_failed(program, &error)))?;
     if let Some(mut output) = running.child.stdout.take()
         && let Err(error) = pump(&mut output, to)
     {
@@ -278,7 +348,8 @@ pub(crate) fn directory(source: &Source<'_>, folder: &Folder, scratch: &Path) ->
         .arg("--file")
         .arg(&dumped.path)
         .stdout(Stdio::null());
-    let running = Running::start(&mut command).map_err(|error| program_failed("pg_dump", &error))?;
+    let running =
+        Running::start(&mut command, source.programs).map_err(|error| program_failed("pg_dump", &error))?;
     let (status, said) = running.end().map_err(|error| program_failed("pg_dump", &error))?;
     if !status.success() {
         return Err(dump_failed("pg_dump", &said, source.redactor));
@@ -309,7 +380,7 @@ pub(crate) fn globals(source: &Source<'_>, folder: &Folder) -> Result<Result<Sto
         .arg(&source.login.connection.database)
         .stdout(Stdio::piped());
     let mut text = Vec::new();
-    let ended = stream(&mut command, "pg_dumpall", &mut text).map_err(FillError::failure)?;
+    let ended = stream(&mut command, "pg_dumpall", source.programs, &mut text).map_err(FillError::failure)?;
     if let Err(said) = ended {
         return why_without_globals(&said, source.redactor).map(Err);
     }

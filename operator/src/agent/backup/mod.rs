@@ -22,7 +22,7 @@ use super::{
     redact::Redactor,
     session::{SearchPath, Session, statement_failed},
 };
-use dump::Source;
+use dump::{Programs, Source};
 use manifest::{FORMAT_VERSION, Manifest, StoredFile};
 use store::{Folder, Found, Published};
 use tools::{Login, Tools};
@@ -94,6 +94,7 @@ async fn take(
         folder: own.clone(),
         scratch: task.scratch.then(|| environment.scratch_directory()),
         redactor: environment.redactor(),
+        programs: Arc::default(),
     };
     own.begin()?;
     let published = make(task, &mut session, Arc::new(work), server_version)
@@ -142,6 +143,7 @@ struct Work {
     folder: Folder,
     scratch: Option<PathBuf>,
     redactor: Redactor,
+    programs: Arc<Programs>,
 }
 
 async fn make(
@@ -152,8 +154,8 @@ async fn make(
 ) -> Result<Manifest, Failure> {
     let start = Instant::now();
     let doing = |error| statement_failed("taking the backup's snapshot", &error);
-    let transaction = session
-        .client_mut()
+    let (client, mut loss) = session.parts();
+    let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
         .read_only(true)
@@ -163,9 +165,25 @@ async fn make(
     let (snapshot, taken_at) = export_snapshot(&transaction).await.map_err(doing)?;
     let fingerprint = fingerprint(&transaction).await.map_err(doing)?;
     tracing::info!("dumping the database");
-    let dumped = {
+    let dump = {
         let work = work.clone();
-        blocking(move || work.dump(&snapshot)).await?
+        blocking(move || work.dump(&snapshot))
+    };
+    tokio::pin!(dump);
+    let dumped = tokio::select! {
+        biased;
+        dumped = &mut dump => dumped?,
+        // The snapshot is gone with it; and pg_dump waits two hours for a server that vanished without a word.
+        () = loss.awaited() => {
+            work.programs.end();
+            // Only then does nobody write into the folder that is removed next.
+            let _ = dump.await;
+            return Err(environment_failure(
+                reason::DATABASE_UNREACHABLE,
+                "The database went away during the backup (the session that holds its snapshot was lost); see that it \
+                 stays reachable.",
+            ));
+        }
     };
     // The snapshot lives as long as this transaction.
     transaction.rollback().await.map_err(doing)?;
@@ -222,6 +240,7 @@ impl Work {
             login: &self.login,
             snapshot,
             redactor: &self.redactor,
+            programs: &self.programs,
         };
         let database = match &self.scratch {
             Some(scratch) => dump::directory(&source, &self.folder, scratch)?,
