@@ -47,7 +47,8 @@ drift:
 	@$(CARGO) run --quiet --package fairway-crds --bin crdgen -- --check charts/fairway-crds/templates
 	@$(CARGO) run --quiet --package fairway-crds --bin apidoc -- --check docs/reference
 
-charts: ## lint and render the Helm charts
+charts: prerequisites ## lint and render the Helm charts
+	@$(CLUSTER) build helm
 	@scripts/check-charts
 
 deny: ## check licences, duplicates and sources of the dependencies

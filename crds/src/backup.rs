@@ -81,6 +81,10 @@ pub struct BackupStatus {
     /// Fingerprint of the schema at the dump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// What is not in it although it belongs to it, such as roles that the connection's role may not read, and
+    /// what was found beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,

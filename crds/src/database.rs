@@ -88,7 +88,8 @@ pub struct MigrationTemplate {
     #[serde(default = "thirty_minutes")]
     #[schemars(schema_with = "timeout")]
     pub timeout: Duration,
-    /// Statements that must hold after the migration, at most 32.
+    /// Statements that must hold after the migration, at most 32. Together they may take what is left of
+    /// `timeout`, and at least a minute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub checks: Vec<MigrationCheck>,

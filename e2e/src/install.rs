@@ -1,8 +1,15 @@
 //! Fairway itself, installed as a person installs it: with its Helm charts.
 
+use std::fmt::Debug;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use fairway_crds::{App, Backup, Migration, Release};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::paths::repository;
@@ -46,6 +53,64 @@ pub fn remove_operator(target: &Target) -> Result<()> {
         ],
         &json!({}),
     )
+}
+
+/// Removes the CRDs too, and the namespace, where no object of any of the kinds is left in the whole cluster. Returns
+/// whether it did.
+///
+/// # Errors
+/// When Helm fails, or the apiserver does not answer.
+pub async fn remove_unused(target: &Target) -> Result<bool> {
+    let client = target.client().await?;
+    let left = is_there::<App>(&client).await?
+        || is_there::<Release>(&client).await?
+        || is_there::<Migration>(&client).await?
+        || is_there::<Backup>(&client).await?;
+    if left {
+        return Ok(false);
+    }
+    helm(
+        target,
+        &["uninstall", "fairway-crds", "--ignore-not-found", "--wait"],
+        &json!({}),
+    )?;
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    for name in ["apps", "releases", "migrations", "backups"] {
+        let gone = definitions
+            .delete(&format!("{name}.fairway.dev"), &DeleteParams::default())
+            .await;
+        absent_is_well(gone)?;
+    }
+    let namespaces = Api::<Namespace>::all(client);
+    absent_is_well(
+        namespaces
+            .delete(OPERATOR_NAMESPACE, &DeleteParams::default())
+            .await,
+    )?;
+    Ok(true)
+}
+
+/// Whether an object of the kind is anywhere. A kind that is not installed has none.
+async fn is_there<K>(client: &Client) -> Result<bool>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match Api::<K>::all(client.clone())
+        .list(&ListParams::default().limit(1))
+        .await
+    {
+        Ok(list) => Ok(!list.items.is_empty()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("list the objects of kind {}", K::kind(&()))),
+    }
+}
+
+fn absent_is_well<T>(answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Runs the chart's own tests.

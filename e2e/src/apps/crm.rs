@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fairway_crds::App;
+use fairway_crds::database::OnStart;
 use fairway_crds::release::ReleaseOutcome;
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{apply, from_file, set_bake, set_env, set_image};
+use super::{apply, component, from_file, set_bake, set_env, set_image};
 use crate::ns::Context;
 use crate::volumes::{Behaviour, claim};
 use crate::{manifest, reach, seen, wait};
@@ -23,7 +24,7 @@ pub const PORT: u16 = 3000;
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The pairs of worker pods of two versions that worked at once, from the rows that they wrote.
-pub const OVERLAPS: &str = "with pods as (select version, pod, min(at) as began, max(at) as ended from worker_heartbeat group by version, pod) \
+const OVERLAPS: &str = "with pods as (select version, pod, min(at) as began, max(at) as ended from worker_heartbeat group by version, pod) \
      select count(*) from pods x join pods y on x.version < y.version and x.began <= y.ended and y.began <= x.ended";
 
 /// The App of the manifest, at this version.
@@ -44,6 +45,15 @@ pub fn set_version(context: &Context, app: &mut App, version: &str) {
         set_image(app, component, &image);
     }
     set_env(app, "web", "CRM_MIGRATE_APPEND", "1");
+}
+
+/// Lets `web` migrate the database itself when it starts, in place of the command.
+pub fn migrate_on_start(app: &mut App) {
+    component(app, "web").template["spec"]["containers"][0]["args"] = json!(["serve-and-migrate"]);
+    if let Some(migration) = &mut app.spec.migration {
+        migration.command = None;
+        migration.on_start = Some(OnStart {});
+    }
 }
 
 /// Starts its database, in an empty state, and makes a claim for backups.
@@ -101,7 +111,7 @@ pub async fn add_leads(context: &Context, names: &[&str]) -> Result<()> {
         let request = Request::post("/api/leads")
             .header("host", "crm")
             .header("content-type", "application/json")
-            .body(serde_json::json!({"name": name}).to_string())?;
+            .body(json!({"name": name}).to_string())?;
         reach::json(context, &pod, PORT, request).await?;
     }
     Ok(())
@@ -154,6 +164,25 @@ pub async fn switch_fault(context: &Context, pod: &str, faults: &Value) -> Resul
 pub async fn pods(context: &Context, component: &str, release: &str) -> Result<Vec<String>> {
     let labels = format!("{}={component},{}={release}", seen::COMPONENT, seen::RELEASE);
     reach::ready_pods(context, &labels).await
+}
+
+/// Fails when worker pods of two versions worked at once, or when one of these versions has not worked at all:
+/// a version that did nothing proves nothing.
+///
+/// # Errors
+/// Tells which version did not work, or how many pairs of pods did at once.
+pub async fn never_two_workers(context: &Context, versions: &[&str]) -> Result<()> {
+    for version in versions {
+        let statement = format!("select count(*) from worker_heartbeat where version = '{version}'");
+        let heartbeats = reach::count(context, DATABASE, &statement).await?;
+        ensure!(heartbeats > 0, "no worker of {version} has worked");
+    }
+    let overlaps = reach::count(context, DATABASE, OVERLAPS).await?;
+    ensure!(
+        overlaps == 0,
+        "{overlaps} pairs of workers of two versions worked at once"
+    );
+    Ok(())
 }
 
 async fn web_pod(context: &Context) -> Result<String> {

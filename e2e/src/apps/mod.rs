@@ -5,9 +5,10 @@ pub mod small;
 pub mod unleash;
 
 use anyhow::{Context as _, Result};
-use fairway_crds::App;
 use fairway_crds::component::Component;
 use fairway_crds::duration::Duration;
+use fairway_crds::{App, Release};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::manifest;
@@ -33,6 +34,20 @@ fn from_file(target: &Target, file: &str) -> Result<(App, Vec<Value>)> {
 pub async fn apply(context: &Context, app: &App) -> Result<App> {
     let applied = manifest::apply_object(context, serde_json::to_value(app)?).await?;
     Ok(serde_json::from_value(serde_json::to_value(applied)?)?)
+}
+
+/// `kubectl annotate release NAME VERB=TOKEN`
+///
+/// # Errors
+/// When there is no such Release.
+pub async fn say(context: &Context, release: &str, verb: &str, token: &str) -> Result<()> {
+    let annotation = json!({"metadata": {"annotations": {verb: token}}});
+    context
+        .api::<Release>()
+        .patch(release, &PatchParams::default(), &Patch::Merge(annotation))
+        .await
+        .with_context(|| format!("annotate {release} with {verb}={token}"))?;
+    Ok(())
 }
 
 /// A component of an App.

@@ -45,6 +45,12 @@ impl Rollouts {
             .args(["apply", "--server-side", "--kustomize"])
             .arg(&crds))
         .context("install the CRDs of Argo Rollouts")?;
+        run(Command::new(paths.binary("kubectl"))
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .args(["wait", "--for=condition=Established", "--timeout=60s"])
+            .arg("crd/rollouts.argoproj.io"))
+        .context("wait until the API server serves the kinds of Argo Rollouts")?;
         let log = paths.logs().join("rollouts-controller.log");
         let log = File::create(&log).with_context(|| format!("write {}", log.display()))?;
         let child = inside(paths, paths.binary("rollouts-controller"))

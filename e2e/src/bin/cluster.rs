@@ -18,7 +18,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Subcommands {
     /// Build the control plane, the node's programs and Helm; skips what is up to date.
-    Build,
+    Build {
+        /// Only these programs, such as `helm`; all of them when none is given.
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(tools::BUILT))]
+        names: Vec<String>,
+    },
     /// Start the cluster, or do nothing when it runs.
     Up {
         /// Replace a cluster that runs by a new one.
@@ -64,8 +68,10 @@ async fn main() -> ExitCode {
 async fn execute(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::from_env()?;
     match arguments.command {
-        Subcommands::Build => {
-            if tools::build(&paths)?.is_empty() {
+        Subcommands::Build { names } => {
+            let wanted = |name: &&'static str| names.is_empty() || names.iter().any(|one| one == name);
+            let wanted: Vec<_> = tools::BUILT.iter().copied().filter(wanted).collect();
+            if tools::build_each(&paths, &wanted)?.is_empty() && names.is_empty() {
                 eprintln!("the control plane is built");
             }
         }

@@ -137,8 +137,13 @@ async fn down() -> Result<()> {
     };
     ns::remove(&context).await?;
     install::remove_operator(&target)?;
-    eprintln!(
-        "the demo is gone; the CRDs stay, and with them every other App: helm -n fairway-system uninstall fairway-crds"
-    );
+    if install::remove_unused(&target).await? {
+        eprintln!("the demo is gone, and Fairway with its kinds");
+    } else {
+        eprintln!(
+            "the demo and the operator are gone; the kinds stay, because there are other Apps or Backups: \
+             kubectl get apps,backups.fairway.dev --all-namespaces"
+        );
+    }
     Ok(())
 }

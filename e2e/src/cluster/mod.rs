@@ -12,6 +12,7 @@ pub mod network;
 pub mod paths;
 mod pki;
 mod process;
+mod storage;
 
 use std::fs;
 use std::path::PathBuf;
@@ -196,6 +197,7 @@ impl Cluster {
         components::proxy(paths)?;
         let client = self.client().await?;
         allow_dns(&client).await?;
+        storage::create(paths, &client).await?;
         components::dns(paths)?;
         progress.step("node and DNS");
         let (node, dns) = tokio::join!(

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use fairway_crds::App;
 use fairway_crds::backup::BackupOutcome;
 use fairway_crds::migration::MigrationOutcome;
-use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
+use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
 use fairway_crds::{Backup, Migration, Release};
 
 use super::Story;
@@ -67,7 +67,37 @@ impl Upgrade {
         apps::apply(context, &self.app).await?;
         let release = seen::ended(context, "unleash-2", ReleaseOutcome::Succeeded, unleash::PATIENCE).await?;
         self.came_in_order(story, &release).await?;
-        self.kept_its_data(story).await?;
+        self.kept_its_data(story, "unleash-2", "8.2").await?;
+        timeline.requests("Unleash", &self.load).await?;
+        Ok(release)
+    }
+
+    /// After the end of the story: a person takes the upgrade back, and 7.6.5 runs on the schema of 8.2.0.
+    ///
+    /// # Errors
+    /// When any of it is not as it should be.
+    pub async fn take_back(&self, story: &Story) -> Result<Release> {
+        let Story { context, timeline } = story;
+        let _watching = timeline.watch(context);
+        timeline.act("kubectl annotate release unleash-2 fairway.dev/roll-back=now");
+        apps::say(context, "unleash-2", annotation::ROLL_BACK, "now").await?;
+        let back = |release: &Release| seen::outcome(release) == Some(ReleaseOutcome::RolledBack);
+        let release =
+            seen::release(context, "unleash-2", "to be rolled back", back, unleash::PATIENCE).await?;
+        ensure!(
+            seen::reason(&release) == "RolledBackByPerson",
+            "{}",
+            seen::message(&release)
+        );
+        ensure!(
+            seen::holds(seen::release_condition(&release, "SchemaAhead")),
+            "the release does not tell SchemaAhead"
+        );
+        seen::selects(context, "unleash", "unleash-1", SOON).await?;
+        let ahead = |app: &App| seen::holds(seen::app_condition(app, "SchemaAhead"));
+        seen::app(context, "unleash", "SchemaAhead=True", ahead, SOON).await?;
+        timeline.proven("the Release and the App say that the schema is ahead of what serves");
+        self.kept_its_data(story, "unleash-1", "7.6.5").await?;
         timeline.requests("Unleash", &self.load).await?;
         Ok(release)
     }
@@ -110,13 +140,14 @@ impl Upgrade {
         Ok(())
     }
 
-    async fn kept_its_data(&self, story: &Story) -> Result<()> {
+    /// This release is live at this version, with the flags that people made.
+    async fn kept_its_data(&self, story: &Story, release: &str, wanted: &str) -> Result<()> {
         let Story { context, timeline } = story;
-        let live = |app: &App| seen::live(app) == Some("unleash-2");
-        seen::app(context, "unleash", "unleash-2 to be live", live, SOON).await?;
+        let live = |app: &App| seen::live(app) == Some(release);
+        seen::app(context, "unleash", &format!("{release} to be live"), live, SOON).await?;
         let version = unleash::version(context).await?;
         ensure!(
-            version.starts_with("8.2"),
+            version.starts_with(wanted),
             "the version that answers is {version}"
         );
         let flags = unleash::flags(context).await?;

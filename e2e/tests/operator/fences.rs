@@ -1,10 +1,11 @@
-//! Jobs deleted, pods evicted, the operator killed while a migration runs: it is never run twice.
+//! Jobs deleted, pods evicted, guards and the operator killed while a migration runs: it is never run twice.
 //!
 //! The migration first appends a row to a table without any unique key, so a second run would be seen.
 
 use anyhow::{Context as _, Result, ensure};
-use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::release::ReleaseOutcome;
+use fairway_crds::{App, Release};
 use fairway_e2e::apps::{self, crm};
 use fairway_e2e::ns::Context;
 use fairway_e2e::{operator, reach, seen};
@@ -17,11 +18,21 @@ use crate::alone;
 
 /// crm at v1, edited to a v2 whose migration has begun and pauses at this moment.
 async fn migrating(context: &Context, moment: &str) -> Result<()> {
+    migrating_with(context, moment, |_| {}).await
+}
+
+/// The same for a v2 that migrates the database itself when it starts, pausing in the middle.
+async fn migrating_on_start(context: &Context) -> Result<()> {
+    migrating_with(context, "middle", crm::migrate_on_start).await
+}
+
+async fn migrating_with(context: &Context, moment: &str, also: impl FnOnce(&mut App)) -> Result<()> {
     let mut app = crm::install(context).await?;
     crm::set_version(context, &mut app, "v2");
     apps::set_bake(&mut app, 1);
     apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "sleep:6000");
     apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE_AT", moment);
+    also(&mut app);
     apps::apply(context, &app).await?;
     let begun = match moment {
         "end" => "select count(*) from pg_tables where tablename = 'lead_note'",
@@ -147,6 +158,56 @@ async fn a_migration_whose_operator_is_killed_while_its_job_is_deleted_is_not_be
             .await?;
         operator::ready(&context).await?;
         was_run_once(&context).await
+    })
+    .await
+}
+
+/// The release has ended so, the ledger knows one run of it, and the migration was begun once.
+async fn ended_after_one_run(context: &Context, outcome: ReleaseOutcome) -> Result<()> {
+    seen::ended(context, "crm-2", outcome, crm::PATIENCE).await?;
+    let runs = "select count(*) from fairway.migration_run where release = 'crm-2'";
+    let runs = reach::count(context, crm::DATABASE, runs).await?;
+    ensure!(runs == 1, "the ledger has {runs} runs of crm-2");
+    was_run_once(context).await
+}
+
+#[tokio::test]
+async fn an_application_that_migrates_itself_is_not_started_again_when_its_pod_is_deleted() -> Result<()> {
+    alone(|context| async move {
+        migrating_on_start(&context).await?;
+        context
+            .api::<Pod>()
+            .delete(&pod(&context).await?, &DeleteParams::default())
+            .await?;
+        ended_after_one_run(&context, ReleaseOutcome::Failed).await?;
+        seen::selects(&context, "crm", "crm-1", crm::PATIENCE).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_application_that_migrates_itself_is_not_started_again_when_its_pod_is_deleted_without_grace()
+-> Result<()> {
+    alone(|context| async move {
+        migrating_on_start(&context).await?;
+        context
+            .api::<Pod>()
+            .delete(&pod(&context).await?, &DeleteParams::default().grace_period(0))
+            .await?;
+        ended_after_one_run(&context, ReleaseOutcome::Failed).await?;
+        seen::selects(&context, "crm", "crm-1", crm::PATIENCE).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_application_that_migrates_itself_finishes_although_its_guard_is_killed() -> Result<()> {
+    alone(|context| async move {
+        migrating_on_start(&context).await?;
+        operator::kill_agent(&context, "migrate").await?;
+        ended_after_one_run(&context, ReleaseOutcome::Succeeded).await
     })
     .await
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::Release;
-use fairway_crds::database::OnStart;
 use fairway_crds::duration::Duration;
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::ReleaseOutcome;
@@ -91,12 +90,7 @@ async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_s
 async fn an_application_that_never_becomes_healthy_is_ended_and_then_judged() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "hang", |app| {
-            let container = &mut apps::component(app, "web").template["spec"]["containers"][0];
-            container["args"] = json!(["serve-and-migrate"]);
-            app.spec.migration.iter_mut().for_each(|migration| {
-                migration.command = None;
-                migration.on_start = Some(OnStart::default());
-            });
+            crm::migrate_on_start(app);
             ten_seconds(app);
         })
         .await?;
@@ -167,6 +161,8 @@ async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it
             migration.unchanged,
             "nobody is told that the schema is unchanged: {migration:?}"
         );
+        let message = seen::message(&failed);
+        ensure!(message.contains("left the schema unchanged"), "{message}");
         ensure!(
             !seen::holds(seen::release_condition(&failed, "SchemaAhead")),
             "nothing was migrated"

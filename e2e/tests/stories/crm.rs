@@ -39,7 +39,7 @@ async fn web_and_worker_pass_to_the_new_version_together_and_no_two_workers_work
                 ],
             "{order:?}"
         );
-        ensure!(reach::count(&context, crm::DATABASE, crm::OVERLAPS).await? == 0, "two versions worked at once");
+        crm::never_two_workers(&context, &["v1", "v2"]).await?;
         let handed_over = "select count(*) from worker_session x join worker_session y \
              on x.version = 'v1' and x.event = 'stopped' and y.version = 'v2' and y.event = 'started' and x.at < y.at";
         ensure!(reach::count(&context, crm::DATABASE, handed_over).await? == 1, "v1 did not stop before v2 started");

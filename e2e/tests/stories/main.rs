@@ -8,6 +8,7 @@ mod bad_templates;
 mod crm;
 mod deletion;
 mod edits;
+mod fields;
 mod secrets;
 mod unleash;
 mod verbs;

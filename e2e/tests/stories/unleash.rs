@@ -8,8 +8,8 @@ use fairway_e2e::story::{Story, Upgrade};
 use fairway_e2e::volumes::{Behaviour, claim};
 
 #[tokio::test]
-async fn an_image_that_migrates_itself_is_upgraded_with_its_data_and_without_a_failed_request() -> Result<()>
-{
+async fn an_image_that_migrates_itself_is_upgraded_and_taken_back_with_its_data_and_without_a_failed_request()
+-> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         let story = Story::new(&context);
@@ -22,6 +22,7 @@ async fn an_image_that_migrates_itself_is_upgraded_with_its_data_and_without_a_f
         );
         let mut upgrade = Upgrade::prepare(&story, app).await?;
         upgrade.upgrade(&story).await?;
+        upgrade.take_back(&story).await?;
         story.no_request_failed("Unleash", &upgrade.load).await?;
         Ok(())
     })

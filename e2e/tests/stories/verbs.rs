@@ -7,20 +7,8 @@ use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::{reach, seen};
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 
 use crate::SOON;
-
-/// `kubectl annotate release NAME VERB=TOKEN`
-async fn say(context: &Context, release: &str, verb: &str, token: &str) -> Result<()> {
-    let annotation = json!({"metadata": {"annotations": {verb: token}}});
-    context
-        .api::<Release>()
-        .patch(release, &PatchParams::default(), &Patch::Merge(annotation))
-        .await?;
-    Ok(())
-}
 
 /// `shop` at v1, and an edit to v2 that is being watched for a minute.
 async fn baking(context: &Context) -> Result<()> {
@@ -41,7 +29,7 @@ async fn a_release_aborted_before_it_migrates_leaves_the_old_version_as_it_was()
         crm::set_version(&context, &mut app, "v2");
         apps::apply(&context, &app).await?;
         seen::release(&context, "crm-2", "to exist", |_| true, SOON).await?;
-        say(&context, "crm-2", annotation::ABORT, "one").await?;
+        apps::say(&context, "crm-2", annotation::ABORT, "one").await?;
         let release = seen::ended(&context, "crm-2", ReleaseOutcome::Aborted, crm::PATIENCE).await?;
         let status = release.status.clone().unwrap_or_default();
         ensure!(
@@ -59,7 +47,7 @@ async fn a_release_aborted_before_it_migrates_leaves_the_old_version_as_it_was()
 async fn a_person_takes_traffic_back_during_the_bake() -> Result<()> {
     with_temp_ns(|context| async move {
         baking(&context).await?;
-        say(&context, "shop-2", annotation::ROLL_BACK, "now").await?;
+        apps::say(&context, "shop-2", annotation::ROLL_BACK, "now").await?;
         let release = seen::ended(&context, "shop-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
         ensure!(
             seen::reason(&release) == "RolledBackByPerson",
@@ -84,7 +72,7 @@ async fn a_person_takes_traffic_back_during_the_bake() -> Result<()> {
 async fn an_abort_during_the_bake_takes_traffic_back_too() -> Result<()> {
     with_temp_ns(|context| async move {
         baking(&context).await?;
-        say(&context, "shop-2", annotation::ABORT, "now").await?;
+        apps::say(&context, "shop-2", annotation::ABORT, "now").await?;
         let release = seen::ended(&context, "shop-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
         ensure!(seen::reason(&release) == "Aborted", "{}", seen::message(&release));
         seen::selects(&context, "shop", "shop-1", SOON).await?;
@@ -101,7 +89,7 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
         crm::set_version(&context, &mut app, "v2");
         apps::apply(&context, &app).await?;
         seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
-        say(&context, "crm-2", annotation::ROLL_BACK, "later").await?;
+        apps::say(&context, "crm-2", annotation::ROLL_BACK, "later").await?;
         let back = |release: &Release| seen::outcome(release) == Some(ReleaseOutcome::RolledBack);
         let release = seen::release(&context, "crm-2", "to be rolled back", back, crm::PATIENCE).await?;
         seen::selects(&context, "crm", "crm-1", SOON).await?;
@@ -113,7 +101,7 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
             seen::holds(seen::release_condition(&release, "SchemaAhead")),
             "SchemaAhead is not told"
         );
-        ensure!(reach::count(&context, crm::DATABASE, crm::OVERLAPS).await? == 0);
+        crm::never_two_workers(&context, &["v1", "v2"]).await?;
         Ok(())
     })
     .await
@@ -137,7 +125,7 @@ async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -
         );
         database.batch_execute("drop table lead_note").await?;
 
-        say(&context, "crm-2", annotation::RETRY, "mended").await?;
+        apps::say(&context, "crm-2", annotation::RETRY, "mended").await?;
         let again = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         ensure!(again.spec.trigger == "Retry", "{}", again.spec.trigger);
         let answered = |release: &Release| {
@@ -180,7 +168,7 @@ async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() ->
         // The person puts the database back by hand and says so.
         let database = reach::database(&context, crm::DATABASE).await?;
         database.batch_execute("drop table lead_note").await?;
-        say(&context, "crm-2", annotation::RESOLVE, "not-applied:by-hand").await?;
+        apps::say(&context, "crm-2", annotation::RESOLVE, "not-applied:by-hand").await?;
         seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         apps::unset_env(&mut app, "web", "CRM_FAULT_MIGRATE");
         apps::apply(&context, &app).await?;

@@ -311,13 +311,15 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
         server_version,
         fingerprint,
         seconds,
+        notes,
     } = evidence;
     let place = status
         .set
         .as_ref()
         .map(|set| format!("{} of claim {}", set.path, set.claim_name))
         .unwrap_or_default();
-    let message = format!("{bytes} bytes in {place}, made in {seconds:.0} s; proven: {level}");
+    let noted: String = notes.iter().map(|note| format!("; {note}")).collect();
+    let message = format!("{bytes} bytes in {place}, made in {seconds:.0} s; proven: {level}{noted}");
     status.outcome = Some(BackupOutcome::Succeeded);
     status.level = Some(level);
     status.bytes = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -325,6 +327,7 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
     status.taken_at = Some(taken_at);
     status.server_version = Some(server_version);
     status.fingerprint = Some(fingerprint);
+    status.notes = notes;
     Stand::at(Progress::succeeded("Succeeded", message))
 }
 

@@ -410,6 +410,9 @@ pub struct BackupEvidence {
     pub fingerprint: String,
     /// Seconds from start to manifest.
     pub seconds: f64,
+    /// What is not in it, or was found beside it: sentences for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// How a migration ended, as the ledger says.

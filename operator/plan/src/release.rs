@@ -23,7 +23,7 @@ pub use probing::probe_targets;
 use crate::observed::{ReleaseObserved, Settings};
 use crate::{Decision, Step, Wake};
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use report::Stand;
 use verdict::{Failure, Verdict, Wait};
@@ -181,9 +181,48 @@ fn go_forward(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
     }
 }
 
+/// How long the old version may take to be ready for its traffic before a newer version may take its place.
+const RETURN_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+
 fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
     verbs::already_going_back(world, status);
     match climb(BACKWARD, world, status) {
+        Climbed::Waiting(
+            _,
+            Stand::Waiting {
+                rung: "TrafficReturned",
+                wait,
+            },
+        ) if is_stuck(world, status) && accept::newer(world).is_some() => {
+            let newer = accept::newer(world).unwrap_or_default();
+            let failure = cause(status);
+            let message = format!(
+                "{}; it could not be taken back ({}), so it serves until {newer} does",
+                failure.message.trim_end_matches('.'),
+                wait.message
+            );
+            status.outcome = Some(ReleaseOutcome::Failed);
+            (Vec::new(), Stand::Ended(Failure { message, ..failure }))
+        }
+        Climbed::Waiting(
+            steps,
+            Stand::Waiting {
+                rung: rung @ "TrafficReturned",
+                wait,
+            },
+        ) if wait.reason == "StartingPrevious" => {
+            let wait = match stuck_at(status) {
+                Some(stuck) if world.now < stuck => wait.until(stuck),
+                _ => Wait::person(
+                    "StartingPrevious",
+                    format!(
+                        "{}; to go forward instead, edit the App to a version that works",
+                        wait.message
+                    ),
+                ),
+            };
+            (steps, Stand::Waiting { rung, wait })
+        }
         Climbed::Top => {
             let failure = cause(status);
             status.outcome = Some(failure.outcome);
@@ -192,6 +231,16 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
         Climbed::Waiting(steps, stand) => (steps, stand),
         Climbed::Failed(failure) => (Vec::new(), Stand::Ended(failure)),
     }
+}
+
+/// When a release that has waited for its predecessor since it turned back counts as stuck.
+fn stuck_at(status: &ReleaseStatus) -> Option<Timestamp> {
+    let back = happened(status, MilestoneKind::RollingBack)?;
+    back.at.checked_add(RETURN_DEADLINE).ok()
+}
+
+fn is_stuck(world: &World, status: &ReleaseStatus) -> bool {
+    stuck_at(status).is_some_and(|stuck| world.now >= stuck)
 }
 
 enum Climbed {
@@ -322,12 +371,12 @@ fn after_the_end(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand
         return (Vec::new(), recorded(BACKWARD, world, status));
     }
     let mut steps = traffic::leftovers(world);
-    steps.extend(kept(world));
+    steps.extend(kept(world, status));
     (steps, Stand::Unchanged)
 }
 
-/// Replicas and selectors of the release that serves, while no other one is under way.
-fn kept(world: &World) -> Vec<Step> {
+/// Deployments, replicas and selectors of the release that serves, while no other one looks after them.
+fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
     let all = world.observed.siblings.iter().chain([&world.observed.release]);
     let serves = world::live(all).is_some_and(|live| live.name_any() == world.name());
     let busy = world
@@ -339,19 +388,29 @@ fn kept(world: &World) -> Vec<Step> {
     let (true, false, Some(today)) = (serves, busy, world.today()) else {
         return Vec::new();
     };
-    let mut steps: Vec<_> = world
-        .snapshot
-        .components
-        .iter()
-        .filter_map(|component| {
-            let deployment = world.deployment(&component.name, world.release().spec.revision)?;
-            rollout::scale(deployment, *today.replicas.get(&component.name)?)
-        })
-        .collect();
+    let mut steps = Vec::new();
+    for component in &world.snapshot.components {
+        match world.deployment(&component.name, world.release().spec.revision) {
+            // Somebody deleted what serves.
+            None => steps.extend(rollout::candidate(world, status, component).unwrap_or_default()),
+            Some(deployment) => {
+                let replicas = today.replicas.get(&component.name);
+                steps.extend(replicas.and_then(|replicas| rollout::scale(deployment, *replicas)));
+            }
+        }
+    }
     if let Some(Verdict::Act(switched, _)) = traffic::direct(world, world.snapshot, world.name()) {
         steps.extend(switched);
     }
-    steps.extend(traffic::retirements(world));
+    // What another release has begun is its own, also before it says whom it follows.
+    if world
+        .observed
+        .siblings
+        .iter()
+        .all(|sibling| world::has_ended(sibling))
+    {
+        steps.extend(traffic::retirements(world));
+    }
     steps
 }
 

@@ -4,6 +4,9 @@ use crate::conditions::{duration, moment};
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 
+/// Past the end of its grace period for so long, a pod that is still there is on a node that nobody hears of.
+pub(crate) const UNHEARD: SignedDuration = SignedDuration::from_mins(5);
+
 /// Pause before the try after number `attempt`: 5 s, doubling, at most 5 minutes.
 pub fn backoff(attempt: u32) -> SignedDuration {
     let doublings = attempt.saturating_sub(1).min(6);

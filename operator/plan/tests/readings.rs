@@ -63,7 +63,7 @@ fn outcome(status: Value) -> Outcome<Value> {
 )]
 #[case::no_image(
     json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}), json!({}))]}),
-    Outcome::Running { waiting: Some(("ErrImagePull".into(), "container agent of pod crm-42-check-1-x cannot pull i: not found".into())) }
+    Outcome::Running { waiting: Some(("ErrImagePull".into(), "container agent of pod crm-42-check-1-x cannot pull i: not found; push that image, or correct its name or pull secret".into())) }
 )]
 #[case::its_turn_has_not_come(
     json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "PodInitializing"}}), json!({}))]}),
@@ -150,12 +150,12 @@ fn digests_are_joined_to_the_repository_that_was_given() {
 #[case::a_name_that_is_none(
     json!({"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image name"}}), "", "Pending",
     Pinning::Waiting { reason: "InvalidImageName".into(), is_final: true,
-        message: "container i0 of pod crm-42-check-1-x cannot pull x: couldn't parse image name".into() }
+        message: "container i0 of pod crm-42-check-1-x cannot pull x: couldn't parse image name; push that image, or correct its name or pull secret".into() }
 )]
 #[case::a_registry_that_says_no(
     json!({"waiting": {"reason": "ImagePullBackOff", "message": "GET https://a:b@ghcr.io/token?k=v : 401"}}), "", "Pending",
     Pinning::Waiting { reason: "ImagePullBackOff".into(), is_final: false,
-        message: "container i0 of pod crm-42-check-1-x cannot pull x: GET https://ghcr.io/token?… : 401".into() }
+        message: "container i0 of pod crm-42-check-1-x cannot pull x: GET https://ghcr.io/token?… : 401; push that image, or correct its name or pull secret".into() }
 )]
 #[case::an_image_that_no_registry_knows(
     json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}), WEB, "Succeeded",

@@ -1,10 +1,10 @@
 //! Whether a run may start: the ledger is asked, and written, before anything is executed.
 
-use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, Requester, RunIdentity, SqlCheck};
+use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, Requester, RunIdentity};
 
 use super::{
     backends::{self, Origin},
-    checks,
+    checks::{self, Checks},
     conclude::{conclude, cut_off},
     connection::Connection,
     environment::Environment,
@@ -66,7 +66,7 @@ pub(crate) async fn claim(
     environment: &Environment,
     requester: &Requester,
     identity: &RunIdentity,
-    sql_checks: &[SqlCheck],
+    sql_checks: &Checks<'_>,
 ) -> Result<Claim, Failure> {
     let doing = |error| statement_failed("asking the ledger", &error);
     ledger::ensure(lock.session.client_mut(), connection).await?;
@@ -76,7 +76,7 @@ pub(crate) async fn claim(
     {
         tracing::warn!("settling run {}, which was cut off", dead.run_id);
         let run = OpenRun::of_row(&dead);
-        conclude(lock, connection, &run, &[], &cut_off(&run)).await;
+        conclude(lock, connection, &run, &Checks::none(), &cut_off(&run)).await;
     }
     let client = lock.session.client();
     if let Some(refusal) = ledger::claim_ownership(client, requester).await.map_err(doing)? {

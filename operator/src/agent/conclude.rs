@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, SqlCheck, reason};
+use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, reason};
 use tokio::time::Instant;
 
 use super::{
     backends::{self, StillThere},
-    checks,
+    checks::{self, Checks},
     claim::OpenRun,
     connection::Connection,
     failure::version,
@@ -66,7 +66,7 @@ pub(crate) async fn conclude(
     lock: &mut Lock,
     connection: &Connection,
     run: &OpenRun,
-    sql_checks: &[SqlCheck],
+    sql_checks: &Checks<'_>,
     observed: &Observed,
 ) -> MigrationReport {
     let deadline = Instant::now() + PATIENCE;
@@ -120,7 +120,7 @@ async fn attempt(
     lock: &mut Lock,
     connection: &Connection,
     run: &OpenRun,
-    sql_checks: &[SqlCheck],
+    sql_checks: &Checks<'_>,
     observed: &Observed,
 ) -> Result<MigrationReport, Failure> {
     let ending = match end_sessions(lock, run, observed).await? {
@@ -179,7 +179,7 @@ async fn judge(
     lock: &mut Lock,
     connection: &Connection,
     run: &OpenRun,
-    sql_checks: &[SqlCheck],
+    sql_checks: &Checks<'_>,
     observed: &Observed,
 ) -> Result<Ending, Failure> {
     let doing = |error| statement_failed("reading the schema", &error);

@@ -33,8 +33,9 @@ pub(crate) struct Connection {
     pub(crate) channel_binding: ChannelBinding,
     /// Server options (`-c name=value`) that the application asks for.
     pub(crate) options: Option<String>,
-    /// The schema in which the application works: Prisma's `schema`, JDBC's `currentSchema`.
-    pub(crate) schema: Option<String>,
+    /// The schemas in which the application works: Prisma's `schema`, which is one, or the lists that are JDBC's
+    /// `currentSchema` and Npgsql's `Search Path`. Empty when the server decides.
+    pub(crate) schemas: Vec<String>,
 }
 
 /// One address of a server.
@@ -92,8 +93,9 @@ impl TlsMode {
             "allow" | "prefer" => Ok(Self::Prefer),
             // node-postgres knows `no-verify`; Prisma and libpq mean by `require` just encryption.
             "require" | "no-verify" => Ok(Self::Require),
-            "verify-ca" => Ok(Self::VerifyCa),
-            "verify-full" => Ok(Self::VerifyFull),
+            // Npgsql writes them in one word.
+            "verify-ca" | "verifyca" => Ok(Self::VerifyCa),
+            "verify-full" | "verifyfull" => Ok(Self::VerifyFull),
             _ => Err(ConnectionError::Invalid("sslmode")),
         }
     }
@@ -161,7 +163,7 @@ impl Connection {
             &get(&["host", "server", "hostaddr"]).ok_or(ConnectionError::Missing("host"))?,
             get(&["port"]).as_deref(),
         )?;
-        let root_certificates = get(&["sslrootcert"]).filter(|path| path != "system");
+        let root_certificates = get(&["sslrootcert", "root certificate"]).filter(|path| path != "system");
         let certificate = get(&["sslcert"]);
         let key = get(&["sslkey"]);
         // Prisma's `sslcert` is the server's authority; with a key beside it, it is libpq's client certificate.
@@ -183,7 +185,11 @@ impl Connection {
                 _ => ChannelBinding::Prefer,
             },
             options: get(&["options"]),
-            schema: get(&["schema", "currentschema"]),
+            schemas: match (get(&["schema"]), get(&["currentschema", "search path"])) {
+                (Some(one), _) => vec![one],
+                (None, Some(list)) => list.split(',').map(unquoted).collect(),
+                (None, None) => Vec::new(),
+            },
             user,
         })
     }
@@ -248,8 +254,17 @@ impl fmt::Debug for Connection {
             )
             .field("channel_binding", &self.channel_binding)
             .field("options", &self.options)
-            .field("schema", &self.schema)
+            .field("schemas", &self.schemas)
             .finish()
+    }
+}
+
+/// A name of a list as SQL writes it; unlike SQL, case is kept for drivers that quote it themselves.
+fn unquoted(name: &str) -> String {
+    let name = name.trim();
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_owned(),
     }
 }
 
@@ -316,7 +331,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 /// Reads libpq's `key=value` form with its quotes, and the `Key=Value;` form of .NET.
-fn key_value_parameters(text: &str) -> Result<BTreeMap<String, String>, ConnectionError> {
+pub(crate) fn key_value_parameters(text: &str) -> Result<BTreeMap<String, String>, ConnectionError> {
     let mut parameters = BTreeMap::new();
     if text.contains(';') && !text.contains('\'') {
         for pair in text.split(';').filter(|pair| !pair.trim().is_empty()) {

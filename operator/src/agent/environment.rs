@@ -11,7 +11,7 @@ use fairway_plan::protocol::{
     STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
 };
 
-use super::redact::Redactor;
+use super::{connection::Connection, redact::Redactor};
 
 /// All variables of this process.
 #[derive(Clone)]
@@ -79,7 +79,10 @@ impl Environment {
 
     /// Hides every value.
     pub(crate) fn redactor(&self) -> Redactor {
-        Redactor::new(self.variables.values().cloned())
+        let password = Connection::from_variables(|name| self.get(name))
+            .ok()
+            .and_then(|connection| connection.password);
+        Redactor::new(self.variables.values().cloned().chain(password))
     }
 
     fn path(&self, variable: &str, default: &str) -> PathBuf {

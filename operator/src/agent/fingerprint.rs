@@ -12,22 +12,28 @@ use tokio_postgres::{IsolationLevel, Transaction, types::ToSql};
 use super::session::Session;
 
 /// Tables in which frameworks note what they have applied. Everything but these is told by the catalog.
-const HISTORY_TABLES: [&str; 15] = [
-    "migrations",                 // Unleash (db-migrate), TypeORM, Laravel
-    "schema_migrations",          // Rails, golang-migrate, Ecto, dbmate
-    "ar_internal_metadata",       // Rails
-    "django_migrations",          // Django
-    "_prisma_migrations",         // Prisma
-    "flyway_schema_history",      // Flyway
-    "databasechangelog",          // Liquibase
-    "knex_migrations",            // Knex
-    "SequelizeMeta",              // Sequelize
-    "alembic_version",            // Alembic
-    "__drizzle_migrations",       // Drizzle
-    "payload_migrations",         // Payload
-    "_sqlx_migrations",           // sqlx
-    "__diesel_schema_migrations", // Diesel
-    "refinery_schema_history",    // Refinery
+const HISTORY_TABLES: [&str; 21] = [
+    "migrations",                  // Unleash (db-migrate), TypeORM, Laravel
+    "schema_migrations",           // Rails, golang-migrate, Ecto, dbmate
+    "ar_internal_metadata",        // Rails
+    "django_migrations",           // Django
+    "_prisma_migrations",          // Prisma
+    "flyway_schema_history",       // Flyway
+    "databasechangelog",           // Liquibase
+    "knex_migrations",             // Knex
+    "SequelizeMeta",               // Sequelize
+    "alembic_version",             // Alembic
+    "__drizzle_migrations",        // Drizzle
+    "payload_migrations",          // Payload
+    "_sqlx_migrations",            // sqlx
+    "__diesel_schema_migrations",  // Diesel
+    "refinery_schema_history",     // Refinery
+    "__EFMigrationsHistory",       // Entity Framework
+    "goose_db_version",            // goose
+    "pgmigrations",                // node-pg-migrate
+    "kysely_migration",            // Kysely
+    "doctrine_migration_versions", // Doctrine
+    "mikro_orm_migrations",        // MikroORM
 ];
 
 /// The schemas that count.
@@ -138,7 +144,8 @@ const PARTS: [(&str, &str); 14] = [
 ];
 
 /// The tables of migration history that exist and can be read.
-const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), has_table_privilege(c.oid, 'select') \
+const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), \
+      has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
     where {ours} and c.relkind in ('r', 'p') and c.relname = any($1)";
 

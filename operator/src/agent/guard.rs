@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use super::{
+    checks::Checks,
     claim::{Claim, OpenRun, claim},
     conclude::{Observed, Processes, Said, conclude, cut_off, failed},
     connection::Connection,
@@ -102,6 +103,7 @@ async fn watch(
 ) -> Result<MigrationReport, Failure> {
     let connection = connection(environment)?;
     let limit = Duration::from_secs(task.timeout_seconds);
+    let checks = Checks::within(limit, &task.checks);
     let mut lock = acquire_unless_stopped(&connection, limit, terminate).await?;
     let claimed = claim(
         &mut lock,
@@ -109,7 +111,7 @@ async fn watch(
         environment,
         &task.requester,
         &task.run,
-        &task.checks,
+        &checks,
     )
     .await?;
     let run = match claimed {
@@ -120,7 +122,7 @@ async fn watch(
         }
         Claim::Interrupted(row) => {
             let run = OpenRun::of_row(&row);
-            return Ok(conclude(&mut lock, &connection, &run, &[], &cut_off(&run)).await);
+            return Ok(conclude(&mut lock, &connection, &run, &Checks::none(), &cut_off(&run)).await);
         }
         Claim::Settled(report) => return Ok(*report),
     };
@@ -159,7 +161,7 @@ async fn watch(
         sqlstate: None,
         last_error: None,
     };
-    Ok(conclude(&mut lock, &connection, &run, &task.checks, &observed).await)
+    Ok(conclude(&mut lock, &connection, &run, &checks, &observed).await)
 }
 
 /// How the watch ended.

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    checks::Checks,
     child::Child,
     claim::{Claim, OpenRun, claim},
     conclude::{Observed, Processes, Said, conclude, cut_off, failed},
@@ -32,7 +33,8 @@ pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> Migra
     let limit = Duration::from_secs(task.timeout_seconds);
     // Heard from the first moment to the last, also while the ledger is asked.
     let mut terminate = termination();
-    match start(&task, environment, limit, &mut terminate).await {
+    let checks = Checks::within(limit, &task.checks);
+    match start(&task, environment, limit, &checks, &mut terminate).await {
         Ok(Started::Run(mut lock, connection, run)) => {
             let observed = carry_out(
                 &task,
@@ -44,10 +46,10 @@ pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> Migra
                 &mut terminate,
             )
             .await;
-            conclude(&mut lock, &connection, &run, &task.checks, &observed).await
+            conclude(&mut lock, &connection, &run, &checks, &observed).await
         }
         Ok(Started::Cut(mut lock, connection, run)) => {
-            conclude(&mut lock, &connection, &run, &[], &cut_off(&run)).await
+            conclude(&mut lock, &connection, &run, &Checks::none(), &cut_off(&run)).await
         }
         Ok(Started::Settled(report)) => *report,
         Err(failure) => migration(MigrationOutcome::NotStarted, Some(failure)),
@@ -65,6 +67,7 @@ async fn start(
     task: &MigrationTask,
     environment: &Environment,
     limit: Duration,
+    checks: &Checks<'_>,
     terminate: &mut Option<Signal>,
 ) -> Result<Started, Failure> {
     let connection = connection(environment)?;
@@ -75,7 +78,7 @@ async fn start(
         environment,
         &task.requester,
         &task.run,
-        &task.checks,
+        checks,
     )
     .await?;
     Ok(match claimed {

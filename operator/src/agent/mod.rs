@@ -112,9 +112,10 @@ fn run_task(environment: Environment) -> ExitCode {
 fn unusable(environment: &Environment, what: &str) -> ExitCode {
     tracing::error!("{what}");
     let failure = failure::environment(reason::AGENT_FAILED, what);
+    let task = environment.get(TASK_VARIABLE).unwrap_or_default();
     report::write(
         &environment.termination_log(),
-        &serde_json::json!({ "failure": failure }).to_string(),
+        &report::without_work(&task, failure),
     );
     ExitCode::FAILURE
 }

@@ -64,13 +64,20 @@ impl Tail {
             .rev()
             .find(names_error)
             .or_else(|| self.lines.back())?;
-        let printable: String = line.chars().filter(|c| !c.is_control()).collect();
+        // Hidden twice: control characters may be part of a value, or stand between its parts.
+        let redacted = redactor.line(line);
+        let printable: String = redacted.chars().filter(|c| !c.is_control()).collect();
         Some(shortened(redactor.line(printable.trim()).as_str(), SHOWN))
     }
 
     /// Whether any line holds this text.
     pub(crate) fn mentions(&self, text: &str) -> bool {
-        self.lines.iter().any(|line| line.contains(text))
+        self.any(|line| line.contains(text))
+    }
+
+    /// Whether any line is of this kind.
+    pub(crate) fn any(&self, kind: impl Fn(&str) -> bool) -> bool {
+        self.lines.iter().any(|line| kind(line))
     }
 
     /// The last SQLSTATE that the output names.
@@ -177,5 +184,13 @@ mod tests {
         let redactor = Redactor::new(["hunter2-secret".to_owned()]);
         let line = tail("fatal: password hunter2-secret rejected").last_error(&redactor);
         assert_eq!(line.as_deref(), Some("fatal: password *** rejected"));
+    }
+
+    #[test]
+    fn a_secret_with_control_characters_is_hidden() {
+        let redactor = Redactor::new(["hun\tter2-secret".to_owned()]);
+        for said in ["fatal: hun\tter2-secret", "fatal: hun\u{7}ter2-secret"] {
+            assert_eq!(tail(said).last_error(&redactor).as_deref(), Some("fatal: ***"));
+        }
     }
 }

@@ -4,10 +4,11 @@ use fairway_plan::protocol::{Failure, PreflightReport, PreflightTask, reason};
 use tokio_postgres::Client;
 
 use super::{
-    backup::{store, tools},
+    backup::{check_tools, store},
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
+    fingerprint,
     ledger::{self, State},
     lock::{self, pooled},
     migrate::connection,
@@ -40,7 +41,7 @@ async fn look(
     report: &mut PreflightReport,
 ) -> Result<(), Failure> {
     let connection = note(report, "connection", connection(environment))?;
-    let session = note(
+    let mut session = note(
         report,
         "database",
         Session::connect(&connection, SearchPath::Catalog).await,
@@ -55,6 +56,13 @@ async fn look(
     }
     note(report, "primary", primary(&connection, session.client()).await)?;
     note(report, "direct", direct(&connection, &session).await)?;
+    note(
+        report,
+        "schema",
+        fingerprint::of_database(&mut session)
+            .await
+            .map_err(|error| statement_failed("reading the schema", &error)),
+    )?;
     if task.migrates {
         note(
             report,
@@ -68,11 +76,15 @@ async fn look(
         }
     }
     if task.store {
-        note(report, "tools", tools::find(environment, major).map(drop))?;
+        note(
+            report,
+            "tools",
+            check_tools(environment, &connection, major).await,
+        )?;
         note(
             report,
             "store",
-            store::check_writable(&environment.store_directory()),
+            store::check_writable(&environment.store_directory(), &environment.pod_uid()),
         )?;
     }
     Ok(())

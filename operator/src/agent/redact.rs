@@ -5,11 +5,19 @@
 use std::collections::BTreeSet;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::Value;
+
+use super::connection::key_value_parameters;
 
 /// What a hidden value becomes.
 const HIDDEN: &str = "***";
 /// Shorter values (`1`, `80`, `yes`) are no secrets, and hiding them would hide everything.
 const SHORTEST: usize = 4;
+/// Parts of a connection string of key-value pairs that are no secrets, and without which no message makes sense.
+const SHOWN: [&str; 13] = [
+    "host", "hostaddr", "server", "port", "dbname", "database", "user", "username", "user id", "uid",
+    "sslmode", "ssl mode", "pooling",
+];
 
 /// Knows what must not be shown.
 pub(crate) struct Redactor {
@@ -49,6 +57,21 @@ fn collect(value: &str, hidden: &mut BTreeSet<String>) {
     for part in url_secrets(value) {
         insert_forms(part, hidden);
     }
+    for part in pair_secrets(value) {
+        insert_forms(&part, hidden);
+    }
+    if let Ok(json @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(value) {
+        collect_json(&json, hidden);
+    }
+}
+
+fn collect_json(json: &Value, hidden: &mut BTreeSet<String>) {
+    match json {
+        Value::String(text) => collect(text, hidden),
+        Value::Array(items) => items.iter().for_each(|item| collect_json(item, hidden)),
+        Value::Object(members) => members.values().for_each(|member| collect_json(member, hidden)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn insert_forms(value: &str, hidden: &mut BTreeSet<String>) {
@@ -58,8 +81,10 @@ fn insert_forms(value: &str, hidden: &mut BTreeSet<String>) {
         .unwrap_or_default()
         .trim_matches('"')
         .to_owned();
+    let without_controls = value.chars().filter(|c| !c.is_control()).collect();
     for form in [
         value.to_owned(),
+        without_controls,
         decoded,
         encoded.to_lowercase(),
         encoded,
@@ -91,6 +116,29 @@ fn url_secrets(value: &str) -> Vec<&str> {
         .collect()
 }
 
+/// The values of `key=value` pairs, as libpq and .NET separate them. A text that is not well formed for one of them
+/// is still read as the other, and a quote may be a part of a value as well as enclose it.
+fn pair_secrets(value: &str) -> Vec<String> {
+    let is_secret = |name: &str| !SHOWN.contains(&name.trim().to_lowercase().as_str());
+    let mut within = None;
+    let outside_quotes = move |c: char| {
+        match within {
+            Some(quote) if quote == c => within = None,
+            None if ['"', '\''].contains(&c) => within = Some(c),
+            _ => {}
+        }
+        c == ';' && within.is_none()
+    };
+    let pairs = value.split(';').chain(value.split(outside_quotes));
+    let of_dot_net = pairs
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| value.contains(';') && is_secret(name))
+        .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned());
+    let of_libpq = key_value_parameters(value).unwrap_or_default();
+    let of_libpq = of_libpq.into_iter().filter(|(name, _)| is_secret(name));
+    of_dot_net.chain(of_libpq.map(|(_, value)| value)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -112,6 +160,27 @@ mod tests {
     #[case("a\"quoted\"one", r#"{"key":"a\"quoted\"one"}"#, r#"{"key":"***"}"#)]
     #[case("line-one\nline-two\n", "saw line-two here", "saw *** here")]
     #[case("yes", "yes it stays", "yes it stays")]
+    #[case(
+        "host=db dbname=shop user=crm password=hunter2secret",
+        "cannot connect to shop with hunter2secret",
+        "cannot connect to shop with ***"
+    )]
+    #[case(
+        "Host=db;Database=shop;Username=crm;Password='hun;ter2secret'",
+        "cannot connect with hun;ter2secret",
+        "cannot connect with ***"
+    )]
+    #[case(
+        "Host=db;Username=crm;Password=hunter2'secret",
+        "cannot connect with hunter2'secret",
+        "cannot connect with ***"
+    )]
+    #[case(
+        r#"{"database":{"password":"hunter2secret","url":"postgres://crm:other2secret@db/shop"}}"#,
+        "hunter2secret and other2secret",
+        "*** and ***"
+    )]
+    #[case("hun\tter2secret", "saw hunter2secret", "saw ***")]
     fn every_form_of_a_value_is_hidden(#[case] value: &str, #[case] line: &str, #[case] shown: &str) {
         assert_eq!(Redactor::new([value.to_owned()]).line(line), shown);
     }

@@ -21,7 +21,8 @@ impl Report for PreflightReport {
 
 impl Report for BackupReport {
     fn texts(&mut self) -> Vec<&mut String> {
-        message(&mut self.failure).into_iter().collect()
+        let notes = self.evidence.iter_mut().flat_map(|evidence| &mut evidence.notes);
+        message(&mut self.failure).into_iter().chain(notes).collect()
     }
 }
 
@@ -84,6 +85,33 @@ pub(crate) fn write(path: &Path, json: &str) {
     }
 }
 
+/// The answer to a task that was not worked on, in the form in which that task is answered; it may be one that
+/// cannot be read.
+pub(crate) fn without_work(task: &str, failure: Failure) -> String {
+    let task: serde_json::Value = serde_json::from_str(task).unwrap_or_default();
+    let is = |kind: &str| task.get(kind).is_some();
+    if is("preflight") {
+        return fit(PreflightReport {
+            checks: Vec::new(),
+            failure: Some(failure),
+            server_version: None,
+            database_bytes: None,
+        });
+    }
+    if is("backup") {
+        return fit(BackupReport {
+            evidence: None,
+            failure: Some(failure),
+        });
+    }
+    let outcome = match is("settle") {
+        // Nothing is decided about the run.
+        true => MigrationOutcome::Undecided,
+        false => MigrationOutcome::NotStarted,
+    };
+    fit(migration(outcome, Some(failure)))
+}
+
 /// A migration report that says only how it ended.
 pub(crate) fn migration(outcome: MigrationOutcome, failure: Option<Failure>) -> MigrationReport {
     MigrationReport {
@@ -105,7 +133,7 @@ mod tests {
     use fairway_plan::protocol::reason;
 
     use super::*;
-    use crate::agent::failure::version;
+    use crate::agent::failure::{environment, version};
 
     #[test]
     fn a_long_report_is_cut_and_stays_json() {
@@ -121,6 +149,28 @@ mod tests {
         let read: MigrationReport = serde_json::from_str(&json).expect("valid JSON");
         assert_eq!(read.after, Some("b".repeat(64)), "what decides is never cut");
         assert!(read.failure.expect("kept").message.ends_with('…'));
+    }
+
+    #[test]
+    fn what_was_not_worked_on_is_answered_as_the_operator_reads_it() {
+        let answer =
+            |task: &str| without_work(task, environment(reason::AGENT_FAILED, "The pod was stopped."));
+        let preflight: PreflightReport =
+            serde_json::from_str(&answer(r#"{"preflight":{}}"#)).expect("a report");
+        let backup: BackupReport = serde_json::from_str(&answer(r#"{"backup":{}}"#)).expect("a report");
+        for failure in [preflight.failure, backup.failure] {
+            assert_eq!(failure.expect("a failure").message, "The pod was stopped.");
+        }
+        for (task, outcome) in [
+            (r#"{"migrate":{}}"#, MigrationOutcome::NotStarted),
+            (r#"{"guard":{}}"#, MigrationOutcome::NotStarted),
+            (r#"{"settle":{}}"#, MigrationOutcome::Undecided),
+            ("no JSON", MigrationOutcome::NotStarted),
+        ] {
+            let report: MigrationReport = serde_json::from_str(&answer(task)).expect("a report");
+            assert_eq!(report.outcome, outcome, "{task}");
+            assert!(report.failure.is_some());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The agent's own database sessions.
 
-use std::{error::Error as _, fmt::Write as _, time::Duration};
+use std::{error::Error as _, fmt::Write as _, io, net::IpAddr, time::Duration};
 
 use fairway_plan::protocol::{Failure, reason};
 use tokio::{task::JoinHandle, time::Instant};
@@ -9,19 +9,25 @@ use tokio_postgres::{
     config::{ChannelBinding as PostgresBinding, SslMode, TargetSessionAttrs},
     error::SqlState,
 };
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    connection::{ChannelBinding, Connection, TlsMode},
+    connection::{ChannelBinding, Connection, Host, TlsMode},
     failure::environment,
     tls,
 };
 
 /// By this name the agent's sessions are told from those of the migration.
 pub(crate) const APPLICATION_NAME: &str = "fairway-agent";
-/// Longest time for one attempt to connect.
+/// Longest time for one attempt to connect to one address.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// What the agent's own statements need: names of the catalog alone, and values written as anywhere else, for the
+/// fingerprint. A database may have other defaults, which a restored copy of it does not have.
+const CATALOG_OPTIONS: &str = " -c search_path=pg_catalog -c TimeZone=UTC -c DateStyle=ISO,YMD \
+    -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1 -c lc_monetary=C -c xmlbinary=base64";
 
 /// Which names a session's statements see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +52,54 @@ impl Session {
     pub(crate) async fn connect(connection: &Connection, path: SearchPath) -> Result<Self, Failure> {
         let connector = tls::connector(connection)
             .map_err(|error| environment(reason::TLS_FAILED, sentence(&error.to_string())))?;
-        let config = config(connection, path);
-        let attempt = config.connect(connector);
-        let (client, driver) = match tokio::time::timeout(ATTEMPT, attempt).await {
-            Ok(Ok((client, driver))) => (client, driver),
-            Ok(Err(error)) => return Err(refusal(connection, &error)),
-            Err(_) => return Err(unreachable(connection, "no answer within 10 s")),
-        };
-        let driver = tokio::spawn(async move {
-            if let Err(error) = driver.await {
-                tracing::warn!("a database session ended: {}", cause(&error));
-            }
-        });
-        let session = Self { client, driver };
+        let session = Self::reach(connection, path, &connector, ATTEMPT).await?;
         session
             .prepare(connection, path)
             .await
             .map_err(|error| refusal(connection, &error))?;
         Ok(session)
+    }
+
+    /// Tries one address after the other, each for as long as libpq would: those that do not answer must not keep
+    /// from one that does.
+    async fn reach(
+        connection: &Connection,
+        path: SearchPath,
+        connector: &MakeRustlsConnect,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let silent = || unreachable(connection, &format!("no answer within {} s", patience.as_secs()));
+        let mut failure = unreachable(connection, "its name has no address");
+        for host in &connection.hosts {
+            let addresses = match tokio::time::timeout(patience, addresses(host)).await {
+                Ok(Ok(addresses)) => addresses,
+                Ok(Err(error)) => {
+                    failure = unreachable(connection, &error.to_string());
+                    continue;
+                }
+                Err(_) => {
+                    failure = silent();
+                    continue;
+                }
+            };
+            for address in addresses {
+                let config = config(connection, path, host, address);
+                let attempt = config.connect(connector.clone());
+                failure = match tokio::time::timeout(patience, attempt).await {
+                    Ok(Ok((client, driver))) => {
+                        let driver = tokio::spawn(async move {
+                            if let Err(error) = driver.await {
+                                tracing::warn!("a database session ended: {}", cause(&error));
+                            }
+                        });
+                        return Ok(Self { client, driver });
+                    }
+                    Ok(Err(error)) => refusal(connection, &error),
+                    Err(_) => silent(),
+                };
+            }
+        }
+        Err(failure)
     }
 
     /// Connects, and tries again while the database cannot be reached.
@@ -96,8 +132,14 @@ impl Session {
                 &[],
             )
             .await?;
-        if let (SearchPath::Application, Some(schema)) = (path, &connection.schema) {
-            let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
+        if path == SearchPath::Application && !connection.schemas.is_empty() {
+            let quote = |schema: &String| format!("\"{}\"", schema.replace('"', "\"\""));
+            let quoted = connection
+                .schemas
+                .iter()
+                .map(quote)
+                .collect::<Vec<_>>()
+                .join(", ");
             self.client
                 .query(
                     "select pg_catalog.set_config('search_path', $1, false)",
@@ -120,10 +162,12 @@ impl Session {
 
     /// Resolves when the connection is gone. May be awaited again after it was cancelled, and after it resolved.
     pub(crate) async fn lost(&mut self) {
-        if !self.driver.is_finished() {
-            // The only error is a panic of the driver, after which the session is as lost as after its end.
-            let _ = (&mut self.driver).await;
-        }
+        Loss(&mut self.driver).awaited().await;
+    }
+
+    /// The client, and the loss of its connection, for which one can wait meanwhile.
+    pub(crate) fn parts(&mut self) -> (&mut Client, Loss<'_>) {
+        (&mut self.client, Loss(&mut self.driver))
     }
 
     /// The server's version as it writes it, e.g. `15.18`, and its major version.
@@ -141,10 +185,33 @@ impl Session {
     }
 }
 
-fn config(connection: &Connection, path: SearchPath) -> Config {
+/// The loss of a session's connection.
+pub(crate) struct Loss<'a>(&'a mut JoinHandle<()>);
+
+impl Loss<'_> {
+    /// See [`Session::lost`].
+    pub(crate) async fn awaited(&mut self) {
+        if !self.0.is_finished() {
+            // The only error is a panic of the driver, after which the session is as lost as after its end.
+            let _ = (&mut *self.0).await;
+        }
+    }
+}
+
+/// The addresses of a host; none is known, or needed, for a socket.
+async fn addresses(host: &Host) -> io::Result<Vec<Option<IpAddr>>> {
+    if host.name.starts_with('/') {
+        return Ok(vec![None]);
+    }
+    let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await?;
+    Ok(found.map(|address| Some(address.ip())).collect())
+}
+
+fn config(connection: &Connection, path: SearchPath, host: &Host, address: Option<IpAddr>) -> Config {
     let mut config = Config::new();
-    for host in &connection.hosts {
-        config.host(&host.name).port(host.port);
+    config.host(&host.name).port(host.port);
+    if let Some(address) = address {
+        config.hostaddr(address);
     }
     config
         .dbname(&connection.database)
@@ -195,7 +262,7 @@ fn options(connection: &Connection, path: SearchPath) -> String {
         let _ = write!(options, " -c {setting}");
     }
     if path == SearchPath::Catalog {
-        options.push_str(" -c search_path=pg_catalog");
+        options.push_str(CATALOG_OPTIONS);
     }
     options.trim().to_owned()
 }
@@ -301,10 +368,23 @@ pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Fa
             ),
         );
     }
-    environment(
-        reason::DATABASE_UNREACHABLE,
-        format!("The database did not answer while {doing} ({}).", cause(error)),
-    )
+    let message = match error.code() {
+        Some(code) if !is_about_surroundings(code) => format!(
+            "The database refused a statement while {doing} ({}); give the role of database.connection what it lacks, \
+             or mend what the database names.",
+            cause(error)
+        ),
+        _ => format!("The database did not answer while {doing} ({}).", cause(error)),
+    };
+    environment(reason::DATABASE_UNREACHABLE, message)
+}
+
+/// Whether an error of the server is about the moment and not about the statement: the connection, its resources,
+/// its shutdown, a cancelled statement, a lock that could not be had.
+pub(crate) fn is_about_surroundings(code: &SqlState) -> bool {
+    ["08", "53", "57", "55P03", "58"]
+        .iter()
+        .any(|class| code.code().starts_with(class))
 }
 
 /// Makes a sentence of an error's text.
@@ -315,4 +395,27 @@ pub(crate) fn sentence(text: &str) -> String {
         .map(|first| first.to_uppercase().to_string())
         .unwrap_or_default();
     format!("{start}{}.", characters.as_str().trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_that_do_not_answer_do_not_keep_from_the_next() {
+        // The kernel accepts for them, and nobody reads.
+        let silent = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let [first, second] = silent
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap().port());
+        let text = format!("postgres://u@127.0.0.1:{first},127.0.0.1:{second},127.0.0.1:1/d?sslmode=disable");
+        let connection = Connection::parse(&text).unwrap();
+        let connector = tls::connector(&connection).unwrap();
+        let patience = Duration::from_millis(20);
+        let reached = Session::reach(&connection, SearchPath::Catalog, &connector, patience).await;
+        let failure = reached.err().unwrap();
+        assert!(failure.message.contains("refused"), "{}", failure.message);
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fairway_plan::protocol::{Failure, MigrationOutcome, MigrationReport, SettleTask, reason};
 
 use super::{
+    checks::Checks,
     claim::OpenRun,
     conclude::{conclude, cut_off},
     connection::Connection,
@@ -39,7 +40,7 @@ async fn settle(task: &SettleTask, environment: &Environment) -> Result<Migratio
         None => Ok(never_started()),
         Some(run) if run.state == State::Running => {
             let run = OpenRun::of_row(&run);
-            let report = conclude(&mut lock, &connection, &run, &[], &cut_off(&run)).await;
+            let report = conclude(&mut lock, &connection, &run, &Checks::none(), &cut_off(&run)).await;
             match (report.outcome, task.resolution) {
                 (MigrationOutcome::Unknown, Some(_)) => resolved(&lock.session, task).await,
                 _ => Ok(report),

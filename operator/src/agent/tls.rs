@@ -1,7 +1,12 @@
 //! TLS to the database, by the rules of libpq's `sslmode`.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -10,6 +15,7 @@ use rustls::{
     },
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
+use tempfile::NamedTempFile;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::connection::{Connection, TlsMode};
@@ -68,21 +74,43 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         })
 }
 
-/// A verifier that trusts the given file, or the image's authorities, or, in an image without any, Mozilla's.
+/// The image's authorities, or, in an image without any, Mozilla's.
+fn common_authorities() -> Vec<CertificateDer<'static>> {
+    let native = rustls_native_certs::load_native_certs().certs;
+    match RootCertStore::empty().add_parsable_certificates(native.iter().cloned()) {
+        (0, _) => webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec(),
+        _ => native,
+    }
+}
+
+/// The authorities that a connection trusts without naming a file, as a file for libpq: by itself that trusts
+/// nobody but `~/.postgresql/root.crt`. None where the connection names a file, or verifies nothing.
+pub(crate) fn authorities_file(connection: &Connection) -> io::Result<Option<NamedTempFile>> {
+    let verifies = matches!(connection.tls, TlsMode::VerifyCa | TlsMode::VerifyFull);
+    if !verifies || connection.root_certificates.is_some() {
+        return Ok(None);
+    }
+    let mut file = NamedTempFile::with_prefix("fairway-authorities-")?;
+    for authority in common_authorities() {
+        writeln!(file, "-----BEGIN CERTIFICATE-----")?;
+        let encoded = BASE64_STANDARD.encode(&authority);
+        for line in encoded.as_bytes().chunks(64) {
+            file.write_all(line)?;
+            writeln!(file)?;
+        }
+        writeln!(file, "-----END CERTIFICATE-----")?;
+    }
+    file.flush()?;
+    Ok(Some(file))
+}
+
+/// A verifier that trusts the given file, or else [`common_authorities`].
 fn trusted(connection: &Connection) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    match &connection.root_certificates {
-        Some(path) => roots.add_parsable_certificates(certificates(path)?),
-        None => {
-            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            match added {
-                0 => {
-                    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned())
-                }
-                _ => (added, 0),
-            }
-        }
-    };
+    roots.add_parsable_certificates(match &connection.root_certificates {
+        Some(path) => certificates(path)?,
+        None => common_authorities(),
+    });
     if roots.is_empty() {
         return Err(TlsError::NoAuthority);
     }

@@ -351,6 +351,61 @@ async fn checks_are_asked_after_the_migration_and_again_when_it_is_not_run() {
 }
 
 #[tokio::test]
+async fn checks_have_the_time_of_the_migration() {
+    let database = Database::new().await;
+    let setting = |name: &str, holds: &str| SqlCheck {
+        name: name.into(),
+        sql: format!("select setting::int8 {holds} from pg_settings where name = '{name}'"),
+        expect: "t".into(),
+    };
+    let mut task = migration("run-1", "sha256:a", "true");
+    task.timeout_seconds = 1800;
+    task.checks = vec![
+        setting("lock_timeout", "= 0"),
+        setting("statement_timeout", "between 1700000 and 1800000"),
+    ];
+    let report = Pod::new(&database, "pod-1")
+        .run(&Task::Migrate(task))
+        .await
+        .migration();
+    assert_eq!(
+        (report.outcome, report.failed_check),
+        (MigrationOutcome::Applied, None)
+    );
+}
+
+#[tokio::test]
+async fn a_check_that_could_not_be_asked_is_asked_again() {
+    let database = Database::new().await;
+    let (admin, locker) = (database.admin().await, database.admin().await);
+    admin
+        .batch_execute("set role crm; create table locked (a int4); reset role")
+        .await
+        .expect("a table");
+    locker
+        .batch_execute("begin; lock table locked in access exclusive mode")
+        .await
+        .expect("a lock");
+    let mut task = migration("run-1", "sha256:a", "true");
+    task.checks = vec![SqlCheck {
+        name: "empty".into(),
+        sql: "select count(*) from locked".into(),
+        expect: "0".into(),
+    }];
+    let pod = Pod::new(&database, "pod-1");
+    let running = pod.start(&Task::Migrate(task));
+    let cancel = "select count(pg_cancel_backend(pid)) from pg_stat_activity \
+                  where datname = current_database() and wait_event_type = 'Lock'";
+    while value(&admin, cancel).await == "0" {}
+    locker.batch_execute("rollback").await.expect("no lock");
+    let report = running.end().await.migration();
+    assert_eq!(
+        (report.outcome, report.failed_check),
+        (MigrationOutcome::Applied, None)
+    );
+}
+
+#[tokio::test]
 async fn an_index_that_was_left_invalid_fails_the_checks() {
     let database = Database::new().await;
     let script = psql(

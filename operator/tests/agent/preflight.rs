@@ -1,8 +1,12 @@
 //! What is known before a release begins.
 
-use std::process::{Child, Stdio};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Stdio},
+};
 
-use fairway_plan::protocol::{PreflightReport, PreflightTask, Task, reason};
+use fairway_plan::protocol::{MigrationOutcome, PreflightReport, PreflightTask, Task, reason};
 use rstest::rstest;
 use tokio::net::TcpStream;
 
@@ -45,6 +49,7 @@ async fn a_good_database_passes_and_stays_as_it_was() {
             "collation",
             "primary",
             "direct",
+            "schema",
             "ledger",
             "settled",
             "staleLocks",
@@ -254,6 +259,44 @@ async fn tls_proves_what_its_mode_asks_for(
             assert!(message.contains(sentence), "{message}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_history_table_in_a_schema_that_is_closed_to_the_role_stops_nothing() {
+    let database = Database::new().await;
+    let closed = "create schema closed; create table closed.schema_migrations (version text); \
+                  grant select on closed.schema_migrations to crm";
+    database
+        .admin()
+        .await
+        .batch_execute(closed)
+        .await
+        .expect("a schema");
+    let pod = Pod::new(&database, "pod-1");
+    let report: PreflightReport = pod.run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    let run = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
+        .await;
+    assert_eq!(run.migration().outcome, MigrationOutcome::Applied);
+}
+
+#[tokio::test]
+async fn what_only_pg_dump_objects_to_is_said_before_the_backup() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let key = pod.path("client.key");
+    fs::copy(database.server().folder.join("server.key"), &key).expect("a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let url = format!(
+        "{}&sslmode=require&sslcert={}&sslkey={}",
+        database.url(),
+        database.server().folder.join("server.crt").display(),
+        key.display()
+    );
+    let pod = pod.with("FAIRWAY_DATABASE_URL", &url);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TLS_FAILED);
+    assert!(message.contains("has group or world access"), "{message}");
 }
 
 /// A pooler in transaction mode; gone when dropped.

@@ -146,10 +146,14 @@ impl Server {
 
 /// Writes an authority, `ca.crt`, and a certificate of it for 127.0.0.1 alone.
 fn certify(folder: &Path) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     let key = || KeyPair::generate().expect("a key");
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate whose issuer has its own name for self-signed.
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "authority of the tests");
     let authority = CertifiedIssuer::self_signed(authority, key()).expect("an authority");
     let server_key = key();
     let server = CertificateParams::new(["127.0.0.1".to_owned()])

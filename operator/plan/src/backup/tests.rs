@@ -81,6 +81,7 @@ fn proven() -> BackupReport {
             server_version: "16.4".into(),
             fingerprint: "f".into(),
             seconds: 12.4,
+            notes: Vec::new(),
         }),
         failure: None,
     }
@@ -326,4 +327,17 @@ fn the_job_of_a_deleted_namesake_is_not_taken_for_its_own() {
     story.bench.pods.clear();
     story.settle();
     assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+}
+
+#[test]
+fn what_a_backup_lacks_is_said_although_it_succeeded() {
+    let mut story = Story::new();
+    story.settle();
+    let mut report = proven();
+    let lacks = "roles and tablespaces are not in it: permission denied";
+    report.evidence.as_mut().unwrap().notes = vec![lacks.into()];
+    story.answer(1, &report);
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
+    assert_eq!(story.status().notes, [lacks]);
+    assert!(story.told().2.ends_with(lacks), "{:?}", story.told());
 }

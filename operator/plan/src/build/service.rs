@@ -80,6 +80,13 @@ fn is_ours(app: &App, service: &Service) -> bool {
         .any(|owner| !uid.is_empty() && owner.uid == uid)
 }
 
+/// The App whose pods a Service selects, if it is another one that Fairway switches it for.
+pub fn other_owner(app: &App, service: &Service) -> Option<String> {
+    let selector = service.spec.as_ref()?.selector.as_ref()?;
+    let selected = selector.get(labels::APP)?;
+    (selector.contains_key(labels::RELEASE) && *selected != app.name_any()).then(|| selected.clone())
+}
+
 /// The Release whose pods the Service selects.
 pub fn selected_release(service: &Service) -> Option<&str> {
     service

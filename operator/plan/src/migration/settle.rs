@@ -7,19 +7,16 @@ use super::world::{Found, World, has_ended, has_finished};
 use crate::build::agent::{self, Outcome};
 use crate::conditions::{Progress, moment};
 use crate::protocol::MigrationReport;
-use crate::retry::{self, backoff, sentence};
+use crate::retry::{self, UNHEARD, backoff, sentence};
 use crate::stand::Stand;
 use crate::{Object, ObjectRef, Step, names, object::Kind};
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::{Attempts, annotation};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use std::sync::Arc;
-
-/// Past the end of its grace period, a pod that is still there is on a node that nobody hears of.
-const UNHEARD: SignedDuration = SignedDuration::from_mins(5);
 
 /// Puts on record that the run is over and its outcome is to be read in the ledger.
 pub(super) fn begin(status: &mut MigrationStatus, reason: &str, message: &str) -> Stand {

@@ -88,7 +88,7 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
     accepted_by_apiserver(world, &images)
 }
 
-fn newer(world: &World) -> Option<String> {
+pub(super) fn newer(world: &World) -> Option<String> {
     let revision = world.release().spec.revision;
     world
         .observed
@@ -219,8 +219,13 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
         "PullingImages",
         format!("pulling {} to learn the digests", list(by_tag.values())),
     );
+    let retry = Retry {
+        name: "Pinned",
+        deadline: PIN_DEADLINE,
+        now: world.now,
+    };
     let Some(pod) = existing else {
-        return Verdict::Act(vec![Step::Create(Box::new(Object::Pod(desired)))], waiting);
+        return attempts::create(world, status, &retry, Object::Pod(desired), waiting);
     };
     match agent::pinned(pod, &by_tag) {
         Pinning::Pinned(pinned) => {
@@ -260,16 +265,15 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
         }
         Pinning::Lost { message } => attempts::failed(
             status,
-            &Retry {
-                name: "Pinned",
-                deadline: PIN_DEADLINE,
-                now: world.now,
-            },
+            &retry,
             "PodLost",
             &message,
             ObjectRef::of(Kind::Pod, &pod.metadata),
         ),
-        Pinning::Pulling => Verdict::Wait(waiting),
+        Pinning::Pulling => attempts::overdue(status, &retry).unwrap_or_else(|| {
+            let until = attempts::deadline(status, "Pinned", PIN_DEADLINE);
+            Verdict::Wait(Wait { until, ..waiting })
+        }),
     }
 }
 
@@ -317,7 +321,7 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
             store.as_ref(),
             attempt,
         );
-        return Verdict::Act(vec![Step::Create(Box::new(Object::Job(job)))], waiting);
+        return attempts::create(world, status, &retry, Object::Job(job), waiting);
     };
     let used = ObjectRef::of(Kind::Job, &job.metadata);
     match agent::job_report::<PreflightReport>(Some(job), &world.observed.pods, &name) {

@@ -1,7 +1,8 @@
 //! Trying again what failed because of the surroundings, with backoff, until a deadline.
 
 use super::verdict::{Failure, Verdict, Wait};
-use crate::{ObjectRef, Step, retry};
+use super::world::World;
+use crate::{Object, ObjectRef, Step, retry};
 use fairway_crds::release::{Attempts, ReleaseStatus};
 use jiff::{SignedDuration, Timestamp};
 
@@ -85,6 +86,31 @@ pub(super) fn overdue(status: &ReleaseStatus, rung: &Retry) -> Option<Verdict> {
         )
         .verdict(),
     )
+}
+
+/// Makes what the try needs. While the apiserver refuses it (a quota, an admission policy), its words are told, until
+/// the deadline.
+pub(super) fn create(
+    world: &World,
+    status: &mut ReleaseStatus,
+    rung: &Retry,
+    object: Object,
+    waiting: Wait,
+) -> Verdict {
+    let name = object.meta().name.clone().unwrap_or_default();
+    let id = format!("{:?}/{name}", object.kind());
+    let Some(refusal) = world.observed.refused.get(&id) else {
+        return Verdict::Act(vec![Step::Create(Box::new(object))], waiting);
+    };
+    let message = format!("the apiserver refuses {id}: {}", refusal.message);
+    note(status, rung.name, "WriteRefused", &message);
+    overdue(status, rung).unwrap_or_else(|| {
+        let until = deadline(status, rung.name, rung.deadline);
+        Verdict::Wait(Wait {
+            until,
+            ..Wait::machine("WriteRefused", message)
+        })
+    })
 }
 
 /// A try failed because of the surroundings: waits before the next one, or gives up past the deadline. What

@@ -1,6 +1,6 @@
 //! The rungs of going back: TrafficReturned, HandedBack, Withdrawn.
 
-use super::rollout::{deployment_of, scale, standing, stopped};
+use super::rollout::{deployment_of, ending, scale, standing, stopped};
 use super::traffic::{direct, serving};
 use super::verdict::{Verdict, Wait};
 use super::world::{World, happened};
@@ -65,7 +65,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
 }
 
 /// Whether any Service selects this release.
-fn selected(world: &World) -> bool {
+pub(super) fn selected(world: &World) -> bool {
     world
         .observed
         .services
@@ -160,10 +160,8 @@ pub(super) fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    Verdict::Act(
-        steps,
-        Wait::machine("WithdrawingNew", "the new pods drain and end"),
-    )
+    let wait = Wait::machine("WithdrawingNew", "the new pods drain and end");
+    Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 
 /// Whether a Service still selects this release's component.

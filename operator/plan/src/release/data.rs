@@ -21,10 +21,18 @@ pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let begins = world.snapshot.migration.is_some() && !world.suspended();
     let settled =
         happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some() && !begins;
-    let wanted =
-        world.snapshot.database.is_some() && world.today().is_some_and(|today| today.backup.is_some());
-    if settled || !wanted {
+    if settled || world.snapshot.database.is_none() {
         return Verdict::Met;
+    }
+    if world.today().is_none_or(|today| today.backup.is_none()) {
+        let message = format!(
+            "App {} does not say any more where its backup goes, and nothing migrates without one",
+            world.app_name()
+        );
+        return match world.snapshot.migration {
+            Some(_) => Verdict::Wait(Wait::machine("WaitingForApp", message)),
+            None => Verdict::Met,
+        };
     }
     let waiting = "backing the database up and reading the backup back";
     let take = |number: u32| {

@@ -177,16 +177,7 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
             told(world, status, &Stand::Waiting { rung, wait })
         }
         Stand::Succeeded => {
-            let unchanged = status
-                .evidence
-                .migration
-                .as_ref()
-                .is_some_and(|migration| migration.unchanged);
-            let warning = if unchanged {
-                "; its migration left the schema unchanged: make sure that it had nothing to do"
-            } else {
-                ""
-            };
+            let warning = warning(status);
             let previous = status
                 .previous
                 .as_ref()
@@ -214,8 +205,21 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
     }
 }
 
+/// What a person should know of a migration that exited well and changed nothing.
+fn warning(status: &ReleaseStatus) -> &'static str {
+    let migration = status.evidence.migration.as_ref();
+    if migration.is_some_and(|migration| migration.unchanged) {
+        "; its migration left the schema unchanged: make sure that it had nothing to do"
+    } else {
+        ""
+    }
+}
+
 fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let serves_itself = moved && happened(status, MilestoneKind::TrafficReturned).is_none();
     let serving = match (&status.previous, status.outcome) {
+        _ if serves_itself => String::new(),
         (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("; {previous} serves again"),
         (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
             format!("; {previous} goes on serving")
@@ -230,5 +234,9 @@ fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
         ),
     };
     // The agent's messages are whole sentences.
-    format!("{}{serving}{next}", failure.message.trim_end_matches('.'))
+    format!(
+        "{}{}{serving}{next}",
+        failure.message.trim_end_matches('.'),
+        warning(status)
+    )
 }

@@ -5,6 +5,7 @@ use super::world::{World, happened, has_finished, is_ready};
 use crate::build::agent;
 use crate::build::deployment::{self, DeploymentInput};
 use crate::observed::PodHealth;
+use crate::retry::UNHEARD;
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
 use fairway_crds::component::Component;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
@@ -87,7 +88,11 @@ fn starting(components: &[&Component]) -> Wait {
 }
 
 /// What brings a component's candidate to where it should be.
-fn candidate(world: &World, status: &ReleaseStatus, component: &Component) -> Result<Vec<Step>, Failure> {
+pub(super) fn candidate(
+    world: &World,
+    status: &ReleaseStatus,
+    component: &Component,
+) -> Result<Vec<Step>, Failure> {
     let replicas = world.replicas(&component.name);
     let existing = world.deployment(&component.name, world.release().spec.revision);
     let desired = deployment::deployment(&DeploymentInput {
@@ -153,6 +158,7 @@ pub(super) fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .stopping(status)
         .into_iter()
         .map(|component| component.name.as_str())
+        .chain(dropped(world, status))
         .collect();
     let candidate = world
         .snapshot
@@ -218,6 +224,12 @@ fn unready(world: &World, component: &Component) -> Option<Unready> {
             deadline,
         },
     })
+}
+
+/// What is still missing of the pods that the App wants today, and the time that their component is given.
+pub(super) fn behind(world: &World) -> Option<(String, SignedDuration)> {
+    let mut components = world.snapshot.components.iter();
+    components.find_map(|component| Some((unready(world, component)?.message, patience(component))))
 }
 
 /// Time that a component has from its creation to being healthy.
@@ -291,12 +303,15 @@ pub(super) fn probe_pod(world: &World, components: &[&Component]) -> Option<Step
     let desired = needed
         .then(|| agent::probe_pod(world.settings, world.release(), world.snapshot))
         .flatten()?;
-    let exists = world
-        .observed
-        .pods
-        .iter()
-        .any(|pod| pod.name_any() == desired.name_any());
-    (!exists).then(|| Step::Create(Box::new(Object::Pod(desired))))
+    let mut pods = world.observed.pods.iter();
+    match pods.find(|pod| pod.name_any() == desired.name_any()) {
+        None => Some(Step::Create(Box::new(Object::Pod(desired)))),
+        // One that was evicted asks nobody any more.
+        Some(pod) if has_finished(pod) && pod.metadata.deletion_timestamp.is_none() => {
+            ObjectRef::of(Kind::Pod, &pod.metadata).map(Step::Delete)
+        }
+        Some(_) => None,
+    }
 }
 
 fn existing_probe_pod<'a>(world: &World<'a>) -> Option<&'a Pod> {
@@ -457,22 +472,48 @@ pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<
     let left = components
         .iter()
         .flat_map(|component| world.pods_of_others(component, keep))
-        .map(|pod| pod.name_any())
         .next();
     let unseen = others
         .iter()
         .find(|deployment| !has_settled_at_zero(deployment))
         .map(|deployment| deployment.name_any());
-    match left.or(unseen) {
-        None if steps.is_empty() => None,
-        left => {
-            let message = match left {
-                Some(left) => format!("{left} must be gone before its successor starts"),
-                None => "ending the old pods before their successors start".to_owned(),
-            };
-            Some(Verdict::Act(steps, Wait::machine("StoppingOldPods", message)))
+    let reason = "StoppingOldPods";
+    let wait = match (left, unseen) {
+        (Some(pod), _) => {
+            let message = format!("{} must be gone before its successor starts", pod.name_any());
+            ending(world, pod, Wait::machine(reason, message))
         }
+        (None, Some(unseen)) => Wait::machine(
+            reason,
+            format!("{unseen} must be gone before its successor starts"),
+        ),
+        (None, None) if steps.is_empty() => return None,
+        (None, None) => Wait::machine(reason, "ending the old pods before their successors start"),
+    };
+    Some(Verdict::Act(steps, wait))
+}
+
+/// The wait for a pod to be gone. When it should have ended long ago, a person has to see after its node.
+pub(super) fn ending(world: &World, pod: &Pod, wait: Wait) -> Wait {
+    let Some(end) = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0) else {
+        return wait;
+    };
+    let unheard = end.saturating_add(UNHEARD).unwrap_or(Timestamp::MAX);
+    if world.now < unheard {
+        return wait.until(unheard);
     }
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let message = format!(
+        "{}; pod {} should have ended by {} and is still there: see after its node {}; only when that machine is off for good: \
+         kubectl delete pod {} -n {} --force",
+        wait.message,
+        pod.name_any(),
+        crate::conditions::moment(end),
+        node.unwrap_or("(none)"),
+        pod.name_any(),
+        world.namespace(),
+    );
+    Wait::person(wait.reason, message)
 }
 
 /// Whether the Deployment controller has seen that nothing should run, and nothing does.

@@ -1,6 +1,6 @@
 //! The rungs that move users: TrafficMoved, Baked, Retired.
 
-use super::rollout::scale;
+use super::rollout::{ending, scale};
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::{World, happened};
 use crate::build::service;
@@ -35,6 +35,13 @@ pub fn traffic_moved(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if !moved && world.suspended() {
         return Verdict::Wait(super::held("before it moves traffic"));
     }
+    if !moved
+        && super::backward::selected(world)
+        && let Some(failure) = tripped(world)
+    {
+        // Between the switch and its record it has users already.
+        return failure.verdict();
+    }
     match direct(world, world.snapshot, world.name()) {
         None if moved => Verdict::Met,
         None => Verdict::Commit(MilestoneKind::TrafficMoved),
@@ -47,11 +54,24 @@ pub fn traffic_moved(world: &World, status: &mut ReleaseStatus) -> Verdict {
 /// Points the Services of a spec at a release and waits until their endpoints show only it; `None` when they
 /// do. Never an empty selector, and the caller has made sure that the release has ready pods.
 pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdict> {
-    let app = world.observed.app.as_deref()?;
+    let Some(app) = world.observed.app.as_deref() else {
+        let message = format!(
+            "App {} is gone, so nobody says where its traffic goes",
+            world.app_name()
+        );
+        return Some(Verdict::Wait(Wait::machine("WaitingForApp", message)));
+    };
     let mut steps = Vec::new();
     for (component, serves) in serving(snapshot) {
         let existing = world.observed.services.get(&serves.service).map(AsRef::as_ref);
         let desired = service::service(app, component, serves, release, existing);
+        if let Some(other) = existing.and_then(|existing| service::other_owner(app, existing)) {
+            let message = format!(
+                "Service {} gets the traffic of App {other}: name another one in serves.service of component {}",
+                serves.service, component.name
+            );
+            return Some(Verdict::Wait(Wait::person("ServiceRefused", message)));
+        }
         if !service::needs_apply(&desired, existing) {
             continue;
         }
@@ -196,6 +216,15 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
             None => Wait::clock("Baking", message),
         });
     }
+    if let Some((message, given)) = super::rollout::behind(world) {
+        let limit = until.saturating_add(given).unwrap_or(jiff::Timestamp::MAX);
+        let message = format!("{message}; the old version goes when all are");
+        return if world.now < limit {
+            Verdict::Wait(Wait::clock("Baking", message).until(limit))
+        } else {
+            Failure::new("HealthLost", message).verdict()
+        };
+    }
     status.evidence.probes = Some(counts(world));
     Verdict::Commit(MilestoneKind::Baked)
 }
@@ -262,7 +291,7 @@ fn counts(world: &World) -> ProbeCounts {
 }
 
 /// Met when the old pods have drained and are gone, and what only this release needed is removed.
-pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
+pub fn retired(world: &World, status: &mut ReleaseStatus) -> Verdict {
     let mut steps = retirements(world);
     steps.extend(leftovers(world));
     let left = world.observed.pods.iter().find(|pod| {
@@ -273,10 +302,12 @@ pub fn retired(world: &World, _: &mut ReleaseStatus) -> Verdict {
                 .is_some_and(|release| release != world.name())
             && !super::world::has_finished(pod)
     });
+    let left = left.filter(|_| !super::verbs::waits_no_longer(world, status));
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    Verdict::Act(steps, Wait::machine("RetiringOld", "the old pods drain and end"))
+    let wait = Wait::machine("RetiringOld", "the old pods drain and end");
+    Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 
 /// What ends the pods of every other release.

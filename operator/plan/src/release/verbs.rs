@@ -25,6 +25,9 @@ pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failu
     }
     if let Some(token) = pending(world, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
+        if stays(world, status) {
+            return None;
+        }
         let failure = Failure::new("Aborted", "given up by a person (fairway.dev/abort)");
         return Some(Failure {
             outcome: ReleaseOutcome::Aborted,
@@ -45,6 +48,20 @@ pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failu
         outcome: ReleaseOutcome::Aborted,
         ..failure
     })
+}
+
+/// Whether a release has come through its bake: giving it up then ends the wait for what is left of the old version,
+/// and takes nothing back.
+fn stays(world: &World, status: &ReleaseStatus) -> bool {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let bakes = world.today().is_none_or(|today| !today.bake.is_zero());
+    happened(status, MilestoneKind::Baked).is_some() || moved && !bakes
+}
+
+/// Whether a person does not want to wait for what is left of the old version.
+pub(super) fn waits_no_longer(world: &World, status: &ReleaseStatus) -> bool {
+    let token = world.release().annotations().get(annotation::ABORT);
+    token.is_some() && token == status.last_handled_abort.as_ref() && stays(world, status)
 }
 
 /// A release that goes back already has nothing to add to a request to do so.

@@ -42,8 +42,7 @@ fn is_live(release: &Release) -> bool {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     let serves = status.outcome == Some(ReleaseOutcome::Succeeded) || moved;
     let goes_back = happened(status, MilestoneKind::RollingBack).is_some();
-    let returning =
-        status.outcome.is_none() && moved && happened(status, MilestoneKind::TrafficReturned).is_none();
+    let returning = moved && happened(status, MilestoneKind::TrafficReturned).is_none();
     serves && (!goes_back || returning)
 }
 

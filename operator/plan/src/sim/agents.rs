@@ -115,6 +115,7 @@ impl Cluster {
             server_version: "16.4".to_owned(),
             fingerprint: self.database.fingerprint(),
             seconds: 2.0,
+            notes: Vec::new(),
         });
         Some(Answer::of(
             &BackupReport {

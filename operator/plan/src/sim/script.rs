@@ -167,6 +167,7 @@ impl Command {
             ["annotate", release] => self.annotate(cluster, release),
             ["release", name] => self.release(cluster, name),
             ["delete", "app"] => cluster.delete("App", APP),
+            ["delete", "deployment", name] => cluster.delete("Deployment", name),
             ["restore", "app"] => restore(cluster),
             ["image", image, how] => behave(cluster, image, how)?,
             ["migration", image, effect] => migrate(cluster, image, effect)?,

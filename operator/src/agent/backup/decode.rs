@@ -6,6 +6,7 @@ use std::{
     io,
     path::Path,
     process::{ExitStatus, Stdio},
+    sync::Arc,
 };
 
 use fairway_plan::protocol::{Failure, reason};
@@ -51,7 +52,8 @@ fn from_stream(
         .args(["--format=custom", "--file=/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    let mut running = Running::start(&mut command).map_err(|error| not_decoded(&error.to_string()))?;
+    let mut running =
+        Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
     let read = match running.child.stdin.take() {
         Some(mut input) => read_back(file, &mut input),
         None => read_back(file, &mut io::sink()),
@@ -85,7 +87,8 @@ fn from_directory(
         .args(["--format=directory", "--file=/dev/null"])
         .arg(&unpacked.path)
         .stdout(Stdio::null());
-    let running = Running::start(&mut command).map_err(|error| not_decoded(&error.to_string()))?;
+    let running =
+        Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
     restored(running.end(), redactor)
 }
 
@@ -130,7 +133,7 @@ fn not_decoded(what: &str) -> Failure {
     environment_failure(
         reason::DECODE_FAILED,
         format!(
-            "The dump was written but pg_restore cannot read it ({what}); the backup was removed, take a new one."
+            "The dump was written but pg_restore cannot read it ({what}); if it repeats, check the store's volume."
         ),
     )
 }

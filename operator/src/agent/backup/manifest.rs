@@ -38,6 +38,9 @@ pub(crate) struct Manifest {
     pub(crate) globals_note: Option<String>,
     /// Seconds from start to manifest.
     pub(crate) seconds: f64,
+    /// Where an earlier copy is kept that proved corrupt.
+    #[serde(default)]
+    pub(crate) corrupt_note: Option<String>,
 }
 
 /// One zstd-compressed file.
@@ -67,6 +70,12 @@ impl Manifest {
             server_version: self.server_version.clone(),
             fingerprint: self.fingerprint.clone(),
             seconds: self.seconds,
+            notes: self
+                .globals_note
+                .iter()
+                .chain(&self.corrupt_note)
+                .cloned()
+                .collect(),
         }
     }
 }

@@ -6,7 +6,7 @@ mod dump;
 mod manifest;
 pub(crate) mod store;
 mod stream;
-pub(crate) mod tools;
+mod tools;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -22,44 +22,45 @@ use super::{
     redact::Redactor,
     session::{SearchPath, Session, statement_failed},
 };
-use dump::Source;
+use dump::{Programs, Source};
 use manifest::{FORMAT_VERSION, Manifest, StoredFile};
-use store::Folder;
-use tools::Tools;
+use store::{Folder, Found, Published};
+use tools::{Login, Tools};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
 pub(crate) async fn run(task: BackupTask, environment: &Environment) -> BackupReport {
-    let folder = match Folder::of_set(&environment.store_directory(), &task.set) {
-        Ok(folder) => folder,
-        Err(failure) => {
-            return BackupReport {
-                evidence: None,
-                failure: Some(failure),
-            };
-        }
-    };
-    let mut terminate = termination();
-    let outcome = tokio::select! {
-        outcome = take(&task, environment, &folder) => outcome,
-        () = terminated(&mut terminate) => {
-            remove(&folder);
-            Err(stopped("The backup's pod was stopped before it was done."))
-        }
-    };
-    match outcome {
-        Ok(evidence) => BackupReport {
-            evidence: Some(evidence),
-            failure: None,
-        },
-        Err(failure) => BackupReport {
-            evidence: None,
-            failure: Some(failure),
-        },
+    match Folder::of_set(&environment.store_directory(), &task.set) {
+        Ok(set) => report(unless_stopped(&task, environment, &set).await),
+        Err(failure) => report(Err(failure)),
     }
 }
 
-fn remove(folder: &Folder) {
-    if let Err(error) = folder.remove() {
+fn report(outcome: Result<BackupEvidence, Failure>) -> BackupReport {
+    let (evidence, failure) = match outcome {
+        Ok(evidence) => (Some(evidence), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    BackupReport { evidence, failure }
+}
+
+async fn unless_stopped(
+    task: &BackupTask,
+    environment: &Environment,
+    set: &Folder,
+) -> Result<BackupEvidence, Failure> {
+    let own = set.of_try(&environment.pod_uid());
+    let mut terminate = termination();
+    tokio::select! {
+        outcome = take(task, environment, set, &own) => outcome,
+        () = terminated(&mut terminate) => {
+            remove(&own);
+            Err(stopped("The backup's pod was stopped before it was done."))
+        }
+    }
+}
+
+fn remove(own: &Folder) {
+    if let Err(error) = own.remove() {
         tracing::warn!("an unfinished backup could not be removed: {error}");
     }
 }
@@ -67,11 +68,19 @@ fn remove(folder: &Folder) {
 async fn take(
     task: &BackupTask,
     environment: &Environment,
-    folder: &Folder,
+    set: &Folder,
+    own: &Folder,
 ) -> Result<BackupEvidence, Failure> {
-    if let Some(manifest) = folder.manifest()? {
+    let mut unusable = None;
+    if let Some(found) = set.found()? {
         tracing::info!("the store has this backup; reading it again");
-        return prove_again(folder.clone(), manifest).await;
+        match prove_again(set.clone(), &found).await {
+            Err(failure) if is_corrupt(&failure) => {
+                tracing::warn!("{} Making another.", failure.message);
+                unusable = Some(found);
+            }
+            outcome => return outcome,
+        }
     }
     let connection = connection(environment)?;
     let mut session = Session::connect(&connection, SearchPath::Catalog).await?;
@@ -81,29 +90,60 @@ async fn take(
         .map_err(|error| statement_failed("asking for the server's version", &error))?;
     let work = Work {
         tools: tools::find(environment, major)?,
-        connection,
-        folder: folder.clone(),
+        login: Login::new(connection)?,
+        folder: own.clone(),
         scratch: task.scratch.then(|| environment.scratch_directory()),
         redactor: environment.redactor(),
+        programs: Arc::default(),
     };
-    folder.begin()?;
-    let manifest = make(task, &mut session, Arc::new(work), server_version).await;
-    match manifest.and_then(|manifest| folder.commit(&manifest).map(|()| manifest)) {
-        Ok(manifest) => Ok(manifest.evidence()),
+    own.begin()?;
+    let published = make(task, &mut session, Arc::new(work), server_version)
+        .await
+        .and_then(|mut manifest| {
+            manifest.corrupt_note = unusable.as_ref().map(|_| {
+                format!(
+                    "an earlier copy that proved corrupt is kept as {}",
+                    own.kept_name()
+                )
+            });
+            own.commit(&manifest)?;
+            own.publish(set, unusable.as_ref())
+                .map(|published| (published, manifest))
+        });
+    match published {
+        Ok((Published::Ours, manifest)) => Ok(manifest.evidence()),
+        Ok((Published::Theirs(found), _)) => {
+            tracing::info!("another pod made this backup meanwhile; reading that");
+            remove(own);
+            prove_again(set.clone(), &found).await
+        }
         Err(failure) => {
-            remove(folder);
+            remove(own);
             Err(failure)
         }
     }
 }
 
+/// Proves that the image has the programs that a backup needs and that they reach the database.
+pub(crate) async fn check_tools(
+    environment: &Environment,
+    connection: &Connection,
+    major: u32,
+) -> Result<(), Failure> {
+    let tools = tools::find(environment, major)?;
+    let login = Login::new(connection.clone())?;
+    let redactor = environment.redactor();
+    blocking(move || dump::check_reach(&tools, &login, &redactor)).await
+}
+
 /// What the blocking parts of a backup share.
 struct Work {
     tools: Tools,
-    connection: Connection,
+    login: Login,
     folder: Folder,
     scratch: Option<PathBuf>,
     redactor: Redactor,
+    programs: Arc<Programs>,
 }
 
 async fn make(
@@ -114,8 +154,8 @@ async fn make(
 ) -> Result<Manifest, Failure> {
     let start = Instant::now();
     let doing = |error| statement_failed("taking the backup's snapshot", &error);
-    let transaction = session
-        .client_mut()
+    let (client, mut loss) = session.parts();
+    let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
         .read_only(true)
@@ -125,23 +165,39 @@ async fn make(
     let (snapshot, taken_at) = export_snapshot(&transaction).await.map_err(doing)?;
     let fingerprint = fingerprint(&transaction).await.map_err(doing)?;
     tracing::info!("dumping the database");
-    let dumped = {
+    let dump = {
         let work = work.clone();
-        blocking(move || work.dump(&snapshot)).await?
+        blocking(move || work.dump(&snapshot))
+    };
+    tokio::pin!(dump);
+    let dumped = tokio::select! {
+        biased;
+        dumped = &mut dump => dumped?,
+        // The snapshot is gone with it; and pg_dump waits two hours for a server that vanished without a word.
+        () = loss.awaited() => {
+            work.programs.end();
+            // Only then does nobody write into the folder that is removed next.
+            let _ = dump.await;
+            return Err(environment_failure(
+                reason::DATABASE_UNREACHABLE,
+                "The database went away during the backup (the session that holds its snapshot was lost); see that it \
+                 stays reachable.",
+            ));
+        }
     };
     // The snapshot lives as long as this transaction.
     transaction.rollback().await.map_err(doing)?;
     tracing::info!("reading the dump back");
     let Dumped { database, globals } = dumped;
-    let (database, tool_version) = blocking(move || {
-        work.prove(&database)
-            .map(|()| (database, work.tools.version.clone()))
-    })
-    .await?;
     let (globals, globals_note) = match globals {
         Ok(stored) => (Some(stored), None),
         Err(note) => (None, Some(note)),
     };
+    let (database, globals, tool_version) = blocking(move || {
+        work.prove(&database, globals.as_ref())
+            .map(|()| (database, globals, work.tools.version.clone()))
+    })
+    .await?;
     Ok(Manifest {
         format_version: FORMAT_VERSION,
         requester: task.requester.clone(),
@@ -156,6 +212,7 @@ async fn make(
         globals,
         globals_note,
         seconds: start.elapsed().as_secs_f64(),
+        corrupt_note: None,
     })
 }
 
@@ -180,9 +237,10 @@ impl Work {
     fn dump(&self, snapshot: &str) -> Result<Dumped, Failure> {
         let source = Source {
             tools: &self.tools,
-            connection: &self.connection,
+            login: &self.login,
             snapshot,
             redactor: &self.redactor,
+            programs: &self.programs,
         };
         let database = match &self.scratch {
             Some(scratch) => dump::directory(&source, &self.folder, scratch)?,
@@ -194,7 +252,10 @@ impl Work {
         })
     }
 
-    fn prove(&self, database: &StoredFile) -> Result<(), Failure> {
+    fn prove(&self, database: &StoredFile, globals: Option<&StoredFile>) -> Result<(), Failure> {
+        if let Some(globals) = globals {
+            decode::hashes(&self.folder, globals)?;
+        }
         decode::database(
             &self.tools,
             &self.folder,
@@ -205,7 +266,12 @@ impl Work {
     }
 }
 
-async fn prove_again(folder: Folder, manifest: Manifest) -> Result<BackupEvidence, Failure> {
+fn is_corrupt(failure: &Failure) -> bool {
+    [reason::STORE_CORRUPT, reason::DECODE_FAILED].contains(&failure.reason.as_str())
+}
+
+async fn prove_again(folder: Folder, found: &Found) -> Result<BackupEvidence, Failure> {
+    let manifest = found.manifest()?;
     let files: Vec<StoredFile> = std::iter::once(&manifest.database)
         .chain(&manifest.globals)
         .cloned()

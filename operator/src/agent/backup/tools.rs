@@ -1,14 +1,17 @@
 //! PostgreSQL's own programs in the image that the pod runs.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use fairway_plan::protocol::{Failure, VARIABLE_PREFIX, reason};
 
+use tempfile::NamedTempFile;
+
 use crate::agent::{
-    connection::Connection, environment::Environment, failure::environment as environment_failure,
+    connection::Connection, environment::Environment, failure::environment as environment_failure, tls,
 };
 
 /// Where one major version's programs are, by who packaged them: Debian and the official image, RPM, Alpine,
@@ -20,6 +23,29 @@ const FOLDERS: [&str; 4] = [
     "/opt/bitnami/postgresql/bin",
 ];
 
+/// How PostgreSQL's programs reach the database. Its files are gone when it is dropped.
+pub(crate) struct Login {
+    /// The connection, as the agent itself uses it.
+    pub(crate) connection: Connection,
+    authorities: Option<NamedTempFile>,
+}
+
+impl Login {
+    /// Writes what libpq does not find by itself.
+    pub(crate) fn new(connection: Connection) -> Result<Self, Failure> {
+        let authorities = tls::authorities_file(&connection).map_err(|error: io::Error| {
+            environment_failure(
+                reason::AGENT_FAILED,
+                format!("The certificate authorities for pg_dump cannot be written to /tmp ({error})."),
+            )
+        })?;
+        Ok(Self {
+            connection,
+            authorities,
+        })
+    }
+}
+
 /// Programs of the server's major version.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -30,9 +56,12 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// A program that will reach the database by its environment alone.
-    pub(crate) fn command(&self, program: &str, connection: &Connection) -> Command {
+    pub(crate) fn command(&self, program: &str, login: &Login) -> Command {
         let mut command = self.offline(program);
-        command.envs(connection.libpq_variables());
+        command.envs(login.connection.libpq_variables());
+        if let Some(file) = &login.authorities {
+            command.env("PGSSLROOTCERT", file.path());
+        }
         command
     }
 
@@ -86,18 +115,18 @@ pub(crate) fn find(environment: &Environment, major: u32) -> Result<Tools, Failu
         None => environment_failure(
             reason::TOOL_MISSING,
             format!(
-                "The image has no pg_dump and pg_restore; set database.image to an image of PostgreSQL {major}."
+                "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
             ),
         ),
     })
 }
 
 fn version_in(folder: &Path) -> Option<String> {
-    let [dump, restore] = ["pg_dump", "pg_restore"].map(|program| folder.join(program));
-    if !dump.is_file() || !restore.is_file() {
+    let programs = ["pg_dump", "pg_dumpall", "pg_restore"];
+    if !programs.iter().all(|program| folder.join(program).is_file()) {
         return None;
     }
-    let output = Command::new(dump)
+    let output = Command::new(folder.join("pg_dump"))
         .arg("--version")
         .stdin(Stdio::null())
         .output()

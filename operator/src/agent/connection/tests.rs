@@ -64,6 +64,18 @@ fn tls_means_what_the_driver_means(#[case] query: &str, #[case] mode: TlsMode) {
     );
 }
 
+#[rstest]
+#[case("VerifyCA", TlsMode::VerifyCa)]
+#[case("VerifyFull", TlsMode::VerifyFull)]
+#[case("Require", TlsMode::VerifyCa)]
+fn tls_means_what_npgsql_means(#[case] mode: &str, #[case] means: TlsMode) {
+    let connection = parse(&format!(
+        "Host=h;Username=u;SSL Mode={mode};Root Certificate=/ca.pem"
+    ));
+    assert_eq!(connection.tls, means);
+    assert_eq!(connection.root_certificates, Some(PathBuf::from("/ca.pem")));
+}
+
 #[test]
 fn several_hosts_and_sockets_are_read_as_libpq_reads_them() {
     let connection = parse("postgres://u@a:1,b/d");
@@ -77,6 +89,16 @@ fn several_hosts_and_sockets_are_read_as_libpq_reads_them() {
         }]
     );
     assert_eq!(parse("postgres://u@[::1]:7/d").address(), "[::1]:7");
+}
+
+#[rstest]
+#[case("postgres://u@h/d?schema=shop", &["shop"])]
+#[case("postgres://u@h/d?schema=a,b", &["a,b"])]
+#[case("jdbc:postgresql://h/d?user=u&currentSchema=shop,%20public", &["shop", "public"])]
+#[case("Host=h;Username=u;Search Path=\"Shop\",public", &["Shop", "public"])]
+#[case("postgres://u@h/d", &[])]
+fn the_schemas_are_those_in_which_the_application_works(#[case] text: &str, #[case] schemas: &[&str]) {
+    assert_eq!(parse(text).schemas, schemas);
 }
 
 #[test]

@@ -257,7 +257,10 @@ fn stuck(pod: &Pod, container: &ContainerStatus, reason: &str, message: Option<&
             format!("{name} {how} and is started again and again")
         }
         ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull", Some(message)) => {
-            format!("{name} cannot pull {image}: {message}")
+            let message = message.trim_end_matches('.').to_owned();
+            format!(
+                "{name} cannot pull {image}: {message}; push that image, or correct its name or pull secret"
+            )
         }
         (_, Some(message)) => format!("{name} cannot start: {message}"),
         (_, None) => format!("{name} cannot start: {reason}"),

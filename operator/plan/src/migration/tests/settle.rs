@@ -57,7 +57,7 @@ fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_aske
     let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
     story.bench.pod_of("crm-42-run-1", "Pending", waiting.clone());
     story.settle();
-    let message = "container agent of pod crm-42-run-1-x cannot pull i: not found";
+    let message = "container agent of pod crm-42-run-1-x cannot pull i: not found; push that image, or correct its name or pull secret";
     assert_eq!(
         story.told(),
         (
