@@ -30,7 +30,8 @@ pub struct Component {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
     /// `Overlap`: old and new pods run side by side until traffic has moved. `Stop`: the old pods are gone
-    /// before the new ones start, for queue consumers and ReadWriteOnce volumes. Overlap unless set.
+    /// before the new ones start, for queue consumers and ReadWriteOnce volumes. With serves, its Service has
+    /// no pods in between. Overlap unless set.
     #[serde(default)]
     pub handover: Handover,
     /// The pods, as in a Deployment's `spec.template`. A container without an image waits for a Release that

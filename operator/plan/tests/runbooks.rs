@@ -261,7 +261,17 @@ fn links_of_the_documents_lead_somewhere() {
     let root = repository();
     let documents = files(&root.join("docs"), "md")
         .into_iter()
-        .chain(["README.md", "operator/ARCHITECTURE.md"].map(|name| root.join(name)));
+        .chain(
+            [
+                "README.md",
+                "CONTRIBUTING.md",
+                "SECURITY.md",
+                "CHANGELOG.md",
+                "e2e/README.md",
+                "operator/ARCHITECTURE.md",
+            ]
+            .map(|name| root.join(name)),
+        );
     let mut broken = Vec::new();
     for document in documents {
         for target in links(&read(&document)) {
