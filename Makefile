@@ -42,7 +42,8 @@ clippy:
 test-unit: prerequisites ## run the tests that need no cluster
 	@$(CARGO) test --quiet
 	@$(CARGO) test --quiet --package fairway-e2e --lib
-	@$(CARGO) test --quiet --package fairway-fixture-crm --package fairway-loadgen
+	@$(CARGO) test --quiet --package fairway-fixture-crm
+	@$(CARGO) test --quiet --package fairway-loadgen
 
 drift:
 	@$(CARGO) run --quiet --package fairway-crds --bin crdgen -- --check charts/fairway-crds/templates
