@@ -42,6 +42,8 @@ clippy:
 test-unit: prerequisites ## run the tests that need no cluster
 	@$(CARGO) test --quiet
 	@$(CARGO) test --quiet --package fairway-e2e --lib
+	@$(CARGO) test --quiet --package fairway-fixture-crm
+	@$(CARGO) test --quiet --package fairway-loadgen
 
 drift:
 	@$(CARGO) run --quiet --package fairway-crds --bin crdgen -- --check charts/fairway-crds/templates
@@ -67,7 +69,7 @@ docs: ## write the API reference from the types
 
 test: test-unit up install test-e2e ## run every test: those without a cluster, then the user stories on the embedded one
 
-# One test after the other within a file: most of them load the two cores that a small machine has.
+# Two tests at a time within a file: most of them load the two cores that a small machine has.
 test-e2e:
 	@$(CARGO) test --package fairway-e2e --tests -- --test-threads=$(or $(TEST_THREADS),2)
 

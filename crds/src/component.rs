@@ -31,7 +31,7 @@ pub struct Component {
     pub health: Option<Health>,
     /// `Overlap`: old and new pods run side by side until traffic has moved. `Stop`: the old pods are gone
     /// before the new ones start, for queue consumers and ReadWriteOnce claims, which a release refuses to mount
-    /// in a component that overlaps. Overlap unless set.
+    /// in a component that overlaps. With serves, its Service has no pods in between. Overlap unless set.
     #[serde(default)]
     pub handover: Handover,
     /// The pods, as in a Deployment's `spec.template`. A container without an image waits for a Release that

@@ -51,7 +51,7 @@ pub struct Connection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ValueSource {
-    /// Key of a Secret in this namespace. Pods mount it; the operator cannot read it.
+    /// Key of a Secret in this namespace. The kubelet gives it to pods; the operator cannot read it.
     pub secret_key_ref: SecretKeySelector,
 }
 

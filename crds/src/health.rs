@@ -33,8 +33,8 @@ pub struct Health {
     pub deadline: Duration,
 }
 
-/// One GET request to a port of each pod, and the answer it must give within 5 seconds. Redirects are not
-/// followed; of the body the first MiB is read.
+/// One GET request to a port of each pod, and the answer it must give within 5 seconds and within 1 MiB; a
+/// larger one fails. Redirects are not followed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpGet {
@@ -89,8 +89,8 @@ pub struct HttpHeader {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::text::header_value")]
     pub value: Option<String>,
-    /// Where the value comes from. It is mounted into a small pod in this namespace that makes the request;
-    /// the operator never sees it.
+    /// Where the value comes from. The kubelet gives it to a small pod in this namespace that makes the
+    /// request; the operator never sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<HeaderSource>,
 }

@@ -91,7 +91,8 @@ pub struct ReleaseStatus {
     /// What the rungs proved.
     #[serde(default, skip_serializing_if = "Evidence::is_empty")]
     pub evidence: Evidence,
-    /// Tries of a rung that waits for its surroundings (pin, preflight, backup), by rung.
+    /// Tries of a rung that waits for its surroundings, by rung: Pinned, Preflighted. Those of a backup or
+    /// migration are in its own status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attempts: BTreeMap<String, Attempts>,
     /// Token of the last abort annotation that was acted upon.

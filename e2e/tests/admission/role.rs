@@ -205,6 +205,8 @@ pub(crate) fn rendered(values: &[&str]) -> Result<Vec<Value>> {
             OPERATOR_NAMESPACE,
             "--kube-version",
             "1.34.0",
+            "--set",
+            "image.repository=registry.example.com/fairway",
         ])
         .arg(repository().join("charts/fairway"))
         .args(values)

@@ -261,9 +261,17 @@ fn every_page_says_what_it_must_and_is_in_the_index() {
 #[test]
 fn links_of_the_documents_lead_somewhere() {
     let root = repository();
-    let documents = files(&root.join("docs"), "md")
-        .into_iter()
-        .chain(["README.md", "operator/ARCHITECTURE.md"].map(|name| root.join(name)));
+    let documents = files(&root.join("docs"), "md").into_iter().chain(
+        [
+            "README.md",
+            "CONTRIBUTING.md",
+            "SECURITY.md",
+            "CHANGELOG.md",
+            "e2e/README.md",
+            "operator/ARCHITECTURE.md",
+        ]
+        .map(|name| root.join(name)),
+    );
     let mut broken = Vec::new();
     for document in documents {
         for target in links(&read(&document)) {
