@@ -69,11 +69,14 @@ impl Foreign {
     }
 }
 
-/// Answers about objects of one kind: when each was asked for, and what there was.
+/// By object: when it was asked for, and what there was.
+type Known<K> = HashMap<Key, (Instant, Option<Arc<K>>)>;
+
+/// Answers about objects of one kind.
 struct Answers<K> {
     kind: &'static str,
     hold: Duration,
-    known: Mutex<HashMap<Key, (Instant, Option<Arc<K>>)>>,
+    known: Mutex<Known<K>>,
 }
 
 impl<K> Answers<K> {
@@ -86,7 +89,7 @@ impl<K> Answers<K> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Option<Arc<K>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Known<K>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
