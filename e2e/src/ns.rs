@@ -67,6 +67,10 @@ where
     };
     create(&context).await?;
     let outcome = AssertUnwindSafe(test(context.clone())).catch_unwind().await;
+    // What went wrong comes before the long text that explains it: who sees only the beginning sees this.
+    if let Ok(Err(error)) = &outcome {
+        eprintln!("======== failed\n{error:#}\n");
+    }
     if !matches!(outcome, Ok(Ok(()))) {
         dump::to_stderr(&context.client, &context.namespace).await;
     }
