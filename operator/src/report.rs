@@ -151,7 +151,7 @@ impl Reporter {
                 Ok(Committed::Yes)
             }
             Err(kube::Error::Api(answer)) => match refusal::read(&answer) {
-                Answer::Conflict | Answer::NotFound => Ok(Committed::Outdated),
+                Answer::Conflict | Answer::NotFound | Answer::NamespaceEnding => Ok(Committed::Outdated),
                 Answer::Refused(refused) => Err(ReportError {
                     message: refused.message,
                 }),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use fairway_crds::App;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{Bench, Contestant, PATIENCE};
@@ -50,13 +50,15 @@ impl Contestant for Fairway {
             "template": super::rollouts::template(image),
         });
         let policy = json!({"bake": {"for": "0s"}});
-        apply(
-            bench,
-            namespace,
+        let web = app(
             "web",
             json!({"components": [web], "traffic": {"drain": "0s"}, "policy": policy}),
-        )
-        .await
+        );
+        Api::<App>::namespaced(bench.client.clone(), namespace)
+            .patch("web", &PatchParams::apply("bench").force(), &Patch::Apply(web))
+            .await
+            .context("apply App web")?;
+        Ok(())
     }
 
     async fn released(&self, bench: &Bench, namespace: &str) -> Result<()> {
@@ -86,7 +88,12 @@ impl Contestant for Fairway {
     async fn idle(&self, bench: &Bench, namespace: &str, name: &str) -> Result<()> {
         let template = super::rollouts::template(&bench.images[0]);
         let components = json!([{"name": "web", "replicas": 0, "template": template}]);
-        apply(bench, namespace, name, json!({"components": components})).await
+        let object = serde_json::from_value(app(name, json!({"components": components})))?;
+        Api::<App>::namespaced(bench.client.clone(), namespace)
+            .create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("make App {name}"))?;
+        Ok(())
     }
 
     async fn all_ready(&self, bench: &Bench, namespace: &str, count: usize) -> Result<()> {
@@ -105,12 +112,6 @@ impl Contestant for Fairway {
     }
 }
 
-async fn apply(bench: &Bench, namespace: &str, name: &str, spec: Value) -> Result<()> {
-    let api = Api::<App>::namespaced(bench.client.clone(), namespace);
-    let app = json!({"apiVersion": "fairway.dev/v1alpha1", "kind": "App", "metadata": {"name": name}, "spec": spec});
-    let parameters = PatchParams::apply("bench").force();
-    api.patch(name, &parameters, &Patch::Apply(app))
-        .await
-        .with_context(|| format!("apply App {name}"))?;
-    Ok(())
+fn app(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "fairway.dev/v1alpha1", "kind": "App", "metadata": {"name": name}, "spec": spec})
 }

@@ -93,11 +93,16 @@ pub async fn run(target: &Target, plan: Plan) -> Result<[Figures; 2]> {
     install::fairway(target, serde_json::json!({}))?;
     let ours = measure(&bench, &fairway::Fairway::find()?).await?;
     install::remove_operator(target)?;
-    let rollouts = rollouts::Rollouts::start(&bench).await?;
-    let theirs = measure(&bench, &rollouts).await;
-    rollouts.stop()?;
+    let theirs = measure_rollouts(&bench).await;
     install::fairway(target, serde_json::json!({}))?;
     Ok([ours, theirs?])
+}
+
+async fn measure_rollouts(bench: &Bench) -> Result<Figures> {
+    let rollouts = rollouts::Rollouts::start(bench).await?;
+    let figures = measure(bench, &rollouts).await;
+    rollouts.stop()?;
+    figures
 }
 
 async fn measure<C: Contestant>(bench: &Bench, contestant: &C) -> Result<Figures> {

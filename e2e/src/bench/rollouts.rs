@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::wait::{Condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -21,10 +23,13 @@ use serde_json::{Value, json};
 use super::{Bench, Contestant, PATIENCE};
 use crate::cluster::network::inside;
 use crate::command::run;
-use crate::tools;
+use crate::{tools, wait};
 
 /// Time for all idle objects.
 const ALL_READY: Duration = Duration::from_secs(600);
+
+/// The definition of the kind that is measured.
+const DEFINITION: &str = "rollouts.argoproj.io";
 
 /// The controller's process.
 pub(super) struct Rollouts {
@@ -45,12 +50,18 @@ impl Rollouts {
             .args(["apply", "--server-side", "--kustomize"])
             .arg(&crds))
         .context("install the CRDs of Argo Rollouts")?;
-        run(Command::new(paths.binary("kubectl"))
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .args(["wait", "--for=condition=Established", "--timeout=60s"])
-            .arg("crd/rollouts.argoproj.io"))
-        .context("wait until the API server serves the kinds of Argo Rollouts")?;
+        let definitions = Api::<CustomResourceDefinition>::all(bench.client.clone());
+        let established = |definition: &CustomResourceDefinition| {
+            conditions::is_crd_established().matches_object(Some(definition))
+        };
+        wait::wait_for(
+            definitions,
+            DEFINITION,
+            "its kind is served",
+            established,
+            PATIENCE,
+        )
+        .await?;
         let log = paths.logs().join("rollouts-controller.log");
         let log = File::create(&log).with_context(|| format!("write {}", log.display()))?;
         let child = inside(paths, paths.binary("rollouts-controller"))
@@ -102,7 +113,15 @@ impl Contestant for Rollouts {
                 .await?;
         }
         let strategy = json!({"blueGreen": {"activeService": "web", "scaleDownDelaySeconds": 1}});
-        apply(bench, namespace, "web", 2, image, &strategy).await
+        api(bench, namespace)
+            .patch(
+                "web",
+                &PatchParams::apply("bench").force(),
+                &Patch::Apply(rollout("web", 2, image, &strategy)),
+            )
+            .await
+            .context("apply Rollout web")?;
+        Ok(())
     }
 
     async fn released(&self, bench: &Bench, namespace: &str) -> Result<()> {
@@ -128,15 +147,12 @@ impl Contestant for Rollouts {
     }
 
     async fn idle(&self, bench: &Bench, namespace: &str, name: &str) -> Result<()> {
-        apply(
-            bench,
-            namespace,
-            name,
-            0,
-            &bench.images[0],
-            &json!({"canary": {}}),
-        )
-        .await
+        let object = rollout(name, 0, &bench.images[0], &json!({"canary": {}}));
+        api(bench, namespace)
+            .create(&PostParams::default(), &serde_json::from_value(object)?)
+            .await
+            .with_context(|| format!("make Rollout {name}"))?;
+        Ok(())
     }
 
     async fn all_ready(&self, bench: &Bench, namespace: &str, count: usize) -> Result<()> {
@@ -148,15 +164,8 @@ impl Contestant for Rollouts {
     }
 }
 
-async fn apply(
-    bench: &Bench,
-    namespace: &str,
-    name: &str,
-    replicas: u32,
-    image: &str,
-    strategy: &Value,
-) -> Result<()> {
-    let rollout = json!({
+fn rollout(name: &str, replicas: u32, image: &str, strategy: &Value) -> Value {
+    json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": name},
         "spec": {
             "replicas": replicas,
@@ -164,13 +173,7 @@ async fn apply(
             "template": merged(template(image), json!({"metadata": {"labels": {"app": name}}})),
             "strategy": strategy,
         },
-    });
-    let parameters = PatchParams::apply("bench").force();
-    api(bench, namespace)
-        .patch(name, &parameters, &Patch::Apply(rollout))
-        .await
-        .with_context(|| format!("apply Rollout {name}"))?;
-    Ok(())
+    })
 }
 
 fn merged(mut under: Value, over: Value) -> Value {

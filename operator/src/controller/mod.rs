@@ -135,6 +135,7 @@ async fn pass<C: Controller>(context: &Context, due: &Due) -> Result<Next, PassE
             Ok(Carried::Out { switched: false }) => {}
             Ok(Carried::Learned) => continue,
             Ok(Carried::Outdated) => return Ok(soon()),
+            Ok(Carried::Held(until)) => return Ok(Next::At(until)),
             Err(error) => {
                 if matches!(error, StepError::Refused { told: false, .. }) {
                     context

@@ -14,10 +14,16 @@ const FIRST: Duration = Duration::from_secs(5);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Answers by App.
+/// How long nothing more is made in a namespace that is being deleted. Each object that goes with it asks for a
+/// pass, and thousands of them would have the apiserver refuse as many writes; a new namespace of the same name
+/// waits no longer than this.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Answers by App, and by namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     apps: Mutex<HashMap<Key, Learned>>,
+    ending: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +147,24 @@ impl Memory {
         }
     }
 
+    /// Remembers that nothing can be made in this namespace, because it is being deleted; until when.
+    pub(crate) fn ends(&self, namespace: &str, now: Instant) -> Instant {
+        let until = now + ENDING;
+        self.endings().insert(namespace.to_owned(), until);
+        until
+    }
+
+    /// Until when nothing is to be made in this namespace.
+    pub(crate) fn ending(&self, namespace: &str, now: Instant) -> Option<Instant> {
+        let mut endings = self.endings();
+        endings.retain(|_, until| now < *until);
+        endings.get(namespace).copied()
+    }
+
+    fn endings(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets an App that is gone.
     pub(crate) fn forget(&self, app: &Key) {
         self.lock().remove(app);
@@ -198,6 +222,16 @@ mod tests {
             now = forgotten;
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn a_namespace_that_ends_is_left_alone_for_a_while() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        assert_eq!(memory.ending("shop", now), None);
+        let until = memory.ends("shop", now);
+        assert_eq!(memory.ending("shop", now), Some(until));
+        assert_eq!(memory.ending("cms", now), None);
+        assert_eq!(memory.ending("shop", until), None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) enum Carried {
     Learned,
     /// What was to be changed was changed meanwhile: its event leads to another plan.
     Outdated,
+    /// The namespace is being deleted: nothing is made in it before this moment.
+    Held(Instant),
 }
 
 /// Why a step was not done. Says nothing of the object's contents.
@@ -149,6 +151,10 @@ impl Executor {
     pub(crate) async fn carry_out(&self, app: &Key, steps: &[Step]) -> Result<Carried, StepError> {
         let mut switched = false;
         for step in steps {
+            let makes = matches!(step, Step::Apply(_) | Step::DryRun(_) | Step::Create(_));
+            if makes && let Some(until) = self.memory.ending(&app.namespace, Instant::now()) {
+                return Ok(Carried::Held(until));
+            }
             let id = id_of(step);
             tracing::debug!(app = %app, step = verb_of(step), object = %id);
             match self.carry_out_one(app, step).await {
@@ -177,6 +183,9 @@ impl Executor {
                 }
                 Err(Failure::Answer(Answer::Conflict)) if matches!(step, Step::Apply(_)) => {
                     return Ok(Carried::Outdated);
+                }
+                Err(Failure::Answer(Answer::NamespaceEnding)) => {
+                    return Ok(Carried::Held(self.memory.ends(&app.namespace, Instant::now())));
                 }
                 Err(failure) => return Err(error_of(id, failure)),
             }
@@ -330,6 +339,7 @@ fn error_of(object: String, failure: Failure) -> StepError {
         }
         Failure::Answer(Answer::NotFound) => "it or its namespace does not exist".to_owned(),
         Failure::Answer(Answer::Conflict) => "it was changed meanwhile".to_owned(),
+        Failure::Answer(Answer::NamespaceEnding) => "the namespace is being deleted".to_owned(),
         Failure::Answer(Answer::Unavailable(message)) => message,
     };
     StepError::Unavailable { object, message }

@@ -14,6 +14,8 @@ pub(crate) enum Answer {
     NotFound,
     /// The object was changed, made or replaced meanwhile.
     Conflict,
+    /// The namespace is being deleted, and nothing can be made in it any more.
+    NamespaceEnding,
     /// The apiserver is overloaded, stopping, or was told to answer later.
     Unavailable(String),
 }
@@ -46,7 +48,7 @@ pub(crate) fn read(status: &Status) -> Answer {
         404 => Answer::NotFound,
         409 if owned => refused(true, true),
         409 => Answer::Conflict,
-        403 if ending => Answer::Unavailable("the namespace is being deleted".into()),
+        403 if ending => Answer::NamespaceEnding,
         403 => refused(false, true),
         400 | 413 | 415 | 422 => refused(false, false),
         401 => Answer::Unavailable("the apiserver does not accept the operator's credentials".into()),
@@ -206,7 +208,7 @@ mod tests {
             "status": "Failure", "code": 403, "reason": "Forbidden", "message": "…",
             "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace", "message": "…"}]},
         })));
-        assert!(matches!(answer, Answer::Unavailable(_)), "{answer:?}");
+        assert_eq!(answer, Answer::NamespaceEnding);
     }
 
     #[test]

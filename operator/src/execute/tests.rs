@@ -328,6 +328,20 @@ async fn an_apiserver_that_cannot_answer_is_tried_again_and_teaches_nothing() {
     assert!(memory.told(&app(), Instant::now()).refused.is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn in_a_namespace_that_is_being_deleted_nothing_more_is_made() {
+    let (executor, _, _, mut server) = executor();
+    let (app, steps) = (app(), [Step::Apply(wanted_deployment())]);
+    let (code, mut status) = failure(403, "Forbidden");
+    status["details"] = json!({"causes": [{"reason": "NamespaceTerminating"}]});
+    let (carried, _) = tokio::join!(executor.carry_out(&app, &steps), server.answer((code, status)));
+    let Ok(Carried::Held(until)) = carried else {
+        panic!("{carried:?}")
+    };
+    // Nobody answers a second request: it would wait for ever.
+    assert_eq!(executor.carry_out(&app, &steps).await, Ok(Carried::Held(until)));
+}
+
 #[tokio::test]
 async fn a_write_whose_event_was_faster_than_its_answer_is_not_waited_for() {
     let (executor, world, _, mut server) = executor();
