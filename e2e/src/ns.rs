@@ -81,6 +81,23 @@ where
     }
 }
 
+/// [`with_temp_ns`] while no other test of the same file runs that asks for this: for tests that stop the operator,
+/// or that fill the machine.
+///
+/// # Errors
+/// As [`with_temp_ns`].
+///
+/// # Panics
+/// When the test panics.
+pub async fn alone<F>(test: impl FnOnce(Context) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _alone = ONE_AT_A_TIME.lock().await;
+    with_temp_ns(test).await
+}
+
 /// Makes a namespace of this name, in place of one that is there already.
 ///
 /// # Errors

@@ -8,14 +8,4 @@ mod kills;
 mod scale;
 mod unreadable;
 
-use fairway_e2e::ns::{Context, with_temp_ns};
-
-/// Runs a test in a namespace of its own while no other one of this file runs.
-async fn alone<F>(test: impl FnOnce(Context) -> F) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<()>>,
-{
-    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _alone = ONE_AT_A_TIME.lock().await;
-    with_temp_ns(test).await
-}
+use fairway_e2e::ns::alone;

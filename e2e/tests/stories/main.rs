@@ -10,7 +10,6 @@ mod deletion;
 mod edits;
 mod fields;
 mod secrets;
-mod unleash;
 mod verbs;
 
 use std::time::Duration;

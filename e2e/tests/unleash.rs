@@ -1,16 +1,19 @@
 //! A team upgrades Unleash, which migrates its own database, in both ways that Fairway offers.
+//!
+//! One upgrade at a time, and in a file of their own, so that no other test runs beside them: four servers of Node.js
+//! and their clients fill two cores, and a request that waits for a processor is a request that fails.
 
 use anyhow::{Result, ensure};
 use fairway_crds::database::OnStart;
 use fairway_e2e::apps::{set_env, unleash};
-use fairway_e2e::ns::with_temp_ns;
+use fairway_e2e::ns::alone;
 use fairway_e2e::story::{Story, Upgrade};
 use fairway_e2e::volumes::{Behaviour, claim};
 
 #[tokio::test]
 async fn an_image_that_migrates_itself_is_upgraded_and_taken_back_with_its_data_and_without_a_failed_request()
 -> Result<()> {
-    with_temp_ns(|context| async move {
+    alone(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         let story = Story::new(&context);
         let app = unleash::app(&context, "7.6.5").await?;
@@ -31,7 +34,7 @@ async fn an_image_that_migrates_itself_is_upgraded_and_taken_back_with_its_data_
 
 #[tokio::test]
 async fn the_same_upgrade_with_a_command_of_its_own_migrates_as_well() -> Result<()> {
-    with_temp_ns(|context| async move {
+    alone(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         let story = Story::new(&context);
         let mut app = unleash::app(&context, "7.6.5").await?;
