@@ -472,6 +472,8 @@ pub enum ProbeVerdict {
     Passed,
     /// The pod answered something else, or nothing in time: one sentence.
     Failed(String),
-    /// No connection could be made to the pod's address: the network, or a closed port.
+    /// The connection was refused: a closed port, or the network. A pod that has answered before has closed it.
+    Refused(String),
+    /// No connection could be made to the pod's address: the network.
     Unreachable(String),
 }

@@ -245,7 +245,7 @@ impl Rounds {
     fn count(&mut self, verdict: ProbeVerdict) -> u32 {
         match verdict {
             ProbeVerdict::Passed => self.passed += 1,
-            ProbeVerdict::Failed(why) | ProbeVerdict::Unreachable(why) => {
+            ProbeVerdict::Failed(why) | ProbeVerdict::Refused(why) | ProbeVerdict::Unreachable(why) => {
                 if why != self.last {
                     tracing::info!("not healthy yet: {why}");
                 }

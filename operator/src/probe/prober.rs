@@ -104,7 +104,7 @@ impl Prober {
             self.metrics.probed(match verdict {
                 ProbeVerdict::Passed => "passed",
                 ProbeVerdict::Failed(_) => "failed",
-                ProbeVerdict::Unreachable(_) => "unreachable",
+                ProbeVerdict::Refused(_) | ProbeVerdict::Unreachable(_) => "unreachable",
             });
             let news = count(&mut lock(&health), &target, verdict);
             if news {
@@ -158,35 +158,37 @@ fn worse(a: ProbeVerdict, b: ProbeVerdict) -> ProbeVerdict {
     match (&a, &b) {
         (ProbeVerdict::Failed(_), _) | (_, ProbeVerdict::Passed) => a,
         (_, ProbeVerdict::Failed(_)) | (ProbeVerdict::Passed, _) => b,
-        (ProbeVerdict::Unreachable(_), ProbeVerdict::Unreachable(_)) => a,
+        (ProbeVerdict::Refused(_), _) | (_, ProbeVerdict::Unreachable(_)) => a,
+        (ProbeVerdict::Unreachable(_), ProbeVerdict::Refused(_)) => b,
     }
 }
 
 /// Counts a round. Whether the Release has to look: a threshold was reached, or what is wrong is new.
 fn count(health: &mut PodHealth, target: &ProbeTarget, verdict: ProbeVerdict) -> bool {
-    match verdict {
+    let (what, reached) = match verdict {
         ProbeVerdict::Passed => {
             health.passed += 1;
             health.passes = health.passes.saturating_add(1);
             (health.failures, health.unreachable) = (0, 0);
-            health.passes == target.consecutive
+            return health.passes == target.consecutive;
         }
-        ProbeVerdict::Failed(what) => {
-            health.failed += 1;
-            health.failures = health.failures.saturating_add(1);
-            (health.passes, health.unreachable) = (0, 0);
-            let told_before = health.last_failure.as_ref() == Some(&what);
-            health.last_failure = Some(what);
-            health.failures == target.failures || !told_before
-        }
-        ProbeVerdict::Unreachable(what) => {
-            health.failed += 1;
-            health.unreachable = health.unreachable.saturating_add(1);
-            (health.passes, health.failures) = (0, 0);
-            let told_before = health.last_failure.as_ref() == Some(&what);
-            health.last_failure = Some(what);
-            health.unreachable == 1 || health.unreachable == target.failures || !told_before
-        }
+        ProbeVerdict::Failed(what) => (what, true),
+        // The network has let requests through before, so it is the pod that refuses.
+        ProbeVerdict::Refused(what) => (what, health.passed > 0),
+        ProbeVerdict::Unreachable(what) => (what, false),
+    };
+    health.failed += 1;
+    health.passes = 0;
+    let told_before = health.last_failure.as_ref() == Some(&what);
+    health.last_failure = Some(what);
+    if reached {
+        health.failures = health.failures.saturating_add(1);
+        health.unreachable = 0;
+        health.failures == target.failures || !told_before
+    } else {
+        health.unreachable = health.unreachable.saturating_add(1);
+        health.failures = 0;
+        health.unreachable == 1 || health.unreachable == target.failures || !told_before
     }
 }
 

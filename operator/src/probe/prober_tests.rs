@@ -75,8 +75,21 @@ fn being_unreachable_is_neither_passing_nor_failing() {
 }
 
 #[test]
+fn a_pod_that_refuses_has_failed_if_it_ever_answered() {
+    let refused = || ProbeVerdict::Refused("no connection".into());
+    let (_, health) = news([refused(), refused()]);
+    assert_eq!((health.failures, health.unreachable), (0, 2));
+    let (news, health) = news([ProbeVerdict::Passed, refused(), refused()]);
+    assert_eq!(news, [false, true, true]);
+    assert_eq!((health.failures, health.unreachable), (2, 0));
+}
+
+#[test]
 fn a_wrong_answer_weighs_more_than_none() {
     let unreachable = || ProbeVerdict::Unreachable("no route".into());
+    let refused = || ProbeVerdict::Refused("no connection".into());
+    assert_eq!(worse(unreachable(), refused()), refused());
+    assert_eq!(worse(refused(), failed("503")), failed("503"));
     assert_eq!(worse(unreachable(), failed("503")), failed("503"));
     assert_eq!(worse(failed("503"), unreachable()), failed("503"));
     assert_eq!(worse(ProbeVerdict::Passed, unreachable()), unreachable());

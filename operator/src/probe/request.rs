@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -75,9 +76,11 @@ async fn exchange(
     let stream = match connected {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            return Err(ProbeVerdict::Unreachable(format!(
-                "no connection to {target}: {error}"
-            )));
+            let what = format!("no connection to {target}: {error}");
+            return Err(match error.kind() {
+                ErrorKind::ConnectionRefused => ProbeVerdict::Refused(what),
+                _ => ProbeVerdict::Unreachable(what),
+            });
         }
         Err(_) => {
             return Err(ProbeVerdict::Unreachable(format!(

@@ -151,12 +151,12 @@ async fn silence_ends_when_the_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_closed_port_is_unreachable_and_not_unhealthy() {
+async fn a_closed_port_refuses_which_is_not_an_answer() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    let ProbeVerdict::Unreachable(why) = ask(port, &get("/", None)).await else {
-        panic!("reached")
+    let ProbeVerdict::Refused(why) = ask(port, &get("/", None)).await else {
+        panic!("not refused")
     };
     assert!(
         why.starts_with(&format!("no connection to 127.0.0.1:{port}: ")),
