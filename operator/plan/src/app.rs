@@ -80,7 +80,8 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
     let edited = status.spec_hash.as_deref() != Some(hash);
     // Once the next revision is on record, the request has been heeded.
     let retry = newest.is_some_and(|release| release.spec.revision == on_record && wants_retry(release));
-    if open.is_empty() && (edited || retry) {
+    // A retry of the same content brings the images that the failed Release named.
+    if open.is_empty() && edited || retry && (open.is_empty() || !edited) {
         return if observed.app.spec.suspend {
             Next::Held
         } else {
@@ -148,18 +149,17 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
             .releases
             .iter()
             .rfind(|release| release.spec.revision < revision);
-        let retried = before
-            .filter(|release| wants_retry(release))
-            .map(|release| release.name_any());
+        let retried = before.filter(|release| wants_retry(release));
         let trigger = if retried.is_some() { "Retry" } else { "AppEdited" };
-        let release = control::release(
-            app,
-            revision,
-            hash,
-            snapshot.images(),
-            trigger,
-            retried.as_deref(),
-        );
+        let name_of_retried = retried.map(|release| release.name_any());
+        // Of the same content: a Release applied by hand named its images and its version itself.
+        let same = retried.filter(|release| {
+            let frozen = observed.snapshots.get(&release.name_any());
+            frozen.is_some_and(|frozen| frozen.hash() == hash)
+        });
+        let images = same.map_or_else(|| snapshot.images(), |release| release.spec.images.clone());
+        let mut release = control::release(app, revision, hash, images, trigger, name_of_retried.as_deref());
+        release.spec.version = same.and_then(|release| release.spec.version.clone());
         steps.push(Step::Create(Box::new(Object::Release(release))));
     }
     steps

@@ -112,22 +112,8 @@ pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> 
             now,
             snapshot: &empty,
         };
-        let wait = Wait::machine(
-            "WaitingForApp",
-            format!(
-                "waiting for App {} to take this Release up",
-                observed.release.spec.app
-            ),
-        );
-        return decided(
-            &world,
-            status,
-            Vec::new(),
-            Stand::Waiting {
-                rung: "Accepted",
-                wait,
-            },
-        );
+        let stand = not_taken_up(&world, &mut status);
+        return decided(&world, status, Vec::new(), stand);
     };
     let world = World {
         observed,
@@ -143,6 +129,47 @@ pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> 
         go_forward(&world, &mut status)
     };
     decided(&world, status, steps, stand)
+}
+
+/// Where a Release stands that has no frozen spec: the App makes that when it takes the Release up, and it takes up
+/// only what is newer than what it has.
+fn not_taken_up(world: &World, status: &mut ReleaseStatus) -> Stand {
+    if status.outcome.is_some() {
+        return Stand::Unchanged;
+    }
+    let app = world.app_name();
+    let revision = world
+        .observed
+        .app
+        .as_ref()
+        .and_then(|app| app.status.as_ref()?.revision);
+    let failure = match revision {
+        _ if !status.milestones.is_empty() => None,
+        Some(revision) if revision > world.release().spec.revision => Some(Failure {
+            outcome: ReleaseOutcome::Superseded,
+            ..Failure::new(
+                "Superseded",
+                format!(
+                    "App {app} is at revision {revision} already and takes up only newer ones; to release this, apply it \
+                     again as {} with that revision",
+                    crate::names::release(app, revision + 1)
+                ),
+            )
+        }),
+        _ => verbs::give_up(world, status),
+    };
+    if let Some(failure) = failure {
+        status.outcome = Some(failure.outcome);
+        return Stand::Ended(failure);
+    }
+    let wait = Wait::machine(
+        "WaitingForApp",
+        format!("waiting for App {app} to take this Release up"),
+    );
+    Stand::Waiting {
+        rung: "Accepted",
+        wait,
+    }
 }
 
 fn go_forward(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {

@@ -8,6 +8,7 @@ use crate::build::agent::{self, Outcome, Pinning};
 use crate::build::deployment::{DeploymentInput, deployment};
 use crate::protocol::{Cause, PreflightReport};
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
+use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{CheckVerdict, MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use jiff::SignedDuration;
@@ -18,6 +19,8 @@ use std::collections::BTreeMap;
 const PIN_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// Time that the surroundings have to become fit altogether.
 const PREFLIGHT_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
+/// Time in which a release that has not begun makes way for a newer one; a wait that lasts longer is told in status.
+const MAKES_WAY: SignedDuration = SignedDuration::from_secs(5);
 
 /// Met when the spec is valid, no other release of this App is under way past the point where it could
 /// simply be dropped, no migration of its database is unsettled, and the pods could run beside those of another
@@ -41,15 +44,7 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         .iter()
         .find(|sibling| sibling.spec.revision < world.release().spec.revision && !has_ended(sibling))
     {
-        let wait = Wait::clock(
-            "WaitingForRelease",
-            format!(
-                "{older} is under way and finishes or rolls back first; to give it up: kubectl annotate release {older} fairway.dev/abort=now",
-                older = older.name_any()
-            ),
-        );
-        // One that has not begun makes way at once.
-        return Verdict::Wait(if has_begun(older) { wait } else { wait.brief() });
+        return Verdict::Wait(waiting_for(world, older));
     }
     if world.suspended() {
         return Verdict::Wait(super::held("before it begins"));
@@ -86,6 +81,27 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         return failure.verdict();
     }
     accepted_by_apiserver(world, &images)
+}
+
+/// The wait for an older release. One that has not begun makes way at once; should it not, that is told.
+fn waiting_for(world: &World, older: &Release) -> Wait {
+    let begun = has_begun(older);
+    let older = older.name_any();
+    let does = if begun {
+        "is under way and finishes or rolls back first"
+    } else {
+        "has not begun, but has not ended either"
+    };
+    let wait = Wait::clock(
+        "WaitingForRelease",
+        format!("{older} {does}; to give it up: kubectl annotate release {older} fairway.dev/abort=now"),
+    );
+    let made = world.release().metadata.creation_timestamp.as_ref();
+    let told_from = made.and_then(|made| made.0.checked_add(MAKES_WAY).ok());
+    match told_from {
+        Some(told_from) if !begun && world.now < told_from => wait.brief().until(told_from),
+        _ => wait,
+    }
 }
 
 pub(super) fn newer(world: &World) -> Option<String> {
