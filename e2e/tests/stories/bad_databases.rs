@@ -104,9 +104,9 @@ async fn a_first_release_on_a_database_with_schema_and_data_keeps_them() -> Resu
         let url = json!({"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": crm::DATABASE, "key": "url"}}});
         let by_hand: Pod = serde_json::from_value(json!({
             "metadata": {"name": "by-hand"},
-            "spec": {"restartPolicy": "Never", "containers": [{
+            "spec": manifest::restricted(json!({"restartPolicy": "Never", "containers": [{
                 "name": "migrate", "image": context.target.image("crm", "v1"), "args": ["migrate"], "env": [url],
-            }]},
+            }]})),
         }))?;
         context.api::<Pod>().create(&PostParams::default(), &by_hand).await?;
         let done = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded");
