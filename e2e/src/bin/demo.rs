@@ -60,12 +60,12 @@ async fn up(again: bool) -> Result<()> {
 /// Builds what is missing, starts the cluster and installs Fairway.
 async fn make_ready(target: &Target) -> Result<()> {
     tools::build(&target.paths)?;
-    let all = images::all();
-    images::build(&target.paths, &all)?;
+    let images = images::of_the_story();
+    images::build(&target.paths, &images)?;
     if target.is_embedded() {
         Cluster::up(&target.paths, &Options::default()).await?;
     }
-    images::push(&target.paths, &target.registry(), &all)?;
+    images::push(&target.paths, &target.registry(), &images)?;
     install::fairway(target, json!({})).context("install Fairway")
 }
 
