@@ -20,6 +20,9 @@ pub const DATABASE: &str = "crm-db";
 /// The port of `web`.
 pub const PORT: u16 = 3000;
 
+/// The key of the lock in its database under which it migrates.
+pub const MIGRATION_LOCK: i64 = 0x63_72_6d;
+
 /// How long a release of it may take in a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
