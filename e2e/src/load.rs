@@ -99,24 +99,18 @@ pub async fn start(context: &Context, load: &Load) -> Result<Running> {
     let pod = format!("load-{}", load.service);
     let object: Pod = serde_json::from_value(json!({
         "metadata": {"name": pod, "labels": {"fairway.dev/e2e": "load"}},
-        "spec": {
+        "spec": crate::manifest::restricted(json!({
             "restartPolicy": "Never",
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": 1,
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "loadgen",
                 "image": context.target.image_by_digest("loadgen", "dev")?,
                 "args": arguments,
                 "readinessProbe": {"httpGet": {"path": "/report", "port": 8080}, "periodSeconds": 1},
-                "securityContext": {
-                    "allowPrivilegeEscalation": false,
-                    "readOnlyRootFilesystem": true,
-                    "capabilities": {"drop": ["ALL"]},
-                },
             }],
-        },
+        })),
     }))?;
     context
         .api::<Pod>()

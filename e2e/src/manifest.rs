@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::paths::repository;
 use crate::ns::Context;
@@ -61,6 +61,20 @@ pub async fn apply_object(context: &Context, object: Value) -> Result<DynamicObj
     )
     .await
     .with_context(|| format!("apply {} {}", text("/kind"), text("/metadata/name")))
+}
+
+/// The spec of a pod with what the restricted profile of Pod Security asks for, and a read-only root besides.
+#[must_use]
+pub fn restricted(mut spec: Value) -> Value {
+    spec["securityContext"]["runAsNonRoot"] = json!(true);
+    spec["securityContext"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
+    for container in spec["containers"].as_array_mut().into_iter().flatten() {
+        let security = &mut container["securityContext"];
+        security["allowPrivilegeEscalation"] = json!(false);
+        security["readOnlyRootFilesystem"] = json!(true);
+        security["capabilities"] = json!({"drop": ["ALL"]});
+    }
+    spec
 }
 
 #[cfg(test)]

@@ -45,6 +45,15 @@ impl Context {
     }
 }
 
+/// What the apiserver does with pods that the restricted profile of Pod Security does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodSecurity {
+    /// It refuses them: what Fairway makes must run where a careful team runs it.
+    Enforced,
+    /// It takes them and warns.
+    Warned,
+}
+
 /// Runs a test in a new namespace and removes it afterwards. When the test fails, by an error or by a
 /// panic, all that explains it goes to standard error first.
 ///
@@ -65,7 +74,7 @@ where
         target,
         namespace,
     };
-    create(&context).await?;
+    create(&context, PodSecurity::Enforced).await?;
     let outcome = AssertUnwindSafe(test(context.clone())).catch_unwind().await;
     // What went wrong comes before the long text that explains it: who sees only the beginning sees this.
     if let Ok(Err(error)) = &outcome {
@@ -102,24 +111,27 @@ where
 ///
 /// # Errors
 /// When the old one does not go or the new one cannot be made.
-pub async fn fresh(target: &Target, name: &str) -> Result<Context> {
+pub async fn fresh(target: &Target, name: &str, security: PodSecurity) -> Result<Context> {
     let context = Context {
         client: target.client().await?,
         target: target.clone(),
         namespace: name.to_owned(),
     };
     remove(&context).await?;
-    create(&context).await?;
+    create(&context, security).await?;
     Ok(context)
 }
 
-async fn create(context: &Context) -> Result<()> {
+async fn create(context: &Context, security: PodSecurity) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
+    let mode = match security {
+        PodSecurity::Enforced => "pod-security.kubernetes.io/enforce",
+        PodSecurity::Warned => "pod-security.kubernetes.io/warn",
+    };
     let namespace = serde_json::from_value(json!({
         "metadata": {
             "name": context.namespace,
-            // What Fairway makes must pass where a careful team runs it. Warnings reach the person who looks.
-            "labels": {"fairway.dev/e2e": "test", "pod-security.kubernetes.io/warn": "restricted"},
+            "labels": {"fairway.dev/e2e": "test", mode: "restricted"},
         },
     }))?;
     namespaces

@@ -140,24 +140,61 @@ pub async fn stop_second(context: &Context) -> Result<()> {
 /// # Errors
 /// When none runs, or the cluster is not the embedded one.
 pub async fn kill_agent(context: &Context, work: &str) -> Result<()> {
+    let pod = pod_that_does(context, work).await?;
+    kill_in(context, &pod, "agent")
+}
+
+async fn pod_that_does(context: &Context, work: &str) -> Result<Pod> {
     let selected = ListParams::default().labels(&format!("{}={work}", seen::WORK));
     let pods = context.api::<Pod>().list(&selected).await?;
-    let pod = pods
-        .items
-        .first()
-        .with_context(|| format!("there is no pod that does {work}"))?;
-    kill_in(context, pod, "agent")
+    pods.items
+        .into_iter()
+        .next()
+        .with_context(|| format!("there is no pod that does {work}"))
+}
+
+/// Makes the kernel choose the agent in the running pod that does this work, and not its child, when the memory of
+/// their container is used up.
+///
+/// # Errors
+/// When none runs, or the cluster is not the embedded one.
+pub async fn prefer_as_victim(context: &Context, work: &str) -> Result<()> {
+    let pod = pod_that_does(context, work).await?;
+    let adjust = |process: i32, score: &str| {
+        let file = format!("/proc/{process}/oom_score_adj");
+        fs::write(&file, score).with_context(|| format!("write {file}"))
+    };
+    for agent in processes_in(context, &pod, "agent")? {
+        let agent = agent.as_raw_pid();
+        // Children belong to the thread that has started them.
+        for thread in fs::read_dir(format!("/proc/{agent}/task"))?.flatten() {
+            let children = fs::read_to_string(thread.path().join("children"))?;
+            for child in children.split_whitespace() {
+                adjust(child.parse()?, "0")?;
+            }
+        }
+        adjust(agent, "1000")?;
+    }
+    Ok(())
 }
 
 /// Sends SIGKILL to Fairway's own processes with this subcommand in a pod.
 fn kill_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<()> {
+    for process in processes_in(context, pod, subcommand)? {
+        kill_process(process, Signal::KILL).with_context(|| format!("kill process {process}"))?;
+    }
+    Ok(())
+}
+
+/// Fairway's own processes with this subcommand in a pod, of which there is at least one.
+fn processes_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<Vec<Pid>> {
     if !context.target.is_embedded() {
         bail!("only the processes of the embedded cluster can be killed");
     }
     let uid = pod.uid().context("the pod has no UID")?;
     // systemd's driver writes the UID with underscores, cgroupfs as it is.
     let spellings = [uid.clone(), uid.replace('-', "_")];
-    let mut killed = 0;
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry
             .file_name()
@@ -172,15 +209,13 @@ fn kill_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<()> {
         let mut words = line.split('\0');
         let fairway = words.next().is_some_and(|program| program.ends_with("/fairway"));
         if ours && fairway && words.next() == Some(subcommand) {
-            let pid = Pid::from_raw(pid).context("a process has no pid")?;
-            kill_process(pid, Signal::KILL).with_context(|| format!("kill process {pid}"))?;
-            killed += 1;
+            found.push(Pid::from_raw(pid).context("a process has no pid")?);
         }
     }
     ensure!(
-        killed > 0,
+        !found.is_empty(),
         "no process `fairway {subcommand}` runs in pod {}",
         pod.name_any()
     );
-    Ok(())
+    Ok(found)
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use fairway_e2e::apps::crm;
+use fairway_e2e::manifest::restricted;
 use fairway_e2e::ns::with_temp_ns;
 use fairway_e2e::reach;
 use http::Request;
@@ -25,12 +26,12 @@ async fn a_database_and_a_pod_are_reached_through_the_apiserver() -> Result<()> 
         );
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "crm"},
-            "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+            "spec": restricted(json!({"terminationGracePeriodSeconds": 1, "containers": [{
                 "name": "web",
                 "image": context.target.image("crm", "v1"),
                 "args": ["web"],
                 "readinessProbe": {"httpGet": {"path": "/api/health", "port": 3000}, "periodSeconds": 1},
-            }]},
+            }]})),
         }))?;
         context.api::<Pod>().create(&PostParams::default(), &pod).await?;
         fairway_e2e::wait::pod_ready(

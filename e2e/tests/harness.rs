@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use fairway_e2e::load::{self, Begin, Load, assert_none_failed};
+use fairway_e2e::manifest::restricted;
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::volumes::{self, Behaviour};
 use fairway_e2e::wait;
@@ -111,13 +112,13 @@ async fn serve(context: &Context, name: &str) -> Result<()> {
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+                "spec": restricted(json!({"terminationGracePeriodSeconds": 1, "containers": [{
                     "name": "web",
                     "image": context.target.image_by_digest("loadgen", "dev")?,
                     // Its own requests go to itself, one a second.
                     "args": ["--url=http://127.0.0.1:8080/report", "--rate=1"],
                     "readinessProbe": {"httpGet": {"path": "/report", "port": 8080}, "periodSeconds": 1},
-                }]},
+                }]})),
             },
         },
     }))?;
@@ -155,7 +156,7 @@ async fn write_four_mebibytes(context: &Context, claim: &str) -> Result<String> 
     let name = format!("write-{claim}");
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": name},
-        "spec": {
+        "spec": restricted(json!({
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
             "volumes": [{"name": "store", "persistentVolumeClaim": {"claimName": claim}}],
@@ -167,7 +168,7 @@ async fn write_four_mebibytes(context: &Context, claim: &str) -> Result<String> 
                 "securityContext": {"runAsUser": 4321},
                 "volumeMounts": [{"name": "store", "mountPath": "/store"}],
             }],
-        },
+        })),
     }))?;
     let pods = context.api::<Pod>();
     pods.create(&PostParams::default(), &pod).await?;

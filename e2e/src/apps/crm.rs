@@ -20,6 +20,9 @@ pub const DATABASE: &str = "crm-db";
 /// The port of `web`.
 pub const PORT: u16 = 3000;
 
+/// The key of the lock in its database under which it migrates.
+pub const MIGRATION_LOCK: i64 = 0x63_72_6d;
+
 /// How long a release of it may take in a test.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -40,7 +43,12 @@ pub fn app(context: &Context, version: &str) -> Result<App> {
 /// Edits the version of both components, and makes each migration leave a row in a table without any
 /// unique key before it does anything else, so that a second run would be seen.
 pub fn set_version(context: &Context, app: &mut App, version: &str) {
-    let image = context.target.image("crm", version);
+    set_image_and_version(context, app, "crm", version);
+}
+
+/// The same with another of its images: `crm-bare` is linked with the GNU C library, `crm-musl` with musl.
+pub fn set_image_and_version(context: &Context, app: &mut App, image: &str, version: &str) {
+    let image = context.target.image(image, version);
     for component in ["web", "worker"] {
         set_image(app, component, &image);
     }
@@ -78,9 +86,18 @@ pub async fn database(context: &Context) -> Result<()> {
 /// # Errors
 /// When the release does not succeed.
 pub async fn install(context: &Context) -> Result<App> {
+    install_with(context, |_| {}).await
+}
+
+/// The same with an App that is edited first.
+///
+/// # Errors
+/// When the release does not succeed.
+pub async fn install_with(context: &Context, edit: impl FnOnce(&mut App)) -> Result<App> {
     claim(context, "backups", "1Gi", Behaviour::Good).await?;
     database(context).await?;
     let mut app = app(context, "v1")?;
+    edit(&mut app);
     first(context, &mut app).await?;
     Ok(app)
 }

@@ -24,7 +24,7 @@ pub(super) struct Idle {
 
 /// Makes the objects at once and waits until all are ready.
 pub(super) async fn measure<C: Contestant>(bench: &Bench, contestant: &C) -> Result<Idle> {
-    let context = ns::fresh(&bench.target, "bench-idle").await?;
+    let context = ns::fresh(&bench.target, "bench-idle", ns::PodSecurity::Warned).await?;
     let namespace = context.namespace.as_str();
     let objects = bench.plan.objects;
     let start = Instant::now();

@@ -20,7 +20,7 @@ pub(super) async fn measure<C: Contestant>(
     bench: &Bench,
     contestant: &C,
 ) -> Result<(Vec<Duration>, Requests)> {
-    let context = ns::fresh(&bench.target, "bench-switch").await?;
+    let context = ns::fresh(&bench.target, "bench-switch", ns::PodSecurity::Warned).await?;
     let namespace = context.namespace.as_str();
     contestant.release(bench, namespace, &bench.images[0]).await?;
     contestant.released(bench, namespace).await?;

@@ -9,7 +9,7 @@ use clap::Parser;
 use fairway_e2e::apps::{crm, unleash};
 use fairway_e2e::cluster::{Cluster, Options};
 use fairway_e2e::load::{self, Load};
-use fairway_e2e::ns::{self, Context};
+use fairway_e2e::ns::{self, Context, PodSecurity};
 use fairway_e2e::story::{BadMigration, Story, TurnsBad, Upgrade};
 use fairway_e2e::target::Target;
 use fairway_e2e::volumes::{Behaviour, claim};
@@ -51,7 +51,7 @@ async fn up(again: bool) -> Result<()> {
     if !again {
         make_ready(&target).await?;
     }
-    let context = ns::fresh(&target, NAMESPACE).await?;
+    let context = ns::fresh(&target, NAMESPACE, PodSecurity::Enforced).await?;
     tell(&context).await?;
     what_next(&target);
     Ok(())
@@ -60,12 +60,12 @@ async fn up(again: bool) -> Result<()> {
 /// Builds what is missing, starts the cluster and installs Fairway.
 async fn make_ready(target: &Target) -> Result<()> {
     tools::build(&target.paths)?;
-    let all = images::all();
-    images::build(&target.paths, &all)?;
+    let images = images::of_the_story();
+    images::build(&target.paths, &images)?;
     if target.is_embedded() {
         Cluster::up(&target.paths, &Options::default()).await?;
     }
-    images::push(&target.paths, &target.registry(), &all)?;
+    images::push(&target.paths, &target.registry(), &images)?;
     install::fairway(target, json!({})).context("install Fairway")
 }
 

@@ -18,6 +18,15 @@ use crate::progress::{Progress, seconds};
 const TARGET: &str = "x86_64-unknown-linux-musl";
 const SUITE: &str = "bookworm";
 
+/// A C library that an image brings, with which its program is linked when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Library {
+    /// GNU's, as this machine has it.
+    Gnu,
+    /// musl, as Alpine has it.
+    Musl,
+}
+
 /// One file in the folder from which an image is built.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
@@ -36,6 +45,12 @@ pub(super) enum Input {
     Binary {
         package: &'static str,
         name: &'static str,
+    },
+    /// The same, linked with the C library of its image. Not optimised, since it proves nothing but that it runs.
+    Linked {
+        package: &'static str,
+        name: &'static str,
+        library: Library,
     },
 }
 
@@ -87,7 +102,10 @@ impl Input {
     /// Its name in the folder from which the image is built.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Installed { name, .. } | Self::Npm { name, .. } | Self::Binary { name, .. } => name,
+            Self::Installed { name, .. }
+            | Self::Npm { name, .. }
+            | Self::Binary { name, .. }
+            | Self::Linked { name, .. } => name,
             Self::Debian(debian) => debian.file,
         }
     }
@@ -96,11 +114,9 @@ impl Input {
     pub(super) fn fetch(&self, paths: &Paths) -> Result<PathBuf> {
         match self {
             Self::Installed { path, .. } => {
-                let path = PathBuf::from(path);
-                if !path.exists() {
-                    bail!("{} is not installed; run `make prerequisites`", path.display());
-                }
-                Ok(path)
+                // Libraries are often links to the file that is meant.
+                fs::canonicalize(path)
+                    .with_context(|| format!("{path} is not installed; run `make prerequisites`"))
             }
             Self::Debian(debian) => once(paths, self, |unfinished| bootstrap(debian, unfinished)),
             Self::Npm {
@@ -112,13 +128,14 @@ impl Input {
                 npm(paths, package, version, take, unfinished)
             }),
             Self::Binary { name, .. } => Ok(target_folder().join(TARGET).join("release").join(name)),
+            Self::Linked { name, library, .. } => Ok(library.target_folder().join(name)),
         }
     }
 
     /// A hash of what decides its content: the bytes of a binary, the versions of a download.
     pub(super) fn key(&self, file: &Path) -> Result<String> {
         match self {
-            Self::Installed { .. } | Self::Binary { .. } => {
+            Self::Installed { .. } | Self::Binary { .. } | Self::Linked { .. } => {
                 let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
                 Ok(hex(&Sha256::digest(bytes)))
             }
@@ -128,27 +145,49 @@ impl Input {
 }
 
 /// Compiles all binaries among the inputs at once, so that cargo shares what they share.
-pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()> {
-    let packages: BTreeSet<&str> = inputs
-        .filter_map(|input| match input {
-            Input::Binary { package, .. } => Some(*package),
-            _ => None,
-        })
-        .collect();
-    if packages.is_empty() {
-        return Ok(());
+pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>) -> Result<()> {
+    let mut packages = BTreeSet::new();
+    let mut linked = BTreeSet::new();
+    for input in inputs {
+        match input {
+            Input::Binary { package, .. } => {
+                packages.insert(*package);
+            }
+            Input::Linked { package, library, .. } => {
+                linked.insert((*library, *package));
+            }
+            Input::Installed { .. } | Input::Debian(_) | Input::Npm { .. } => {}
+        }
     }
-    let progress = Progress::start(&format!(
-        "compile {}",
-        packages.iter().copied().collect::<Vec<_>>().join(", ")
-    ));
+    if !packages.is_empty() {
+        let mut cargo = build(packages.iter().copied());
+        cargo.args(["--release", "--target", TARGET]);
+        cargo_build(
+            &mut cargo,
+            packages.iter().copied().collect::<Vec<_>>().join(", "),
+        )?;
+    }
+    for (library, package) in linked {
+        let mut cargo = build(std::iter::once(package));
+        library.link(paths, &mut cargo)?;
+        cargo_build(&mut cargo, format!("{package} for {library:?}"))?;
+    }
+    Ok(())
+}
+
+fn build<'a>(packages: impl Iterator<Item = &'a str>) -> Command {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repository())
-        .args(["build", "--release", "--locked", "--bins", "--target", TARGET]);
-    for package in &packages {
+        .args(["build", "--locked", "--bins"]);
+    for package in packages {
         cargo.args(["--package", package]);
     }
+    cargo
+}
+
+fn cargo_build(cargo: &mut Command, what: String) -> Result<()> {
+    let progress = Progress::start(&format!("compile {what}"));
     // cargo shows its own progress.
     let status = cargo.status().context("start cargo")?;
     if !status.success() {
@@ -156,6 +195,50 @@ pub(super) fn compile<'a>(inputs: impl Iterator<Item = &'a Input>) -> Result<()>
     }
     progress.done(&format!("compiled in {}", seconds(progress.elapsed())));
     Ok(())
+}
+
+impl Library {
+    fn target_folder(self) -> PathBuf {
+        match self {
+            // Where the tests of the package have it already.
+            Self::Gnu => target_folder().join("debug"),
+            Self::Musl => target_folder().join("musl").join(TARGET).join("debug"),
+        }
+    }
+
+    /// Adds what cargo must know to link with this library.
+    fn link(self, paths: &Paths, cargo: &mut Command) -> Result<()> {
+        if self == Self::Gnu {
+            return Ok(());
+        }
+        let folder = unwinder(paths)?;
+        let flags = format!(
+            "target.{TARGET}.rustflags=[\"-Ctarget-feature=-crt-static\", \"-Clinker=musl-gcc\", \"-L{}\"]",
+            folder.display()
+        );
+        cargo.args(["--target", TARGET, "--config", &flags]);
+        // Other flags give other libraries: they must not take the place of the static ones.
+        cargo.arg("--target-dir").arg(target_folder().join("musl"));
+        Ok(())
+    }
+}
+
+/// A folder in which the linker finds what it takes for GCC's unwinder, which on Debian needs the GNU C library:
+/// the one that comes with Rust.
+fn unwinder(paths: &Paths) -> Result<PathBuf> {
+    let libraries = run(Command::new("rustc").current_dir(repository()).args([
+        "--print",
+        "target-libdir",
+        "--target",
+        TARGET,
+    ]))?;
+    let library = Path::new(libraries.trim()).join("self-contained/libunwind.a");
+    let folder = paths.build().join("unwinder");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let file = folder.join("libgcc_s.so");
+    fs::write(&file, format!("INPUT({})\n", library.display()))
+        .with_context(|| format!("write {}", file.display()))?;
+    Ok(folder)
 }
 
 fn target_folder() -> PathBuf {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::inputs::Input;
-pub use self::table::{CRM_VERSIONS, UNLEASH_VERSIONS, all};
+pub use self::table::{CRM_VERSIONS, UNLEASH_VERSIONS, all, of_the_story};
 use crate::cluster::Paths;
 use crate::cluster::paths::repository;
 use crate::command::run;
@@ -99,7 +99,7 @@ pub fn build(paths: &Paths, images: &[Image]) -> Result<()> {
     for folder in [paths.build(), paths.images()] {
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    inputs::compile(images.iter().flat_map(|image| &image.inputs))?;
+    inputs::compile(paths, images.iter().flat_map(|image| &image.inputs))?;
     let mut skipped = 0;
     for (index, image) in images.iter().enumerate() {
         let files = image

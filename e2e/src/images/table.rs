@@ -1,10 +1,13 @@
 //! Which images there are.
 
 use super::Image;
-use super::inputs::{BASE, Input, POSTGRES};
+use super::inputs::{BASE, Input, Library, POSTGRES};
 
 /// Versions of the fixture application: one binary, and so many digests.
 pub const CRM_VERSIONS: &[&str] = &["v1", "v2", "v3", "v4", "v5"];
+
+/// Versions of the same application in images that bring a C library and nothing else.
+const LINKED_VERSIONS: &[&str] = &["v1", "v2"];
 
 /// Versions of Unleash, in the order of a person's upgrades.
 pub const UNLEASH_VERSIONS: &[&str] = &["7.6.5", "8.2.0"];
@@ -50,6 +53,12 @@ pub fn all() -> Vec<Image> {
         }],
         version: Some(version),
     }));
+    images.extend(LINKED_VERSIONS.iter().flat_map(|version| {
+        [
+            linked("crm-bare", version, Library::Gnu, GNU),
+            linked("crm-musl", version, Library::Musl, MUSL),
+        ]
+    }));
     images.push(plain(
         "loadgen",
         "dev",
@@ -67,6 +76,45 @@ pub fn all() -> Vec<Image> {
         }],
     ));
     images
+}
+
+/// The images without which the demo cannot tell its story.
+#[must_use]
+pub fn of_the_story() -> Vec<Image> {
+    let mut images = all();
+    images.retain(|image| !matches!(image.name, "crm-bare" | "crm-musl"));
+    images
+}
+
+/// The loader and the libraries of a program that is linked with GNU's.
+const GNU: &[(&str, &str)] = &[
+    ("/lib64/ld-linux-x86-64.so.2", "ld-linux-x86-64.so.2"),
+    ("/lib/x86_64-linux-gnu/libc.so.6", "libc.so.6"),
+    ("/lib/x86_64-linux-gnu/libm.so.6", "libm.so.6"),
+    ("/lib/x86_64-linux-gnu/libgcc_s.so.1", "libgcc_s.so.1"),
+];
+
+/// The same of musl: one file, which is loader and library.
+const MUSL: &[(&str, &str)] = &[("/lib/ld-musl-x86_64.so.1", "ld-musl-x86_64.so.1")];
+
+fn linked(
+    name: &'static str,
+    version: &'static str,
+    library: Library,
+    files: &[(&'static str, &'static str)],
+) -> Image {
+    let program = Input::Linked {
+        package: "fairway-fixture-crm",
+        name: "crm",
+        library,
+    };
+    let files = files.iter().map(|&(path, name)| Input::Installed { path, name });
+    Image {
+        name,
+        tag: version,
+        inputs: std::iter::once(program).chain(files).collect(),
+        version: Some(version),
+    }
 }
 
 fn plain(name: &'static str, tag: &'static str, inputs: Vec<Input>) -> Image {

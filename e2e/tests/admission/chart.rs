@@ -5,8 +5,8 @@ use anyhow::Result;
 use fairway_e2e::install;
 use fairway_e2e::ns::with_temp_ns;
 use fairway_e2e::target::Target;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 /// What an object of the chart runs, if it runs anything.
@@ -28,11 +28,6 @@ fn its_own_test_passes() -> Result<()> {
 #[tokio::test]
 async fn a_namespace_that_enforces_the_restricted_profile_takes_its_pods() -> Result<()> {
     with_temp_ns(|context| async move {
-        let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
-        let namespaces = Api::<Namespace>::all(context.client.clone());
-        namespaces
-            .patch(&context.namespace, &PatchParams::default(), &Patch::Merge(label))
-            .await?;
         let pods = context.api::<Pod>();
         let dry = PostParams {
             dry_run: true,

@@ -1,10 +1,12 @@
 //! Migrations that hang, are killed, or say that they have done what they have not.
 
-use anyhow::{Context as _, Result, ensure};
-use fairway_crds::Release;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use fairway_crds::duration::Duration;
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::ReleaseOutcome;
+use fairway_crds::{App, Migration, Release};
 use fairway_e2e::apps::{self, crm};
 use fairway_e2e::load::{self, Load};
 use fairway_e2e::ns::{Context, with_temp_ns};
@@ -12,8 +14,12 @@ use fairway_e2e::{reach, seen};
 use serde_json::json;
 
 /// crm at v1, edited to a v2 whose migration has this fault.
-async fn edited(context: &Context, fault: &str, also: impl FnOnce(&mut fairway_crds::App)) -> Result<()> {
-    let mut app = crm::install(context).await?;
+async fn edited(context: &Context, fault: &str, also: impl FnOnce(&mut App)) -> Result<()> {
+    let app = crm::install(context).await?;
+    edit(context, app, fault, also).await
+}
+
+async fn edit(context: &Context, mut app: App, fault: &str, also: impl FnOnce(&mut App)) -> Result<()> {
     crm::set_version(context, &mut app, "v2");
     apps::set_bake(&mut app, 1);
     apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", fault);
@@ -22,11 +28,14 @@ async fn edited(context: &Context, fault: &str, also: impl FnOnce(&mut fairway_c
     Ok(())
 }
 
+/// 1 when v2's migration has begun.
+const BEGUN: &str = "select count(*) from migration_runs where version = 'v2'";
+
 /// The release has failed, was run once, changed nothing and left nothing behind.
 async fn failed_cleanly(context: &Context) -> Result<Release> {
     let failed = seen::ended(context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
     let migration = context
-        .api::<fairway_crds::Migration>()
+        .api::<Migration>()
         .get("crm-2")
         .await?
         .status
@@ -36,7 +45,7 @@ async fn failed_cleanly(context: &Context) -> Result<Release> {
         "{migration:?}"
     );
     for (statement, wanted) in [
-        ("select count(*) from migration_runs where version = 'v2'", 1),
+        (BEGUN, 1),
         (
             "select count(*) from fairway.migration_run where release = 'crm-2'",
             1,
@@ -57,7 +66,7 @@ async fn failed_cleanly(context: &Context) -> Result<Release> {
     Ok(failed)
 }
 
-fn ten_seconds(app: &mut fairway_crds::App) {
+fn ten_seconds(app: &mut App) {
     app.spec
         .migration
         .iter_mut()
@@ -105,21 +114,79 @@ async fn an_application_that_never_becomes_healthy_is_ended_and_then_judged() ->
     .await
 }
 
+/// Whom the kernel ended when the memory of the migration's container was used up.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// The migration, of which the agent told.
+    TheMigration,
+    /// The agent as well, so that the ledger had to be asked.
+    TheAgentToo,
+}
+
+/// Reads it from what a person is told, which says in either case that it was the memory.
+async fn ended(context: &Context, failed: &Release) -> Result<Ended> {
+    let migration = context.api::<Migration>().get("crm-2").await?;
+    let exit_code = migration.status.unwrap_or_default().exit_code;
+    let (ended, words) = match exit_code {
+        Some(137) => (Ended::TheMigration, "was killed by SIGKILL (out of memory?)"),
+        None => (
+            Ended::TheAgentToo,
+            "container agent ran out of memory (OOMKilled)",
+        ),
+        Some(other) => bail!("the migration has exited with {other}"),
+    };
+    let (reason, message) = (seen::reason(failed), seen::message(failed));
+    ensure!(
+        reason == "MigrationFailed" && message.contains(words),
+        "{reason}: {message}"
+    );
+    eprintln!("out of memory, the kernel has ended {ended:?}: {message}");
+    Ok(ended)
+}
+
+fn little_memory(app: &mut App) {
+    let container = &mut apps::component(app, "web").template["spec"]["containers"][0];
+    container["resources"] = json!({"limits": {"memory": "96Mi"}});
+}
+
 #[tokio::test]
 async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Result<()> {
     with_temp_ns(|context| async move {
-        edited(&context, "oom", |app| {
-            let container = &mut apps::component(app, "web").template["spec"]["containers"][0];
-            container["resources"] = json!({"limits": {"memory": "96Mi"}});
-        })
-        .await?;
+        edited(&context, "oom", little_memory).await?;
         let failed = failed_cleanly(&context).await?;
-        ensure!(
-            seen::reason(&failed) == "MigrationFailed",
-            "{}: {}",
-            seen::reason(&failed),
-            seen::message(&failed)
-        );
+        let ended = ended(&context, &failed).await?;
+        if context.target.is_embedded() {
+            // With cgroups of version 2 the kubelet has all of a container ended.
+            let wanted = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+                true => Ended::TheAgentToo,
+                false => Ended::TheMigration,
+            };
+            ensure!(ended == wanted, "{ended:?} on a machine for {wanted:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_migration_that_uses_up_the_memory_of_the_agent_too_fails_and_is_not_run_again() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let app = crm::install(&context).await?;
+        // The migration waits for this lock of its own before it does anything.
+        let database = reach::database(&context, crm::DATABASE).await?;
+        database
+            .batch_execute(&format!("select pg_advisory_lock({})", crm::MIGRATION_LOCK))
+            .await?;
+        edit(&context, app, "oom", little_memory).await?;
+        reach::until(&context, crm::DATABASE, BEGUN, 1, crm::PATIENCE).await?;
+        fairway_e2e::operator::prefer_as_victim(&context, "migrate").await?;
+        database
+            .batch_execute(&format!("select pg_advisory_unlock({})", crm::MIGRATION_LOCK))
+            .await?;
+
+        let failed = failed_cleanly(&context).await?;
+        let ended = ended(&context, &failed).await?;
+        ensure!(ended == Ended::TheAgentToo, "the agent lives");
         Ok(())
     })
     .await
@@ -129,8 +196,7 @@ async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Res
 async fn a_migration_whose_agent_is_killed_is_settled_by_the_ledger_and_not_by_a_retry() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "hang", |_| {}).await?;
-        let begun = "select count(*) from migration_runs where version = 'v2'";
-        reach::until(&context, crm::DATABASE, begun, 1, crm::PATIENCE).await?;
+        reach::until(&context, crm::DATABASE, BEGUN, 1, crm::PATIENCE).await?;
         fairway_e2e::operator::kill_agent(&context, "migrate").await?;
         failed_cleanly(&context).await?;
         Ok(())

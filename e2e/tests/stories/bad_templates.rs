@@ -5,8 +5,8 @@ use fairway_crds::component::Handover;
 use fairway_crds::release::ReleaseOutcome;
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::ns::{Context, with_temp_ns};
-use fairway_e2e::seen;
 use fairway_e2e::volumes::{self, Behaviour};
+use fairway_e2e::{reach, seen};
 use serde_json::json;
 
 use crate::SOON;
@@ -93,6 +93,39 @@ async fn a_template_that_the_apiserver_refuses_fails_with_its_own_words() -> Res
             message.contains("component web") && message.contains("containerPort"),
             "{message}"
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refused_template_is_known_before_the_migration_of_the_same_release_is_run() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut app = crm::install(&context).await?;
+        crm::set_version(&context, &mut app, "v2");
+        // Not the component that migrates, so that its own pod would have been made.
+        apps::component(&mut app, "worker").template["spec"]["containers"][0]["ports"] =
+            json!([{"containerPort": 99999}]);
+        apps::apply(&context, &app).await?;
+        let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+        let message = seen::message(&failed);
+        ensure!(
+            seen::reason(&failed) == "TemplateRefused",
+            "{}: {message}",
+            seen::reason(&failed)
+        );
+        for part in ["component worker", "containerPort", "crm-1 goes on serving"] {
+            ensure!(message.contains(part), "{part} is missing: {message}");
+        }
+        let milestones = failed.status.unwrap_or_default().milestones;
+        ensure!(milestones.is_empty(), "{milestones:?}");
+        for statement in [
+            "select count(*) from migration_runs where version = 'v2'",
+            "select count(*) from fairway.migration_run where release = 'crm-2'",
+        ] {
+            let rows = reach::count(&context, crm::DATABASE, statement).await?;
+            ensure!(rows == 0, "{rows} rows: {statement}");
+        }
         Ok(())
     })
     .await

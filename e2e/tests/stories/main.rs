@@ -9,6 +9,7 @@ mod crm;
 mod deletion;
 mod edits;
 mod fields;
+mod images;
 mod secrets;
 mod verbs;
 

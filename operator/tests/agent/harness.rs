@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -10,7 +10,10 @@ use fairway_plan::protocol::{MigrationReport, MigrationTask, Requester, RunIdent
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use crate::postgres::Database;
+use crate::postgres::{Database, is_root};
+
+/// Fairway's one program.
+const AGENT: &str = env!("CARGO_BIN_EXE_fairway");
 
 /// A pod with the agent in it.
 pub(crate) struct Pod {
@@ -92,8 +95,13 @@ impl Pod {
 
     /// Starts the agent's container.
     pub(crate) fn start(&self, task: &Task) -> Container {
+        self.start_as(Command::new(AGENT), task)
+    }
+
+    /// Starts a program, to whose arguments those of the agent are added.
+    fn start_as(&self, program: Command, task: &Task) -> Container {
         let child = self
-            .command(&["run"])
+            .prepare(program, &["run"])
             .env("FAIRWAY_TASK", serde_json::to_string(task).expect("a task"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -107,13 +115,26 @@ impl Pod {
 
     /// Runs one of the agent's other commands.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fairway"));
+        self.prepare(Command::new(AGENT), arguments)
+    }
+
+    fn prepare(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .arg("agent")
             .args(arguments)
             .env_clear()
             .envs(&self.variables);
         command
+    }
+
+    /// Starts the agent's container from an image in which a folder of this machine is empty.
+    pub(crate) fn start_without(&self, folder: &Path, task: &Task) -> Container {
+        let hide = "/usr/bin/mount -t tmpfs fairway-tests \"$0\" && exec \"$@\"";
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args((!is_root()).then_some("--map-root-user"));
+        command.args(["--mount", "/bin/sh", "-c", hide]);
+        command.arg(folder).arg(AGENT);
+        self.start_as(command, task)
     }
 
     /// Runs the agent's container to its end.

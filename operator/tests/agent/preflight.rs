@@ -6,7 +6,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use fairway_plan::protocol::{MigrationOutcome, PreflightReport, PreflightTask, Task, reason};
+use fairway_plan::protocol::{Cause, MigrationOutcome, PreflightReport, PreflightTask, Task, reason};
 use rstest::rstest;
 use tokio::net::TcpStream;
 
@@ -212,6 +212,57 @@ async fn a_stale_lock_of_liquibase_warns() {
         report.checks.contains(&("staleLocks".to_owned(), false)),
         "{:?}",
         report.checks
+    );
+}
+
+/// An image whose `pg_dump`, `pg_dumpall` and `pg_restore` are of this version.
+fn tools_of(pod: &Pod, version: &str) -> String {
+    let folder = pod.path("tools");
+    fs::create_dir(&folder).expect("a folder");
+    for program in ["pg_dump", "pg_dumpall", "pg_restore"] {
+        let file = folder.join(program);
+        let script =
+            format!("#!/bin/sh\necho '{program} (PostgreSQL) {version} (Debian {version}-1.pgdg120+1)'\n");
+        fs::write(&file, script).expect("a program");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    folder.display().to_string()
+}
+
+#[rstest]
+#[case::of_another_version(
+    Some("9.6.24"),
+    reason::TOOL_VERSION_MISMATCH,
+    "The server is PostgreSQL {major} but the image has pg_dump 9.6.24; set database.image to an image of PostgreSQL {major}."
+)]
+#[case::none(
+    None,
+    reason::TOOL_MISSING,
+    "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
+)]
+#[tokio::test]
+async fn an_image_without_the_tools_of_the_servers_version_is_told_which_one_to_take(
+    #[case] version: Option<&str>,
+    #[case] reason: &str,
+    #[case] sentence: &str,
+) {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let path = version.map_or_else(|| "/nowhere".to_owned(), |version| tools_of(&pod, version));
+    let pod = pod.with("PATH", &path);
+    let outcome = pod
+        .start_without(&database.server().programs, &task("crm"))
+        .end()
+        .await;
+    let report: PreflightReport = outcome.report();
+    let major = report.server_version.clone().expect("a version");
+    let major = major.split('.').next().expect("a number");
+    assert_eq!(failed_as(&report, reason), sentence.replace("{major}", major));
+    assert_eq!(report.checks.last(), Some(&("tools".to_owned(), false)));
+    assert_eq!(
+        report.failure.expect("a failure").cause,
+        Cause::Environment,
+        "another image, and the release goes on"
     );
 }
 

@@ -83,7 +83,8 @@ fn programs() -> PathBuf {
         .join("bin")
 }
 
-fn is_root() -> bool {
+/// Whether this process may do anything.
+pub(crate) fn is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").expect("/proc")) == 0
 }
 

@@ -1,6 +1,6 @@
 //! What a report means.
 
-use super::run::{NOT_STARTING, START_DEADLINE};
+use super::run::{NOT_STARTING, POD_ENDED, START_DEADLINE};
 use super::world::World;
 use super::{resolve, settle};
 use crate::conditions::Progress;
@@ -43,7 +43,10 @@ pub(super) fn conclude(
         (Reported::AlreadyApplied, _) => applied(status, report, MigrationOutcome::AlreadyApplied, source),
         (Reported::Failed, _) => {
             evidence(status, report, source);
-            let (reason, message) = not_started_why(status).unwrap_or((reason, message));
+            let (reason, message) = not_started_why(status).unwrap_or_else(|| {
+                let message = with_the_pods_end(status, &reason, message);
+                (reason, message)
+            });
             end(
                 status,
                 MigrationOutcome::Failed,
@@ -77,6 +80,21 @@ fn not_started_why(status: &MigrationStatus) -> Option<(String, String)> {
     let reason = attempts.reason.clone().filter(|reason| reason == NOT_STARTING)?;
     let message = sentence(attempts.message.as_deref()?);
     Some((reason, format!("{message} The schema is unchanged.")))
+}
+
+/// The ledger knows of a run that was cut off no more than that; how its pod ended, say out of memory, is what a
+/// person can mend.
+fn with_the_pods_end(status: &MigrationStatus, reason: &str, message: String) -> String {
+    let told = status
+        .attempts
+        .as_ref()
+        .and_then(|attempts| attempts.message.as_deref());
+    match told.filter(|told| told.starts_with(POD_ENDED)) {
+        Some(told) if reason == protocol::reason::MIGRATION_CUT_OFF => {
+            format!("{message} {}", sentence(told))
+        }
+        _ => message,
+    }
 }
 
 fn applied(

@@ -21,6 +21,8 @@ pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
 const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
 pub(super) const NOT_STARTING: &str = "PodNotStarting";
+/// Begins the message of a run whose pod is gone; how it ended follows.
+pub(super) const POD_ENDED: &str = "the migration's pod ended without an answer";
 /// Room beside the timeout for the agent to end the run's sessions and write the ledger.
 const CONCLUSION: SignedDuration = SignedDuration::from_mins(15);
 
@@ -126,11 +128,7 @@ fn look(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Sta
             };
             conclude::conclude(world, status, report, source)
         }
-        Outcome::Lost { reason } => settle::begin(
-            status,
-            "PodLost",
-            &format!("the migration's pod ended without an answer: {reason}"),
-        ),
+        Outcome::Lost { reason } => settle::begin(status, "PodLost", &format!("{POD_ENDED}: {reason}")),
     }
 }
 

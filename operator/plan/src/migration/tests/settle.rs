@@ -30,6 +30,12 @@ fn a_run_that_was_killed_is_settled_by_the_ledger(
     story.answer("crm-42-settle-1", &report);
     assert_eq!(story.outcome(), Some(outcome));
     assert_eq!(story.bench.names(), Vec::<String>::new());
+    let (_, reason, message) = story.told();
+    assert_eq!(
+        reason == "MigrationCutOff",
+        message.contains("container agent ran out of memory (OOMKilled)"),
+        "{reason}: {message}"
+    );
 }
 
 #[test]
