@@ -76,6 +76,7 @@ pub(super) fn start(
     let child = command.spawn().with_context(|| format!("start {name}"))?;
     // nsenter replaces itself by the program, so this is the program's pid for good.
     let pid = i32::try_from(child.id()).context("a pid fits an i32")?;
+    cgroups::join(paths, pid).with_context(|| format!("{name} ended at once; see {}", log.display()))?;
     let record = Record::of(pid).with_context(|| format!("{name} ended at once; see {}", log.display()))?;
     let path = record_file(paths, name);
     fs::write(&path, serde_json::to_vec(&record)?).with_context(|| format!("write {}", path.display()))
