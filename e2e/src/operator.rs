@@ -85,37 +85,94 @@ pub async fn scale(context: &Context, replicas: i32) -> Result<()> {
     Ok(())
 }
 
+/// Name of the operator that [`start_second`] starts.
+const SECOND: &str = "fairway-second";
+
+/// Name of the operator that [`start_faulty`] starts.
+const FAULTY: &str = "fairway-faulty";
+
 /// Starts another operator that asks for no Lease, so that two work at once.
 ///
 /// # Errors
 /// When it does not become ready.
 pub async fn start_second(context: &Context) -> Result<()> {
-    let mut second = deployments(context).get("fairway").await?;
-    second.metadata = kube::core::ObjectMeta {
-        name: Some("fairway-second".to_owned()),
+    start_copy(context, SECOND, |_| Ok(())).await
+}
+
+/// Removes what [`start_second`] started.
+///
+/// # Errors
+/// When it is not there.
+pub async fn stop_second(context: &Context) -> Result<()> {
+    stop_copy(context, SECOND).await
+}
+
+/// Puts an operator in the place of the one that is there that meets this fault at each of its writes; see
+/// `operator/src/fault.rs`.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn start_faulty(context: &Context, fault: &str) -> Result<()> {
+    let image = context.target.image_by_digest("fairway-faulty", "dev")?;
+    scale(context, 0).await?;
+    start_copy(context, FAULTY, |container| {
+        container["image"] = json!(image);
+        let environment = container["env"].as_array_mut();
+        environment
+            .context("the operator's container has no environment")?
+            .push(json!({"name": "FAIRWAY_FAULT", "value": fault}));
+        Ok(())
+    })
+    .await
+}
+
+/// Puts the operator that was there back in the place of [`start_faulty`]'s.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn stop_faulty(context: &Context) -> Result<()> {
+    stop_copy(context, FAULTY).await?;
+    scale(context, 1).await
+}
+
+/// Starts a changed copy of the operator that asks for no Lease.
+async fn start_copy(
+    context: &Context,
+    name: &str,
+    change: impl FnOnce(&mut serde_json::Value) -> Result<()>,
+) -> Result<()> {
+    let mut copy = deployments(context).get("fairway").await?;
+    copy.metadata = kube::core::ObjectMeta {
+        name: Some(name.to_owned()),
         ..kube::core::ObjectMeta::default()
     };
-    second.status = None;
-    let mut object = serde_json::to_value(second)?;
+    copy.status = None;
+    if let Some(spec) = &mut copy.spec {
+        spec.replicas = Some(1);
+    }
+    let mut object = serde_json::to_value(copy)?;
     for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
         let labels = object
             .pointer_mut(labels)
             .context("the operator's Deployment has no labels")?;
-        labels["app.kubernetes.io/name"] = json!("fairway-second");
+        labels["app.kubernetes.io/name"] = json!(name);
     }
-    let arguments = object
-        .pointer_mut("/spec/template/spec/containers/0/args")
-        .and_then(|arguments| arguments.as_array_mut())
-        .context("the operator's container has no arguments")?;
-    arguments.push(json!("--leader-election=false"));
-    let second: Deployment = serde_json::from_value(object)?;
+    let container = object
+        .pointer_mut("/spec/template/spec/containers/0")
+        .context("the operator's pod has no container")?;
+    container["args"]
+        .as_array_mut()
+        .context("the operator's container has no arguments")?
+        .push(json!("--leader-election=false"));
+    change(container)?;
+    let copy: Deployment = serde_json::from_value(object)?;
     deployments(context)
-        .create(&PostParams::default(), &second)
+        .create(&PostParams::default(), &copy)
         .await
-        .context("start a second operator")?;
+        .with_context(|| format!("start {name}"))?;
     wait_for(
         deployments(context),
-        "fairway-second",
+        name,
         "to be ready",
         crate::wait::is_rolled_out,
         PATIENCE,
@@ -124,15 +181,11 @@ pub async fn start_second(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Removes what [`start_second`] started.
-///
-/// # Errors
-/// When it is not there.
-pub async fn stop_second(context: &Context) -> Result<()> {
+async fn stop_copy(context: &Context, name: &str) -> Result<()> {
     deployments(context)
-        .delete("fairway-second", &DeleteParams::foreground())
+        .delete(name, &DeleteParams::foreground())
         .await?;
-    crate::wait::wait_gone(deployments(context), "fairway-second", PATIENCE).await
+    crate::wait::wait_gone(deployments(context), name, PATIENCE).await
 }
 
 /// Ends the agent in the running pod that does this work with SIGKILL, and all of its container with it.

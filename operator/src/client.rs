@@ -36,7 +36,11 @@ pub(crate) async fn connect(metrics: Metrics) -> Result<Client, Box<dyn std::err
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_secs(10)));
-    connector.set_keepalive(Some(Duration::from_secs(30)));
+    // A watch waits for minutes without a byte: when the apiserver's machine is gone without a word, the kernel finds
+    // out within half a minute.
+    connector.set_keepalive(Some(Duration::from_secs(15)));
+    connector.set_keepalive_interval(Some(Duration::from_secs(5)));
+    connector.set_keepalive_retries(Some(3));
     let connector = config.rustls_https_connector_with_connector(connector)?;
     // A burst of work opens a connection for each request under way; each that idles afterwards costs its buffers.
     let transport = hyper_util::client::legacy::Client::builder(TokioExecutor::new())

@@ -1,76 +1,49 @@
-//! Faults at writes, for tests: compiled in only with the feature `fault-injection`.
-//!
-//! `FAIRWAY_FAULT` says which, counting from 1 this process's writes of anything but Leases and Events:
-//! `crash-before-write:n`, `crash-after-write:n`, `lose-response:n`, `error:n:code`. With `FAIRWAY_FAULT_MARK`,
-//! a path on a volume that outlives the container, the fault happens once and not again after the restart.
+//! Faults at every write, for a test on a real cluster: compiled in only with the feature `fault-injection`.
 
 use futures::future::BoxFuture;
 use hyper::{Method, Request, Response};
 use kube::client::Body;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::task::{Context, Poll};
 use tower::{BoxError, Layer, Service};
 
-/// Exit code of a crash, as if by SIGKILL.
-const KILLED: i32 = 137;
-
-/// What happens at the n-th write.
+/// What happens at each write of anything but Leases and Events. `FAIRWAY_FAULT` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    None,
-    CrashBeforeWrite(u64),
-    CrashAfterWrite(u64),
-    LoseResponse(u64),
-    Error(u64, u16),
+    /// `crash`: the write is done, and this process ends before it hears so. It begins anew in its place: the kubelet
+    /// would have a container that crashes often wait for minutes.
+    Crash,
+    /// `lost`: the write is done, and its answer is lost.
+    Lost,
 }
 
 /// Puts the fault of the environment into a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct FaultLayer {
     fault: Fault,
-    mark: Option<PathBuf>,
-    writes: Arc<AtomicU64>,
 }
 
 impl FaultLayer {
-    /// The fault that `FAIRWAY_FAULT` names; none when it is not set.
+    /// The fault that `FAIRWAY_FAULT` names.
     ///
     /// # Panics
     /// When it names none that there is: a test that believes to inject one must not pass.
     pub(crate) fn from_environment() -> Self {
-        let fault = match std::env::var("FAIRWAY_FAULT") {
-            Ok(text) => match parse(&text) {
-                Some(fault) => fault,
-                None => panic!("FAIRWAY_FAULT={text} is no fault; see operator/src/fault.rs"),
-            },
-            Err(_) => Fault::None,
-        };
-        let mark = std::env::var_os("FAIRWAY_FAULT_MARK").map(PathBuf::from);
-        let fault = if mark.as_ref().is_some_and(|mark| mark.exists()) {
-            Fault::None
-        } else {
-            fault
-        };
-        Self {
-            fault,
-            mark,
-            writes: Arc::default(),
+        let text = std::env::var("FAIRWAY_FAULT").unwrap_or_default();
+        match parse(&text) {
+            Some(fault) => Self { fault },
+            None => panic!("FAIRWAY_FAULT={text} is no fault; see operator/src/fault.rs"),
         }
     }
 }
 
 fn parse(text: &str) -> Option<Fault> {
-    let parts: Vec<&str> = text.split(':').collect();
-    Some(match *parts.as_slice() {
-        [""] => Fault::None,
-        ["crash-before-write", n] => Fault::CrashBeforeWrite(n.parse().ok()?),
-        ["crash-after-write", n] => Fault::CrashAfterWrite(n.parse().ok()?),
-        ["lose-response", n] => Fault::LoseResponse(n.parse().ok()?),
-        ["error", n, code] => Fault::Error(n.parse().ok()?, code.parse().ok()?),
-        _ => return None,
-    })
+    match text {
+        "crash" => Some(Fault::Crash),
+        "lost" => Some(Fault::Lost),
+        _ => None,
+    }
 }
 
 impl<S> Layer<S> for FaultLayer {
@@ -80,8 +53,6 @@ impl<S> Layer<S> for FaultLayer {
         Faulty {
             inner,
             fault: self.fault,
-            mark: self.mark.clone(),
-            writes: self.writes.clone(),
         }
     }
 }
@@ -91,8 +62,6 @@ impl<S> Layer<S> for FaultLayer {
 pub(crate) struct Faulty<S> {
     inner: S,
     fault: Fault,
-    mark: Option<PathBuf>,
-    writes: Arc<AtomicU64>,
 }
 
 fn counts(request: &Request<Body>) -> bool {
@@ -116,56 +85,36 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let number = if counts(&request) {
-            self.writes.fetch_add(1, Ordering::SeqCst) + 1
-        } else {
-            0
-        };
-        let (fault, mark) = (self.fault, self.mark.clone());
-        let hit = move |n: u64| {
-            let hit = number != 0 && n == number;
-            if let (true, Some(mark)) = (hit, &mark) {
-                assert!(
-                    std::fs::write(mark, "").is_ok(),
-                    "FAIRWAY_FAULT_MARK cannot be written"
-                );
-            }
-            hit
-        };
-        match fault {
-            Fault::CrashBeforeWrite(n) if hit(n) => std::process::exit(KILLED),
-            Fault::Error(n, code) if hit(n) => {
-                let status = kube::core::Status::failure("injected", "Injected").with_code(code);
-                return Box::pin(async move { Err(kube::Error::Api(status.boxed()).into()) });
-            }
-            _ => {}
-        }
+        let (counts, fault) = (counts(&request), self.fault);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await.map_err(Into::into)?;
             match fault {
-                Fault::CrashAfterWrite(n) if hit(n) => std::process::exit(KILLED),
-                Fault::LoseResponse(n) if hit(n) => Err("the answer was lost".into()),
-                _ => Ok(answer),
+                _ if !counts => Ok(answer),
+                Fault::Crash => begin_anew(),
+                Fault::Lost => Err("the answer was lost".into()),
             }
         })
     }
 }
 
+/// Replaces this process by a new one of the same program: nothing that it knew is left, and nothing is put in order.
+fn begin_anew() -> ! {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let error = Command::new(program).args(arguments).exec();
+    panic!("this process cannot begin anew: {error}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
 
-    #[rstest]
-    #[case("crash-before-write:3", Some(Fault::CrashBeforeWrite(3)))]
-    #[case("crash-after-write:1", Some(Fault::CrashAfterWrite(1)))]
-    #[case("lose-response:2", Some(Fault::LoseResponse(2)))]
-    #[case("error:4:503", Some(Fault::Error(4, 503)))]
-    #[case("", Some(Fault::None))]
-    #[case("crash", None)]
-    #[case("error:4", None)]
-    fn faults_are_read(#[case] text: &str, #[case] expected: Option<Fault>) {
-        assert_eq!(parse(text), expected);
+    #[test]
+    fn a_fault_that_is_misspelt_is_none() {
+        assert_eq!(parse("crash"), Some(Fault::Crash));
+        assert_eq!(parse("lost"), Some(Fault::Lost));
+        assert_eq!(parse("crsh"), None);
+        assert_eq!(parse(""), None);
     }
 }

@@ -45,6 +45,8 @@ pub(super) enum Input {
     Binary {
         package: &'static str,
         name: &'static str,
+        /// A feature of the package that is switched on.
+        feature: Option<&'static str>,
     },
     /// The same, linked with the C library of its image. Not optimised, since it proves nothing but that it runs.
     Linked {
@@ -127,7 +129,10 @@ impl Input {
             } => once(paths, self, |unfinished| {
                 npm(paths, package, version, take, unfinished)
             }),
-            Self::Binary { name, .. } => Ok(target_folder().join(TARGET).join("release").join(name)),
+            Self::Binary { name, feature, .. } => Ok(match feature {
+                Some(feature) => featured(paths, name, feature),
+                None => optimised(name),
+            }),
             Self::Linked { name, library, .. } => Ok(library.target_folder().join(name)),
         }
     }
@@ -147,17 +152,33 @@ impl Input {
 /// Compiles all binaries among the inputs at once, so that cargo shares what they share.
 pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>) -> Result<()> {
     let mut packages = BTreeSet::new();
+    let mut features = BTreeSet::new();
     let mut linked = BTreeSet::new();
     for input in inputs {
         match input {
-            Input::Binary { package, .. } => {
+            Input::Binary {
+                package,
+                name,
+                feature,
+            } => {
                 packages.insert(*package);
+                features.extend(feature.map(|feature| (*package, *name, feature)));
             }
             Input::Linked { package, library, .. } => {
                 linked.insert((*library, *package));
             }
             Input::Installed { .. } | Input::Debian(_) | Input::Npm { .. } => {}
         }
+    }
+    // Before the others, since cargo puts both to the same place; and with the same packages, so that they share what
+    // they are made of.
+    for (package, name, feature) in features {
+        let mut cargo = build(packages.iter().copied());
+        cargo.args(["--release", "--target", TARGET, "--features"]);
+        cargo.arg(format!("{package}/{feature}"));
+        cargo_build(&mut cargo, format!("{package} with {feature}"))?;
+        let file = featured(paths, name, feature);
+        fs::copy(optimised(name), &file).with_context(|| format!("write {}", file.display()))?;
     }
     if !packages.is_empty() {
         let mut cargo = build(packages.iter().copied());
@@ -239,6 +260,16 @@ fn unwinder(paths: &Paths) -> Result<PathBuf> {
     fs::write(&file, format!("INPUT({})\n", library.display()))
         .with_context(|| format!("write {}", file.display()))?;
     Ok(folder)
+}
+
+/// Where cargo puts a static binary.
+fn optimised(name: &str) -> PathBuf {
+    target_folder().join(TARGET).join("release").join(name)
+}
+
+/// Where one with a feature is kept.
+fn featured(paths: &Paths, name: &str, feature: &str) -> PathBuf {
+    paths.build().join(format!("{name}-{feature}"))
 }
 
 fn target_folder() -> PathBuf {

@@ -50,6 +50,7 @@ pub fn all() -> Vec<Image> {
         inputs: vec![Input::Binary {
             package: "fairway-fixture-crm",
             name: "crm",
+            feature: None,
         }],
         version: Some(version),
     }));
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Image> {
         vec![Input::Binary {
             package: "fairway-loadgen",
             name: "loadgen",
+            feature: None,
         }],
     ));
     images.push(plain(
@@ -73,6 +75,16 @@ pub fn all() -> Vec<Image> {
         vec![Input::Binary {
             package: "fairway-operator",
             name: "fairway",
+            feature: None,
+        }],
+    ));
+    images.push(plain(
+        "fairway-faulty",
+        "dev",
+        vec![Input::Binary {
+            package: "fairway-operator",
+            name: "fairway",
+            feature: Some("fault-injection"),
         }],
     ));
     images
@@ -82,7 +94,7 @@ pub fn all() -> Vec<Image> {
 #[must_use]
 pub fn of_the_story() -> Vec<Image> {
     let mut images = all();
-    images.retain(|image| !matches!(image.name, "crm-bare" | "crm-musl"));
+    images.retain(|image| !matches!(image.name, "crm-bare" | "crm-musl" | "fairway-faulty"));
     images
 }
 

@@ -85,6 +85,8 @@ pub struct Refusal {
     pub message: String,
     /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
     pub conflict: bool,
+    /// It can be mended elsewhere (a quota, a role, an admission policy), and is tried again by itself.
+    pub may_pass: bool,
 }
 
 /// What probes found about one pod since this process started.

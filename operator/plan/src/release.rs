@@ -10,6 +10,7 @@ mod attempts;
 mod backward;
 pub mod claims;
 mod data;
+mod patience;
 mod probing;
 mod report;
 mod rollout;

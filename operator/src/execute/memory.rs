@@ -75,6 +75,7 @@ impl Memory {
             hash: hash.to_owned(),
             message,
             conflict,
+            may_pass,
         };
         let mut apps = self.lock();
         let learned = &mut apps.entry(app.clone()).or_default().refused;

@@ -153,6 +153,17 @@ impl Group {
         }
         work
     }
+
+    /// Migrations and backups that have not ended.
+    pub(crate) fn open_work(&self, app: &Key) -> Vec<Work> {
+        fn open<'a>(names: impl Iterator<Item = (&'a str, bool)>) -> impl Iterator<Item = &'a str> {
+            names.filter_map(|(name, open)| open.then_some(name))
+        }
+        let migrations =
+            open(self.migrations.names()).map(|name| Work::new(Reconciled::Migration, app.sibling(name)));
+        let backups = open(self.backups.names()).map(|name| Work::new(Reconciled::Backup, app.sibling(name)));
+        migrations.chain(backups).collect()
+    }
 }
 
 /// Whether a Release has an outcome.

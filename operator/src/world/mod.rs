@@ -199,7 +199,18 @@ impl World {
         let mut work = Vec::new();
         for key in gone {
             work.extend(state.readable_again(K::KIND, &key));
+            let app = state
+                .homes
+                .get(&K::KIND)
+                .and_then(|homes| homes.get(&key))
+                .cloned();
             work.extend(state.take::<K>(&key, None));
+            // Nobody says any more which work it did.
+            if let Some(app) = app
+                && let Some(group) = state.groups.get(&app)
+            {
+                work.extend(group.open_work(&app));
+            }
         }
         work
     }

@@ -86,6 +86,26 @@ fn what_a_list_does_not_hold_any_more_is_gone() {
 }
 
 #[test]
+fn a_job_that_goes_between_two_lists_concerns_the_work_that_has_not_ended() {
+    let world = World::default();
+    world.put(app(1));
+    let migration: fairway_crds::Migration = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Migration",
+        "metadata": {"namespace": "shop", "name": "crm-1", "resourceVersion": "2", "labels": {"fairway.dev/app": "crm"}},
+        "spec": {"app": "crm", "release": "crm-1"},
+    }))
+    .unwrap();
+    world.put(migration);
+    let job: k8s_openapi::api::batch::v1::Job = serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": "crm-1-run-1", "resourceVersion": "3", "labels": {"fairway.dev/app": "crm"}},
+    }))
+    .unwrap();
+    world.put(job);
+    let work = world.retain::<k8s_openapi::api::batch::v1::Job>(&HashSet::new());
+    assert_eq!(names(&work), ["app shop/crm", "migration shop/crm-1"]);
+}
+
+#[test]
 fn an_object_that_moves_to_another_app_leaves_the_first() {
     let world = World::default();
     world.put(deployment("crm", 3));

@@ -153,25 +153,17 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
             Ok(desired) => desired,
             Err(error) => return Failure::new("TemplateRefused", error.to_string()).verdict(),
         };
-        let key = format!("Deployment/{}", desired.name_any());
-        let hash = desired
-            .annotations()
-            .get(labels::APPLIED_HASH)
-            .cloned()
-            .unwrap_or_default();
-        match world.observed.refused.get(&key) {
-            Some(refusal) if refusal.hash == hash => {
-                return Failure::new(
-                    "TemplateRefused",
-                    format!(
-                        "the apiserver refuses the pods of component {}: {}",
-                        component.name, refusal.message
-                    ),
-                )
-                .verdict();
-            }
-            _ if world.observed.dry_run_passed.contains(&format!("{key}#{hash}")) => {}
-            _ => steps.push(Step::DryRun(Box::new(Object::Deployment(desired)))),
+        if let Some(verdict) = super::rollout::refused(world, component, &desired) {
+            return verdict;
+        }
+        let hash = desired.annotations().get(labels::APPLIED_HASH);
+        let passed = format!(
+            "Deployment/{}#{}",
+            desired.name_any(),
+            hash.map_or("", String::as_str)
+        );
+        if !world.observed.dry_run_passed.contains(&passed) {
+            steps.push(Step::DryRun(Box::new(Object::Deployment(desired))));
         }
     }
     if steps.is_empty() {

@@ -1,5 +1,6 @@
 //! The rungs that start the new version: RolledOut, Healthy, HandedOver.
 
+use super::patience::unready_since;
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::{World, happened, has_finished, is_ready};
 use crate::build::agent;
@@ -16,6 +17,7 @@ use kube::ResourceExt;
 
 /// Time to become available for a component that does not say.
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+const TEMPLATE_REFUSED: &str = "TemplateRefused";
 const STARTING_PROBE_POD: &str = "StartingProbePod";
 
 /// Met when the candidates of overlapping components have as many ready pods as the App wants.
@@ -33,7 +35,7 @@ fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Op
     for component in components {
         match candidate(world, status, component) {
             Ok(candidate_steps) => steps.extend(candidate_steps),
-            Err(failure) => return Some(failure.verdict()),
+            Err(verdict) => return Some(verdict),
         }
     }
     let unready = components.iter().find_map(|component| unready(world, component));
@@ -92,7 +94,7 @@ pub(super) fn candidate(
     world: &World,
     status: &ReleaseStatus,
     component: &Component,
-) -> Result<Vec<Step>, Failure> {
+) -> Result<Vec<Step>, Verdict> {
     let replicas = world.replicas(&component.name);
     let existing = world.deployment(&component.name, world.release().spec.revision);
     let desired = deployment::deployment(&DeploymentInput {
@@ -104,21 +106,30 @@ pub(super) fn candidate(
         replicas,
         drain: world.snapshot.traffic.drain.get(),
     })
-    .map_err(|error| Failure::new("TemplateRefused", error.to_string()))?;
-    let refusal = world
-        .observed
-        .refused
-        .get(&format!("Deployment/{}", desired.name_any()));
-    if let Some(refusal) = refusal
-        && desired.annotations().get(labels::APPLIED_HASH) == Some(&refusal.hash)
-    {
-        let message = format!(
-            "the apiserver refuses the pods of component {}: {}",
-            component.name, refusal.message
-        );
-        return Err(Failure::new("TemplateRefused", message));
+    .map_err(|error| Failure::new(TEMPLATE_REFUSED, error.to_string()).verdict())?;
+    if let Some(verdict) = refused(world, component, &desired) {
+        return Err(verdict);
     }
     Ok(bring(desired, existing.map(AsRef::as_ref)))
+}
+
+/// What the apiserver's last answer to this very Deployment means, when it was no.
+pub(super) fn refused(world: &World, component: &Component, desired: &Deployment) -> Option<Verdict> {
+    let id = format!("Deployment/{}", desired.name_any());
+    let refusal = world.observed.refused.get(&id)?;
+    if desired.annotations().get(labels::APPLIED_HASH) != Some(&refusal.hash) {
+        return None;
+    }
+    let message = format!(
+        "the apiserver refuses the pods of component {}: {}",
+        component.name, refusal.message
+    );
+    Some(if refusal.may_pass {
+        let message = format!("{}; it is tried again by itself", message.trim_end_matches('.'));
+        Verdict::Wait(Wait::person(TEMPLATE_REFUSED, message))
+    } else {
+        Failure::new(TEMPLATE_REFUSED, message).verdict()
+    })
 }
 
 /// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
@@ -203,15 +214,12 @@ fn unready(world: &World, component: &Component) -> Option<Unready> {
     if ready >= wanted && existing.is_some() {
         return None;
     }
-    let deadline = existing.and_then(|deployment| {
-        let created = deployment.metadata.creation_timestamp.as_ref()?.0;
-        created.checked_add(patience(component)).ok()
-    });
+    let pods = || world.pods(&component.name, world.name()).map(AsRef::as_ref);
+    let deadline = existing
+        .and_then(|deployment| unready_since(deployment, wanted, pods()))
+        .and_then(|since| since.checked_add(patience(component)).ok());
     let count = format!("{ready} of {wanted} pods of {} are ready", component.name);
-    let trouble = trouble(
-        existing.map(AsRef::as_ref),
-        world.pods(&component.name, world.name()).map(AsRef::as_ref),
-    );
+    let trouble = trouble(existing.map(AsRef::as_ref), pods());
     Some(match trouble {
         Some(trouble) => Unready {
             has_trouble: true,
@@ -335,17 +343,20 @@ fn probe_pod_made(world: &World) -> Option<Timestamp> {
 fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Verdict> {
     let health = component.health.as_ref()?;
     let pods = world.ready_pods(&component.name, world.name());
-    let behind = pods.iter().find(|pod| {
+    let behind = pods.iter().filter(|pod| {
         world
             .health(pod)
             .is_none_or(|found| found.passes < health.consecutive)
-    })?;
-    let created = world
-        .deployment(&component.name, world.release().spec.revision)?
+    });
+    // The one that has had the longest time.
+    let behind = behind.min_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|made| made.0))?;
+    let deployment = world.deployment(&component.name, world.release().spec.revision)?;
+    let created = deployment.metadata.creation_timestamp.as_ref()?.0;
+    let created = behind
         .metadata
         .creation_timestamp
-        .as_ref()?
-        .0;
+        .as_ref()
+        .map_or(created, |made| made.0.max(created));
     let asking = if needs_probe_pod(component) {
         probe_pod_made(world)
     } else {

@@ -8,7 +8,7 @@ use crate::snapshot::Snapshot;
 use crate::{Object, ObjectRef, Step, labels, object::Kind};
 use fairway_crds::component::{Component, Serves};
 use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 
 /// Ended Releases that are kept besides the one that serves and the one before it.
@@ -61,7 +61,7 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
         );
         return Some(Verdict::Wait(Wait::machine("WaitingForApp", message)));
     };
-    let mut steps = Vec::new();
+    let mut switches = Vec::new();
     for (component, serves) in serving(snapshot) {
         let existing = world.observed.services.get(&serves.service).map(AsRef::as_ref);
         let desired = service::service(app, component, serves, release, existing);
@@ -86,9 +86,22 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
             labels::SWITCHED_AT.to_owned(),
             super::report::to_milliseconds(world.now).to_string(),
         );
-        steps.push(Step::Apply(Box::new(Object::Service(desired))));
+        switches.push(desired);
     }
     let wait = |message: String| Wait::machine("SwitchingTraffic", message);
+    if release == world.name()
+        && let Some(steps) = rehearsals(world, &switches)
+    {
+        let message = "asking the apiserver whether it would take every switch, before the first";
+        return Some(Verdict::Act(
+            steps,
+            wait(message.to_owned()).brief().until(world.now),
+        ));
+    }
+    let steps: Vec<_> = switches
+        .into_iter()
+        .map(|service| Step::Apply(Box::new(Object::Service(service))))
+        .collect();
     if !steps.is_empty() {
         let soon = world
             .now
@@ -117,6 +130,29 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
     }))
 }
 
+/// Dry runs of the switches that have not passed one, where there are several: with the second refused, half of the
+/// users would be left on each side. On the way back nobody asks first, since one side is ill.
+fn rehearsals(world: &World, switches: &[Service]) -> Option<Vec<Step>> {
+    if switches.len() < 2 {
+        return None;
+    }
+    let passed = |service: &Service| {
+        let hash = service.annotations().get(labels::APPLIED_HASH);
+        let id = format!(
+            "Service/{}#{}",
+            service.name_any(),
+            hash.map_or("", String::as_str)
+        );
+        world.observed.dry_run_passed.contains(&id)
+    };
+    let steps: Vec<_> = switches
+        .iter()
+        .filter(|service| !passed(service))
+        .map(|service| Step::DryRun(Box::new(Object::Service(service.clone()))))
+        .collect();
+    (!steps.is_empty()).then_some(steps)
+}
+
 /// When Fairway last pointed a Service somewhere else; long ago when it does not say.
 fn switched_at(world: &World, service: &str) -> Option<jiff::Timestamp> {
     let found = world.observed.services.get(service)?;
@@ -127,7 +163,7 @@ fn switched_at(world: &World, service: &str) -> Option<jiff::Timestamp> {
     Some(at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
-fn conflict(world: &World, desired: &k8s_openapi::api::core::v1::Service) -> Option<Verdict> {
+fn conflict(world: &World, desired: &Service) -> Option<Verdict> {
     let name = desired.name_any();
     let refusal = world.observed.refused.get(&format!("Service/{name}"))?;
     if desired.annotations().get(labels::APPLIED_HASH) != Some(&refusal.hash) {

@@ -49,6 +49,8 @@ pub struct Rules {
     pub quota_is_used_up: bool,
     /// Images that an admission rule refuses in Deployments.
     pub refused_images: BTreeSet<String>,
+    /// Images of Deployments that are forbidden for now, say by a quota.
+    pub forbidden_images: BTreeSet<String>,
     /// Services whose selector another field manager owns.
     pub foreign_services: BTreeSet<String>,
     /// The operator's probes do not get through.

@@ -226,8 +226,18 @@ impl Operator {
                     self.refused.remove(&id_of(step));
                 }
                 Err(ApiError::Killed) => return Err(ApiError::Killed),
-                Err(ApiError::Refused { message, conflict }) => {
-                    if self.learn(step, message, conflict, wire.now()) {
+                Err(ApiError::Refused {
+                    message,
+                    conflict,
+                    may_pass,
+                }) => {
+                    let refusal = Refusal {
+                        hash: hash_of(step),
+                        message,
+                        conflict,
+                        may_pass,
+                    };
+                    if self.learn(id_of(step), refusal, wire.now()) {
                         return Ok(Finished::Learned);
                     }
                     return Ok(self.pause(work, wire.now()));
@@ -266,18 +276,12 @@ impl Operator {
     }
 
     /// Remembers a refusal. Returns whether it is news.
-    fn learn(&mut self, step: &Step, message: String, conflict: bool, now: Timestamp) -> bool {
-        let id = id_of(step);
-        let refusal = Refusal {
-            hash: hash_of(step),
-            message,
-            conflict,
-        };
+    fn learn(&mut self, id: String, refusal: Refusal, now: Timestamp) -> bool {
         let known = self.refused.get(&id);
         let is_news = known.is_none_or(|known| known.refusal != refusal);
         let times = known.map_or(0, |known| known.times);
         let pause = SignedDuration::from_secs((5_i64 << times.min(6)).min(300));
-        let until = conflict.then(|| now + pause);
+        let until = refusal.may_pass.then(|| now + pause);
         if let Some(until) = until {
             // What may pass is put to the test again.
             for work in self.timers.keys().cloned().collect::<Vec<_>>() {

@@ -130,7 +130,7 @@ impl Command {
     ///
     /// | command | what happens |
     /// |---|---|
-    /// | `app web=crm:1 worker=crm:1 replicas=2 migration=command bake=1m …` | a person applies the App |
+    /// | `app web=crm:1 api=crm:1 worker=crm:1 replicas=2 migration=command bake=1m …` | a person applies the App |
     /// | `edit image=crm:2 replicas=3 worker=none suspend=true bake=0s …` | and edits it |
     /// | `annotate crm-2 abort=now` | a person asks something of a Release |
     /// | `release crm-1 web=crm:1` | somebody applies a Release by hand |
@@ -138,7 +138,7 @@ impl Command {
     /// | `image crm:2 unhealthy` (`healthy`, `crashing`, `starting`, `unpullable`, `pullable`) | how a version behaves |
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
     /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the surroundings |
-    /// | `probes blocked`, `quota used-up`, `template crm:2 refused`, `service of-others` (`… open`, `raised`, `accepted`, `ours`) | |
+    /// | `probes blocked`, `quota used-up`, `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `claim uploads ReadWriteOnce`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
     /// | `kill migration`, `evict migration`, `delete migration` | its node is lost, its pod or its Job deleted |
     /// | `scale crm-web-2 0`, `point crm crm-1` | another hand changes what is ours |
@@ -182,11 +182,16 @@ impl Command {
             ["template", image, "refused"] => {
                 cluster.rules.refused_images.insert(image.to_owned());
             }
+            ["template", image, "forbidden"] => {
+                cluster.rules.forbidden_images.insert(image.to_owned());
+            }
             ["template", image, "accepted"] => {
                 cluster.rules.refused_images.remove(image);
+                cluster.rules.forbidden_images.remove(image);
             }
             ["claim", name, mode] => claim(cluster, name, mode),
-            ["service", "of-others"] => foreign_service(cluster),
+            ["service", "of-others"] => foreign_service(cluster, APP),
+            ["service", name, "of-others"] => foreign_service(cluster, name),
             ["service", "ours"] => cluster.rules.foreign_services.clear(),
             [what @ ("kill" | "evict" | "delete"), "migration"] => end_migration(cluster, what),
             ["scale", deployment, replicas] => {
@@ -264,6 +269,12 @@ impl Command {
                 mount(&mut web, claim);
             }
             components.push(web);
+        }
+        if let Some(image) = self.get("api") {
+            let mut api = component("api", image);
+            api["serves"] = json!({"service": "crm-api", "port": 80, "targetPort": 3000});
+            api["health"] = json!({"http": [{"path": "/health", "port": 3000}]});
+            components.push(api);
         }
         if let Some(image) = self.get("worker") {
             let mut worker = component("worker", image);
@@ -467,10 +478,10 @@ fn claim(cluster: &mut Cluster, name: &str, mode: &str) {
 }
 
 /// A Service whose selector another manager holds.
-fn foreign_service(cluster: &mut Cluster) {
+fn foreign_service(cluster: &mut Cluster, name: &str) {
     let service = Service {
         metadata: ObjectMeta {
-            name: Some(APP.to_owned()),
+            name: Some(name.to_owned()),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
@@ -480,7 +491,7 @@ fn foreign_service(cluster: &mut Cluster) {
         status: None,
     };
     let _ = cluster.api.create(service, cluster.now);
-    cluster.rules.foreign_services.insert(APP.to_owned());
+    cluster.rules.foreign_services.insert(name.to_owned());
 }
 
 fn end_migration(cluster: &mut Cluster, how: &str) {

@@ -126,12 +126,14 @@ pub enum ApiError {
     NotFound,
     /// The object was changed since it was read.
     Conflict,
-    /// Repeating it will not help.
+    /// It may not be.
     Refused {
         /// What the apiserver says.
         message: String,
         /// Another field manager owns a field.
         conflict: bool,
+        /// It can be mended elsewhere, so that the same write is worth another try.
+        may_pass: bool,
     },
     /// The answer never came; the write may have happened.
     Lost,

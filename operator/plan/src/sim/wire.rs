@@ -223,6 +223,7 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
         },
         Step::DryRun(object) => match &**object {
             Object::Deployment(deployment) => admit(cluster, deployment),
+            Object::Service(service) => take_service(cluster, service),
             _ => Ok(()),
         },
         Step::Create(object) => create(cluster, object),
@@ -272,17 +273,28 @@ fn admit(cluster: &Cluster, deployment: &Deployment) -> Result<(), ApiError> {
         .spec
         .as_ref()
         .and_then(|spec| spec.template.spec.as_ref());
-    let mut images = pod
+    let images = pod
         .into_iter()
         .flat_map(|pod| &pod.containers)
-        .filter_map(|container| container.image.as_deref());
-    let refused = images.any(|image| cluster.rules.refused_images.contains(cluster.images.tag(image)));
-    if refused {
-        let message = "spec.template.spec.containers[0].image: Invalid value: must come from our registry";
-        return Err(ApiError::Refused {
-            message: message.to_owned(),
-            conflict: false,
-        });
+        .filter_map(|container| container.image.as_deref())
+        .map(|image| cluster.images.tag(image));
+    for image in images {
+        if cluster.rules.refused_images.contains(image) {
+            let message =
+                "spec.template.spec.containers[0].image: Invalid value: must come from our registry";
+            return Err(ApiError::Refused {
+                message: message.to_owned(),
+                conflict: false,
+                may_pass: false,
+            });
+        }
+        if cluster.rules.forbidden_images.contains(image) {
+            return Err(ApiError::Refused {
+                message: "exceeded quota: deployments".to_owned(),
+                conflict: false,
+                may_pass: true,
+            });
+        }
     }
     Ok(())
 }
@@ -301,23 +313,35 @@ fn apply_deployment(cluster: &mut Cluster, desired: &Deployment) -> Result<(), A
     Ok(())
 }
 
-fn apply_service(cluster: &mut Cluster, desired: &Service) -> Result<(), ApiError> {
+fn selector(service: &Service) -> Option<BTreeMap<String, String>> {
+    service.spec.as_ref().and_then(|spec| spec.selector.clone())
+}
+
+/// Whether the apiserver would take the Service.
+fn take_service(cluster: &Cluster, desired: &Service) -> Result<(), ApiError> {
     let name = desired.name_any();
-    let selector = |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone());
     match cluster.api.get::<Service>(&name) {
-        None => return cluster.api.create(desired.clone(), cluster.now),
         Some(found)
             if cluster.rules.foreign_services.contains(&name) && selector(found) != selector(desired) =>
         {
             let message = ".spec.selector: conflict with \"argocd-controller\"";
-            return Err(ApiError::Refused {
+            Err(ApiError::Refused {
                 message: message.to_owned(),
                 conflict: true,
-            });
+                may_pass: true,
+            })
         }
-        Some(_) => {}
+        Some(_) => is_current::<Service>(cluster, desired),
+        None => Ok(()),
     }
-    is_current::<Service>(cluster, desired)?;
+}
+
+fn apply_service(cluster: &mut Cluster, desired: &Service) -> Result<(), ApiError> {
+    take_service(cluster, desired)?;
+    let name = desired.name_any();
+    if cluster.api.get::<Service>(&name).is_none() {
+        return cluster.api.create(desired.clone(), cluster.now);
+    }
     cluster.api.change::<Service>(&name, |found| {
         if let Some(spec) = &mut found.spec {
             spec.selector = selector(desired);
@@ -348,6 +372,7 @@ fn apply_release(cluster: &mut Cluster, desired: &Release) -> Result<(), ApiErro
             return Err(ApiError::Refused {
                 message,
                 conflict: false,
+                may_pass: false,
             });
         }
         Some(_) => {}
@@ -414,6 +439,7 @@ fn create_or_adopt<T: Stored>(cluster: &mut Cluster, object: &T) -> Result<(), A
         (false, false) => Err(ApiError::Refused {
             message: "it belongs to something else".to_owned(),
             conflict: false,
+            may_pass: false,
         }),
     }
 }
