@@ -196,6 +196,13 @@ async fn every_command_works_on_the_named_context_and_connects_to_no_other() -> 
         "another Fairway was installed; run `make install`"
     );
     assert_eq!(machine.elsewhere.connections()?, 0);
+
+    // Whoever takes the current context instead is seen.
+    let kubectl = machine.target.paths.binary("kubectl");
+    let kubectl = kubectl.to_str().context("a path that is UTF-8")?;
+    let asked = machine.run(kubectl, &["version", "--request-timeout=10s"], "", "")?;
+    ensure!(!asked.status.success(), "{}", said(&asked));
+    ensure!(machine.elsewhere.connections()? > 0, "nobody was counted");
     Ok(())
 }
 
