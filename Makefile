@@ -1,7 +1,7 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
 .PHONY: help check fmt fmt-check clippy test-unit drift charts deny advisories crds docs prerequisites \
-	cluster-binaries images up install down test test-e2e demo demo-down bench
+	cluster-binaries images up began install down test test-e2e demo demo-down bench
 
 CARGO = cargo --locked
 E2E = $(CARGO) run --quiet --package fairway-e2e --bin
@@ -83,9 +83,14 @@ cluster-binaries: prerequisites ## build Kubernetes and Helm from Go modules; th
 images: prerequisites ## build the images of the tests and push them to the running cluster's registry
 	@$(CLUSTER) images
 
-up: cluster-binaries ## start the embedded cluster with all images, or use the one that runs
+up: began cluster-binaries ## start the embedded cluster with all images, or use the one that runs
 	@$(CLUSTER) up
 	@$(CLUSTER) images
+	@echo "the cluster is up with all its images after $$(($$(date +%s) - $(BEGAN))) s" >&2
+
+# When `up` began; as part of `test` that is not when make did.
+began:
+	@$(eval BEGAN := $(shell date +%s)):
 
 install: ## install Fairway into the running cluster with its charts, or upgrade it
 	@$(CLUSTER) install

@@ -50,6 +50,11 @@ pub fn feed(mut command: Command, input: &[u8]) -> Result<Output> {
         .with_context(|| format!("wait for `{line}`"))
 }
 
+/// Keeps a program that honours proxies from asking one for addresses that only this machine knows.
+pub(crate) fn without_proxy(command: &mut Command) -> &mut Command {
+    command.env("NO_PROXY", "*").env("no_proxy", "*")
+}
+
 /// The command as one would type it, without its environment.
 #[must_use]
 pub fn describe(command: &Command) -> String {

@@ -1,7 +1,6 @@
 //! Fairway itself, installed as a person installs it: with its Helm charts.
 
 use std::fmt::Debug;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use fairway_crds::{App, Backup, Migration, Release};
@@ -144,17 +143,8 @@ fn upgrade(target: &Target, chart: &str, values: &Value) -> Result<()> {
 }
 
 fn helm(target: &Target, arguments: &[&str], values: &Value) -> Result<()> {
-    let (kubeconfig, context) = target.kubeconfig();
-    let mut command = Command::new(target.paths.binary("helm"));
-    command
-        .args(arguments)
-        .args(["--namespace", OPERATOR_NAMESPACE, "--kube-context", &context])
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        // Helm needs a home for its caches, and must not take another cluster from the environment.
-        .env("HELM_CACHE_HOME", target.paths.root().join("helm"))
-        .env("HELM_CONFIG_HOME", target.paths.root().join("helm"))
-        .env("HELM_DATA_HOME", target.paths.root().join("helm"));
+    let mut command = target.helm();
+    command.args(arguments).args(["--namespace", OPERATOR_NAMESPACE]);
     let line = describe(&command);
     let output = feed(command, values.to_string().as_bytes())
         .context("run Helm, which `make cluster-binaries` builds")?;

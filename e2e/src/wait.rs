@@ -174,7 +174,7 @@ pub async fn pod_ready(client: &Client, namespace: &str, name: &str, deadline: D
 }
 
 /// Waits until pods can be made in a new namespace: they need its service account.
-pub(crate) async fn namespace_usable(client: &Client, namespace: &str) -> Result<()> {
+pub async fn namespace_usable(client: &Client, namespace: &str) -> Result<()> {
     let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
     wait_for(
         api,

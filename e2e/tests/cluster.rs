@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use fairway_e2e::cluster::{Cluster, Options, Paths};
+use fairway_e2e::{images, wait};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use serde_json::json;
 
 /// A cluster that uses the binaries that are built, and is removed whatever happens.
 struct Own {
@@ -24,8 +29,10 @@ impl Own {
             .mode(0o755)
             .create(&folder)?;
         let paths = Paths::at(folder);
-        if !paths.bin().exists() {
-            std::os::unix::fs::symlink(built.bin(), paths.bin())?;
+        for (built, own) in [(built.bin(), paths.bin()), (built.images(), paths.images())] {
+            if !own.exists() {
+                std::os::unix::fs::symlink(built, own)?;
+            }
         }
         Ok(Self { paths })
     }
@@ -64,11 +71,20 @@ impl Own {
             self.paths.sockets(),
             self.paths.kubeconfig(),
             Path::new("/sys/class/net").join(self.paths.machine_link()),
-            Path::new("/sys/fs/cgroup").join(&name),
-            Path::new("/sys/fs/cgroup/memory").join(&name),
         ] {
             if path.exists() {
                 traces.push(path.display().to_string());
+            }
+        }
+        traces.extend(self.cgroups()?.iter().map(|path| path.display().to_string()));
+        // What the CNI plugin and the kubelet write outside the state folder.
+        for folder in ["/var/lib/cni/results", "/var/log/containers"] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let target = fs::read_link(entry.path()).unwrap_or_else(|_| entry.path());
+                let target = target.display().to_string();
+                if target.contains(&name) || target.contains(&state) {
+                    traces.push(target);
+                }
             }
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -87,6 +103,33 @@ impl Own {
             }
         }
         Ok(traces)
+    }
+}
+
+impl Own {
+    /// Its cgroups, in whatever hierarchies the machine has.
+    fn cgroups(&self) -> Result<Vec<PathBuf>> {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root)?.flatten().map(|entry| entry.path());
+        let names = [self.paths.name(), format!("{}-components", self.paths.name())];
+        Ok(hierarchies
+            .chain([root.to_path_buf()])
+            .flat_map(|hierarchy| names.clone().map(|name| hierarchy.join(name)))
+            .filter(|path| path.exists())
+            .collect())
+    }
+
+    /// The sockets of containerd's shims, which lie where those of all clusters do.
+    fn sockets_of_shims(&self) -> Vec<PathBuf> {
+        let tasks = self
+            .paths
+            .sockets()
+            .join("containerd/io.containerd.runtime.v2.task/k8s.io");
+        let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
+        tasks
+            .filter_map(|task| fs::read_to_string(task.path().join("address")).ok())
+            .filter_map(|address| Some(PathBuf::from(address.trim().strip_prefix("unix://")?)))
+            .collect()
     }
 }
 
@@ -133,6 +176,64 @@ fn a_start_that_is_killed_anywhere_is_followed_by_one_that_goes_through_and_leav
     own.run(&["status"])?;
     own.run(&["down"])?;
     assert_eq!(own.traces()?, Vec::<String>::new());
+    Ok(())
+}
+
+/// With a pod, which brings mounts, links and processes that no record names.
+#[tokio::test]
+async fn a_removal_that_is_killed_anywhere_is_finished_by_the_next_and_leaves_nothing() -> Result<()> {
+    let own = Own::new("killed-removal")?;
+    let cluster = Cluster::up(&own.paths, &Options::default()).await?;
+    images::push(
+        &own.paths,
+        &own.paths.registry_host(),
+        &images::named(&["pause".to_owned()])?,
+    )?;
+    run_a_pod(&own.paths, cluster.client().await?).await?;
+    let sockets = own.sockets_of_shims();
+    assert!(
+        !sockets.is_empty() && sockets.iter().all(|socket| socket.exists()),
+        "{sockets:?}"
+    );
+    assert!(
+        own.cgroups()?.len() >= 2,
+        "the pods' and the components': {:?}",
+        own.cgroups()?
+    );
+
+    // In the order in which they go. A removal that was killed late has less to do than one that was killed early,
+    // so each of these goes on where the one before was killed.
+    let moments = [
+        own.paths.cluster().join("whole"),
+        own.cgroups()?.swap_remove(0),
+        Path::new("/sys/class/net").join(own.paths.machine_link()),
+        own.paths.network_namespace(),
+        own.paths.kubeconfig(),
+        own.paths.sockets(),
+    ];
+    for moment in &moments {
+        let mut removal = own.command(&["down"]).spawn()?;
+        until(&format!("{} to go", moment.display()), || !moment.exists())?;
+        removal.kill()?;
+        removal.wait()?;
+    }
+    for _ in 0..2 {
+        own.run(&["down"])?;
+        assert_eq!(own.traces()?, Vec::<String>::new());
+    }
+    assert!(!sockets.iter().any(|socket| socket.exists()), "{sockets:?}");
+    Ok(())
+}
+
+async fn run_a_pod(paths: &Paths, client: Client) -> Result<()> {
+    let pod = serde_json::from_value(json!({
+        "metadata": {"name": "pause"},
+        "spec": {"containers": [{"name": "pause", "image": format!("{}/pause:1", paths.registry_host())}]},
+    }))?;
+    wait::namespace_usable(&client, "default").await?;
+    let pods = Api::<Pod>::namespaced(client.clone(), "default");
+    pods.create(&PostParams::default(), &pod).await?;
+    wait::pod_ready(&client, "default", "pause", Duration::from_secs(60)).await?;
     Ok(())
 }
 

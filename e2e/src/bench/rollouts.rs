@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -42,11 +42,10 @@ impl Rollouts {
     pub(super) async fn start(bench: &Bench) -> Result<Self> {
         let paths = &bench.target.paths;
         let folder = tools::module_folder("rollouts-controller", "github.com/argoproj/argo-rollouts")?;
-        let (kubeconfig, _) = bench.target.kubeconfig();
         let crds = folder.join("manifests/crds");
-        run(Command::new(paths.binary("kubectl"))
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
+        run(bench
+            .target
+            .kubectl()
             .args(["apply", "--server-side", "--kustomize"])
             .arg(&crds))
         .context("install the CRDs of Argo Rollouts")?;
@@ -66,7 +65,7 @@ impl Rollouts {
         let log = File::create(&log).with_context(|| format!("write {}", log.display()))?;
         let child = inside(paths, paths.binary("rollouts-controller"))
             .arg("--kubeconfig")
-            .arg(&kubeconfig)
+            .arg(paths.kubeconfig())
             .args(["--leader-elect=false", "--loglevel", "warn"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -85,25 +85,24 @@ async fn execute(arguments: Arguments) -> Result<ExitCode> {
             eprintln!("the cluster is gone");
         }
         Subcommands::Images { names } => {
-            let images = images::named(&names)?;
+            let (target, images) = (Target::from_env()?, images::named(&names)?);
             images::build(&paths, &images)?;
-            push(paths, &images)?;
+            push(&target, &images)?;
         }
         Subcommands::Install { values } => install::fairway(&Target::from_env()?, values)?,
-        Subcommands::Load { names } => push(paths, &images::named(&names)?)?,
+        Subcommands::Load { names } => push(&Target::from_env()?, &images::named(&names)?)?,
         Subcommands::Status => return Ok(status(&paths).await),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Pushes to the target's registry. Without a cluster there is no registry yet: `up` pushes then.
-fn push(paths: Paths, images: &[images::Image]) -> Result<()> {
-    let target = Target::from_env()?;
-    if target.is_embedded() && !Cluster::registry_runs(&paths) {
+fn push(target: &Target, images: &[images::Image]) -> Result<()> {
+    if target.is_embedded() && !Cluster::registry_runs(&target.paths) {
         eprintln!("the embedded cluster does not run, so nothing was pushed; `cluster load` does it later");
         return Ok(());
     }
-    images::push(&paths, &target.registry(), images)
+    images::push(&target.paths, &target.registry(), images)
 }
 
 /// Exit code 1 when the cluster does not run whole.

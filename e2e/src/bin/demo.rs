@@ -105,16 +105,15 @@ async fn tell(context: &Context) -> Result<()> {
 }
 
 fn what_next(target: &Target) {
-    let (kubeconfig, name) = target.kubeconfig();
     println!("\nEverything is still up. To look around:");
     if target.is_embedded() {
         println!(
             "  export KUBECONFIG={} PATH={}:$PATH",
-            kubeconfig.display(),
+            target.paths.kubeconfig().display(),
             target.paths.bin().display()
         );
     } else {
-        println!("  kubectl config use-context {name}");
+        println!("  kubectl config use-context {}", target.context());
     }
     println!("Three commands to try next:");
     println!("  kubectl -n {NAMESPACE} get apps,releases,migrations,backups");

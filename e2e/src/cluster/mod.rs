@@ -147,7 +147,7 @@ impl Cluster {
     /// # Errors
     /// When the kubeconfig cannot be read.
     pub async fn client(&self) -> Result<Client> {
-        crate::target::client(&self.paths.kubeconfig(), None).await
+        crate::target::embedded(&self.paths).await
     }
 
     async fn runs(&self) -> bool {

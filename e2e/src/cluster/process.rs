@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroups;
 use super::network;
 use super::paths::Paths;
+use crate::command::without_proxy;
 
 /// A process as it was when it was started. A pid that was given to another process since then has
 /// another start time.
@@ -66,7 +67,8 @@ pub(super) fn start(
     let output = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
     let (program, arguments) = arguments.split_first().context("a process needs a program")?;
     let mut command = network::inside(paths, program);
-    command
+    // What they ask is inside the namespace, and no proxy is.
+    without_proxy(&mut command)
         .args(arguments)
         .envs(environment.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())

@@ -18,7 +18,7 @@ use self::inputs::Input;
 pub use self::table::{CRM_VERSIONS, UNLEASH_VERSIONS, all, of_the_story};
 use crate::cluster::Paths;
 use crate::cluster::paths::repository;
-use crate::command::run;
+use crate::command::{run, without_proxy};
 use crate::progress::{Progress, seconds};
 
 /// One image and what it is made of.
@@ -151,7 +151,7 @@ pub fn push(paths: &Paths, registry: &str, images: &[Image]) -> Result<()> {
             )
         })?;
         if digest_in(registry, image).as_ref() != Some(&built.digest) {
-            run(Command::new("skopeo")
+            run(skopeo(registry)
                 .args(["copy", "--quiet", "--preserve-digests"])
                 .args(plain_http(registry).then_some("--dest-tls-verify=false"))
                 .arg(format!("oci-archive:{}", image.archive(paths).display()))
@@ -171,11 +171,19 @@ pub fn push(paths: &Paths, registry: &str, images: &[Image]) -> Result<()> {
 /// The digest that the registry has under this name and tag; `None` also when it cannot be asked,
 /// since the push that follows then tells why.
 fn digest_in(registry: &str, image: &Image) -> Option<String> {
-    let answer = run(Command::new("skopeo")
+    let answer = run(skopeo(registry)
         .args(["inspect", "--no-tags", "--format", "{{.Digest}}"])
         .args(plain_http(registry).then_some("--tls-verify=false"))
         .arg(format!("docker://{registry}/{}", image.reference())));
     answer.ok().map(|digest| digest.trim().to_owned())
+}
+
+fn skopeo(registry: &str) -> Command {
+    let mut command = Command::new("skopeo");
+    if plain_http(registry) {
+        without_proxy(&mut command);
+    }
+    command
 }
 
 /// A registry on the machine itself needs no TLS, as in Docker; any other must have it.

@@ -1,12 +1,14 @@
 //! The chart as it is installed.
 
+use super::docs::{apply, notes};
 use super::role::rendered;
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use fairway_e2e::install;
 use fairway_e2e::ns::with_temp_ns;
 use fairway_e2e::target::Target;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
+use rstest::rstest;
 use serde_json::{Value, json};
 
 /// What an object of the chart runs, if it runs anything.
@@ -75,5 +77,143 @@ fn its_pods_have_a_read_only_root_a_number_for_a_user_and_a_limit_of_memory() ->
             );
         }
     }
+    Ok(())
+}
+
+/// The one object of a kind, if there is one.
+fn only<'a>(objects: &'a [Value], kind: &str) -> Result<Option<&'a Value>> {
+    let found: Vec<_> = objects.iter().filter(|object| object["kind"] == kind).collect();
+    ensure!(found.len() <= 1, "several of kind {kind}: {found:?}");
+    Ok(found.first().copied())
+}
+
+/// The labels that the operator's pods are selected by.
+fn selector(objects: &[Value]) -> Result<&Value> {
+    let deployment = only(objects, "Deployment")?.context("no Deployment")?;
+    Ok(&deployment["spec"]["selector"])
+}
+
+#[rstest]
+#[case::of_one_nothing_may_be_away(&[], None)]
+#[case::one_of_two(&["replicas=2"], Some(json!(1)))]
+#[case::as_many_as_are_given(&["replicas=3", "podDisruptionBudget.maxUnavailable=2"], Some(json!(2)))]
+#[case::a_share(&["replicas=4", "podDisruptionBudget.maxUnavailable=50%"], Some(json!("50%")))]
+fn a_node_is_drained_with_an_operator_left_and_never_in_vain(
+    #[case] values: &[&str],
+    #[case] expected: Option<Value>,
+) -> Result<()> {
+    let objects = rendered(&set(values))?;
+    let budget = only(&objects, "PodDisruptionBudget")?;
+    assert_eq!(budget.is_some(), expected.is_some(), "{budget:?}");
+    if let Some(budget) = budget {
+        let spec = json!({"maxUnavailable": expected, "selector": selector(&objects)?});
+        assert_eq!(budget["spec"], spec);
+        apply(&Target::from_env()?, "the chart", vec![budget.clone()])?;
+    }
+    Ok(())
+}
+
+/// `--set` before each of the values.
+fn set<'a>(values: &[&'a str]) -> Vec<&'a str> {
+    values.iter().flat_map(|value| ["--set", value]).collect()
+}
+
+const FROM: &str = r#"networkPolicy.from=[{"namespaceSelector":{"matchLabels":{"team":"observers"}}}]"#;
+const EGRESS: &str = r#"networkPolicy.egress=[{"ports":[{"port":6443}]}]"#;
+
+/// Ingress and egress of the operator's pods with these values.
+#[rstest]
+#[case::anyone_may_ask_and_it_may_ask_anyone(
+    &[],
+    Some((json!([{"ports": [{"port": "http", "protocol": "TCP"}]}]), json!([{}])))
+)]
+#[case::whoever_is_named_and_the_charts_own_test(
+    &["--set-json", FROM],
+    Some((
+        json!([{"ports": [{"port": "http", "protocol": "TCP"}], "from": [
+            {"podSelector": {"matchLabels": {
+                "app.kubernetes.io/instance": "fairway", "app.kubernetes.io/component": "test"
+            }}},
+            {"namespaceSelector": {"matchLabels": {"team": "observers"}}},
+        ]}]),
+        json!([{}])
+    ))
+)]
+#[case::only_where_it_is_told_to(
+    &["--set-json", EGRESS],
+    Some((json!([{"ports": [{"port": "http", "protocol": "TCP"}]}]), json!([{"ports": [{"port": 6443}]}])))
+)]
+#[case::none_where_none_is_wanted(&["--set", "networkPolicy.enabled=false"], None)]
+fn the_operator_is_asked_by_and_asks_whom_the_values_name(
+    #[case] values: &[&str],
+    #[case] expected: Option<(Value, Value)>,
+) -> Result<()> {
+    let objects = rendered(values)?;
+    let policy = only(&objects, "NetworkPolicy")?;
+    assert_eq!(policy.is_some(), expected.is_some(), "{policy:?}");
+    if let (Some(policy), Some((ingress, egress))) = (policy, expected) {
+        let spec = json!({
+            "podSelector": selector(&objects)?,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": egress,
+        });
+        assert_eq!(policy["spec"], spec);
+        apply(&Target::from_env()?, "the chart", vec![policy.clone()])?;
+    }
+    Ok(())
+}
+
+/// The chart's own test is what the policy lets through.
+#[test]
+fn the_pod_of_the_charts_test_has_the_labels_that_the_policy_names() -> Result<()> {
+    let objects = rendered(&["--set-json", FROM])?;
+    let policy = only(&objects, "NetworkPolicy")?.context("no NetworkPolicy")?;
+    let named = &policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
+    let pod = only(&objects, "Pod")?.context("no Pod")?;
+    for (label, value) in named.as_object().into_iter().flatten() {
+        assert_eq!(&pod["metadata"]["labels"][label], value, "{label}");
+    }
+    Ok(())
+}
+
+/// The port that the policy names is one of the operator's container.
+#[test]
+fn the_port_of_the_policy_is_one_of_the_operator() -> Result<()> {
+    let objects = rendered(&[])?;
+    let deployment = only(&objects, "Deployment")?.context("no Deployment")?;
+    let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
+    assert_eq!(ports, &json!([{"name": "http", "containerPort": 8080}]));
+    Ok(())
+}
+
+#[rstest]
+#[case::of_all_namespaces(
+    &[],
+    "Fairway 0.1.0 runs in namespace fairway-system.\n",
+    "  metadata: {name: hello}\n"
+)]
+#[case::of_one_namespace(
+    &["--set", "watchNamespace=shop"],
+    "Fairway 0.1.0 runs in namespace fairway-system and looks after the Apps of namespace shop.\n",
+    "  metadata: {name: hello, namespace: shop}\n"
+)]
+fn the_notes_say_where_it_runs_and_what_to_do_first(
+    #[case] values: &[&str],
+    #[case] first: &str,
+    #[case] app: &str,
+) -> Result<()> {
+    let notes = notes(values)?;
+    ensure!(notes.starts_with(first), "{notes}");
+    ensure!(notes.contains(app), "{notes}");
+    ensure!(
+        notes.contains("\n  helm test fairway --namespace fairway-system --logs\n"),
+        "{notes}"
+    );
+    // Nothing that the template forgot.
+    ensure!(
+        !notes.contains("{{") && !notes.contains("<no value>") && !notes.contains("%!"),
+        "{notes}"
+    );
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod accepted;
 mod chart;
+mod docs;
 mod immutable;
 mod policy;
 mod refused;

@@ -9,6 +9,8 @@ use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::story::{BadMigration, Story, TurnsBad};
 use fairway_e2e::{reach, seen};
 
+use crate::{SOON, shown};
+
 async fn clients(context: &Context) -> Result<Running> {
     load::start(context, &Load::on("crm", 80, "/api/leads")).await
 }
@@ -98,6 +100,11 @@ async fn a_version_that_turns_bad_after_the_switch_is_taken_back_within_a_second
         let story = Story::new(&context);
         TurnsBad::is_taken_back(&story, &mut app, &clients).await?;
         story.no_request_failed("CRM", &clients).await?;
+        seen::observed(&context, "crm", SOON).await?;
+        shown::listed(&context, "get.txt")?;
+        shown::described(&context, "app", "crm", "app.txt")?;
+        shown::described(&context, "release", "crm-2", "release.txt")?;
+        shown::described(&context, "migration", "crm-2", "migration.txt")?;
         Ok(())
     })
     .await

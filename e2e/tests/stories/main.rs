@@ -11,6 +11,7 @@ mod edits;
 mod fields;
 mod images;
 mod secrets;
+mod shown;
 mod verbs;
 
 use std::time::Duration;
