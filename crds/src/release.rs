@@ -222,10 +222,10 @@ pub struct MigrationEvidence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// The schema fingerprint did not change: either there was nothing to do, or the migration did not do it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
-    /// The schema is newer than this image.
-    #[serde(default)]
+    /// The schema was already newer than this image when its migration ran.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub schema_ahead: bool,
 }
 
