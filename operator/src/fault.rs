@@ -8,7 +8,7 @@ use std::process::Command;
 use std::task::{Context, Poll};
 use tower::{BoxError, Layer, Service};
 
-/// What happens at each write of anything but Leases and Events. `FAIRWAY_FAULT` names it.
+/// What happens at each write of anything but Leases and Events; a dry run writes nothing. `FAIRWAY_FAULT` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// `crash`: the write is done, and this process ends before it hears so. It begins anew in its place: the kubelet
@@ -65,8 +65,11 @@ pub(crate) struct Faulty<S> {
 }
 
 fn counts(request: &Request<Body>) -> bool {
-    let path = request.uri().path();
-    *request.method() != Method::GET && !path.contains("/leases") && !path.contains("/events")
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    *request.method() != Method::GET
+        && !path.contains("/leases")
+        && !path.contains("/events")
+        && !query.contains("dryRun")
 }
 
 impl<S, B> Service<Request<Body>> for Faulty<S>

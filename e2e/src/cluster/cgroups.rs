@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -75,13 +77,26 @@ pub(super) fn members(paths: &Paths) -> Result<BTreeSet<i32>> {
     Ok(members)
 }
 
-/// Removes both, which must be empty of processes.
+/// Removes both, which must be empty of living processes. One that was killed holds its folder until the kernel has
+/// taken it apart.
 pub(super) fn remove(paths: &Paths) -> Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(30);
+    let since = Instant::now();
     for root in roots(paths)? {
         let mut folders = Vec::new();
         each_folder(&root, &mut |folder| folders.push(folder.to_path_buf()));
         for folder in folders {
-            fs::remove_dir(&folder).with_context(|| format!("remove the cgroup {}", folder.display()))?;
+            while let Err(error) = fs::remove_dir(&folder) {
+                match error.kind() {
+                    ErrorKind::NotFound => break,
+                    ErrorKind::ResourceBusy if since.elapsed() < DEADLINE => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    _ => {
+                        return Err(error).with_context(|| format!("remove the cgroup {}", folder.display()));
+                    }
+                }
+            }
         }
     }
     Ok(())
