@@ -136,3 +136,30 @@ async fn two_operators_at_once_end_a_release_as_one_does() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn an_operator_that_dies_after_each_of_its_writes_ends_a_release_as_one_that_lives() -> Result<()> {
+    alone(|context| release_with(context, "crash")).await
+}
+
+#[tokio::test]
+async fn an_operator_that_hears_no_answer_to_any_write_ends_a_release_as_one_that_does() -> Result<()> {
+    alone(|context| release_with(context, "lost")).await
+}
+
+/// A release by an operator that meets this fault at each of its writes.
+async fn release_with(context: Context, fault: &str) -> Result<()> {
+    let mut app = crm::install(&context).await?;
+    let clients = load::start(&context, &Load::on("crm", 80, "/api/leads")).await?;
+    operator::start_faulty(&context, fault).await?;
+    let outcome = async {
+        crm::set_version(&context, &mut app, "v2");
+        apps::set_bake(&mut app, 2);
+        apps::apply(&context, &app).await?;
+        went_well(&context).await
+    };
+    let outcome = outcome.await;
+    operator::stop_faulty(&context).await?;
+    outcome?;
+    load::assert_none_failed(&clients.stop().await?)
+}
