@@ -92,7 +92,7 @@ fn a_job_that_goes_between_two_lists_concerns_the_work_that_has_not_ended() {
     let migration: fairway_crds::Migration = serde_json::from_value(json!({
         "apiVersion": "fairway.dev/v1alpha1", "kind": "Migration",
         "metadata": {"namespace": "shop", "name": "crm-1", "resourceVersion": "2", "labels": {"fairway.dev/app": "crm"}},
-        "spec": {"app": "crm", "release": "crm-1"},
+        "spec": {"app": "crm", "release": "crm-1", "image": "crm@sha256:0", "component": "web", "command": ["migrate"], "timeout": "1m"},
     }))
     .unwrap();
     world.put(migration);
