@@ -29,6 +29,7 @@ const NOT_REASONS: &[&str] = &[
     "Release",
     "Service",
     // Condition types and values of them, ours and Kubernetes'.
+    "Available",
     "Complete",
     "DisruptionTarget",
     "False",
