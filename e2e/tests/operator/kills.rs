@@ -1,14 +1,22 @@
 //! The operator is killed, there twice, or hears nothing: every release ends as if nothing had happened.
 
 use anyhow::{Result, ensure};
-use fairway_crds::Release;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
+use fairway_crds::{App, Release};
 use fairway_e2e::apps::{self, crm};
 use fairway_e2e::load::{self, Load};
 use fairway_e2e::ns::Context;
 use fairway_e2e::{operator, reach, seen};
 
 use crate::alone;
+
+/// Edits the App to v2 and sees its release go well.
+async fn upgraded_well(context: &Context, app: &mut App) -> Result<()> {
+    crm::set_version(context, app, "v2");
+    apps::set_bake(app, 2);
+    apps::apply(context, app).await?;
+    went_well(context).await
+}
 
 /// What a release of v2 that went well leaves behind.
 async fn went_well(context: &Context) -> Result<()> {
@@ -122,13 +130,7 @@ async fn two_operators_at_once_end_a_release_as_one_does() -> Result<()> {
         let mut app = crm::install(&context).await?;
         let clients = load::start(&context, &Load::on("crm", 80, "/api/leads")).await?;
         operator::start_second(&context).await?;
-        let outcome = async {
-            crm::set_version(&context, &mut app, "v2");
-            apps::set_bake(&mut app, 2);
-            apps::apply(&context, &app).await?;
-            went_well(&context).await
-        };
-        let outcome = outcome.await;
+        let outcome = upgraded_well(&context, &mut app).await;
         operator::stop_second(&context).await?;
         outcome?;
         load::assert_none_failed(&clients.stop().await?)?;
@@ -152,13 +154,7 @@ async fn release_with(context: Context, fault: &str) -> Result<()> {
     let mut app = crm::install(&context).await?;
     let clients = load::start(&context, &Load::on("crm", 80, "/api/leads")).await?;
     operator::start_faulty(&context, fault).await?;
-    let outcome = async {
-        crm::set_version(&context, &mut app, "v2");
-        apps::set_bake(&mut app, 2);
-        apps::apply(&context, &app).await?;
-        went_well(&context).await
-    };
-    let outcome = outcome.await;
+    let outcome = upgraded_well(&context, &mut app).await;
     operator::stop_faulty(&context).await?;
     outcome?;
     load::assert_none_failed(&clients.stop().await?)

@@ -97,8 +97,7 @@ pub(super) fn create(
     object: Object,
     waiting: Wait,
 ) -> Verdict {
-    let name = object.meta().name.clone().unwrap_or_default();
-    let id = format!("{:?}/{name}", object.kind());
+    let id = super::world::id(object.kind(), object.meta());
     let Some(refusal) = world.observed.refused.get(&id) else {
         return Verdict::Act(vec![Step::Create(Box::new(object))], waiting);
     };

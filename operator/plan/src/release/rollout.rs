@@ -115,11 +115,7 @@ pub(super) fn candidate(
 
 /// What the apiserver's last answer to this very Deployment means, when it was no.
 pub(super) fn refused(world: &World, component: &Component, desired: &Deployment) -> Option<Verdict> {
-    let id = format!("Deployment/{}", desired.name_any());
-    let refusal = world.observed.refused.get(&id)?;
-    if desired.annotations().get(labels::APPLIED_HASH) != Some(&refusal.hash) {
-        return None;
-    }
+    let refusal = world.refusal(Kind::Deployment, &desired.metadata)?;
     let message = format!(
         "the apiserver refuses the pods of component {}: {}",
         component.name, refusal.message

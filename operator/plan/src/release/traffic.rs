@@ -136,18 +136,9 @@ fn rehearsals(world: &World, switches: &[Service]) -> Option<Vec<Step>> {
     if switches.len() < 2 {
         return None;
     }
-    let passed = |service: &Service| {
-        let hash = service.annotations().get(labels::APPLIED_HASH);
-        let id = format!(
-            "Service/{}#{}",
-            service.name_any(),
-            hash.map_or("", String::as_str)
-        );
-        world.observed.dry_run_passed.contains(&id)
-    };
     let steps: Vec<_> = switches
         .iter()
-        .filter(|service| !passed(service))
+        .filter(|service| !world.dry_run_passed(Kind::Service, &service.metadata))
         .map(|service| Step::DryRun(Box::new(Object::Service(service.clone()))))
         .collect();
     (!steps.is_empty()).then_some(steps)
@@ -165,10 +156,7 @@ fn switched_at(world: &World, service: &str) -> Option<jiff::Timestamp> {
 
 fn conflict(world: &World, desired: &Service) -> Option<Verdict> {
     let name = desired.name_any();
-    let refusal = world.observed.refused.get(&format!("Service/{name}"))?;
-    if desired.annotations().get(labels::APPLIED_HASH) != Some(&refusal.hash) {
-        return None;
-    }
+    let refusal = world.refusal(Kind::Service, &desired.metadata)?;
     let mend = if refusal.conflict {
         format!(
             "its selector is set by another manager: {}; remove spec.selector from the Service's manifest, so that Fairway can switch it",

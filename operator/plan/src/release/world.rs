@@ -1,16 +1,19 @@
 //! What the rungs look at: the observation, with the questions that several of them ask.
 
+use crate::build::applied_hash;
 use crate::labels;
 use crate::names;
-use crate::observed::{PodHealth, ReleaseObserved, Settings};
+use crate::object::Kind;
+use crate::observed::{PodHealth, Refusal, ReleaseObserved, Settings};
 use crate::snapshot::{Snapshot, Today, stops};
 use fairway_crds::component::Component;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use fairway_crds::{Backup, Migration, Release};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::ResourceExt;
+use kube::core::ObjectMeta;
 use std::sync::Arc;
 
 /// The observation of one pass.
@@ -204,6 +207,19 @@ impl<'a> World<'a> {
             .collect()
     }
 
+    /// The apiserver's last answer to this very object, when it was no.
+    pub fn refusal(&self, kind: Kind, desired: &ObjectMeta) -> Option<&'a Refusal> {
+        let refusal = self.observed.refused.get(&id(kind, desired))?;
+        (applied_hash(desired) == Some(refusal.hash.as_str())).then_some(refusal)
+    }
+
+    /// Whether the apiserver would take this very object.
+    pub fn dry_run_passed(&self, kind: Kind, desired: &ObjectMeta) -> bool {
+        let hash = applied_hash(desired).unwrap_or_default();
+        let passed = format!("{}#{hash}", id(kind, desired));
+        self.observed.dry_run_passed.contains(&passed)
+    }
+
     /// What the probes found about a pod.
     pub fn health(&self, pod: &Pod) -> Option<&'a PodHealth> {
         self.observed.probes.get(pod.metadata.uid.as_deref()?)
@@ -266,9 +282,21 @@ pub fn has_finished(pod: &Pod) -> bool {
 /// Whether a pod is ready to serve: its `Ready` condition is true and it is not being deleted.
 pub fn is_ready(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none()
-        && pod
-            .status
-            .iter()
-            .flat_map(|status| status.conditions.iter().flatten())
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && ready_condition(pod).is_some_and(|condition| condition.status == "True")
+}
+
+/// What the kubelet says of a pod's readiness.
+pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "Ready")
+}
+
+/// By what the apiserver's answers to the write of an object are remembered.
+pub fn id(kind: Kind, meta: &ObjectMeta) -> String {
+    format!("{kind:?}/{}", meta.name.as_deref().unwrap_or_default())
 }
