@@ -6,9 +6,11 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::AsyncReadExt;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -43,12 +45,71 @@ fn pods(context: &Context) -> Api<Pod> {
 pub async fn kill(context: &Context) -> Result<()> {
     let running = pods(context).list(&ListParams::default().labels(PODS)).await?;
     for pod in &running.items {
-        kill_in(context, pod, "operator")?;
-        pods(context)
-            .delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
-            .await?;
+        kill_one(context, pod).await?;
     }
     Ok(())
+}
+
+/// [`kill`] for the operator in this pod alone.
+///
+/// # Errors
+/// As [`kill`].
+pub async fn kill_one(context: &Context, pod: &Pod) -> Result<()> {
+    kill_in(context, pod, "operator")?;
+    pods(context)
+        .delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
+        .await?;
+    Ok(())
+}
+
+/// Ends the operator in this pod as a drained node does, and returns all that it has logged until its end.
+///
+/// # Errors
+/// When the pod does not end within the deadline, or its log cannot be read.
+pub async fn stop_one(context: &Context, pod: &Pod) -> Result<String> {
+    let name = pod.name_any();
+    let follow = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
+    let mut log = pods(context).log_stream(&name, &follow).await?;
+    pods(context).delete(&name, &DeleteParams::default()).await?;
+    let mut logged = String::new();
+    tokio::time::timeout(PATIENCE, log.read_to_string(&mut logged))
+        .await
+        .with_context(|| format!("{name} does not stop"))??;
+    crate::wait::wait_gone(pods(context), &name, PATIENCE).await?;
+    Ok(logged)
+}
+
+/// The pod of the operator that holds the Lease, among those there are.
+///
+/// # Errors
+/// When none holds it within the deadline.
+pub async fn leader(context: &Context) -> Result<Pod> {
+    let lease = wait_for(
+        leases(context),
+        "fairway",
+        "to be held",
+        |lease| !holder(lease).is_empty(),
+        PATIENCE,
+    )
+    .await?;
+    Ok(pods(context).get(holder(&lease)).await?)
+}
+
+/// The operators' Lease.
+#[must_use]
+pub fn leases(context: &Context) -> Api<Lease> {
+    Api::namespaced(context.client.clone(), OPERATOR_NAMESPACE)
+}
+
+/// Who holds the operators' Lease: the name of a pod, or nothing when it is free.
+#[must_use]
+pub fn holder(lease: &Lease) -> &str {
+    let spec = lease.spec.as_ref();
+    spec.and_then(|spec| spec.holder_identity.as_deref())
+        .unwrap_or_default()
 }
 
 /// Waits until the operator's pod is ready.

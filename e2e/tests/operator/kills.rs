@@ -11,7 +11,7 @@ use fairway_e2e::{operator, reach, seen};
 use crate::alone;
 
 /// Edits the App to v2 and sees its release go well.
-async fn upgraded_well(context: &Context, app: &mut App) -> Result<()> {
+pub(crate) async fn upgraded_well(context: &Context, app: &mut App) -> Result<()> {
     crm::set_version(context, app, "v2");
     apps::set_bake(app, 2);
     apps::apply(context, app).await?;
@@ -19,7 +19,7 @@ async fn upgraded_well(context: &Context, app: &mut App) -> Result<()> {
 }
 
 /// What a release of v2 that went well leaves behind.
-async fn went_well(context: &Context) -> Result<()> {
+pub(crate) async fn went_well(context: &Context) -> Result<()> {
     let release = seen::ended(context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
     let milestones = release.status.unwrap_or_default().milestones;
     let kinds: Vec<_> = milestones.iter().map(|milestone| milestone.kind).collect();

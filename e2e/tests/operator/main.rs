@@ -5,6 +5,7 @@ mod absent;
 mod fences;
 mod idle;
 mod kills;
+mod leader;
 mod scale;
 mod unreadable;
 

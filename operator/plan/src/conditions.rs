@@ -172,12 +172,17 @@ pub fn bounded(
         Progress::Failed { reason, message } => (False, False, False, True, reason, message),
     };
     let told = |type_, status, otherwise: &str| match status {
-        False if type_ != READY => Wanted::new(type_, status, reason, otherwise),
+        False => Wanted::new(type_, status, reason, otherwise),
         _ => Wanted::new(type_, status, reason, message),
+    };
+    // A long sentence in every condition hides the others; it stands where people and tools look for it.
+    let not_ready = match succeeded {
+        False => "it did not succeed: the condition Succeeded says why",
+        _ => message,
     };
     let wanted = vec![
         Wanted::new(SUCCEEDED, succeeded, reason, message),
-        told(READY, ready, ""),
+        told(READY, ready, not_ready),
         told(RECONCILING, reconciling, "nothing is under way"),
         told(STALLED, stalled, "nobody is waited for"),
     ];

@@ -144,7 +144,7 @@ pub(crate) struct Ending {
 }
 
 const COLUMNS: &str = "run_id, release, pod_uid, pod_ip, client_address, state, \
-    extract(epoch from finished_at - started_at)::float8 as seconds, pre_fingerprint, post_fingerprint, \
+    round(extract(epoch from finished_at - started_at)::numeric, 3)::float8 as seconds, pre_fingerprint, post_fingerprint, \
     invalid_indexes, at_work, exit_code, sqlstate, reason, message, last_error, failed_check, resolution";
 
 impl Run {

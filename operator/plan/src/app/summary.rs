@@ -12,7 +12,6 @@ use fairway_crds::condition::{
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ pub(super) enum Standing {
     Recorded,
     /// It has a Release.
     Settled,
-    /// It has been edited, and `suspend` holds it.
+    /// It has been edited, or is to be tried again, and `suspend` holds it.
     Held,
     /// These containers name no image.
     AwaitingRelease(Vec<String>),
@@ -35,10 +34,18 @@ enum Course {
     RollingBack,
     Baking,
     Done,
-    Person(String),
-    Failed { reason: String, message: String },
+    Person(Told),
+    /// It has ended otherwise than well.
+    Failed(ReleaseOutcome, Told),
     Held,
     Awaiting(String),
+}
+
+/// What the Release itself says of it.
+#[derive(Default)]
+struct Told {
+    reason: String,
+    message: String,
 }
 
 /// Writes the status.
@@ -78,26 +85,21 @@ fn course(observed: &AppObserved, standing: &Standing, wanted: Option<&Arc<Relea
         return Course::Releasing;
     };
     let status = release.status.clone().unwrap_or_default();
-    let told = |kind: &str| {
-        status
+    let told = |kind: &str, value: &str| {
+        let condition = status
             .conditions
             .iter()
-            .find(|condition| condition.type_ == kind)
-            .cloned()
+            .find(|condition| condition.type_ == kind && condition.status == value)?;
+        Some(Told {
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        })
     };
     match status.outcome {
         Some(ReleaseOutcome::Succeeded) => Course::Done,
-        Some(_) => {
-            let told = told(SUCCEEDED);
-            Course::Failed {
-                reason: told
-                    .as_ref()
-                    .map_or_else(|| "Failed".to_owned(), |told: &Condition| told.reason.clone()),
-                message: told.map(|told| told.message).unwrap_or_default(),
-            }
-        }
-        None => match told(STALLED).filter(|told| told.status == "True") {
-            Some(told) => Course::Person(told.message),
+        Some(outcome) => Course::Failed(outcome, told(SUCCEEDED, "False").unwrap_or_default()),
+        None => match told(STALLED, "True") {
+            Some(told) => Course::Person(told),
             None if happened(&status, MilestoneKind::RollingBack).is_some() => Course::RollingBack,
             None if happened(&status, MilestoneKind::TrafficMoved).is_none() => Course::Releasing,
             None if happened(&status, MilestoneKind::Baked).is_none() && bakes(observed) => Course::Baking,
@@ -123,52 +125,53 @@ fn conditions(
     );
     let (reason, message) = match course {
         Course::Releasing => (
-            "Releasing".to_owned(),
+            "Releasing",
             format!("{serves}; {wanted} is on its way: kubectl describe release {wanted}"),
         ),
         Course::RollingBack => (
-            "RollingBack".to_owned(),
+            "RollingBack",
             format!("{serves}; {wanted} is being taken back: kubectl describe release {wanted}"),
         ),
         Course::Baking => (
-            "Baking".to_owned(),
+            "Baking",
             format!("{serves} and is watched: kubectl describe release {wanted}"),
         ),
-        Course::Done => ("Live".to_owned(), serves.clone()),
-        Course::Person(message) => (
-            "WaitingForPerson".to_owned(),
-            format!("{serves}; {wanted} waits for a person: {message}"),
+        Course::Done => ("Live", serves.clone()),
+        Course::Person(told) => (
+            "WaitingForPerson",
+            format!(
+                "{serves}; {wanted} waits for a person ({}): kubectl describe release {wanted}",
+                told.reason
+            ),
         ),
-        Course::Failed { reason, message } => (
-            reason.clone(),
-            format!("{serves}; the spec asks for {wanted}, which did not succeed: {message}"),
+        Course::Failed(outcome, told) => (
+            ended(*outcome),
+            format!(
+                "{serves}; {wanted} did not succeed ({}): kubectl describe release {wanted}",
+                told.reason
+            ),
         ),
         Course::Held => (
-            "Suspended".to_owned(),
+            "Suspended",
             format!(
-                "{serves}; the spec was edited, but spec.suspend is true: set it to false to release the edit"
+                "{serves}; spec.suspend is true: set it to false to release what the spec asks for now"
             ),
         ),
-        Course::Awaiting(message) => ("AwaitingRelease".to_owned(), format!("{serves}; {message}")),
+        Course::Awaiting(message) => ("AwaitingRelease", format!("{serves}; {message}")),
     };
     let (ready, ready_reason, ready_message) = match (serving, course) {
-        (None, Course::Failed { .. }) => (Status::False, reason.clone(), message.clone()),
-        (None, _) => (Status::Unknown, reason.clone(), message.clone()),
+        (None, Course::Failed(..)) => (Status::False, reason, message.clone()),
+        (None, _) => (Status::Unknown, reason, message.clone()),
         (Some(release), _) => match unready(observed, release) {
-            None => (Status::True, reason.clone(), message.clone()),
-            Some(unready) => (
-                Status::False,
-                "NotReady".to_owned(),
-                format!("{message}; {unready}"),
-            ),
+            None => (Status::True, reason, message.clone()),
+            Some(unready) => (Status::False, "NotReady", format!("{message}; {unready}")),
         },
     };
     let reconciling = matches!(course, Course::Releasing | Course::RollingBack);
     let baking = matches!(course, Course::Baking);
-    let stalled = matches!(course, Course::Failed { .. } | Course::Person(_));
     // A first release that failed in its bake goes on serving: it is what the spec asks for.
     let diverged =
-        matches!(course, Course::Failed { .. }) && serving.is_none_or(|release| release.name_any() != wanted);
+        matches!(course, Course::Failed(..)) && serving.is_none_or(|release| release.name_any() != wanted);
     let ahead = schema_ahead(observed, serving);
     let or = |condition: bool, otherwise: &str| {
         if condition {
@@ -178,30 +181,29 @@ fn conditions(
         }
     };
     vec![
-        Wanted::new(READY, ready, &ready_reason, ready_message),
+        Wanted::new(READY, ready, ready_reason, ready_message),
         Wanted::new(
             RECONCILING,
             truth(reconciling),
-            &reason,
+            reason,
             or(reconciling, "no release is on its way"),
         ),
-        Wanted::new(
-            STALLED,
-            truth(stalled),
-            &reason,
-            or(stalled, "nothing waits for a person"),
-        ),
+        stalled(course, reason, wanted),
         Wanted::new(
             BAKING,
             truth(baking),
-            &reason,
+            reason,
             or(baking, "nothing is being watched"),
         ),
         Wanted::new(
             DIVERGED_FROM_SPEC,
             truth(diverged),
-            &reason,
-            or(diverged, "what serves is, or is becoming, what the spec asks for"),
+            reason,
+            if diverged {
+                format!("{serves}; the spec asks for {wanted}")
+            } else {
+                "what serves is, or is becoming, what the spec asks for".to_owned()
+            },
         ),
         Wanted::new(
             SCHEMA_AHEAD,
@@ -214,6 +216,33 @@ fn conditions(
             },
         ),
     ]
+}
+
+/// The one condition that repeats all that the Release says: tools that wait for an App show it.
+fn stalled(course: &Course, reason: &str, wanted: &str) -> Wanted {
+    let (reason, message) = match course {
+        Course::Failed(_, told) => (
+            told.reason.as_str(),
+            format!("{wanted} did not succeed: {}", told.message),
+        ),
+        Course::Person(told) => (reason, format!("{wanted} waits for a person: {}", told.message)),
+        _ => {
+            return Wanted::new(STALLED, Status::False, reason, "nothing waits for a person");
+        }
+    };
+    Wanted::new(STALLED, Status::True, reason, message)
+}
+
+/// How the App says in a word how the release that it asks for ended. Beside `Ready=True` the Release's own reason,
+/// such as that health was lost, would read as if it were said of what serves.
+const fn ended(outcome: ReleaseOutcome) -> &'static str {
+    match outcome {
+        ReleaseOutcome::Succeeded => "Live",
+        ReleaseOutcome::Failed => "ReleaseFailed",
+        ReleaseOutcome::RolledBack => "RolledBack",
+        ReleaseOutcome::Aborted => "Aborted",
+        ReleaseOutcome::Superseded => "Superseded",
+    }
 }
 
 /// The first component of what serves that has no ready pod although it should.

@@ -78,9 +78,14 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
     let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
     let baking = reason == "Baking";
+    // The same sentence in every condition hides the others; it stands where people and tools look for it.
+    let ready = match succeeded {
+        conditions::Status::False => format!("{} did not succeed: the condition Succeeded says why", world.name()),
+        _ => message.clone(),
+    };
     let wanted = vec![
         Wanted::new(SUCCEEDED, succeeded, &reason, &message),
-        Wanted::new(READY, succeeded, &reason, &message),
+        Wanted::new(READY, succeeded, &reason, ready),
         Wanted::new(
             RECONCILING,
             truth(reconciling),

@@ -211,7 +211,8 @@ async fn make(
         database_format: if task.scratch { "directory" } else { "custom" }.to_owned(),
         globals,
         globals_note,
-        seconds: start.elapsed().as_secs_f64(),
+        // Nobody reads more than milliseconds.
+        seconds: (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         corrupt_note: None,
     })
 }
