@@ -61,7 +61,7 @@ pub(super) fn start(
     paths: &Paths,
     name: &str,
     arguments: &[String],
-    environment: &[(&str, String)],
+    environment: &[(&str, &str)],
 ) -> Result<()> {
     let log = log_file(paths, name);
     let output = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
@@ -70,7 +70,7 @@ pub(super) fn start(
     // What they ask is inside the namespace, and no proxy is.
     without_proxy(&mut command)
         .args(arguments)
-        .envs(environment.iter().map(|(key, value)| (key, value)))
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("share the log file")?)
         .stderr(output)

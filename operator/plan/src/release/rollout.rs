@@ -64,13 +64,17 @@ fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Op
                 ..Wait::machine("PodsNotReady", message)
             },
         )),
-        Some(Unready { deadline, .. }) => Some(Verdict::Act(
-            steps,
-            Wait {
+        Some(Unready { deadline, .. }) => {
+            let wait = Wait {
                 until: deadline,
                 ..starting(components)
-            },
-        )),
+            };
+            // Without pods there is only the Deployment to make, and nothing to tell of that.
+            let none = components
+                .iter()
+                .all(|component| world.replicas(&component.name) == 0);
+            Some(Verdict::Act(steps, if none { wait.brief() } else { wait }))
+        }
     }
 }
 
