@@ -206,7 +206,7 @@ pub(super) fn apiserver(paths: &Paths) -> Result<()> {
             "--authorization-mode=Node,RBAC".into(),
             "--enable-admission-plugins=NodeRestriction".into(),
             "--allow-privileged=true".into(),
-            "--profiling=true".into(),
+            "--profiling=false".into(),
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", paths.audit_log().display()),
             "--audit-log-maxsize=10000".into(),

@@ -153,9 +153,7 @@ fn conditions(
         ),
         Course::Held => (
             "Suspended",
-            format!(
-                "{serves}; spec.suspend is true: set it to false to release what the spec asks for now"
-            ),
+            format!("{serves}; spec.suspend is true: set it to false to release what the spec asks for now"),
         ),
         Course::Awaiting(message) => ("AwaitingRelease", format!("{serves}; {message}")),
     };

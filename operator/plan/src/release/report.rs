@@ -80,7 +80,10 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     let baking = reason == "Baking";
     // The same sentence in every condition hides the others; it stands where people and tools look for it.
     let ready = match succeeded {
-        conditions::Status::False => format!("{} did not succeed: the condition Succeeded says why", world.name()),
+        conditions::Status::False => format!(
+            "{} did not succeed: the condition Succeeded says why",
+            world.name()
+        ),
         _ => message.clone(),
     };
     let wanted = vec![
