@@ -64,11 +64,16 @@ pub(crate) async fn elect(
             () = freed(Api::namespaced(client.clone(), &namespace)) => End::Freed,
             () = follow(&mut held, &leads) => End::KeeperEnded,
         };
-        leads.send_replace(false);
+        let led = leads.send_replace(false);
         // The keeper gives the Lease back, if it holds it, when nobody listens any more.
         drop(held);
         match (keeper.await, end) {
-            (Ok(Ok(_)), End::Stopped) => return Ok(()),
+            (Ok(Ok(_)), End::Stopped) => {
+                if led {
+                    tracing::info!("gave the Lease back");
+                }
+                return Ok(());
+            }
             // The manager looks at a Lease that someone holds only when it expires: a new one looks now.
             (Ok(_), End::Freed) => tracing::debug!("the Lease is free"),
             (Ok(Err(error)), _) => return Err(LeaderError::Lease(error)),

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fairway_crds::release::MilestoneKind;
 use fairway_e2e::apps::{self, crm};
 use fairway_e2e::load::{self, Load};
 use fairway_e2e::ns::Context;
 use fairway_e2e::{operator, seen};
-use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::LeaseSpec;
 use kube::ResourceExt;
 use kube::runtime::watcher::watch_object;
 use tokio::time::timeout;
@@ -26,18 +27,15 @@ async fn a_leader_that_stops_gives_the_lease_back_and_the_other_ends_its_release
     alone(|context| async move {
         with_two(&context, async |context| {
             let leader = operator::leader(context).await?;
-            let mut holders = holders(context).await?;
+            let mut leases = leases(context).await?;
             let logged = operator::stop_one(context, &leader).await?;
             ensure!(
                 logged.contains("stopping: passes under way are finished, then the Lease is given back"),
                 "{logged}"
             );
             ensure!(!logged.contains("did not finish in time"), "{logged}");
-            let seen = until_another_leads(&mut holders, &leader.name_any()).await?;
-            ensure!(
-                seen.iter().any(String::is_empty),
-                "the Lease was not given back: {seen:?}"
-            );
+            ensure!(logged.contains("gave the Lease back"), "{logged}");
+            another_leads(&mut leases, &leader.name_any()).await?;
             Ok(())
         })
         .await
@@ -50,12 +48,12 @@ async fn a_leader_that_is_killed_is_followed_by_the_other_when_its_lease_has_run
     alone(|context| async move {
         with_two(&context, async |context| {
             let leader = operator::leader(context).await?;
-            let mut holders = holders(context).await?;
+            let mut leases = leases(context).await?;
             operator::kill_one(context, &leader).await?;
-            let seen = until_another_leads(&mut holders, &leader.name_any()).await?;
+            let free_for = another_leads(&mut leases, &leader.name_any()).await?;
             ensure!(
-                !seen.iter().any(String::is_empty),
-                "a killed process gave the Lease back: {seen:?}"
+                free_for >= SignedDuration::ZERO,
+                "another took a Lease that had not run out: {free_for}"
             );
             Ok(())
         })
@@ -84,36 +82,45 @@ async fn with_two(context: &Context, befalls: impl AsyncFnOnce(&Context) -> Resu
     load::assert_none_failed(&clients.stop().await?)
 }
 
-/// Who holds the Lease, each time that it is written, from now on: the watch goes on from what is read here, so
-/// nothing is missed however late the stream is asked.
-async fn holders(context: &Context) -> Result<impl Stream<Item = Result<String>> + Unpin + use<>> {
-    let of = |lease: Option<Lease>| lease.as_ref().map_or("", operator::holder).to_owned();
-    let mut holders = watch_object(operator::leases(context), "fairway")
-        .map(move |lease| Ok(of(lease?)))
+/// The Lease, each time that it is written, from now on: the watch goes on from what is read here, so nothing is
+/// missed however late the stream is asked.
+async fn leases(context: &Context) -> Result<impl Stream<Item = Result<LeaseSpec>> + Unpin + use<>> {
+    let mut leases = watch_object(operator::leases(context), "fairway")
+        .map(|lease| Ok(lease?.and_then(|lease| lease.spec).unwrap_or_default()))
         .boxed();
-    let now = holders.try_next().await?;
-    ensure!(
-        now.is_some_and(|holder| !holder.is_empty()),
-        "the Lease is not held"
-    );
-    Ok(holders)
+    let now = leases.try_next().await?.unwrap_or_default();
+    ensure!(now.holder_identity.is_some(), "the Lease is not held");
+    Ok(stream::iter([Ok(now)]).chain(leases).boxed())
 }
 
-/// The holders seen until another than this pod holds the Lease.
-async fn until_another_leads(
-    holders: &mut (impl Stream<Item = Result<String>> + Unpin),
+/// Waits until another than this pod holds the Lease, and tells how long before that it had run out: less than
+/// nothing when it had not.
+async fn another_leads(
+    leases: &mut (impl Stream<Item = Result<LeaseSpec>> + Unpin),
     leader: &str,
-) -> Result<Vec<String>> {
-    let mut seen = Vec::new();
-    timeout(TAKEOVER, async {
-        while let Some(holder) = holders.try_next().await? {
-            let another = !holder.is_empty() && holder != leader;
-            seen.push(holder);
-            if another {
-                break;
+) -> Result<SignedDuration> {
+    let mut runs_out = None;
+    let taken = async {
+        while let Some(lease) = leases.try_next().await? {
+            match lease.holder_identity.as_deref() {
+                Some(holder) if holder == leader => {
+                    let seconds = lease.lease_duration_seconds.unwrap_or_default();
+                    let renewed = lease
+                        .renew_time
+                        .context("a Lease that is held was never renewed")?;
+                    runs_out = Some(renewed.0 + SignedDuration::from_secs(seconds.into()));
+                }
+                Some("") | None => {}
+                Some(_) => {
+                    return lease
+                        .acquire_time
+                        .context("a Lease is held that was never acquired");
+                }
             }
         }
-        Ok(seen)
-    })
-    .await?
+        bail!("the watch of the Lease has ended")
+    };
+    let taken = timeout(TAKEOVER, taken).await.context("nobody else leads")??;
+    let runs_out = runs_out.context("the leader was not seen to hold the Lease")?;
+    Ok(taken.0.duration_since(runs_out))
 }
