@@ -90,8 +90,11 @@ where
     }
 }
 
-/// [`with_temp_ns`] while no other test of the same file runs that asks for this: for tests that stop the operator,
-/// or that fill the machine.
+/// Held by the tests of a file that must not run beside each other.
+static OTHERS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
+/// [`with_temp_ns`] while no test of the same file runs that asks for this or for [`undisturbed`]: for tests that stop
+/// the operator, or that fill the machine.
 ///
 /// # Errors
 /// As [`with_temp_ns`].
@@ -102,8 +105,22 @@ pub async fn alone<F>(test: impl FnOnce(Context) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
-    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _alone = OTHERS.write().await;
+    with_temp_ns(test).await
+}
+
+/// [`with_temp_ns`] while no test of the same file runs that asks to be [`alone`].
+///
+/// # Errors
+/// As [`with_temp_ns`].
+///
+/// # Panics
+/// When the test panics.
+pub async fn undisturbed<F>(test: impl FnOnce(Context) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let _others = OTHERS.read().await;
     with_temp_ns(test).await
 }
 

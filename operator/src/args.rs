@@ -20,6 +20,9 @@ pub(crate) struct OperatorArgs {
     /// Whether to take a Lease, so that of several operators one works.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) leader_election: bool,
+    /// Name of the Lease: operators that look after the same Apps share one.
+    #[arg(long, value_name = "NAME", default_value = "fairway")]
+    pub(crate) lease: String,
     /// Namespace of the Lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "fairway-system")]
     pub(crate) namespace: String,

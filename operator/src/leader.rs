@@ -10,8 +10,6 @@ use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use std::pin::pin;
 use tokio::sync::watch;
 
-/// Name of the Lease.
-const LEASE: &str = "fairway";
 /// Seconds after which a Lease that its holder does not renew is free.
 const DURATION: u64 = 15;
 /// Seconds before that at which the holder renews it.
@@ -21,11 +19,30 @@ const GRACE: u64 = 5;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LeaderError {
     /// The Lease could not be made, read or renewed.
-    #[error("cannot keep Lease {LEASE}")]
-    Lease(#[source] LeaseManagerError),
+    #[error("cannot keep Lease {name}")]
+    Lease {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: LeaseManagerError,
+    },
     /// The task that keeps it has ended.
-    #[error("the task that keeps Lease {LEASE} has ended")]
-    Ended,
+    #[error("the task that keeps Lease {name} has ended")]
+    Ended {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Which Lease a candidate asks for, and as whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidacy {
+    /// Name of the Lease.
+    pub(crate) lease: String,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Who asks, unique among operators.
+    pub(crate) identity: String,
 }
 
 /// How one candidacy ended.
@@ -43,25 +60,33 @@ enum End {
 /// When the Lease cannot be made, for example because the role does not allow it.
 pub(crate) async fn elect(
     client: Client,
-    namespace: String,
-    identity: String,
+    candidacy: Candidacy,
     leads: watch::Sender<bool>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), LeaderError> {
+    let Candidacy {
+        lease,
+        namespace,
+        identity,
+    } = candidacy;
+    let failed = |source| LeaderError::Lease {
+        name: lease.clone(),
+        source,
+    };
     loop {
-        let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
+        let manager = LeaseManagerBuilder::new(client.clone(), lease.clone())
             .with_namespace(namespace.clone())
             .with_identity(identity.clone())
             .with_duration(DURATION)
             .with_grace(GRACE)
             .build()
             .await
-            .map_err(LeaderError::Lease)?;
+            .map_err(failed)?;
         let (mut held, keeper) = manager.watch().await;
         let end = tokio::select! {
             // A closed channel means that `main` is gone, which is the same.
             _ = stop.wait_for(|stop| *stop) => End::Stopped,
-            () = freed(Api::namespaced(client.clone(), &namespace)) => End::Freed,
+            () = freed(Api::namespaced(client.clone(), &namespace), &lease) => End::Freed,
             () = follow(&mut held, &leads) => End::KeeperEnded,
         };
         let led = leads.send_replace(false);
@@ -76,8 +101,8 @@ pub(crate) async fn elect(
             }
             // The manager looks at a Lease that someone holds only when it expires: a new one looks now.
             (Ok(_), End::Freed) => tracing::debug!("the Lease is free"),
-            (Ok(Err(error)), _) => return Err(LeaderError::Lease(error)),
-            _ => return Err(LeaderError::Ended),
+            (Ok(Err(error)), _) => return Err(failed(error)),
+            _ => return Err(LeaderError::Ended { name: lease }),
         }
     }
 }
@@ -96,8 +121,8 @@ async fn follow(held: &mut watch::Receiver<bool>, leads: &watch::Sender<bool>) {
 }
 
 /// Ends when a Lease that had a holder has none any more.
-async fn freed(leases: Api<Lease>) {
-    let mut seen = pin!(watch_object(leases, LEASE).default_backoff());
+async fn freed(leases: Api<Lease>, name: &str) {
+    let mut seen = pin!(watch_object(leases, name).default_backoff());
     let mut had_holder = false;
     while let Some(lease) = seen.next().await {
         match lease {

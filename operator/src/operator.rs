@@ -333,7 +333,12 @@ async fn lead(
     stop: watch::Receiver<bool>,
 ) -> Ended {
     let result = if arguments.leader_election {
-        leader::elect(client, arguments.namespace, arguments.identity, leads, stop).await
+        let candidacy = leader::Candidacy {
+            lease: arguments.lease,
+            namespace: arguments.namespace,
+            identity: arguments.identity,
+        };
+        leader::elect(client, candidacy, leads, stop).await
     } else {
         leader::alone(leads, stop).await;
         Ok(())

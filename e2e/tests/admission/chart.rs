@@ -1,7 +1,7 @@
 //! The chart as it is installed.
 
 use super::docs::{apply, notes};
-use super::role::rendered;
+use super::role::{rendered, rendered_as};
 use anyhow::{Context as _, Result, ensure};
 use fairway_e2e::install;
 use fairway_e2e::ns::with_temp_ns;
@@ -110,6 +110,31 @@ fn a_node_is_drained_with_an_operator_left_and_never_in_vain(
         assert_eq!(budget["spec"], spec);
         apply(&Target::from_env()?, "the chart", vec![budget.clone()])?;
     }
+    Ok(())
+}
+
+/// Two operators in one namespace do not wait for each other, and each may take its own Lease and no other.
+#[rstest]
+#[case::the_only_one("fairway", "fairway")]
+#[case::one_beside_it("blue-fairway", "blue-fairway")]
+#[case::of_any_name("blue", "blue-fairway")]
+fn the_lease_has_the_name_of_the_helm_release(#[case] release: &str, #[case] lease: &str) -> Result<()> {
+    let objects = rendered_as(release, &[])?;
+    let deployment = only(&objects, "Deployment")?.context("no Deployment")?;
+    let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+    let asked = json!(format!("--lease={lease}"));
+    ensure!(
+        arguments.as_array().is_some_and(|all| all.contains(&asked)),
+        "{arguments}"
+    );
+    let allowed: Vec<_> = objects
+        .iter()
+        .filter(|object| object["kind"] == "Role")
+        .flat_map(|role| role["rules"].as_array().into_iter().flatten())
+        .filter(|rule| rule["resources"] == json!(["leases"]) && rule["verbs"] != json!(["create"]))
+        .map(|rule| rule["resourceNames"].clone())
+        .collect();
+    assert_eq!(allowed, [json!([lease])]);
     Ok(())
 }
 

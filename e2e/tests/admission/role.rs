@@ -196,11 +196,16 @@ fn granted(objects: &[Value]) -> Result<BTreeMap<String, BTreeSet<String>>> {
 
 /// The objects that Helm makes of the chart.
 pub(crate) fn rendered(values: &[&str]) -> Result<Vec<Value>> {
+    rendered_as("fairway", values)
+}
+
+/// The objects that Helm makes of the chart for a Helm release of this name.
+pub(crate) fn rendered_as(name: &str, values: &[&str]) -> Result<Vec<Value>> {
     let target = Target::from_env()?;
     let output = Command::new(target.paths.binary("helm"))
         .args([
             "template",
-            "fairway",
+            name,
             "--namespace",
             OPERATOR_NAMESPACE,
             "--kube-version",

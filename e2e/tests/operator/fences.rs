@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, EvictParams, ListParams};
 
-use crate::alone;
+use crate::{alone, undisturbed};
 
 /// crm at v1, edited to a v2 whose migration has begun and pauses at this moment.
 async fn migrating(context: &Context, moment: &str) -> Result<()> {
@@ -103,7 +103,7 @@ async fn pod(context: &Context) -> Result<String> {
 
 #[tokio::test]
 async fn a_migration_whose_job_is_deleted_is_not_begun_again() -> Result<()> {
-    alone(|context| async move {
+    undisturbed(|context| async move {
         migrating(&context, "middle").await?;
         context
             .api::<Job>()
@@ -117,7 +117,7 @@ async fn a_migration_whose_job_is_deleted_is_not_begun_again() -> Result<()> {
 #[tokio::test]
 async fn a_migration_whose_job_and_pod_are_deleted_without_grace_after_it_committed_is_not_begun_again()
 -> Result<()> {
-    alone(|context| async move {
+    undisturbed(|context| async move {
         migrating(&context, "end").await?;
         let (job, pod) = (job(&context).await?, pod(&context).await?);
         context
@@ -135,7 +135,7 @@ async fn a_migration_whose_job_and_pod_are_deleted_without_grace_after_it_commit
 
 #[tokio::test]
 async fn a_migration_whose_pod_is_evicted_is_not_begun_again() -> Result<()> {
-    alone(|context| async move {
+    undisturbed(|context| async move {
         migrating(&context, "middle").await?;
         context
             .api::<Pod>()
@@ -173,7 +173,7 @@ async fn ended_after_one_run(context: &Context, outcome: ReleaseOutcome) -> Resu
 
 #[tokio::test]
 async fn an_application_that_migrates_itself_is_not_started_again_when_its_pod_is_deleted() -> Result<()> {
-    alone(|context| async move {
+    undisturbed(|context| async move {
         migrating_on_start(&context).await?;
         context
             .api::<Pod>()
@@ -189,7 +189,7 @@ async fn an_application_that_migrates_itself_is_not_started_again_when_its_pod_i
 #[tokio::test]
 async fn an_application_that_migrates_itself_is_not_started_again_when_its_pod_is_deleted_without_grace()
 -> Result<()> {
-    alone(|context| async move {
+    undisturbed(|context| async move {
         migrating_on_start(&context).await?;
         context
             .api::<Pod>()
@@ -204,7 +204,7 @@ async fn an_application_that_migrates_itself_is_not_started_again_when_its_pod_i
 
 #[tokio::test]
 async fn an_application_that_migrates_itself_finishes_although_its_guard_is_killed() -> Result<()> {
-    alone(|context| async move {
+    undisturbed(|context| async move {
         migrating_on_start(&context).await?;
         operator::kill_agent(&context, "migrate").await?;
         ended_after_one_run(&context, ReleaseOutcome::Succeeded).await

@@ -1,5 +1,5 @@
-//! What befalls the operator itself. These tests share the one operator of the cluster, so they run one
-//! after the other, whatever number of threads is asked for.
+//! What befalls the operator itself. These tests share the one operator of the cluster, so those that stop it run
+//! alone, whatever number of threads is asked for.
 
 mod absent;
 mod fences;
@@ -9,4 +9,4 @@ mod leader;
 mod scale;
 mod unreadable;
 
-use fairway_e2e::ns::alone;
+use fairway_e2e::ns::{alone, undisturbed};

@@ -10,6 +10,11 @@ pub fn release(app: &str, revision: i64) -> String {
     format!("{app}-{revision}")
 }
 
+/// The revision in the name of a Release or ControllerRevision of an App.
+pub fn revision(app: &str, release: &str) -> Option<i64> {
+    release.strip_prefix(app)?.strip_prefix('-')?.parse().ok()
+}
+
 /// The Backup of a release: with a part of the Release's UID, because backups outlive their App and another App
 /// of the same name counts its revisions from 1 again. A release that is held for long takes more than one.
 pub fn backup(release: &str, release_uid: &str, number: u32) -> String {

@@ -1,5 +1,6 @@
 //! What the observers hand to the planners: objects as last seen, and what probes found.
 
+use crate::ObjectRef;
 use crate::snapshot::Snapshot;
 use fairway_crds::{App, Backup, Migration, Release};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -50,6 +51,8 @@ pub struct ReleaseObserved {
     pub siblings: Vec<Arc<Release>>,
     /// Frozen specs by Release name, as far as they exist: this one's and the others'.
     pub snapshots: BTreeMap<String, Arc<Snapshot>>,
+    /// The ControllerRevisions that hold them.
+    pub revisions: Vec<ObjectRef>,
     /// Every Migration of the App.
     pub migrations: Vec<Arc<Migration>>,
     /// Every Backup of the App.

@@ -79,11 +79,9 @@ impl Memory {
         };
         let mut apps = self.lock();
         let learned = &mut apps.entry(app.clone()).or_default().refused;
-        let known = learned.get(id);
-        let times = known
-            .filter(|known| known.refusal.hash == hash)
-            .map_or(0, |known| known.times);
-        let same = known.filter(|known| known.refusal == refusal);
+        // The same write, whatever the words of the answer: some name a moment or a version, and differ each time.
+        let same = learned.get(id).filter(|known| known.refusal.hash == hash);
+        let times = same.map_or(0, |known| known.times);
         let news = match same {
             None => News::Yes,
             Some(known) if known.until.is_some_and(|until| until <= now) => News::Yes,
@@ -206,6 +204,19 @@ mod tests {
         assert_eq!(memory.told(&app, now).refused["Deployment/web"].hash, "2");
         memory.accepted(&app, "Deployment/web");
         assert!(memory.told(&app, now).refused.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_in_other_words_is_no_news() {
+        let (memory, app, now) = (Memory::default(), Key::new("shop", "crm"), Instant::now());
+        let refused = |message: &str| Refused {
+            message: message.to_owned(),
+            ..refused(false)
+        };
+        let told = |message| memory.refused(&app, "Deployment/web", "1", refused(message), now);
+        assert_eq!(told("refused at 12:00:00"), News::Yes);
+        assert_eq!(told("refused at 12:00:01"), News::No);
+        assert_eq!(told("refused at 12:00:02"), News::Told);
     }
 
     #[test]

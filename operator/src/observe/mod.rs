@@ -8,7 +8,9 @@ pub(crate) mod release;
 
 use crate::world::group::Group;
 use fairway_crds::Release;
+use fairway_plan::ObjectRef;
 use fairway_plan::labels::{self, Work};
+use fairway_plan::object::Kind;
 use fairway_plan::snapshot::Snapshot;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
@@ -25,11 +27,26 @@ fn releases(group: &Group, but: Option<&str>) -> Vec<Arc<Release>> {
     releases
 }
 
+/// The ControllerRevisions of the App.
+fn revisions(group: &Group, namespace: &str) -> Vec<ObjectRef> {
+    let names = group.revisions.names().map(|(name, _)| name);
+    let known = names.filter_map(|name| Some((name, group.revisions.get(name)?)));
+    known
+        .map(|(name, frozen)| ObjectRef {
+            kind: Kind::ControllerRevision,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: frozen.uid.clone(),
+            resource_version: None,
+        })
+        .collect()
+}
+
 /// The frozen specs of the App by Release.
 fn snapshots(group: &Group) -> BTreeMap<String, Arc<Snapshot>> {
     let names = group.revisions.names().map(|(name, _)| name);
     names
-        .filter_map(|name| Some((name.to_owned(), group.revisions.get(name)?)))
+        .filter_map(|name| Some((name.to_owned(), group.revisions.get(name)?.spec.clone())))
         .collect()
 }
 
@@ -37,7 +54,7 @@ fn snapshots(group: &Group) -> BTreeMap<String, Arc<Snapshot>> {
 /// hand.
 fn snapshot_for(group: &Group, release: Option<&str>) -> Option<Arc<Snapshot>> {
     match release {
-        Some(release) => group.revisions.get(release),
+        Some(release) => group.revisions.get(release).map(|frozen| frozen.spec.clone()),
         None => group.app().map(|app| Arc::new(Snapshot::of(&app.spec))),
     }
 }

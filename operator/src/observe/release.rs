@@ -61,6 +61,7 @@ fn cached(world: &World, memory: &Memory, prober: &Prober, app: &Key, key: &Key)
             app: group.app(),
             siblings: super::releases(group, Some(&key.name)),
             snapshots: super::snapshots(group),
+            revisions: super::revisions(group, &key.namespace),
             migrations: group.migrations.all().collect(),
             backups: group.backups.all().collect(),
             deployments: group.deployments.all().collect(),

@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -144,21 +145,33 @@ cached!(
     |_| ()
 );
 
+/// What is kept of a ControllerRevision.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Frozen {
+    /// Its UID.
+    pub(crate) uid: String,
+    /// What a Release of the same name releases.
+    pub(crate) spec: Arc<Snapshot>,
+}
+
 impl Cached for ControllerRevision {
-    type Kept = Snapshot;
+    type Kept = Frozen;
     const KIND: Watched = Watched::ControllerRevision;
 
     fn app(&self) -> Option<&str> {
         labelled(self.meta())
     }
 
-    fn shelf(group: &mut Group) -> &mut Shelf<Snapshot> {
+    fn shelf(group: &mut Group) -> &mut Shelf<Frozen> {
         &mut group.revisions
     }
 
-    fn keep(self) -> Option<Arc<Snapshot>> {
+    fn keep(self) -> Option<Arc<Frozen>> {
         match fairway_plan::build::control::snapshot_of(&self) {
-            Ok(snapshot) => Some(Arc::new(snapshot)),
+            Ok(snapshot) => Some(Arc::new(Frozen {
+                uid: self.uid().unwrap_or_default(),
+                spec: Arc::new(snapshot),
+            })),
             Err(error) => {
                 let message = crate::execute::refusal::without_values(&error.to_string());
                 tracing::warn!(release = %key_of(&self), %message, "the frozen spec of a release cannot be read");
@@ -169,7 +182,7 @@ impl Cached for ControllerRevision {
 }
 
 impl Kept for App {}
-impl Kept for Snapshot {}
+impl Kept for Frozen {}
 impl Kept for Deployment {}
 impl Kept for Pod {}
 impl Kept for Job {}

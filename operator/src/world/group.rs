@@ -1,10 +1,10 @@
 //! What is cached of one App: everything that its planners look at, found without a scan.
 
+use super::cached::Frozen;
 use super::shelf::Shelf;
 use crate::key::{Key, Reconciled, Watched, Work};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::ObjectRef;
-use fairway_plan::snapshot::Snapshot;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -25,7 +25,7 @@ pub(crate) struct Group {
     /// Its Backups.
     pub(crate) backups: Shelf<Backup>,
     /// The frozen specs of its Releases.
-    pub(crate) revisions: Shelf<Snapshot>,
+    pub(crate) revisions: Shelf<Frozen>,
     /// Its Deployments.
     pub(crate) deployments: Shelf<Deployment>,
     /// Its pods, the agent's included.

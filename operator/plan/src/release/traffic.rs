@@ -5,11 +5,12 @@ use super::verdict::{Failure, Verdict, Wait};
 use super::world::{World, happened};
 use crate::build::service;
 use crate::snapshot::Snapshot;
-use crate::{Object, ObjectRef, Step, labels, object::Kind};
+use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
 use fairway_crds::component::{Component, Serves};
 use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseStatus};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
+use std::collections::BTreeSet;
 
 /// Ended Releases that are kept besides the one that serves and the one before it.
 const HISTORY: usize = 10;
@@ -371,7 +372,8 @@ pub fn leftovers(world: &World) -> Vec<Step> {
     jobs.chain(pods).map(Step::Delete).collect()
 }
 
-/// Ended Releases beyond the history that is kept. What they own goes with them; Backups stay.
+/// Ended Releases beyond the history that is kept, and the frozen specs of those that are gone. What they own goes
+/// with them; Backups stay.
 pub fn pruned(world: &World, status: &ReleaseStatus) -> Vec<Step> {
     let mut ended: Vec<_> = world
         .observed
@@ -382,10 +384,22 @@ pub fn pruned(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .filter(|release| release.metadata.deletion_timestamp.is_none())
         .collect();
     ended.sort_by_key(|release| std::cmp::Reverse(release.spec.revision));
-    ended
-        .into_iter()
-        .skip(HISTORY)
+    let old: Vec<_> = ended.into_iter().skip(HISTORY).collect();
+    let kept: BTreeSet<_> = world
+        .observed
+        .siblings
+        .iter()
+        .filter(|release| !old.contains(release))
+        .map(|release| release.name_any())
+        .collect();
+    let specs = world.observed.revisions.iter().filter(|revision| {
+        // A newer one is made before its Release.
+        let number = names::revision(world.app_name(), &revision.name);
+        number.is_some_and(|number| number < world.release().spec.revision) && !kept.contains(&revision.name)
+    });
+    old.iter()
         .filter_map(|release| ObjectRef::of(Kind::Release, &release.metadata))
+        .chain(specs.cloned())
         .map(Step::Delete)
         .collect()
 }

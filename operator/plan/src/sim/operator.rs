@@ -9,11 +9,12 @@ use crate::observed::{
     Settings,
 };
 use crate::snapshot::Snapshot;
-use crate::{Decision, Step, Wake, app, backup, build, labels, migration, names, release};
+use crate::{Decision, ObjectRef, Step, Wake, app, backup, build, labels, migration, names, release};
 use fairway_crds::{
     App, AppStatus, Backup, BackupStatus, Migration, MigrationStatus, Release, ReleaseStatus,
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -355,6 +356,12 @@ impl Operator {
             app: view.apps.get(&app_name).cloned(),
             siblings: siblings.collect(),
             snapshots,
+            revisions: labelled(view, &app_name)
+                .iter()
+                .filter_map(|revision: &Arc<ControllerRevision>| {
+                    ObjectRef::of(Kind::ControllerRevision, &revision.metadata)
+                })
+                .collect(),
             migrations: view
                 .migrations
                 .values()

@@ -12,6 +12,7 @@
 
 mod crash;
 mod fixed_point;
+mod history;
 mod interrupted;
 mod lost_answer;
 mod play;
