@@ -92,7 +92,8 @@ up: began cluster-binaries ## start the embedded cluster with all images, or use
 began:
 	@$(eval BEGAN := $(shell date +%s)):
 
-install: ## install Fairway into the running cluster with its charts, or upgrade it
+install: prerequisites ## install Fairway into the running cluster with its charts, or upgrade it
+	@$(CLUSTER) build helm
 	@$(CLUSTER) install
 
 down: ## remove the embedded cluster and all that it left on the machine

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Parser;
 use fairway_e2e::bench::{self, Plan, Table};
+use fairway_e2e::cluster::MEMORY_FOR_TIME;
 use fairway_e2e::target::Target;
 
 /// Measures Fairway and Argo Rollouts on the embedded cluster and prints a table.
@@ -34,6 +35,16 @@ async fn main() -> Result<()> {
         },
     )
     .await?;
-    println!("\n{}", Table(&figures));
+    let processors = std::thread::available_parallelism()?;
+    let given: Vec<_> = MEMORY_FOR_TIME
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    println!(
+        "\n{}\nOne after the other on the embedded cluster: {processors} processors, and programs of Kubernetes that run \
+         with {}.",
+        Table(&figures),
+        given.join(" ")
+    );
     Ok(())
 }

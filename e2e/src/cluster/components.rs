@@ -367,7 +367,7 @@ fn containerd_socket(paths: &Paths) -> String {
 
 /// The components of Kubernetes are programs in Go, which by default collect garbage whenever a small heap has doubled:
 /// on a node with two processors that is a large part of what the API server does.
-const MEMORY_FOR_TIME: &[(&str, &str)] = &[("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
+pub const MEMORY_FOR_TIME: &[(&str, &str)] = &[("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 
 fn start_built<const N: usize>(paths: &Paths, name: &str, arguments: [String; N]) -> Result<()> {
     let program = paths.binary(name).display().to_string();
