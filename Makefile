@@ -23,7 +23,7 @@ demo: prerequisites ## tell the story of a release on a real cluster, and leave 
 demo-down: ## remove what the demo has made, and the embedded cluster
 	@$(E2E) demo -- --down
 
-bench: prerequisites ## measure Fairway beside Argo Rollouts and print a table
+bench: up install ## measure Fairway beside Argo Rollouts and print a table
 	@$(CARGO) run --release --package fairway-e2e --bin bench
 
 # --- to change it ---

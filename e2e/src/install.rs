@@ -8,12 +8,15 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::paths::repository;
 use crate::command::{describe, feed, last_lines};
+use crate::ns::GONE;
 use crate::target::Target;
+use crate::wait;
 
 /// Where the operator runs.
 pub const OPERATOR_NAMESPACE: &str = "fairway-system";
@@ -75,18 +78,24 @@ pub async fn remove_unused(target: &Target) -> Result<bool> {
     )?;
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     for name in ["apps", "releases", "migrations", "backups"] {
-        let gone = definitions
-            .delete(&format!("{name}.fairway.dev"), &DeleteParams::default())
-            .await;
-        absent_is_well(gone)?;
+        remove(&definitions, &format!("{name}.fairway.dev")).await?;
     }
-    let namespaces = Api::<Namespace>::all(client);
-    absent_is_well(
-        namespaces
-            .delete(OPERATOR_NAMESPACE, &DeleteParams::default())
-            .await,
-    )?;
+    remove(&Api::<Namespace>::all(client), OPERATOR_NAMESPACE).await?;
     Ok(true)
+}
+
+/// Deletes an object, if it is there, and waits until it is gone: nothing can be installed beside what still goes.
+async fn remove<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
+{
+    match api.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
+        deleted => {
+            deleted.with_context(|| format!("delete {name}"))?;
+        }
+    }
+    wait::wait_gone(api.clone(), name, GONE).await
 }
 
 /// Whether an object of the kind is anywhere. A kind that is not installed has none.
@@ -101,14 +110,6 @@ where
         Ok(list) => Ok(!list.items.is_empty()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error).with_context(|| format!("list the objects of kind {}", K::kind(&()))),
-    }
-}
-
-fn absent_is_well<T>(answer: kube::Result<T>) -> Result<()> {
-    match answer {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{dump, volumes, wait};
 ///
 /// Kubernetes begins 5 s after the request, and looks again after half of the longest
 /// `terminationGracePeriodSeconds` of the pods, so pods of tests should have a short one.
-const GONE: Duration = Duration::from_secs(120);
+pub(crate) const GONE: Duration = Duration::from_secs(120);
 
 /// What a test works with.
 #[derive(Clone)]

@@ -11,10 +11,12 @@ use fairway_e2e::install::OPERATOR_NAMESPACE;
 use fairway_e2e::target::Target;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// The context that is named, one of the same cluster whose user may do nothing, and the current one.
 const NAMED: &str = "named";
@@ -65,10 +67,14 @@ struct Machine {
     client: Client,
     elsewhere: Elsewhere,
     folder: TempDir,
+    /// There is one cluster, and these tests look at what is installed there.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Machine {
     async fn new() -> Result<Self> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+        let alone = ONE_AT_A_TIME.lock().await;
         let target = Target::from_env()?;
         ensure!(
             target.is_embedded(),
@@ -79,6 +85,7 @@ impl Machine {
             target,
             elsewhere: Elsewhere::listen()?,
             folder: tempfile::tempdir()?,
+            _alone: alone,
         };
         machine.write_kubeconfigs()?;
         Ok(machine)
@@ -133,13 +140,17 @@ impl Machine {
         Ok(output)
     }
 
-    /// Runs one and returns what it said, which must have gone well.
+    /// Runs `cluster` and returns what it said, which must have gone well.
     fn well(&self, arguments: &[&str], registry: &str) -> Result<String> {
-        let output = self.run(CLUSTER, arguments, NAMED, registry)?;
+        self.goes_well(CLUSTER, arguments, registry)
+    }
+
+    fn goes_well(&self, program: &str, arguments: &[&str], registry: &str) -> Result<String> {
+        let output = self.run(program, arguments, NAMED, registry)?;
         let said = said(&output);
         ensure!(
             output.status.success(),
-            "`cluster {}`: {said}",
+            "{program} {}: {said}",
             arguments.join(" ")
         );
         Ok(said)
@@ -159,12 +170,33 @@ impl Machine {
             .context("Fairway is not installed; run `make install`")
     }
 
+    /// What there is of the demo and of Fairway.
+    async fn names(&self) -> Result<Vec<String>> {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let definitions = Api::<CustomResourceDefinition>::all(self.client.clone());
+        let all = ListParams::default();
+        let namespaces = namespaces.list(&all).await?.items;
+        let namespaces = namespaces
+            .into_iter()
+            .map(|namespace| namespace.name_any())
+            .filter(|name| [NAMESPACE, OPERATOR_NAMESPACE].contains(&name.as_str()));
+        let definitions = definitions.list_metadata(&all).await?.items;
+        let definitions = definitions
+            .into_iter()
+            .map(|definition| definition.name_any())
+            .filter(|name| name.ends_with(".fairway.dev"));
+        Ok(namespaces.chain(definitions).collect())
+    }
+
     async fn operator(&self) -> Result<Deployment> {
         Ok(Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE)
             .get("fairway")
             .await?)
     }
 }
+
+/// Where the applications of the demo run.
+const NAMESPACE: &str = "fairway-demo";
 
 const CLUSTER: &str = env!("CARGO_BIN_EXE_cluster");
 const DEMO: &str = env!("CARGO_BIN_EXE_demo");
@@ -206,6 +238,31 @@ async fn every_command_works_on_the_named_context_and_connects_to_no_other() -> 
     Ok(())
 }
 
+/// What `make demo` and `make demo-down` do once everything is built and installed.
+#[tokio::test]
+async fn the_story_is_told_on_the_named_context_and_all_of_it_removed_again() -> Result<()> {
+    let machine = Machine::new().await?;
+    let registry = machine.target.registry();
+    let told = machine.goes_well(DEMO, &["--again"], &registry)?;
+    ensure!(
+        told.contains(&format!("kubectl config use-context {NAMED}\n")),
+        "{told}"
+    );
+
+    let removed = machine.goes_well(DEMO, &["--down"], &registry);
+    let left = machine.names().await;
+    // What all other tests need.
+    machine.well(&["install"], &registry)?;
+    let removed = removed?;
+    ensure!(
+        removed.contains("the demo is gone, and Fairway with its kinds\n"),
+        "{removed}"
+    );
+    assert_eq!(left?, [""; 0]);
+    assert_eq!(machine.elsewhere.connections()?, 0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_user_who_may_do_nothing_there_changes_nothing_there_and_nothing_on_the_embedded_cluster()
 -> Result<()> {
@@ -213,7 +270,7 @@ async fn a_user_who_may_do_nothing_there_changes_nothing_there_and_nothing_on_th
     let registry = machine.target.registry();
     let before = (machine.revision().await?, machine.operator().await?);
     let namespaces = Api::<Namespace>::all(machine.client.clone());
-    let demo = namespaces.get_opt("fairway-demo").await?;
+    let demo = namespaces.get_opt(NAMESPACE).await?;
 
     for (program, arguments) in [(CLUSTER, "install"), (DEMO, "--again"), (DEMO, "--down")] {
         let output = machine.run(program, &[arguments], POWERLESS, &registry)?;
@@ -226,7 +283,7 @@ async fn a_user_who_may_do_nothing_there_changes_nothing_there_and_nothing_on_th
         );
     }
     assert_eq!((machine.revision().await?, machine.operator().await?), before);
-    assert_eq!(namespaces.get_opt("fairway-demo").await?, demo);
+    assert_eq!(namespaces.get_opt(NAMESPACE).await?, demo);
     assert_eq!(machine.elsewhere.connections()?, 0);
     Ok(())
 }

@@ -6,9 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::App;
 use fairway_crds::backup::BackupOutcome;
+use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::migration::MigrationOutcome;
-use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
+use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseOutcome, annotation};
 use fairway_crds::{Backup, Migration, Release};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 
 use super::Story;
 use crate::apps::{self, crm, unleash};
@@ -134,9 +137,34 @@ impl Upgrade {
             MilestoneKind::Baked,
         ];
         ensure!(order == wanted, "milestones: {order:?}");
+        let proven = seen::condition(&found.conditions, SUCCEEDED)
+            .map(|condition| condition.last_transition_time.0)
+            .context("the Backup has no condition Succeeded")?;
+        let migrating = seen::milestone(release, MilestoneKind::Migrating).map(|milestone| milestone.at);
+        ensure!(
+            migrating.is_some_and(|migrating| proven <= migrating),
+            "the backup was proven at {proven}, and the migration began at {migrating:?}"
+        );
+        self.was_healthy(status.evidence.probes)?;
+        let old = ListParams::default().labels("fairway.dev/release=unleash-1,fairway.dev/component");
+        let old = context.api::<Pod>().list(&old).await?.items;
+        ensure!(old.is_empty(), "pods of unleash-1 are left: {old:?}");
         timeline.proven(
             "backup taken and checked → migrated once → healthy → traffic moved → baked → old side retired",
         );
+        Ok(())
+    }
+
+    /// Each round of health requests asked for the health page and for a data page.
+    fn was_healthy(&self, probes: Option<ProbeCounts>) -> Result<()> {
+        let components = self.app.spec.components.iter();
+        let asked: Vec<_> = components
+            .filter_map(|component| component.health.as_ref())
+            .flat_map(|health| health.http.iter().map(|request| request.path.as_str()))
+            .collect();
+        ensure!(asked == ["/health", "/api/admin/projects"], "asked: {asked:?}");
+        let probes = probes.context("no health request was counted")?;
+        ensure!(probes.passed > 0, "{probes:?}");
         Ok(())
     }
 

@@ -210,7 +210,7 @@ fn conditions(
             if ahead {
                 "the database keeps the schema of a newer version than the one that serves"
             } else {
-                "the schema is the one that the serving version asks for"
+                "the schema is not newer than the version that serves"
             },
         ),
     ]

@@ -122,7 +122,7 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
             if schema_ahead {
                 "the database keeps the schema of a newer version than the one that runs on it"
             } else {
-                "the schema is the one that this version asks for"
+                "the schema is not newer than this version"
             },
         ),
     ];

@@ -402,21 +402,21 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
             Wait::machine(reason, message).until(soon.unwrap_or(Timestamp::MAX)),
         ));
     }
+    let mend = if reason == "Unhealthy" {
+        format!(
+            ": correct what it answers, or health.http of component {}",
+            component.name
+        )
+    } else {
+        String::new()
+    };
     let reason = if reason == "ProbeUnreachable" {
         reason
     } else {
         "Unhealthy"
     };
-    Some(
-        Failure::new(
-            reason,
-            format!(
-                "{message}; not healthy by {}",
-                crate::conditions::moment(deadline)
-            ),
-        )
-        .verdict(),
-    )
+    let moment = crate::conditions::moment(deadline);
+    Some(Failure::new(reason, format!("{message}; not healthy by {moment}{mend}")).verdict())
 }
 
 /// Met when the components that never run twice have passed to the new version: the old pods are gone, then
