@@ -1,6 +1,6 @@
 //! How long traffic waits for a version that is ready, and what a release costs the API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,11 +29,17 @@ pub(super) async fn measure<C: Contestant>(
     let mut cost = Requests::default();
     for round in 0..bench.plan.warm_up + bench.plan.switches {
         let image = &bench.images[(round + 1) % 2];
+        let before = selector(bench, namespace, contestant.service()).await?;
         let mark = Mark::now(&log)?;
-        let (wait, ()) = tokio::try_join!(switched::<C>(bench, contestant, namespace, image), async {
-            contestant.release(bench, namespace, image).await?;
-            contestant.released(bench, namespace).await
-        })?;
+        let (wait, ()) = tokio::try_join!(
+            switched(bench, namespace, contestant.service(), before, image),
+            async {
+                contestant.release(bench, namespace, image).await?;
+                contestant.released(bench, namespace).await?;
+                // Pods that still go could be taken for those of the next release.
+                only(bench, namespace, image).await
+            }
+        )?;
         if round >= bench.plan.warm_up {
             waits.push(wait);
         }
@@ -47,21 +53,47 @@ pub(super) async fn measure<C: Contestant>(
     Ok((waits, cost))
 }
 
-/// Watches the pods of an image and the Service until it selects them.
-async fn switched<C: Contestant>(
+/// What a Service selects.
+type Selector = Option<BTreeMap<String, String>>;
+
+async fn selector(bench: &Bench, namespace: &str, name: &str) -> Result<Selector> {
+    let service = Api::<Service>::namespaced(bench.client.clone(), namespace)
+        .get(name)
+        .await
+        .with_context(|| format!("read Service {name}"))?;
+    Ok(service.spec.and_then(|spec| spec.selector))
+}
+
+fn is_of(pod: &Pod, image: &str) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.any(|container| container.image.as_deref() == Some(image))
+}
+
+/// Waits until all pods are of this image.
+async fn only(bench: &Bench, namespace: &str, image: &str) -> Result<()> {
+    let pods = Api::<Pod>::namespaced(bench.client.clone(), namespace);
+    let all = |pods: &[Pod]| pods.iter().all(|pod| is_of(pod, image));
+    wait::wait_for_all(
+        pods,
+        watcher::Config::default(),
+        "the old pods are gone",
+        all,
+        PATIENCE,
+    )
+    .await?;
+    Ok(())
+}
+
+/// Watches the pods of an image and the Service until it selects them, and no longer what it did before.
+async fn switched(
     bench: &Bench,
-    contestant: &C,
     namespace: &str,
+    name: &str,
+    before: Selector,
     image: &str,
 ) -> Result<Duration> {
     let pods = Api::<Pod>::namespaced(bench.client.clone(), namespace);
     let services = Api::<Service>::namespaced(bench.client.clone(), namespace);
-    let name = contestant.service();
-    let before = services
-        .get(name)
-        .await
-        .with_context(|| format!("read Service {name}"))?;
-    let before = before.spec.and_then(|spec| spec.selector);
     let mut pods = watcher(pods, watcher::Config::default())
         .applied_objects()
         .boxed();
@@ -72,10 +104,8 @@ async fn switched<C: Contestant>(
         let mut ready = BTreeSet::new();
         while let Some(pod) = pods.next().await {
             let pod = pod?;
-            let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-            let of_image = containers.any(|container| container.image.as_deref() == Some(image));
             let leaving = pod.metadata.deletion_timestamp.is_some();
-            if of_image && !leaving && wait::is_ready(&pod) {
+            if is_of(&pod, image) && !leaving && wait::is_ready(&pod) {
                 ready.insert(pod.name_any());
             }
             if ready.len() == 2 {

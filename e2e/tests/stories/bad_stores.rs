@@ -34,10 +34,18 @@ async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: 
 
 #[tokio::test]
 async fn a_store_that_is_full_holds_the_release_until_the_app_names_another() -> Result<()> {
-    holds_the_release_until_it_is_replaced(Behaviour::Limited { bytes: 64 << 10 }, "full").await
+    holds_the_release_until_it_is_replaced(
+        Behaviour::Limited { bytes: 64 << 10 },
+        "The volume of backup.store is full (",
+    )
+    .await
 }
 
 #[tokio::test]
 async fn a_store_that_is_read_only_holds_the_release_until_the_app_names_another() -> Result<()> {
-    holds_the_release_until_it_is_replaced(Behaviour::ReadOnly, "cannot be written").await
+    holds_the_release_until_it_is_replaced(
+        Behaviour::ReadOnly,
+        "The volume of backup.store cannot be written to (",
+    )
+    .await
 }

@@ -172,12 +172,24 @@ async fn a_failure_that_changed_the_schema_blocks_until_it_is_resolved() {
     );
 }
 
+/// One of its sessions keeps everyone from the rows of the history, which tell what has become of it: judged before
+/// they are ended, it would be judged never.
 #[tokio::test]
-async fn a_migration_that_hangs_is_ended_with_its_sessions() {
+async fn a_migration_that_hangs_is_judged_when_its_sessions_are_ended() {
     let database = Database::new().await;
+    let admin = database.admin().await;
+    admin
+        .batch_execute("set role crm; create table schema_migrations (version text); reset role")
+        .await
+        .expect("a table");
     let pod = Pod::new(&database, "pod-1");
     let hang = "begin; create table late (a int4); select pg_sleep(600); commit;";
-    let script = psql_in_background(hang) + "\n" + &psql(hang);
+    let locking = hang.replacen(
+        "begin;",
+        "begin; lock table schema_migrations in access exclusive mode;",
+        1,
+    );
+    let script = psql_in_background(&locking) + "\n" + &psql(hang);
     let mut task = migration("run-1", "sha256:a", &script);
     task.timeout_seconds = 1;
     let outcome = pod.run(&Task::Migrate(task)).await;
@@ -192,7 +204,9 @@ async fn a_migration_that_hangs_is_ended_with_its_sessions() {
     );
     let sessions = "select count(*) from pg_stat_activity where datname = current_database() and usename = 'crm' \
          and application_name <> 'fairway-agent'";
-    assert_eq!(value(&database.admin().await, sessions).await, "0");
+    assert_eq!(value(&admin, sessions).await, "0");
+    let late = "select count(*) from pg_tables where tablename = 'late'";
+    assert_eq!(value(&admin, late).await, "0");
 }
 
 #[tokio::test]

@@ -20,24 +20,24 @@ pub(crate) fn failure(doing: &str, error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => environment_failure(
             reason::STORE_FULL,
-            format!("The backup store is full ({doing}); enlarge its volume or delete old backups."),
+            format!("The volume of backup.store is full ({doing}); enlarge it or delete old backups."),
         ),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => environment_failure(
             reason::STORE_READ_ONLY,
             format!(
-                "The backup store cannot be written to ({doing}: {error}); mount its volume writable and let the pod's \
+                "The volume of backup.store cannot be written to ({doing}: {error}); mount it writable and let the pod's \
                  group write to it (fsGroup)."
             ),
         ),
         ErrorKind::NotFound => environment_failure(
             reason::STORE_READ_ONLY,
             format!(
-                "The backup store is not there ({doing}: {error}); check the claim of backup.store.volume."
+                "The volume of backup.store is not there ({doing}: {error}); check the claim that it names."
             ),
         ),
         _ => environment_failure(
             reason::STORE_READ_ONLY,
-            format!("The backup store failed ({doing}: {error}); check its volume."),
+            format!("The volume of backup.store failed ({doing}: {error}); check the claim that it names."),
         ),
     }
 }
