@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::watcher;
+use rstest::rstest;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
@@ -107,28 +108,22 @@ async fn an_app_deleted_at_any_rung_takes_with_it_what_it_owns_and_leaves_its_ba
     .await
 }
 
+#[rstest]
+#[case::a_command(|_: &mut App| {})]
+#[case::on_start(crm::migrate_on_start)]
 #[tokio::test]
-async fn a_migration_that_runs_finishes_although_its_app_is_deleted() -> Result<()> {
+async fn a_migration_that_runs_finishes_although_its_app_is_deleted(
+    #[case] form: fn(&mut App),
+) -> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         crm::database(&context).await?;
         let mut app = crm::app(&context, "v1")?;
         apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "sleep:5000");
+        form(&mut app);
         apps::apply(&context, &app).await?;
-        seen::reaches(&context, "crm-1", MilestoneKind::Migrating, crm::PATIENCE).await?;
-        let running = watcher::Config::default().labels(&format!("{}=migrate", seen::WORK));
-        let runs = |pods: &[Pod]| {
-            pods.iter()
-                .any(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"))
-        };
-        wait_for_all(
-            context.api::<Pod>(),
-            running,
-            "the migration to run",
-            runs,
-            crm::PATIENCE,
-        )
-        .await?;
+        let begun = "select count(*) from migration_runs";
+        reach::until(&context, crm::DATABASE, begun, 1, crm::PATIENCE).await?;
         delete_app(&context, "crm").await?;
         let committed = "select count(*) from fairway.migration_run where state = 'committed'";
         ensure!(
@@ -139,6 +134,10 @@ async fn a_migration_that_runs_finishes_although_its_app_is_deleted() -> Result<
         ensure!(
             reach::count(&context, crm::DATABASE, tables).await? == 1,
             "its last statement was not run"
+        );
+        ensure!(
+            reach::count(&context, crm::DATABASE, begun).await? == 1,
+            "the migration was run again"
         );
         Ok(())
     })
@@ -254,6 +253,21 @@ async fn upgrade(context: &Context, name: &str, edit: impl FnOnce(&mut App)) -> 
     Ok(())
 }
 
+/// The new pod is ready, and its health page is bad.
+async fn while_it_is_not_healthy(context: &Context, watch: &Watch) -> Result<()> {
+    upgrade(context, "ill", |app| {
+        apps::set_env(app, "web", "CRM_FAULT_HEALTH", "503");
+    })
+    .await?;
+    seen::waits(context, "ill-2", "Unhealthy", crm::PATIENCE).await?;
+    ensure!(
+        !crm::pods(context, "web", "ill-2").await?.is_empty(),
+        "no pod is ready"
+    );
+    delete_app(context, "ill").await?;
+    watch.never_without("ill", &["ill-1"])
+}
+
 /// The Service selects the new version, and nothing else has happened.
 async fn while_traffic_moves(context: &Context, watch: &Watch) -> Result<()> {
     upgrade(context, "moving", |_| {}).await?;
@@ -352,12 +366,14 @@ async fn an_app_deleted_in_the_middle_of_an_upgrade_takes_both_versions_with_it_
             watch.forget("crm");
             while_it_goes_back(&context, &watch).await.context("RollingBack")
         };
-        let (moving, baking, retiring, crm) = tokio::join!(
+        let (ill, moving, baking, retiring, crm) = tokio::join!(
+            while_it_is_not_healthy(&context, &watch),
             while_traffic_moves(&context, &watch),
             while_it_is_watched(&context, &watch),
             while_the_old_side_retires(&context, &watch),
             of_crm,
         );
+        ill.context("Unhealthy")?;
         moving.context("SwitchingTraffic")?;
         baking.context("Baking")?;
         retiring.context("RetiringOld")?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use fairway_crds::app::Scratch;
 use fairway_crds::backup::{BackupOutcome, BackupStatus};
 use fairway_crds::database::MigrationCheck;
-use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_e2e::apps::{self, crm, small};
@@ -247,6 +247,63 @@ async fn a_backup_applied_by_hand_is_made_and_lies_where_it_says() -> Result<()>
             seen::releases(&context, "crm").await?.len() == 1,
             "it has caused a release"
         );
+        Ok(())
+    })
+    .await
+}
+
+/// Applies a Migration of crm to v2 under this name, and waits until it has succeeded.
+async fn migrated_by_hand(context: &Context, name: &str) -> Result<MigrationStatus> {
+    let migration = json!({
+        "apiVersion": "fairway.dev/v1alpha1",
+        "kind": "Migration",
+        "metadata": {"name": name},
+        "spec": {
+            "app": "crm",
+            "image": context.target.image_by_digest("crm", "v2")?,
+            "component": "web",
+            "command": ["/crm", "migrate"],
+            "timeout": "1m",
+        },
+    });
+    manifest::apply_object(context, migration).await?;
+    let ended = |migration: &Migration| {
+        let status = migration.status.as_ref();
+        status.is_some_and(|status| status.outcome.is_some())
+    };
+    let migration = wait::wait_for(context.api::<Migration>(), name, "to end", ended, crm::PATIENCE).await?;
+    let status = migration.status.unwrap_or_default();
+    let succeeded = seen::condition(&status.conditions, "Succeeded");
+    ensure!(seen::holds(succeeded), "{status:?}");
+    Ok(status)
+}
+
+#[tokio::test]
+async fn a_migration_applied_by_hand_is_run_once_whatever_its_name() -> Result<()> {
+    with_temp_ns(|context| async move {
+        crm::install(&context).await?;
+        let first = migrated_by_hand(&context, "by-hand").await?;
+        ensure!(first.outcome == Some(MigrationOutcome::Applied), "{first:?}");
+        let changed = first
+            .fingerprints
+            .as_ref()
+            .is_some_and(|prints| prints.after.is_some() && prints.before != prints.after);
+        ensure!(changed && first.exit_code == Some(0), "{first:?}");
+
+        let again = migrated_by_hand(&context, "by-another-name").await?;
+        let said = seen::condition(&again.conditions, "Succeeded").map(|said| said.message.as_str());
+        ensure!(
+            again.outcome == Some(MigrationOutcome::AlreadyApplied)
+                && said.is_some_and(|said| said.contains("nothing was run")),
+            "{again:?}"
+        );
+        let runs = "select count(*) from migration_runs where version = 'v2'";
+        ensure!(
+            reach::count(&context, crm::DATABASE, runs).await? == 1,
+            "the migration was run again"
+        );
+        let releases = seen::releases(&context, "crm").await?;
+        ensure!(releases.len() == 1, "it has caused a release");
         Ok(())
     })
     .await
