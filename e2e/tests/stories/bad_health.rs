@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use fairway_crds::duration::Duration;
-use fairway_crds::release::ReleaseOutcome;
+use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::ns::with_temp_ns;
 use fairway_e2e::seen;
@@ -55,4 +55,43 @@ async fn a_page_of_two_gigabytes_is_not_read_to_its_end() -> Result<()> {
 #[tokio::test]
 async fn a_page_that_never_answers_is_given_up() -> Result<()> {
     is_refused("hang", "5 s").await
+}
+
+#[tokio::test]
+async fn a_health_page_that_looks_at_nothing_does_not_hide_a_data_page_that_fails() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut app = crm::install(&context).await?;
+        crm::add_leads(&context, &["Ada"]).await?;
+        crm::set_version(&context, &mut app, "v2");
+        // Its columns are not there, and its health page does not mind.
+        apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "noop");
+        apps::set_env(&mut app, "web", "CRM_FAULT_HEALTH_BLIND", "1");
+        let health = apps::component(&mut app, "web").health.as_mut();
+        health
+            .into_iter()
+            .for_each(|health| health.deadline = Duration::from_seconds(10));
+        apps::apply(&context, &app).await?;
+
+        let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+        let message = seen::message(&failed);
+        ensure!(
+            seen::reason(&failed) == "Unhealthy",
+            "{}: {message}",
+            seen::reason(&failed)
+        );
+        ensure!(
+            message.contains("/api/leads") && message.contains("500") && !message.contains("/api/health"),
+            "{message}"
+        );
+        ensure!(
+            seen::milestone(&failed, MilestoneKind::HandingOver).is_none()
+                && seen::milestone(&failed, MilestoneKind::TrafficMoved).is_none(),
+            "{:?}",
+            failed.status
+        );
+        seen::selects(&context, "crm", "crm-1", crate::SOON).await?;
+        ensure!(crm::leads(&context).await? == ["Ada"]);
+        Ok(())
+    })
+    .await
 }

@@ -136,6 +136,55 @@ async fn a_release_applied_by_hand_to_a_suspended_app_holds_before_it_begins() -
 }
 
 #[tokio::test]
+async fn a_release_that_is_suspended_while_it_backs_up_holds_before_it_migrates() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut app = crm::install(&context).await?;
+        apps::set_bake(&mut app, 0);
+        crm::set_version(&context, &mut app, "v2");
+        apps::apply(&context, &app).await?;
+        seen::waits(&context, "crm-2", "BackingUp", crm::PATIENCE).await?;
+        app.spec.suspend = true;
+        apps::apply(&context, &app).await?;
+        let held = seen::waits(&context, "crm-2", "Suspended", SOON).await?;
+        let message = seen::message(&held);
+        ensure!(message.contains("spec.suspend of the App is true"), "{message}");
+        ensure!(
+            seen::holds(seen::release_condition(&held, "Stalled")),
+            "nobody is told that a person must act"
+        );
+        // A backup that runs is finished, and is the one that the release relies on when it goes on.
+        let name = seen::names_of::<Backup>(&context, "crm")
+            .await?
+            .into_iter()
+            .find(|name| name.starts_with("crm-2-"))
+            .context("no Backup of crm-2")?;
+        let made = |backup: &Backup| {
+            let status = backup.status.as_ref();
+            status.is_some_and(|status| status.outcome == Some(BackupOutcome::Succeeded))
+        };
+        wait::wait_for(context.api::<Backup>(), &name, "to be made", made, crm::PATIENCE).await?;
+        let held = context.api::<Release>().get("crm-2").await?;
+        ensure!(seen::reason(&held) == "Suspended", "{}", seen::message(&held));
+        ensure!(
+            seen::milestone(&held, MilestoneKind::Migrating).is_none(),
+            "{:?}",
+            held.status
+        );
+
+        app.spec.suspend = false;
+        apps::apply(&context, &app).await?;
+        let ended = seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+        let evidence = ended.status.unwrap_or_default().evidence;
+        ensure!(
+            evidence.backup.as_ref().is_some_and(|backup| backup.name == name),
+            "{evidence:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_app_without_an_image_waits_for_releases_that_name_it() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = small::app(&context, "shop", "v1")?;

@@ -11,6 +11,7 @@ mod edits;
 mod fields;
 mod images;
 mod secrets;
+mod services;
 mod shown;
 mod verbs;
 

@@ -162,8 +162,10 @@ impl Executor {
                     switched |=
                         wrote && matches!(step, Step::Apply(object) if object.kind() == Kind::Service);
                 }
-                Err(Failure::Answer(Answer::Refused(refused)) | Failure::Taken(refused)) => {
+                Err(Failure::Answer(Answer::Refused(mut refused)) | Failure::Taken(mut refused)) => {
                     let message = refused.message.clone();
+                    // No watch shows a Service of others: only another try finds out that it is gone, or is another.
+                    refused.may_pass |= matches!(step, Step::Apply(object) | Step::DryRun(object) if object.kind() == Kind::Service);
                     let news = self
                         .memory
                         .refused(app, &id, &hash_of(step), refused, Instant::now());

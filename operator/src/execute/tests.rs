@@ -118,6 +118,21 @@ async fn a_service_is_applied_without_force_and_counts_as_a_switch() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_refused_is_tried_again_whatever_the_reason() {
+    let (executor, _, memory, mut server) = executor();
+    let (app, steps) = (app(), [Step::Apply(wanted_service())]);
+    let (carried, _) = tokio::join!(
+        executor.carry_out(&app, &steps),
+        server.answer(failure(422, "Invalid"))
+    );
+    assert!(matches!(carried, Ok(Carried::Learned)), "{carried:?}");
+    let told = memory.told(&app, Instant::now());
+    assert!(told.refused["Service/crm"].may_pass);
+    let forgotten = told.forgotten.expect("a moment at which it is tried again");
+    assert!(memory.told(&app, forgotten).refused.is_empty());
+}
+
 #[tokio::test]
 async fn a_conflict_with_another_manager_is_told_to_the_planner_once() {
     let conflict = json!({

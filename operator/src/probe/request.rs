@@ -94,10 +94,7 @@ async fn exchange(
         Scheme::Http => send(stream, message, request).await,
         Scheme::Https => {
             let config = unverified_client().map_err(|error| failed(request, format!("failed: {error}")))?;
-            let name = request
-                .host
-                .as_deref()
-                .and_then(|host| ServerName::try_from(host.to_owned()).ok());
+            let name = request.host.as_deref().and_then(server_name);
             let stream = TlsConnector::from(Arc::new(config))
                 .connect(name.unwrap_or_else(|| target.ip().into()), stream)
                 .await
@@ -105,6 +102,12 @@ async fn exchange(
             send(stream, message, request).await
         }
     }
+}
+
+/// The name that the server is asked for: that of a `Host` header, without its port. An address is no such name.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    ServerName::try_from(name.to_owned()).ok()
 }
 
 fn message(

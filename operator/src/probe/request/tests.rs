@@ -3,14 +3,17 @@
 use std::net::Ipv4Addr;
 
 use rstest::rstest;
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::probe::tls::provider;
 
 /// What the pod does with one connection.
 enum Pod {
@@ -146,6 +149,90 @@ async fn silence_ends_when_the_time_is_over() {
     assert_eq!(
         verdict,
         ProbeVerdict::Failed("GET / gave no answer within 0.1 s".into())
+    );
+    serving.await.expect("the connection was closed");
+}
+
+/// A pod that serves one request by HTTPS, with a certificate of its own making. The handle gives the server name that
+/// the client asked for, and what it sent.
+async fn https_pod(answer: Vec<u8>) -> (u16, JoinHandle<(Option<String>, String)>) {
+    let certificate = rcgen::generate_simple_self_signed(["crm".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+        let name = stream.get_ref().1.server_name().map(str::to_owned);
+        let mut received = vec![0; 4096];
+        let count = stream.read(&mut received).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
+        stream.shutdown().await.unwrap();
+        (name, String::from_utf8_lossy(&received[..count]).into_owned())
+    });
+    (port, serving)
+}
+
+fn https(host: Option<&str>) -> HttpRequest {
+    HttpRequest {
+        scheme: Scheme::Https,
+        host: host.map(str::to_owned),
+        ..get("/health", None)
+    }
+}
+
+/// As a kubelet does it: what the certificate says is not asked.
+#[rstest]
+#[case::of_an_address(None, None)]
+#[case::of_a_name(Some("shop.example.com"), Some("shop.example.com"))]
+#[case::of_a_name_and_a_port(Some("shop.example.com:8443"), Some("shop.example.com"))]
+#[case::of_an_address_in_brackets(Some("[::1]:8443"), None)]
+#[tokio::test]
+async fn a_pod_may_serve_https_with_any_certificate(#[case] host: Option<&str>, #[case] name: Option<&str>) {
+    let (port, serving) = https_pod(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
+    assert_eq!(ask(port, &https(host)).await, ProbeVerdict::Passed);
+    let (asked, sent) = serving.await.unwrap();
+    assert_eq!(asked.as_deref(), name);
+    let host = host.map_or_else(|| format!("127.0.0.1:{port}"), str::to_owned);
+    assert!(sent.contains(&format!("host: {host}\r\n")), "{sent}");
+}
+
+#[tokio::test]
+async fn a_wrong_answer_by_https_is_the_same_sentence() {
+    let (port, _) = https_pod(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_vec()).await;
+    assert_eq!(
+        ask(port, &https(None)).await,
+        ProbeVerdict::Failed("GET /health answered 503, expected 200".into())
+    );
+}
+
+#[rstest]
+#[case::http(ok("{}"))]
+#[case::nothing(Pod::Says(Vec::new()))]
+#[tokio::test]
+async fn a_port_that_does_not_serve_https_is_told(#[case] behaviour: Pod) {
+    let (port, _) = pod(behaviour).await;
+    assert_eq!(
+        ask(port, &https(None)).await,
+        ProbeVerdict::Failed("GET /health could not agree on TLS; is the port serving HTTPS?".into())
+    );
+}
+
+#[tokio::test]
+async fn silence_in_the_handshake_ends_when_the_time_is_over() {
+    let (port, serving) = pod(Pod::Hangs).await;
+    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let limit = Duration::from_millis(100);
+    let verdict = within(limit, target, &https(None), &BTreeMap::new()).await;
+    assert_eq!(
+        verdict,
+        ProbeVerdict::Failed("GET /health gave no answer within 0.1 s".into())
     );
     serving.await.expect("the connection was closed");
 }
