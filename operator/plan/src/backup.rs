@@ -168,7 +168,7 @@ fn attend(
             waiting: Some((_, message)),
         } => held_up(observed, status, attempts, now, message),
         Outcome::NotThere | Outcome::Running { waiting: None } => {
-            under_way(observed, job, &name, attempts, now)
+            under_way(observed, status, job, &name, attempts, now)
         }
     };
     stand.steps.extend(leftovers(observed, Some(&name)));
@@ -229,7 +229,14 @@ fn start(
         .with(steps)
 }
 
-fn under_way(observed: &BackupObserved, job: &Job, name: &str, attempts: &Attempts, now: Timestamp) -> Stand {
+fn under_way(
+    observed: &BackupObserved,
+    status: &mut BackupStatus,
+    job: &Job,
+    name: &str,
+    attempts: &Attempts,
+    now: Timestamp,
+) -> Stand {
     let slow = job
         .metadata
         .creation_timestamp
@@ -245,7 +252,7 @@ fn under_way(observed: &BackupObserved, job: &Job, name: &str, attempts: &Attemp
                 "the pod of Job {name} is not starting; what keeps it says: kubectl -n {namespace} describe job,pod -l fairway.dev/work-for={}",
                 observed.backup.name_any()
             );
-            Stand::at(Progress::running("PodNotStarting", message)).until(retry::end(attempts, DEADLINE))
+            not_starting(status, attempts, now, message)
         }
         _ => Stand::at(Progress::running("BackingUp", working())),
     }
@@ -266,6 +273,11 @@ fn held_up(
     if wanted.is_some() && wanted != used {
         return begin(observed, status, attempts.current + 1, attempts.since);
     }
+    not_starting(status, attempts, now, message)
+}
+
+/// Waits for the pod until the deadline of all tries.
+fn not_starting(status: &mut BackupStatus, attempts: &Attempts, now: Timestamp, message: String) -> Stand {
     let end = retry::end(attempts, DEADLINE);
     if now >= end {
         let message = format!(

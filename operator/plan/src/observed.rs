@@ -97,6 +97,8 @@ pub struct Refusal {
 pub struct PodHealth {
     /// Rounds in a row in which every request passed.
     pub passes: u32,
+    /// Whether it has passed as often in a row as it has to, at any time.
+    pub proven: bool,
     /// Rounds in a row in which one failed (an answer that was wrong, or none in time).
     pub failures: u32,
     /// Rounds in a row in which no connection could be made.

@@ -205,24 +205,34 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
         Climbed::Waiting(
             _,
             Stand::Waiting {
-                rung: "TrafficReturned",
+                rung: rung @ ("TrafficReturned" | "HandedBack"),
                 wait,
             },
-        ) if is_stuck(world, status) && accept::newer(world).is_some() => {
+        ) if is_stuck(world, status)
+            && accept::newer(world).is_some()
+            && (rung == "TrafficReturned" || wait.reason == "StartingPrevious") =>
+        {
             let newer = accept::newer(world).unwrap_or_default();
             let failure = cause(status);
-            let message = format!(
-                "{}; it could not be taken back ({}), so it serves until {newer} does",
-                failure.message.trim_end_matches('.'),
-                wait.message
-            );
+            let until = if rung == "TrafficReturned" {
+                format!(
+                    "it could not be taken back ({}), so it serves until {newer} does",
+                    wait.message
+                )
+            } else {
+                format!(
+                    "not all of the old version could be started again ({}), so {newer} takes over",
+                    wait.message
+                )
+            };
+            let message = format!("{}; {until}", failure.message.trim_end_matches('.'));
             status.outcome = Some(ReleaseOutcome::Failed);
             (Vec::new(), Stand::Ended(Failure { message, ..failure }))
         }
         Climbed::Waiting(
             steps,
             Stand::Waiting {
-                rung: rung @ "TrafficReturned",
+                rung: rung @ ("TrafficReturned" | "HandedBack"),
                 wait,
             },
         ) if wait.reason == "StartingPrevious" => {

@@ -235,7 +235,7 @@ fn a_template_that_is_none_is_refused_with_the_mend() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the template of component web is not a pod template: invalid type: string \"3000\", expected a sequence; \
+        "the template of component web is not a pod template: a value has the wrong type, expected a sequence; \
          correct it in the App"
     );
 }

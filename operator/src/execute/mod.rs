@@ -205,16 +205,18 @@ impl Executor {
     /// Whether it changed anything, as far as is known.
     async fn carry_out_one(&self, app: &Key, step: &Step) -> Result<bool, Failure> {
         match step {
-            Step::Apply(object) => {
+            Step::Apply(object) | Step::DryRun(object) => {
                 let ownership = if object.kind() == Kind::Service {
                     Ownership::Shared
                 } else {
                     Ownership::Ours
                 };
-                by_kind!(&**object, inner => self.apply(app, inner, ownership, Effect::Persisted).await)
-            }
-            Step::DryRun(object) => {
-                by_kind!(&**object, inner => self.apply(app, inner, Ownership::Ours, Effect::DryRun).await)
+                let effect = if matches!(step, Step::DryRun(_)) {
+                    Effect::DryRun
+                } else {
+                    Effect::Persisted
+                };
+                by_kind!(&**object, inner => self.apply(app, inner, ownership, effect).await)
             }
             Step::Create(object) => by_kind!(&**object, inner => self.create(app, inner).await),
             Step::Scale(object, replicas) => self.scale(app, object, *replicas).await,

@@ -7,7 +7,10 @@ use crate::probe::prober::Prober;
 use crate::world::group::ended;
 use crate::world::{View, World};
 use fairway_plan::observed::ReleaseObserved;
-use fairway_plan::release::{claims, world::has_begun};
+use fairway_plan::release::{
+    claims,
+    world::{has_begun, live},
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +19,8 @@ use tokio::time::Instant;
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Observes a Release of that App. A client is required only while a Service that it serves was never applied, and
-/// before a Release begins whose components mount claims.
+/// Observes a Release of that App. A client is required only while no watch shows a Service that it serves, and before
+/// a Release begins whose components mount claims.
 ///
 /// # Errors
 /// When such a Service or claim could not be asked for.
@@ -33,12 +36,15 @@ pub(crate) async fn observe(
     let View::Of(mut observed) = view else {
         return Ok(view);
     };
-    if !ended(&observed.release) {
-        for name in served(&observed) {
+    let is_over = ended(&observed.release);
+    if !is_over || is_live(&observed) {
+        for name in served(&observed, is_over) {
             if let Some(service) = foreign.service(&key.sibling(&name)).await? {
                 observed.services.insert(name, service);
             }
         }
+    }
+    if !is_over {
         for name in mounted(&observed) {
             if let Some(claim) = foreign.claim(&key.sibling(&name)).await? {
                 observed.claims.insert(name, claim);
@@ -85,12 +91,21 @@ fn of_a_service(slice: &EndpointSlice) -> bool {
     slice.labels().contains_key(SERVICE_NAME)
 }
 
-/// Names of Services that components of any observed snapshot serve and that no watch has shown.
-fn served(observed: &ReleaseObserved) -> BTreeSet<String> {
+/// Whether it is the Release that serves.
+fn is_live(observed: &ReleaseObserved) -> bool {
+    let all = observed.siblings.iter().chain([&observed.release]);
+    live(all).is_some_and(|live| live.metadata.name == observed.release.metadata.name)
+}
+
+/// Names of Services that components of this Release, or of any, serve and that no watch shows. One may have lost the
+/// label by which it is watched: taken for missing, it would be made anew.
+fn served(observed: &ReleaseObserved, only_own: bool) -> BTreeSet<String> {
+    let own = observed.release.name_any();
     let components = observed
         .snapshots
-        .values()
-        .flat_map(|snapshot| &snapshot.components);
+        .iter()
+        .filter(|(name, _)| !only_own || **name == own)
+        .flat_map(|(_, snapshot)| &snapshot.components);
     let named = components.filter_map(|component| Some(component.serves.as_ref()?.service.clone()));
     named
         .filter(|name| !observed.services.contains_key(name))

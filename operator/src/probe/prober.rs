@@ -170,6 +170,7 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, verdict: ProbeVerdict) ->
             health.passed += 1;
             health.passes = health.passes.saturating_add(1);
             (health.failures, health.unreachable) = (0, 0);
+            health.proven |= health.passes >= target.consecutive;
             return health.passes == target.consecutive;
         }
         ProbeVerdict::Failed(what) => (what, true),

@@ -54,6 +54,14 @@ fn the_first_failure_and_the_last_one_needed_are_news() {
     let (news, health) = news([ProbeVerdict::Passed, failed("503"), failed("503"), failed("503")]);
     assert_eq!(news, [false, true, true, false]);
     assert_eq!((health.passes, health.failures, health.failed), (0, 3, 3));
+    assert!(!health.proven);
+}
+
+#[test]
+fn what_has_passed_often_enough_is_proven_for_good() {
+    let passed = || ProbeVerdict::Passed;
+    assert!(!news([passed(), passed(), failed("503"), passed()]).1.proven);
+    assert!(news([passed(), passed(), passed(), failed("503")]).1.proven);
 }
 
 #[test]

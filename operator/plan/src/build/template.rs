@@ -67,6 +67,14 @@ const OF_OTHER_TOOLS: [&str; 5] = [
 ];
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// What serde says of a template, without the value that it quotes: that may be a secret.
+fn without_value(error: &str) -> String {
+    match error.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("a value has the wrong type, expected {expected}"),
+        None => error.to_owned(),
+    }
+}
+
 /// The typed template of a component, without what belongs to other tools.
 ///
 /// # Errors
@@ -74,7 +82,7 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), InvalidTemplate> {
     let mut template = snapshot::pod_template(component).map_err(|error| InvalidTemplate::Unreadable {
         component: component.name.clone(),
-        detail: error.to_string(),
+        detail: without_value(&error.to_string()),
     })?;
     let known = serde_json::to_value(&template).unwrap_or_default();
     if let Some(field) = unknown_field("template", &component.template, &known) {

@@ -137,7 +137,10 @@ fn start(world: &World, status: &MigrationStatus, attempts: &Attempts, attempt: 
                        into table fairway.migration_run of the database";
         return Stand::at(Progress::waiting("AppMissing", message));
     };
-    let verdict = resolve::pending(world, status).and_then(|value| resolve::parse(value));
+    // A verdict that was given before there was a question is no answer to it.
+    let verdict = resolve::pending(world, status)
+        .filter(|_| status.outcome.is_some())
+        .and_then(|value| resolve::parse(value));
     let migration = &world.observed.migration;
     let job = agent::settle_job(world.settings, migration, snapshot, verdict, attempt);
     let run = names::migration_run(&world.name(), attempts.current);

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 /// From when on the pods that are missing have had their time: a release may wait for hours between two rungs, and a
 /// pod that is replaced or added then is given as long as the first ones were. Not known while the Deployment's
-/// controller is still to make them.
+/// controller is still to make them, and is not kept from it.
 ///
 /// While too few are available, what counts is when that began: pods that fail and are replaced over and over do not
 /// begin anew each time.
@@ -21,9 +21,13 @@ pub(super) fn unready_since<'a>(
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    let available = conditions
-        .into_iter()
-        .find(|condition| condition.type_ == "Available");
+    let found = |kind: &str| {
+        conditions
+            .clone()
+            .into_iter()
+            .find(|condition| condition.type_ == kind)
+    };
+    let available = found("Available");
     let Some(available) = available else {
         return Some(created);
     };
@@ -35,7 +39,9 @@ pub(super) fn unready_since<'a>(
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .collect();
     if pods.len() < wanted {
-        return None;
+        // A quota or a policy refuses some of them, while enough are there for it to be available.
+        let refused = found("ReplicaFailure").filter(|condition| condition.status == "True");
+        return Some(refused?.last_transition_time.as_ref()?.0.max(created));
     }
     let unready = pods.into_iter().filter(|pod| !is_ready(pod));
     unready.filter_map(not_ready_since).max()
@@ -76,6 +82,10 @@ mod tests {
     #[case::pods_fail_and_are_replaced(available("False", 30), vec![pod(39, "False", 39)], Some(30))]
     #[case::one_of_several_was_replaced(available("True", 1), vec![pod(0, "True", 1), pod(20, "False", 20)], Some(20))]
     #[case::one_is_ill(available("True", 1), vec![pod(0, "True", 1), pod(0, "False", 25)], Some(25))]
+    #[case::a_quota_has_room_for_some(json!([
+        {"type": "Available", "status": "True", "lastTransitionTime": at(1)},
+        {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": at(2)},
+    ]), vec![pod(0, "True", 1)], Some(2))]
     #[case::its_controller_has_not_made_them(available("True", 1), vec![pod(0, "True", 1)], None)]
     fn the_time_of_missing_pods_counts_from_when_they_went_missing(
         #[case] conditions: Value,

@@ -367,6 +367,8 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
         .checked_add(patience(component))
         .ok()?;
     let PodHealth {
+        proven,
+        failures,
         unreachable,
         last_failure,
         passed,
@@ -390,6 +392,10 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
     };
     if world.now < deadline {
         return Some(Verdict::Wait(Wait::machine(reason, message).until(deadline)));
+    }
+    // One that was healthy, while the release waits for something else, is ill when it would be in the bake.
+    if proven && failures.max(unreachable) < health.failures {
+        return Some(Verdict::Wait(Wait::machine(reason, message)));
     }
     // While the operator was away nobody asked: time alone does not make a version unhealthy.
     let rounds = health.consecutive.saturating_add(health.failures);

@@ -46,10 +46,20 @@ pub fn traffic_moved(world: &World, status: &mut ReleaseStatus) -> Verdict {
     match direct(world, world.snapshot, world.name()) {
         None if moved => Verdict::Met,
         None => Verdict::Commit(MilestoneKind::TrafficMoved),
+        // Another hand took the traffic away and keeps it: what it selects must not be retired.
+        Some(verdict) if moved && is_astray(world) => verdict,
         // The selector was changed by another hand during the bake: put it right, the watch goes on.
         Some(Verdict::Wait(_)) if moved => Verdict::Met,
         Some(verdict) => verdict,
     }
+}
+
+/// Whether a Service that this release serves selects another one.
+fn is_astray(world: &World) -> bool {
+    serving(world.snapshot).any(|(_, serves)| {
+        let found = world.observed.services.get(&serves.service);
+        found.is_some_and(|found| service::selected_release(found) != Some(world.name()))
+    })
 }
 
 /// Points the Services of a spec at a release and waits until their endpoints show only it; `None` when they
@@ -335,13 +345,24 @@ pub fn retired(world: &World, status: &mut ReleaseStatus) -> Verdict {
     Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 
-/// What ends the pods of every other release.
+/// What ends the pods of every other release, but for those that a Service selects all the same.
 pub fn retirements(world: &World) -> Vec<Step> {
     let others = world.observed.deployments.iter().filter(|deployment| {
         deployment
             .labels()
             .get(labels::RELEASE)
             .is_some_and(|release| release != world.name())
+    });
+    let others = others.filter(|deployment| {
+        let of = |key: &str| deployment.labels().get(key);
+        !world.observed.services.values().any(|service| {
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            selector.is_some_and(|selector| {
+                [labels::APP, labels::RELEASE, labels::COMPONENT]
+                    .iter()
+                    .all(|key| selector.get(*key).is_some() && selector.get(*key) == of(key))
+            })
+        })
     });
     others.filter_map(|deployment| scale(deployment, 0)).collect()
 }

@@ -431,6 +431,7 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, answered: Answered) -> bo
             health.passed += 1;
             health.passes += 1;
             (health.failures, health.unreachable) = (0, 0);
+            health.proven |= health.passes >= target.consecutive;
             health.passes == target.consecutive
         }
         Answered::Failed => {

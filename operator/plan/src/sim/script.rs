@@ -200,16 +200,11 @@ impl Command {
                     deployment.spec.get_or_insert_default().replicas = Some(replicas);
                 });
             }
-            ["point", service, release] => {
-                cluster.api.change::<Service>(service, |service| {
-                    let selector = service
-                        .spec
-                        .get_or_insert_default()
-                        .selector
-                        .get_or_insert_default();
-                    selector.insert(labels::RELEASE.to_owned(), release.to_owned());
-                });
+            ["seize", service, release] => {
+                point(cluster, service, release);
+                cluster.rules.foreign_services.insert((*service).to_owned());
             }
+            ["point", service, release] => point(cluster, service, release),
             ["operator", how] => sim.set_away(how == "away"),
             ["pace"] => self.pace(cluster)?,
             ["until", ref what @ ..] => {
@@ -492,6 +487,15 @@ fn foreign_service(cluster: &mut Cluster, name: &str) {
     };
     let _ = cluster.api.create(service, cluster.now);
     cluster.rules.foreign_services.insert(name.to_owned());
+}
+
+/// Another hand has a Service select a release.
+fn point(cluster: &mut Cluster, service: &str, release: &str) {
+    cluster.api.change::<Service>(service, |service| {
+        let spec = service.spec.get_or_insert_default();
+        let selector = spec.selector.get_or_insert_default();
+        selector.insert(labels::RELEASE.to_owned(), release.to_owned());
+    });
 }
 
 fn end_migration(cluster: &mut Cluster, how: &str) {
