@@ -11,12 +11,12 @@ use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseOutcome, annotation};
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::runtime::watcher;
 
 use super::Story;
 use crate::apps::{self, crm, unleash};
 use crate::load::{self, Running};
-use crate::{reach, seen};
+use crate::{reach, seen, wait};
 
 /// The feature flags that people made before the upgrade.
 const FLAGS: &[&str] = &["new-checkout", "dark-mode", "faster-search", "beta-invoices"];
@@ -146,9 +146,16 @@ impl Upgrade {
             "the backup was proven at {proven}, and the migration began at {migrating:?}"
         );
         self.was_healthy(status.evidence.probes)?;
-        let old = ListParams::default().labels("fairway.dev/release=unleash-1,fairway.dev/component");
-        let old = context.api::<Pod>().list(&old).await?.items;
-        ensure!(old.is_empty(), "pods of unleash-1 are left: {old:?}");
+        let old = watcher::Config::default().labels("fairway.dev/release=unleash-1,fairway.dev/component");
+        let gone = |pods: &[Pod]| pods.is_empty();
+        wait::wait_for_all(
+            context.api::<Pod>(),
+            old,
+            "the pods of unleash-1 to be gone",
+            gone,
+            SOON,
+        )
+        .await?;
         timeline.proven(
             "backup taken and checked → migrated once → healthy → traffic moved → baked → old side retired",
         );
