@@ -86,7 +86,7 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
         if !service::needs_apply(&desired, existing) {
             continue;
         }
-        if let Some(conflict) = conflict(world, &desired) {
+        if let Some(conflict) = conflict(world, &desired, existing) {
             return Some(conflict);
         }
         let mut desired = desired;
@@ -165,9 +165,14 @@ fn switched_at(world: &World, service: &str) -> Option<jiff::Timestamp> {
     Some(at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
-fn conflict(world: &World, desired: &Service) -> Option<Verdict> {
+fn conflict(world: &World, desired: &Service, existing: Option<&Service>) -> Option<Verdict> {
     let name = desired.name_any();
     let refusal = world.refusal(Kind::Service, &desired.metadata)?;
+    let selector = existing.and_then(|existing| existing.spec.as_ref()?.selector.as_ref());
+    if refusal.conflict && selector.is_none_or(|selector| selector.is_empty()) {
+        // Whoever set it has removed it: nobody is selected, so this is not left for later.
+        return None;
+    }
     let mend = if refusal.conflict {
         format!(
             "its selector is set by another manager: {}; remove spec.selector from the Service's manifest, so that Fairway can switch it",

@@ -204,6 +204,12 @@ impl Command {
                 point(cluster, service, release);
                 cluster.rules.foreign_services.insert((*service).to_owned());
             }
+            ["let-go", service] => {
+                cluster.api.change::<Service>(service, |service| {
+                    service.spec.get_or_insert_default().selector = None;
+                });
+                cluster.rules.foreign_services.remove(service);
+            }
             ["point", service, release] => point(cluster, service, release),
             ["operator", how] => sim.set_away(how == "away"),
             ["pace"] => self.pace(cluster)?,
