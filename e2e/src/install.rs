@@ -6,9 +6,8 @@ use anyhow::{Context, Result, bail};
 use fairway_crds::{App, Backup, Migration, Release};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use kube::{Api, Client, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -78,24 +77,10 @@ pub async fn remove_unused(target: &Target) -> Result<bool> {
     )?;
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     for name in ["apps", "releases", "migrations", "backups"] {
-        remove(&definitions, &format!("{name}.fairway.dev")).await?;
+        wait::remove(definitions.clone(), &format!("{name}.fairway.dev"), GONE).await?;
     }
-    remove(&Api::<Namespace>::all(client), OPERATOR_NAMESPACE).await?;
+    wait::remove(Api::<Namespace>::all(client), OPERATOR_NAMESPACE, GONE).await?;
     Ok(true)
-}
-
-/// Deletes an object, if it is there, and waits until it is gone: nothing can be installed beside what still goes.
-async fn remove<K>(api: &Api<K>, name: &str) -> Result<()>
-where
-    K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
-{
-    match api.delete(name, &DeleteParams::default()).await {
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
-        deleted => {
-            deleted.with_context(|| format!("delete {name}"))?;
-        }
-    }
-    wait::wait_gone(api.clone(), name, GONE).await
 }
 
 /// Whether an object of the kind is anywhere. A kind that is not installed has none.

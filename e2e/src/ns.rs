@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, PostParams};
 use kube::{Client, Resource};
 use serde_json::json;
 
@@ -164,16 +164,7 @@ async fn create(context: &Context, security: PodSecurity) -> Result<()> {
 /// When it does not go.
 pub async fn remove(context: &Context) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
-    match namespaces
-        .delete(&context.namespace, &DeleteParams::background())
-        .await
-    {
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => {}
-        deleted => {
-            deleted.with_context(|| format!("delete the namespace {}", context.namespace))?;
-        }
-    }
-    wait::wait_gone(namespaces, &context.namespace, GONE).await?;
+    wait::remove(namespaces, &context.namespace, GONE).await?;
     volumes::remove_all(&context.client, &context.target, &context.namespace).await
 }
 

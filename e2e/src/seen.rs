@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome};
 use fairway_crds::{App, Release};
 use k8s_openapi::api::core::v1::Service;
@@ -122,6 +122,21 @@ pub async fn ended(
             serde_saphyr::to_string(&release)?
         );
     }
+    Ok(release)
+}
+
+/// Waits until a Release has failed, and fails unless it gives this reason.
+///
+/// # Errors
+/// When it has not ended within the deadline, or otherwise.
+pub async fn failed(context: &Context, name: &str, wanted: &str, deadline: Duration) -> Result<Release> {
+    let release = ended(context, name, ReleaseOutcome::Failed, deadline).await?;
+    let reason = reason(&release);
+    ensure!(
+        reason == wanted,
+        "{name} should have failed for {wanted}: {reason}: {}",
+        message(&release)
+    );
     Ok(release)
 }
 

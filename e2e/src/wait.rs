@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::Api;
+use kube::api::{Api, DeleteParams};
 use kube::runtime::watcher::{self, watch_object};
 use kube::runtime::{WatchStreamExt, reflector, watcher as watch_all};
 use kube::{Client, ResourceExt};
@@ -82,6 +82,23 @@ where
             failure,
         )),
     }
+}
+
+/// Deletes an object, if it is there, and waits until it is gone: nothing can be made beside what still goes.
+///
+/// # Errors
+/// When it cannot be deleted, or is still there at the deadline.
+pub async fn remove<K>(api: Api<K>, name: &str, deadline: Duration) -> Result<()>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
+{
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
+        deleted => {
+            deleted.with_context(|| format!("delete {name}"))?;
+        }
+    }
+    wait_gone(api, name, deadline).await
 }
 
 /// Waits until all objects that match, taken together, satisfy the predicate, and returns them.

@@ -87,6 +87,13 @@ pub fn unset_env(app: &mut App, name: &str, variable: &str) {
     }
 }
 
+/// Sets how long a component's new pods have to be healthy, if it has a health of its own.
+pub fn set_health_deadline(app: &mut App, name: &str, seconds: u64) {
+    if let Some(health) = &mut component(app, name).health {
+        health.deadline = Duration::from_seconds(seconds);
+    }
+}
+
 /// Sets how long the new version is watched.
 pub fn set_bake(app: &mut App, seconds: u64) {
     app.spec.policy.bake.duration = Duration::from_seconds(seconds);

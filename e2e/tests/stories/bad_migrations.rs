@@ -209,10 +209,7 @@ async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it
 -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "noop", |app| {
-            let health = apps::component(app, "web").health.as_mut();
-            health
-                .into_iter()
-                .for_each(|health| health.deadline = Duration::from_seconds(25));
+            apps::set_health_deadline(app, "web", 25);
         })
         .await?;
         let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;

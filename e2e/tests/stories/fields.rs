@@ -442,13 +442,8 @@ async fn a_check_that_does_not_hold_stops_the_release_until_the_data_are_mended(
         ];
         apps::apply(&context, &app).await?;
 
-        let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
+        let failed = seen::failed(&context, "crm-2", "MigrationCheckFailed", crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        ensure!(
-            seen::reason(&failed) == "MigrationCheckFailed",
-            "{}: {message}",
-            seen::reason(&failed)
-        );
         ensure!(
             message.contains("all-have-email") && !message.contains("notes-are-there"),
             "{message}"

@@ -402,14 +402,12 @@ fn after_the_end(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand
 
 /// Deployments, replicas and selectors of the release that serves, while no other one looks after them.
 fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
-    let all = world.observed.siblings.iter().chain([&world.observed.release]);
-    let serves = world::live(all).is_some_and(|live| live.name_any() == world.name());
     let busy = world
         .observed
         .siblings
         .iter()
         .any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
-    let serves = serves && world.is_of_this_app(world.release());
+    let serves = world::serves(world.observed) && world.is_of_this_app(world.release());
     let (true, false, Some(today)) = (serves, busy, world.today()) else {
         return Vec::new();
     };

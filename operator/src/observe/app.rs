@@ -10,7 +10,9 @@ pub(crate) fn observe(world: &World, key: &Key) -> View<AppObserved> {
         Some(AppObserved {
             app: group.app()?,
             releases: super::releases(group, None),
-            snapshots: super::snapshots(group),
+            snapshots: super::frozen(group)
+                .map(|(name, frozen)| (name.to_owned(), frozen.spec.clone()))
+                .collect(),
             deployments: group.deployments.all().collect(),
             pods: group.pods.all().collect(),
             migrations: group.migrations.all().collect(),

@@ -6,14 +6,12 @@ pub(crate) mod foreign;
 pub(crate) mod migration;
 pub(crate) mod release;
 
+use crate::world::cached::Frozen;
 use crate::world::group::Group;
 use fairway_crds::Release;
-use fairway_plan::ObjectRef;
 use fairway_plan::labels::{self, Work};
-use fairway_plan::object::Kind;
 use fairway_plan::snapshot::Snapshot;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The App's Releases but one, in order of revision.
@@ -27,27 +25,10 @@ fn releases(group: &Group, but: Option<&str>) -> Vec<Arc<Release>> {
     releases
 }
 
-/// The ControllerRevisions of the App.
-fn revisions(group: &Group, namespace: &str) -> Vec<ObjectRef> {
+/// What is kept of the App's ControllerRevisions, by Release.
+fn frozen(group: &Group) -> impl Iterator<Item = (&str, Arc<Frozen>)> {
     let names = group.revisions.names().map(|(name, _)| name);
-    let known = names.filter_map(|name| Some((name, group.revisions.get(name)?)));
-    known
-        .map(|(name, frozen)| ObjectRef {
-            kind: Kind::ControllerRevision,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            uid: frozen.uid.clone(),
-            resource_version: None,
-        })
-        .collect()
-}
-
-/// The frozen specs of the App by Release.
-fn snapshots(group: &Group) -> BTreeMap<String, Arc<Snapshot>> {
-    let names = group.revisions.names().map(|(name, _)| name);
-    names
-        .filter_map(|name| Some((name.to_owned(), group.revisions.get(name)?.spec.clone())))
-        .collect()
+    names.filter_map(|name| Some((name, group.revisions.get(name)?)))
 }
 
 /// The frozen spec of the Release that work was made for, or what the App's spec is now when it was applied by

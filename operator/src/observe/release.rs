@@ -6,10 +6,12 @@ use crate::key::{Key, Reconciled, Work};
 use crate::probe::prober::Prober;
 use crate::world::group::ended;
 use crate::world::{View, World};
+use fairway_plan::ObjectRef;
+use fairway_plan::object::Kind;
 use fairway_plan::observed::ReleaseObserved;
 use fairway_plan::release::{
     claims,
-    world::{has_begun, live},
+    world::{has_begun, serves},
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -37,7 +39,7 @@ pub(crate) async fn observe(
         return Ok(view);
     };
     let is_over = ended(&observed.release);
-    if !is_over || is_live(&observed) {
+    if !is_over || serves(&observed) {
         for name in served(&observed, is_over) {
             if let Some(service) = foreign.service(&key.sibling(&name)).await? {
                 observed.services.insert(name, service);
@@ -62,12 +64,24 @@ fn cached(world: &World, memory: &Memory, prober: &Prober, app: &Key, key: &Key)
             .services
             .all()
             .map(|service| (service.name_any(), service.clone()));
+        let (snapshots, revisions) = super::frozen(group)
+            .map(|(name, frozen)| {
+                let revision = ObjectRef {
+                    kind: Kind::ControllerRevision,
+                    namespace: key.namespace.to_string(),
+                    name: name.to_owned(),
+                    uid: frozen.uid.clone(),
+                    resource_version: None,
+                };
+                ((name.to_owned(), frozen.spec.clone()), revision)
+            })
+            .unzip();
         Some(ReleaseObserved {
             release: group.releases.get(&key.name)?,
             app: group.app(),
             siblings: super::releases(group, Some(&key.name)),
-            snapshots: super::snapshots(group),
-            revisions: super::revisions(group, &key.namespace),
+            snapshots,
+            revisions,
             migrations: group.migrations.all().collect(),
             backups: group.backups.all().collect(),
             deployments: group.deployments.all().collect(),
@@ -89,12 +103,6 @@ fn cached(world: &World, memory: &Memory, prober: &Prober, app: &Key, key: &Key)
 
 fn of_a_service(slice: &EndpointSlice) -> bool {
     slice.labels().contains_key(SERVICE_NAME)
-}
-
-/// Whether it is the Release that serves.
-fn is_live(observed: &ReleaseObserved) -> bool {
-    let all = observed.siblings.iter().chain([&observed.release]);
-    live(all).is_some_and(|live| live.metadata.name == observed.release.metadata.name)
 }
 
 /// Names of Services that components of this Release, or of any, serve and that no watch shows. One may have lost the

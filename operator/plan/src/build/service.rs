@@ -98,6 +98,20 @@ pub fn selected_release(service: &Service) -> Option<&str> {
         .map(String::as_str)
 }
 
+/// Whether the Service's selector is Fairway's for the component and the release that these labels name.
+pub fn selects(service: &Service, pod: &BTreeMap<String, String>) -> bool {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| {
+        [labels::APP, labels::RELEASE, labels::COMPONENT]
+            .iter()
+            .all(|key| {
+                selector
+                    .get(*key)
+                    .is_some_and(|value| pod.get(*key) == Some(value))
+            })
+    })
+}
+
 /// Whether the Service is missing, was applied from another content, or has had its selector changed since.
 pub fn needs_apply(desired: &Service, observed: Option<&Service>) -> bool {
     let selector = |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone());

@@ -17,16 +17,11 @@ pub(super) fn unready_since<'a>(
     pods: impl Iterator<Item = &'a Pod>,
 ) -> Option<Timestamp> {
     let created = deployment.metadata.creation_timestamp.as_ref()?.0;
-    let conditions = deployment
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    let found = |kind: &str| {
-        conditions
-            .clone()
-            .into_iter()
-            .find(|condition| condition.type_ == kind)
-    };
+    let status = deployment.status.as_ref();
+    let conditions = status
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let found = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
     let available = found("Available");
     let Some(available) = available else {
         return Some(created);

@@ -359,15 +359,8 @@ pub fn retirements(world: &World) -> Vec<Step> {
             .is_some_and(|release| release != world.name())
     });
     let others = others.filter(|deployment| {
-        let of = |key: &str| deployment.labels().get(key);
-        !world.observed.services.values().any(|service| {
-            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-            selector.is_some_and(|selector| {
-                [labels::APP, labels::RELEASE, labels::COMPONENT]
-                    .iter()
-                    .all(|key| selector.get(*key).is_some() && selector.get(*key) == of(key))
-            })
-        })
+        let mut services = world.observed.services.values();
+        !services.any(|service| service::selects(service, deployment.labels()))
     });
     others.filter_map(|deployment| scale(deployment, 0)).collect()
 }

@@ -38,6 +38,12 @@ pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<
         .max_by_key(|release| release.spec.revision)
 }
 
+/// Whether the Release that is observed is the one that serves.
+pub fn serves(observed: &ReleaseObserved) -> bool {
+    let all = observed.siblings.iter().chain([&observed.release]);
+    live(all).is_some_and(|live| live.name_any() == observed.release.name_any())
+}
+
 fn is_live(release: &Release) -> bool {
     let Some(status) = &release.status else {
         return false;
