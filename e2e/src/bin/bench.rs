@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Parser;
 use fairway_e2e::bench::{self, Plan, Table};
-use fairway_e2e::cluster::MEMORY_FOR_TIME;
+use fairway_e2e::cluster::memory_for_time;
 use fairway_e2e::target::Target;
 
 /// Measures Fairway and Argo Rollouts on the embedded cluster and prints a table.
@@ -36,7 +36,7 @@ async fn main() -> Result<()> {
     )
     .await?;
     let processors = std::thread::available_parallelism()?;
-    let given: Vec<_> = MEMORY_FOR_TIME
+    let given: Vec<_> = memory_for_time()
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();

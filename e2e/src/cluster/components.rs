@@ -365,14 +365,27 @@ fn containerd_socket(paths: &Paths) -> String {
     paths.sockets().join("containerd.sock").display().to_string()
 }
 
-/// The components of Kubernetes are programs in Go, which by default collect garbage whenever a small heap has doubled:
-/// on a node with two processors that is a large part of what the API server does.
-pub const MEMORY_FOR_TIME: &[(&str, &str)] = &[("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
+/// What the programs of Kubernetes get in their environment. They are written in Go, which by default collects garbage
+/// whenever a small heap has doubled: on a node with two processors that is a large part of what the API server does.
+///
+/// The limit is one that Go obeys at the price of time, so that it must be out of reach of a node that has run tests
+/// for an hour: the API server's objects and their last versions have filled a gigabyte by then.
+#[must_use]
+pub fn memory_for_time() -> [(&'static str, String); 2] {
+    let machine = rustix::system::sysinfo();
+    let bytes = u64::from(machine.mem_unit) * machine.totalram;
+    let limit = (bytes / GIBIBYTE / 4).max(1);
+    [("GOGC", "400".to_owned()), ("GOMEMLIMIT", format!("{limit}GiB"))]
+}
+
+const GIBIBYTE: u64 = 1 << 30;
 
 fn start_built<const N: usize>(paths: &Paths, name: &str, arguments: [String; N]) -> Result<()> {
     let program = paths.binary(name).display().to_string();
     let command: Vec<String> = std::iter::once(program).chain(arguments).collect();
-    process::start(paths, name, &command, MEMORY_FOR_TIME)
+    let environment = memory_for_time();
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    process::start(paths, name, &command, &environment)
 }
 
 /// JSON is YAML, so every component reads it.

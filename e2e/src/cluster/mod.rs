@@ -27,7 +27,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 
-pub use self::components::MEMORY_FOR_TIME;
+pub use self::components::memory_for_time;
 pub use self::paths::Paths;
 pub use self::pki::NODE_NAME;
 use crate::progress::Progress;
