@@ -92,7 +92,15 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
         };
     }
     if edited {
-        return Next::AwaitRelease(open);
+        // One applied by hand that is on record and not frozen yet releases what the App says now.
+        let taken_up = newest.filter(|release| release.spec.revision == on_record && !has_ended(release));
+        return match taken_up.filter(|release| !observed.snapshots.contains_key(&release.name_any())) {
+            Some(_) => Next::Record {
+                revision: on_record,
+                hash: hash.to_owned(),
+            },
+            None => Next::AwaitRelease(open),
+        };
     }
     let missing = missing(observed, on_record, snapshot, hash);
     if missing.is_empty() {

@@ -1,5 +1,6 @@
 //! Effects: what a planner asks the executor to write.
 
+use crate::build::applied_hash;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
@@ -26,6 +27,37 @@ pub enum Step {
     Create(Box<Object>),
     /// Delete with the UID as precondition; gone already is fine.
     Delete(ObjectRef),
+}
+
+impl Step {
+    /// `Kind/name` of what it is about: by this the apiserver's answers are remembered.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {
+                id(object.kind(), object.meta())
+            }
+            Self::Scale(target, _) | Self::Delete(target) => {
+                format!("{}/{}", target.kind.as_str(), target.name)
+            }
+        }
+    }
+
+    /// What tells one write of an object from another, so that the answer to one is not taken for the answer to the
+    /// other: the hash of what is applied, empty for what carries none, and the verb for what changes what is there.
+    pub fn hash(&self) -> &str {
+        match self {
+            Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {
+                applied_hash(object.meta()).unwrap_or_default()
+            }
+            Self::Scale(..) => "scale",
+            Self::Delete(_) => "delete",
+        }
+    }
+}
+
+/// `Kind/name`.
+pub fn id(kind: Kind, meta: &ObjectMeta) -> String {
+    format!("{}/{}", kind.as_str(), meta.name.as_deref().unwrap_or_default())
 }
 
 /// An object of a kind that Fairway writes.
@@ -91,6 +123,22 @@ pub enum Kind {
     Service,
     Job,
     Pod,
+}
+
+impl Kind {
+    /// Its name in Kubernetes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ControllerRevision => "ControllerRevision",
+            Self::Release => "Release",
+            Self::Migration => "Migration",
+            Self::Backup => "Backup",
+            Self::Deployment => "Deployment",
+            Self::Service => "Service",
+            Self::Job => "Job",
+            Self::Pod => "Pod",
+        }
+    }
 }
 
 /// Which object to scale or delete.

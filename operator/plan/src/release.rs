@@ -27,7 +27,7 @@ use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseSta
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use report::Stand;
-use verdict::{Failure, Verdict, Wait};
+use verdict::{Failure, Verdict, Wait, WaitOn};
 use world::{World, happened};
 
 /// One rung: its name, and the question whether it is met.
@@ -437,12 +437,50 @@ fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
     steps
 }
 
+/// What the apiserver refuses is left until that answer is forgotten, and a release that waits says so. One that has
+/// just succeeded leaves what it would have tidied up to the next. What is applied is told by its own rung.
+fn without_refused(world: &World, steps: Vec<Step>, stand: Stand) -> (Vec<Step>, Stand) {
+    if !matches!(stand, Stand::Waiting { .. } | Stand::Succeeded) {
+        return (steps, stand);
+    }
+    let is_applied = |step: &Step| matches!(step, Step::Apply(_) | Step::DryRun(_));
+    let (refused, steps): (Vec<_>, Vec<_>) = steps
+        .into_iter()
+        .partition(|step| !is_applied(step) && world.refused(step).is_some());
+    let told = refused.first().and_then(|step| {
+        let be = match step {
+            Step::Delete(_) => "deleted",
+            Step::Scale(..) => "scaled",
+            _ => "made",
+        };
+        let why = world.refused(step)?.message.trim_end_matches('.');
+        let object = step.id().replace('/', " ");
+        Some(format!(
+            "{object} cannot be {be}: {why}; it is tried again by itself"
+        ))
+    });
+    let stand = match (stand, told) {
+        // Another thing that a person has to see to comes first.
+        (Stand::Waiting { rung, wait }, Some(told)) if wait.on != WaitOn::Person => {
+            let refused = Wait::person("WriteRefused", told);
+            let wait = Wait {
+                until: wait.until,
+                ..refused
+            };
+            Stand::Waiting { rung, wait }
+        }
+        (stand, _) => stand,
+    };
+    (steps, stand)
+}
+
 fn decided(
     world: &World,
     mut status: ReleaseStatus,
     steps: Vec<Step>,
     stand: Stand,
 ) -> Decision<ReleaseStatus> {
+    let (steps, stand) = without_refused(world, steps, stand);
     let wake = match &stand {
         Stand::Waiting {
             wait: Wait {

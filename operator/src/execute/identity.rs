@@ -63,32 +63,3 @@ pub(super) fn verb_of(step: &Step) -> &'static str {
         Step::Delete(_) => "delete",
     }
 }
-
-/// `Kind/name`.
-pub(super) fn id_of(step: &Step) -> String {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
-            format!(
-                "{}/{}",
-                Watched::from(object.kind()).as_str(),
-                place(object.meta()).1
-            )
-        }
-        Step::Scale(object, _) | Step::Delete(object) => {
-            format!("{}/{}", Watched::from(object.kind).as_str(), object.name)
-        }
-    }
-}
-
-/// The hash by which planners know what was refused; empty for steps that carry no object.
-pub(super) fn hash_of(step: &Step) -> String {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
-            let annotations = object.meta().annotations.as_ref();
-            annotations
-                .and_then(|annotations| annotations.get(labels::APPLIED_HASH).cloned())
-                .unwrap_or_default()
-        }
-        Step::Scale(..) | Step::Delete(_) => String::new(),
-    }
-}

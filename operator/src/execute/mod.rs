@@ -10,7 +10,7 @@ use crate::world::cached::{Cached, version_of};
 use crate::world::expectations::Until;
 use fairway_plan::labels;
 use fairway_plan::object::{Kind, Object, ObjectRef, Step};
-use identity::{adopt, hash_of, id_of, place, verb_of};
+use identity::{adopt, place, verb_of};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -155,7 +155,7 @@ impl Executor {
             if makes && let Some(until) = self.memory.ending(&app.namespace, Instant::now()) {
                 return Ok(Carried::Held(until));
             }
-            let id = id_of(step);
+            let id = step.id();
             tracing::debug!(app = %app, step = verb_of(step), object = %id);
             match self.carry_out_one(app, step).await {
                 Ok(wrote) => {
@@ -164,11 +164,10 @@ impl Executor {
                 }
                 Err(Failure::Answer(Answer::Refused(mut refused)) | Failure::Taken(mut refused)) => {
                     let message = refused.message.clone();
-                    // No watch shows a Service of others: only another try finds out that it is gone, or is another.
-                    refused.may_pass |= matches!(step, Step::Apply(object) | Step::DryRun(object) if object.kind() == Kind::Service);
+                    refused.may_pass |= is_tried_again(step);
                     let news = self
                         .memory
-                        .refused(app, &id, &hash_of(step), refused, Instant::now());
+                        .refused(app, &id, step.hash(), refused, Instant::now());
                     return match news {
                         News::Yes => Ok(Carried::Learned),
                         News::No => Err(StepError::Refused {
@@ -192,7 +191,7 @@ impl Executor {
                 Err(failure) => return Err(error_of(id, failure)),
             }
             if matches!(step, Step::DryRun(_)) {
-                if self.memory.passed(app, &id, &hash_of(step)) == News::Yes {
+                if self.memory.passed(app, &id, step.hash()) == News::Yes {
                     return Ok(Carried::Learned);
                 }
             } else {
@@ -328,6 +327,15 @@ impl Executor {
             Err(Failure::Answer(Answer::NotFound | Answer::Conflict)) => Ok(false),
             Err(failure) => Err(failure),
         }
+    }
+}
+
+/// Whether a write that was refused for good may pass later all the same: no watch shows that a Service of others has
+/// gone, or that an admission policy has changed. A Deployment that was refused for what it is comes back with an edit.
+fn is_tried_again(step: &Step) -> bool {
+    match step {
+        Step::Apply(object) | Step::DryRun(object) => object.kind() == Kind::Service,
+        Step::Create(_) | Step::Scale(..) | Step::Delete(_) => true,
     }
 }
 

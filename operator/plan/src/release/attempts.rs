@@ -97,11 +97,11 @@ pub(super) fn create(
     object: Object,
     waiting: Wait,
 ) -> Verdict {
-    let id = super::world::id(object.kind(), object.meta());
-    let Some(refusal) = world.observed.refused.get(&id) else {
-        return Verdict::Act(vec![Step::Create(Box::new(object))], waiting);
+    let step = Step::Create(Box::new(object));
+    let Some(refusal) = world.refused(&step) else {
+        return Verdict::Act(vec![step], waiting);
     };
-    let message = format!("the apiserver refuses {id}: {}", refusal.message);
+    let message = format!("the apiserver refuses {}: {}", step.id(), refusal.message);
     note(status, rung.name, "WriteRefused", &message);
     overdue(status, rung).unwrap_or_else(|| {
         let until = deadline(status, rung.name, rung.deadline);

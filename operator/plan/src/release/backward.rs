@@ -6,6 +6,7 @@ use super::verdict::{Verdict, Wait};
 use super::world::{World, happened};
 use crate::build::service;
 use crate::labels;
+use fairway_crds::component::{Component, Handover};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 use kube::ResourceExt;
 
@@ -73,37 +74,38 @@ pub(super) fn selected(world: &World) -> bool {
         .any(|found| service::selected_release(found) == Some(world.name()))
 }
 
-/// Met when the components that never run twice have passed back to the old version.
+/// Met when the old version works again beside its traffic: the components that never run twice have passed back to it,
+/// and those without traffic that its retirement may have ended already are up.
 pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict {
-    if happened(status, MilestoneKind::HandingOver).is_none() {
-        return Verdict::Met;
-    }
+    let handed = happened(status, MilestoneKind::HandingOver).is_some();
+    let retires = happened(status, MilestoneKind::TrafficMoved).is_some();
     let Some(previous) = status.previous.clone() else {
         return Verdict::Met;
     };
     let Some(snapshot) = world.snapshot_of(&previous) else {
         return Verdict::Met;
     };
-    let new: Vec<_> = world
-        .stopping(status)
-        .into_iter()
-        .map(|component| component.name.as_str())
-        .collect();
-    let stops = |name: &str| {
-        new.contains(&name)
-            || snapshot
-                .component(name)
-                .is_some_and(|component| component.handover == fairway_crds::component::Handover::Stop)
+    let stopping = world.stopping(status);
+    let stops = |component: &Component| {
+        let new = stopping.iter().any(|new| new.name == component.name);
+        new || component.handover == Handover::Stop
     };
-    let names: Vec<_> = snapshot
-        .components
-        .iter()
-        .map(|component| component.name.as_str())
-        .filter(|name| stops(name))
-        .collect();
-    if let Some(verdict) = stopped(world, &names, &previous) {
+    let named = |wanted: &dyn Fn(&Component) -> bool| -> Vec<&str> {
+        let components = snapshot.components.iter();
+        let wanted = components.filter(|component| wanted(component));
+        wanted.map(|component| component.name.as_str()).collect()
+    };
+    let alone = named(&|component| handed && stops(component));
+    if let Some(verdict) = stopped(world, &alone, &previous) {
         return verdict;
     }
+    let names = named(&|component| {
+        if stops(component) {
+            handed
+        } else {
+            retires && component.serves.is_none()
+        }
+    });
     let steps: Vec<_> = names
         .iter()
         .filter_map(|name| {

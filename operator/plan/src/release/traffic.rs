@@ -26,13 +26,19 @@ pub fn serving(snapshot: &Snapshot) -> impl Iterator<Item = (&Component, &Serves
         .filter_map(|component| Some((component, component.serves.as_ref()?)))
 }
 
-/// Met when every Service selects the candidate and its endpoints show only it. An App that serves nothing
-/// has no traffic.
+/// Met when every Service selects the candidate and its endpoints show only it. An App that serves nothing has no
+/// traffic, but an old version that goes: from this record on it is watched, and a newer release waits for its end.
 pub fn traffic_moved(world: &World, status: &mut ReleaseStatus) -> Verdict {
-    if serving(world.snapshot).next().is_none() {
-        return Verdict::Met;
-    }
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if serving(world.snapshot).next().is_none() {
+        return match status.previous {
+            Some(_) if !moved && world.suspended() => {
+                Verdict::Wait(super::held("before its predecessor goes"))
+            }
+            Some(_) if !moved => Verdict::Commit(MilestoneKind::TrafficMoved),
+            _ => Verdict::Met,
+        };
+    }
     if !moved && world.suspended() {
         return Verdict::Wait(super::held("before it moves traffic"));
     }
@@ -342,7 +348,9 @@ pub fn retired(world: &World, status: &mut ReleaseStatus) -> Verdict {
                 .is_some_and(|release| release != world.name())
             && !super::world::has_finished(pod)
     });
-    let left = left.filter(|_| !super::verbs::waits_no_longer(world, status));
+    let waits = !super::verbs::waits_no_longer(world, status);
+    let left = left.filter(|_| waits);
+    steps.retain(|step| waits || world.refused(step).is_none());
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }

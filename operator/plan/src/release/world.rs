@@ -3,7 +3,7 @@
 use crate::build::applied_hash;
 use crate::labels;
 use crate::names;
-use crate::object::Kind;
+use crate::object::{self, Kind, Step};
 use crate::observed::{PodHealth, Refusal, ReleaseObserved, Settings};
 use crate::snapshot::{Snapshot, Today, stops};
 use fairway_crds::component::Component;
@@ -215,14 +215,20 @@ impl<'a> World<'a> {
 
     /// The apiserver's last answer to this very object, when it was no.
     pub fn refusal(&self, kind: Kind, desired: &ObjectMeta) -> Option<&'a Refusal> {
-        let refusal = self.observed.refused.get(&id(kind, desired))?;
+        let refusal = self.observed.refused.get(&object::id(kind, desired))?;
         (applied_hash(desired) == Some(refusal.hash.as_str())).then_some(refusal)
+    }
+
+    /// The apiserver's last answer to this very write, when it was no.
+    pub fn refused(&self, step: &Step) -> Option<&'a Refusal> {
+        let refusal = self.observed.refused.get(&step.id())?;
+        (refusal.hash == step.hash()).then_some(refusal)
     }
 
     /// Whether the apiserver would take this very object.
     pub fn dry_run_passed(&self, kind: Kind, desired: &ObjectMeta) -> bool {
         let hash = applied_hash(desired).unwrap_or_default();
-        let passed = format!("{}#{hash}", id(kind, desired));
+        let passed = format!("{}#{hash}", object::id(kind, desired));
         self.observed.dry_run_passed.contains(&passed)
     }
 
@@ -300,9 +306,4 @@ pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
     conditions
         .into_iter()
         .find(|condition| condition.type_ == "Ready")
-}
-
-/// By what the apiserver's answers to the write of an object are remembered.
-pub fn id(kind: Kind, meta: &ObjectMeta) -> String {
-    format!("{kind:?}/{}", meta.name.as_deref().unwrap_or_default())
 }

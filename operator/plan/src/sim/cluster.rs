@@ -47,6 +47,8 @@ impl Default for Pace {
 pub struct Rules {
     /// No more pods may be made from Deployments.
     pub quota_is_used_up: bool,
+    /// No Deployment that is there may be scaled.
+    pub deployments_are_kept: bool,
     /// Images that an admission rule refuses in Deployments.
     pub refused_images: BTreeSet<String>,
     /// Images of Deployments that are forbidden for now, say by a quota.

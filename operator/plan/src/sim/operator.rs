@@ -3,7 +3,7 @@
 use super::cluster::Cluster;
 use super::store::{ApiError, Objects, Stored};
 use super::wire::Wire;
-use crate::object::{Kind, Object};
+use crate::object::Kind;
 use crate::observed::{
     AppObserved, BackupObserved, MigrationObserved, PodHealth, ProbeTarget, Refusal, ReleaseObserved,
     Settings,
@@ -218,13 +218,13 @@ impl Operator {
                 Ok(()) if matches!(step, Step::DryRun(_)) => {
                     if self
                         .dry_run_passed
-                        .insert(format!("{}#{}", id_of(step), hash_of(step)))
+                        .insert(format!("{}#{}", step.id(), step.hash()))
                     {
                         return Ok(Finished::Learned);
                     }
                 }
                 Ok(()) => {
-                    self.refused.remove(&id_of(step));
+                    self.refused.remove(&step.id());
                 }
                 Err(ApiError::Killed) => return Err(ApiError::Killed),
                 Err(ApiError::Refused {
@@ -233,12 +233,12 @@ impl Operator {
                     may_pass,
                 }) => {
                     let refusal = Refusal {
-                        hash: hash_of(step),
+                        hash: step.hash().to_owned(),
                         message,
                         conflict,
                         may_pass,
                     };
-                    if self.learn(id_of(step), refusal, wire.now()) {
+                    if self.learn(step.id(), refusal, wire.now()) {
                         return Ok(Finished::Learned);
                     }
                     return Ok(self.pause(work, wire.now()));
@@ -568,48 +568,4 @@ fn working_for<T: Stored>(view: &Objects, name: &str, works: &[&str]) -> Vec<Arc
                 .is_some_and(|work| works.contains(&work.as_str()))
     };
     T::shelf(view).values().filter(does).cloned().collect()
-}
-
-/// Name of a kind that Fairway writes.
-pub(super) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::ControllerRevision => "ControllerRevision",
-        Kind::Release => "Release",
-        Kind::Migration => "Migration",
-        Kind::Backup => "Backup",
-        Kind::Deployment => "Deployment",
-        Kind::Service => "Service",
-        Kind::Job => "Job",
-        Kind::Pod => "Pod",
-    }
-}
-
-fn object_of(step: &Step) -> Option<&Object> {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => Some(object),
-        Step::Scale(..) | Step::Delete(_) => None,
-    }
-}
-
-/// `Kind/name`, as refusals are keyed.
-fn id_of(step: &Step) -> String {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
-            format!(
-                "{}/{}",
-                kind_name(object.kind()),
-                object.meta().name.as_deref().unwrap_or_default()
-            )
-        }
-        Step::Scale(target, _) | Step::Delete(target) => {
-            format!("{}/{}", kind_name(target.kind), target.name)
-        }
-    }
-}
-
-fn hash_of(step: &Step) -> String {
-    let annotations = object_of(step).and_then(|object| object.meta().annotations.as_ref());
-    annotations
-        .and_then(|annotations| annotations.get(labels::APPLIED_HASH).cloned())
-        .unwrap_or_default()
 }

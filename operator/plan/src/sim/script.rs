@@ -141,6 +141,8 @@ impl Command {
     /// | `probes blocked`, `quota used-up`, `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `claim uploads ReadWriteOnce`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
     /// | `kill migration`, `evict migration`, `delete migration` | its node is lost, its pod or its Job deleted |
+    /// | `app … worker-handover=Overlap` | the worker runs side by side with its successor |
+    /// | `deployments kept` (`released`) | an admission rule refuses every change of a Deployment that is there |
     /// | `scale crm-web-2 0`, `point crm crm-1` | another hand changes what is ours |
     /// | `operator away`, `operator back` | nobody is there to act |
     /// | `pace linger=9 endpoints=2 ready=5 migration=9` | how many seconds things take |
@@ -178,6 +180,7 @@ impl Command {
             },
             ["store", how] => cluster.database.store_is_full = how == "full",
             ["probes", how] => cluster.rules.probes_are_blocked = how == "blocked",
+            ["deployments", how] => cluster.rules.deployments_are_kept = how == "kept",
             ["quota", how] => cluster.rules.quota_is_used_up = how == "used-up",
             ["template", image, "refused"] => {
                 cluster.rules.refused_images.insert(image.to_owned());
@@ -279,7 +282,7 @@ impl Command {
         }
         if let Some(image) = self.get("worker") {
             let mut worker = component("worker", image);
-            worker["handover"] = json!("Stop");
+            worker["handover"] = json!(self.get("worker-handover").unwrap_or("Stop"));
             components.push(worker);
         }
         let mut spec = json!({

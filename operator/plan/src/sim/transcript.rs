@@ -1,6 +1,5 @@
 //! The story as a reviewer reads it: each write of the operator and each change of a status is one line.
 
-use super::operator::kind_name;
 use super::store::{ApiError, Objects};
 use crate::object::Object;
 use crate::{Step, build};
@@ -60,9 +59,9 @@ impl Transcript {
             Step::DryRun(object) => format!("dry run {}", described(object)),
             Step::Create(object) => format!("create {}", described(object)),
             Step::Scale(target, replicas) => {
-                format!("scale {} {} to {replicas}", kind_name(target.kind), target.name)
+                format!("scale {} {} to {replicas}", target.kind.as_str(), target.name)
             }
-            Step::Delete(target) => format!("delete {} {}", kind_name(target.kind), target.name),
+            Step::Delete(target) => format!("delete {} {}", target.kind.as_str(), target.name),
         };
         let ending = match result {
             Ok(()) => String::new(),
@@ -106,7 +105,7 @@ fn before_is_other(before: &Objects, after: &Objects, kind: &str, name: &str) ->
 
 fn described(object: &Object) -> String {
     let name = object.meta().name.clone().unwrap_or_default();
-    let kind = kind_name(object.kind());
+    let kind = object.kind().as_str();
     match object {
         Object::Deployment(deployment) => {
             let replicas = deployment

@@ -126,7 +126,7 @@ impl Wire<'_> {
         };
         let written = Written {
             verb,
-            kind: super::operator::kind_name(kind),
+            kind: kind.as_str(),
             name,
         };
         let times = if self.traffic.fault == Fault::Twice { 2 } else { 1 };
@@ -232,6 +232,13 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
                 .api
                 .get::<Deployment>(&target.name)
                 .filter(|found| found.uid().as_deref() == Some(&target.uid));
+            if found.is_some() && cluster.rules.deployments_are_kept {
+                return Err(ApiError::Refused {
+                    message: "admission policy keep denied request: ask the platform team".to_owned(),
+                    conflict: false,
+                    may_pass: true,
+                });
+            }
             // What has changed since it was decided is left alone.
             if found.is_some_and(|found| found.metadata.resource_version == target.resource_version) {
                 cluster.api.change::<Deployment>(&target.name, |deployment| {
@@ -254,7 +261,7 @@ fn carry_out(cluster: &mut Cluster, step: &Step) -> Result<(), ApiError> {
                 Kind::Pod => uid_of::<Pod>(cluster, target),
             };
             if is_there {
-                cluster.delete(super::operator::kind_name(target.kind), &target.name);
+                cluster.delete(target.kind.as_str(), &target.name);
             }
             Ok(())
         }
