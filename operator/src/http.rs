@@ -111,6 +111,7 @@ fn waits_for(missing: &BTreeMap<Watched, String>) -> String {
 
 async fn show_metrics(State(pages): State<Arc<Pages>>) -> Response {
     pages.metrics.set_unreadable(pages.world.unreadable());
+    pages.metrics.refresh();
     match metrics::text(&pages.registry) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -6,9 +6,13 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Labels of a reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +49,21 @@ struct QueueName {
     controller: &'static str,
 }
 
+impl QueueName {
+    /// The queue of a controller.
+    const fn of(kind: Reconciled) -> Self {
+        Self {
+            name: kind.controller(),
+            controller: kind.controller(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Election {
+    name: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     code: String,
@@ -70,12 +89,40 @@ pub(crate) struct Metrics {
     active_workers: Family<Controller, Gauge>,
     concurrency: Family<Controller, Gauge>,
     depth: Family<QueueName, Gauge>,
+    adds: Family<QueueName, Counter>,
+    retries: Family<QueueName, Counter>,
+    waited: Family<QueueName, Histogram, fn() -> Histogram>,
+    worked: Family<QueueName, Histogram, fn() -> Histogram>,
+    unfinished: Family<QueueName, Gauge<f64, AtomicU64>>,
+    longest: Family<QueueName, Gauge<f64, AtomicU64>>,
+    under_way: Arc<Mutex<UnderWay>>,
+    leads: Family<Election, Gauge>,
     requests: Family<Request, Counter>,
     releases: Family<Outcome, Counter>,
     switches: Histogram,
     rounds: Family<RoundResult, Counter>,
     events_lost: Counter,
     unreadable: Gauge,
+}
+
+/// When the passes that are under way began, by controller and number.
+#[derive(Debug, Default)]
+struct UnderWay {
+    last: u64,
+    since: BTreeMap<(&'static str, u64), Instant>,
+}
+
+/// A pass that is under way.
+#[derive(Debug)]
+pub(crate) struct PassUnderWay {
+    kind: Reconciled,
+    number: u64,
+    since: Instant,
+}
+
+/// client-go's buckets of a work queue's seconds: from ten nanoseconds to a quarter of an hour.
+fn queue_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(1e-8, 10.0, 12))
 }
 
 fn pass_seconds() -> Histogram {
@@ -94,6 +141,14 @@ impl Metrics {
             active_workers: Family::default(),
             concurrency: Family::default(),
             depth: Family::default(),
+            adds: Family::default(),
+            retries: Family::default(),
+            waited: Family::new_with_constructor(queue_seconds),
+            worked: Family::new_with_constructor(queue_seconds),
+            unfinished: Family::default(),
+            longest: Family::default(),
+            under_way: Arc::default(),
+            leads: Family::default(),
             requests: Family::default(),
             releases: Family::default(),
             switches: Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]),
@@ -132,6 +187,41 @@ impl Metrics {
             "workqueue_depth",
             "Objects that wait for a pass, by controller",
             m.depth.clone(),
+        );
+        registry.register(
+            "workqueue_adds",
+            "Times that an object came to wait for a pass, by controller",
+            m.adds.clone(),
+        );
+        registry.register(
+            "workqueue_retries",
+            "Times that an object came to wait because its pass had failed, by controller",
+            m.retries.clone(),
+        );
+        registry.register(
+            "workqueue_queue_duration_seconds",
+            "Seconds that an object waits for its pass while this process leads, by controller",
+            m.waited.clone(),
+        );
+        registry.register(
+            "workqueue_work_duration_seconds",
+            "Seconds that a pass takes, by controller",
+            m.worked.clone(),
+        );
+        registry.register(
+            "workqueue_unfinished_work_seconds",
+            "Seconds for which the passes under way have run, taken together, by controller",
+            m.unfinished.clone(),
+        );
+        registry.register(
+            "workqueue_longest_running_processor_seconds",
+            "Seconds for which the longest of the passes under way has run, by controller",
+            m.longest.clone(),
+        );
+        registry.register(
+            "leader_election_master_status",
+            "1 while this process holds the Lease of that name",
+            m.leads.clone(),
         );
         registry.register(
             "rest_client_requests",
@@ -182,26 +272,72 @@ impl Metrics {
         self.active_workers
             .get_or_create(&Controller { controller })
             .set(gauge(active));
-        self.depth
-            .get_or_create(&QueueName {
-                name: controller,
-                controller,
-            })
-            .set(gauge(waiting));
+        self.depth.get_or_create(&QueueName::of(kind)).set(gauge(waiting));
+    }
+
+    /// What counts the objects that come to wait for a pass.
+    pub(crate) fn adds(&self, kind: Reconciled) -> Counter {
+        self.adds.get_or_create_owned(&QueueName::of(kind))
+    }
+
+    /// A pass begins, for which its object has waited so long.
+    pub(crate) fn begins(&self, kind: Reconciled, waited: Duration) -> PassUnderWay {
+        let since = Instant::now();
+        self.waited
+            .get_or_create(&QueueName::of(kind))
+            .observe(waited.as_secs_f64());
+        let mut under_way = self.under_way();
+        under_way.last += 1;
+        let number = under_way.last;
+        under_way.since.insert((kind.controller(), number), since);
+        PassUnderWay { kind, number, since }
     }
 
     /// A pass has ended.
-    pub(crate) fn passed(&self, kind: Reconciled, result: PassResult, took: Duration) {
+    pub(crate) fn passed(&self, pass: &PassUnderWay, result: PassResult) {
+        let PassUnderWay { kind, number, since } = *pass;
         let controller = kind.controller();
+        let seconds = since.elapsed().as_secs_f64();
+        self.under_way().since.remove(&(controller, number));
         self.reconciles
             .get_or_create(&ControllerResult { controller, result })
             .inc();
         self.seconds
             .get_or_create(&Controller { controller })
-            .observe(took.as_secs_f64());
+            .observe(seconds);
+        self.worked.get_or_create(&QueueName::of(kind)).observe(seconds);
         if result == PassResult::error {
             self.errors.get_or_create(&Controller { controller }).inc();
+            self.retries.get_or_create(&QueueName::of(kind)).inc();
         }
+    }
+
+    /// Brings up to date what depends on the time.
+    pub(crate) fn refresh(&self) {
+        let under_way = self.under_way();
+        for kind in Reconciled::ALL {
+            let passes = under_way
+                .since
+                .range((kind.controller(), 0)..=(kind.controller(), u64::MAX));
+            let (sum, longest) = passes
+                .map(|(_, since)| since.elapsed().as_secs_f64())
+                .fold((0.0, 0.0), |(sum, longest): (f64, f64), seconds| {
+                    (sum + seconds, longest.max(seconds))
+                });
+            let name = QueueName::of(kind);
+            self.unfinished.get_or_create(&name).set(sum);
+            self.longest.get_or_create(&name).set(longest);
+        }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this process holds that Lease.
+    pub(crate) fn set_leads(&self, lease: &str, leads: bool) {
+        let name = lease.to_owned();
+        self.leads.get_or_create(&Election { name }).set(i64::from(leads));
     }
 
     /// A request to the apiserver was answered, or not (`<error>`).
@@ -255,12 +391,21 @@ pub(crate) fn text(registry: &Registry) -> Result<String, std::fmt::Error> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn metrics_carry_the_names_that_dashboards_know() {
+    #[tokio::test(start_paused = true)]
+    async fn metrics_carry_the_names_that_dashboards_know() {
         let (metrics, registry) = Metrics::new();
         metrics.set_concurrency(Reconciled::Release, 16);
         metrics.set_load(Reconciled::Release, 1, 2);
-        metrics.passed(Reconciled::Release, PassResult::error, Duration::from_millis(3));
+        metrics.adds(Reconciled::Release).inc();
+        let failed = metrics.begins(Reconciled::Release, Duration::from_millis(3));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        metrics.passed(&failed, PassResult::error);
+        let _first = metrics.begins(Reconciled::App, Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let _second = metrics.begins(Reconciled::App, Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        metrics.refresh();
+        metrics.set_leads("fairway", true);
         metrics.requested("PATCH", Some(200));
         metrics.requested("GET", None);
         metrics.released("Succeeded");
@@ -274,6 +419,14 @@ mod tests {
             r#"controller_runtime_active_workers{controller="release"} 1"#,
             r#"controller_runtime_max_concurrent_reconciles{controller="release"} 16"#,
             r#"workqueue_depth{name="release",controller="release"} 2"#,
+            r#"workqueue_adds_total{name="release",controller="release"} 1"#,
+            r#"workqueue_retries_total{name="release",controller="release"} 1"#,
+            r#"workqueue_queue_duration_seconds_bucket{le="0.01",name="release",controller="release"} 1"#,
+            r#"workqueue_work_duration_seconds_sum{name="release",controller="release"} 2.0"#,
+            r#"workqueue_unfinished_work_seconds{name="app",controller="app"} 3.0"#,
+            r#"workqueue_unfinished_work_seconds{name="release",controller="release"} 0.0"#,
+            r#"workqueue_longest_running_processor_seconds{name="app",controller="app"} 2.0"#,
+            r#"leader_election_master_status{name="fairway"} 1"#,
             r#"rest_client_requests_total{code="200",method="PATCH"} 1"#,
             r#"fairway_releases_total{outcome="Succeeded"} 1"#,
             r#"fairway_switch_seconds_bucket{le="0.025"} 1"#,

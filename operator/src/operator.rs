@@ -87,7 +87,7 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
     let world = Arc::new(World::default());
     let queues: Queues = Reconciled::ALL
         .into_iter()
-        .map(|kind| (kind, Arc::default()))
+        .map(|kind| (kind, Arc::new(Queue::counted(metrics.adds(kind)))))
         .collect();
     // The pages are up before anything else, so that they can say what is missing.
     let listener = TcpListener::bind(arguments.metrics_address).await?;
@@ -129,6 +129,8 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
     )?);
     tasks.spawn(follow_leadership(
         leading.clone(),
+        arguments.lease.clone(),
+        context.metrics.clone(),
         world,
         queues.clone(),
         context.prober.clone(),
@@ -309,12 +311,16 @@ fn run_all(
 /// no pod any more.
 async fn follow_leadership(
     mut leading: watch::Receiver<bool>,
+    lease: String,
+    metrics: Metrics,
     world: Arc<World>,
     queues: Queues,
     prober: Arc<Prober>,
 ) -> Ended {
     loop {
-        if *leading.borrow_and_update() {
+        let leads = *leading.borrow_and_update();
+        metrics.set_leads(&lease, leads);
+        if leads {
             hand_out(&queues, world.everything());
         } else {
             prober.stop();

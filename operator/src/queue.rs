@@ -2,6 +2,7 @@
 //! served, timers of their own. Nothing is delayed: what is due is handed out at once.
 
 use crate::key::Key;
+use prometheus_client::metrics::counter::Counter;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -16,6 +17,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
+    adds: Counter,
     ready: VecDeque<Key>,
     slots: HashMap<Key, Slot>,
     timers: BTreeSet<(Instant, Key)>,
@@ -50,6 +52,17 @@ pub(crate) struct Due {
 }
 
 impl Queue {
+    /// A queue that counts how often a key came to wait.
+    pub(crate) fn counted(adds: Counter) -> Self {
+        Self {
+            state: Mutex::new(State {
+                adds,
+                ..State::default()
+            }),
+            changed: Notify::new(),
+        }
+    }
+
     /// Asks for a pass as soon as possible.
     pub(crate) fn add(&self, key: &Key) {
         let now = Instant::now();
@@ -112,10 +125,12 @@ impl State {
             Phase::Idle => {
                 slot.phase = Phase::Queued(now);
                 self.ready.push_back(key.clone());
+                self.adds.inc();
                 true
             }
             Phase::Running => {
                 slot.phase = Phase::RunningAgain(now);
+                self.adds.inc();
                 false
             }
             Phase::Queued(_) | Phase::RunningAgain(_) => false,

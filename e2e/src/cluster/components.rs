@@ -384,7 +384,9 @@ fn start_built<const N: usize>(paths: &Paths, name: &str, arguments: [String; N]
     let program = paths.binary(name).display().to_string();
     let command: Vec<String> = std::iter::once(program).chain(arguments).collect();
     let environment = memory_for_time();
-    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let environment = environment
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
     process::start(paths, name, &command, &environment)
 }
 

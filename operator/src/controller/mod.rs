@@ -9,7 +9,7 @@ use crate::backoff::Backoff;
 use crate::execute::memory::Memory;
 use crate::execute::{Carried, Executor, StepError};
 use crate::key::{Key, Reconciled};
-use crate::metrics::{Metrics, PassResult};
+use crate::metrics::{Metrics, PassResult, PassUnderWay};
 use crate::observe::foreign::{Foreign, ForeignError};
 use crate::probe::prober::Prober;
 use crate::queue::{Due, Queue};
@@ -208,9 +208,13 @@ pub(crate) async fn run<C: Controller>(
     let synced = wait_for_caches(context.world.missing());
     tokio::pin!(synced);
     let mut caches = false;
+    // What waited for the caches, or for another process, did not wait for this one.
+    let mut works_since = None;
     loop {
         context.metrics.set_load(C::KIND, passes.len(), queue.depth());
-        let may_start = caches && *leads.borrow_and_update() && passes.len() < usize::from(concurrency);
+        let works = caches && *leads.borrow_and_update();
+        works_since = works.then(|| works_since.unwrap_or_else(Instant::now));
+        let may_start = works && passes.len() < usize::from(concurrency);
         tokio::select! {
             biased;
             // A closed channel means that `main` is gone, and so is the reason to go on.
@@ -219,7 +223,9 @@ pub(crate) async fn run<C: Controller>(
             () = &mut synced, if !caches => caches = true,
             _ = leads.changed() => {}
             due = queue.next(), if may_start => {
-                passes.spawn(timed::<C>(context.clone(), due));
+                let since = works_since.map_or(due.since, |works| works.max(due.since));
+                let under_way = context.metrics.begins(C::KIND, since.elapsed());
+                passes.spawn(measured::<C>(context.clone(), due, under_way));
             }
         }
     }
@@ -232,22 +238,25 @@ pub(crate) async fn run<C: Controller>(
 /// A pass that has ended.
 struct Ended {
     key: Key,
-    took: Duration,
+    measured: PassUnderWay,
     result: Result<Next, PassError>,
 }
 
-async fn timed<C: Controller>(context: Arc<Context>, due: Due) -> Ended {
-    let start = Instant::now();
+async fn measured<C: Controller>(context: Arc<Context>, due: Due, measured: PassUnderWay) -> Ended {
     let result = pass::<C>(&context, &due).await;
     Ended {
         key: due.key,
-        took: start.elapsed(),
+        measured,
         result,
     }
 }
 
 fn settle<C: Controller>(context: &Context, queue: &Queue, backoff: &mut Backoff, ended: Ended) {
-    let Ended { key, took, result } = ended;
+    let Ended {
+        key,
+        measured,
+        result,
+    } = ended;
     let (next, result) = match result {
         Ok(next) => {
             backoff.reset(&key);
@@ -264,7 +273,7 @@ fn settle<C: Controller>(context: &Context, queue: &Queue, backoff: &mut Backoff
             (Some(Instant::now() + delay), PassResult::error)
         }
     };
-    context.metrics.passed(C::KIND, result, took);
+    context.metrics.passed(&measured, result);
     queue.done(&key, next);
 }
 
