@@ -6,6 +6,7 @@ mod fences;
 mod idle;
 mod kills;
 mod leader;
+mod metrics;
 mod scale;
 mod unreadable;
 
