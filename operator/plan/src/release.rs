@@ -21,6 +21,7 @@ pub mod world;
 
 pub use probing::probe_targets;
 
+use crate::object::Kind;
 use crate::observed::{ReleaseObserved, Settings};
 use crate::{Decision, Step, Wake};
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
@@ -413,14 +414,8 @@ fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
     };
     let mut steps = Vec::new();
     for component in &world.snapshot.components {
-        match world.deployment(&component.name, world.release().spec.revision) {
-            // Somebody deleted what serves.
-            None => steps.extend(rollout::candidate(world, status, component).unwrap_or_default()),
-            Some(deployment) => {
-                let replicas = today.replicas.get(&component.name);
-                steps.extend(replicas.and_then(|replicas| rollout::scale(deployment, *replicas)));
-            }
-        }
+        let replicas = today.replicas.get(&component.name).copied();
+        steps.extend(rollout::kept(world, status, component, replicas));
     }
     if let Some(Verdict::Act(switched, _)) = traffic::direct(world, world.snapshot, world.name()) {
         steps.extend(switched);
@@ -438,15 +433,16 @@ fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
 }
 
 /// What the apiserver refuses is left until that answer is forgotten, and a release that waits says so. One that has
-/// just succeeded leaves what it would have tidied up to the next. What is applied is told by its own rung.
+/// just succeeded leaves what it would have tidied up to the next.
 fn without_refused(world: &World, steps: Vec<Step>, stand: Stand) -> (Vec<Step>, Stand) {
     if !matches!(stand, Stand::Waiting { .. } | Stand::Succeeded) {
         return (steps, stand);
     }
-    let is_applied = |step: &Step| matches!(step, Step::Apply(_) | Step::DryRun(_));
+    // Its rung tells of a Service, and insists where it must.
+    let is_service = |step: &Step| matches!(step, Step::Apply(object) | Step::DryRun(object) if object.kind() == Kind::Service);
     let (refused, steps): (Vec<_>, Vec<_>) = steps
         .into_iter()
-        .partition(|step| !is_applied(step) && world.refused(step).is_some());
+        .partition(|step| !is_service(step) && world.refused(step).is_some());
     let told = refused.first().and_then(|step| {
         let be = match step {
             Step::Delete(_) => "deleted",

@@ -1,6 +1,6 @@
 //! The rungs of going back: TrafficReturned, HandedBack, Withdrawn.
 
-use super::rollout::{deployment_of, ending, scale, standing, stopped};
+use super::rollout::{ending, predecessor, scale, standing, stopped};
 use super::traffic::{direct, serving};
 use super::verdict::{Verdict, Wait};
 use super::world::{World, happened};
@@ -49,10 +49,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
             return verdict;
         }
         let replicas = world.replicas(&component.name);
-        steps.extend(
-            deployment_of(world, &component.name, &previous)
-                .and_then(|deployment| scale(deployment, replicas)),
-        );
+        steps.extend(predecessor(world, status, &component.name, replicas));
     }
     if let Some(unready) = unready {
         let message = format!("{unready}; traffic goes back when they are");
@@ -108,10 +105,7 @@ pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict 
     });
     let steps: Vec<_> = names
         .iter()
-        .filter_map(|name| {
-            deployment_of(world, name, &previous)
-                .and_then(|deployment| scale(deployment, world.replicas(name)))
-        })
+        .filter_map(|name| predecessor(world, status, name, world.replicas(name)))
         .collect();
     let behind = names
         .iter()

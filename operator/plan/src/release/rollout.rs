@@ -93,7 +93,8 @@ fn starting(components: &[&Component]) -> Wait {
     )
 }
 
-/// What brings a component's candidate to where it should be.
+/// What brings a component's candidate to where it should be. Of one that no pod is wanted of, the apiserver is only
+/// asked whether it would take it: there is nothing to run, and an object that does nothing costs everybody who watches.
 pub(super) fn candidate(
     world: &World,
     status: &ReleaseStatus,
@@ -114,7 +115,41 @@ pub(super) fn candidate(
     if let Some(verdict) = refused(world, component, &desired) {
         return Err(verdict);
     }
+    if replicas == 0 && existing.is_none() {
+        let passed = world.dry_run_passed(Kind::Deployment, &desired.metadata);
+        let ask = || Step::DryRun(Box::new(Object::Deployment(desired)));
+        return Ok((!passed).then(ask).into_iter().collect());
+    }
     Ok(bring(desired, existing.map(AsRef::as_ref)))
+}
+
+/// What brings a component of the release that served before to so many pods: its Deployment is scaled, or made when
+/// none of its pods was wanted so far.
+pub(super) fn predecessor(
+    world: &World,
+    status: &ReleaseStatus,
+    component: &str,
+    replicas: i32,
+) -> Option<Step> {
+    let name = status.previous.as_deref()?;
+    if let Some(existing) = deployment_of(world, component, name) {
+        return scale(existing, replicas);
+    }
+    let release = world.previous(status)?;
+    let snapshot = world.snapshot_of(name)?;
+    if replicas == 0 || release.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let desired = deployment::deployment(&DeploymentInput {
+        app: world.app_name(),
+        namespace: world.namespace(),
+        release,
+        component: snapshot.component(component)?,
+        images: &release.status.as_ref()?.digests,
+        replicas,
+        drain: snapshot.traffic.drain.get(),
+    });
+    Some(Step::Apply(Box::new(Object::Deployment(desired.ok()?))))
 }
 
 /// What the apiserver's last answer to this very Deployment means, when it was no.
@@ -176,29 +211,41 @@ pub(super) fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .components
         .iter()
         .filter(|_| moved)
-        .filter_map(|component| {
-            let deployment = world.deployment(&component.name, world.release().spec.revision)?;
-            scale(deployment, *today.replicas.get(&component.name)?)
+        .flat_map(|component| {
+            kept(
+                world,
+                status,
+                component,
+                today.replicas.get(&component.name).copied(),
+            )
         });
     let previous = status
         .previous
         .as_deref()
-        .and_then(|name| Some((name, world.snapshot_of(name)?)));
-    let old = previous.into_iter().flat_map(|(name, snapshot)| {
-        snapshot
-            .components
-            .iter()
-            .map(move |component| (name, component.name.as_str()))
-    });
+        .and_then(|name| world.snapshot_of(name));
+    let old = previous.iter().flat_map(|snapshot| &snapshot.components);
     let old = old
-        .filter(|(_, component)| !(handing && stopping.contains(component)))
-        .filter_map(|(name, component)| {
-            scale(
-                deployment_of(world, component, name)?,
-                *today.replicas.get(component)?,
-            )
-        });
+        .map(|component| component.name.as_str())
+        .filter(|component| !(handing && stopping.contains(component)))
+        .filter_map(|component| predecessor(world, status, component, *today.replicas.get(component)?));
     candidate.chain(old).collect()
+}
+
+/// What keeps a component that has been released at so many pods: scaled, or made when it is not there and should be.
+pub(super) fn kept(
+    world: &World,
+    status: &ReleaseStatus,
+    component: &Component,
+    replicas: Option<i32>,
+) -> Vec<Step> {
+    match world.deployment(&component.name, world.release().spec.revision) {
+        Some(deployment) => replicas
+            .and_then(|replicas| scale(deployment, replicas))
+            .into_iter()
+            .collect(),
+        None if replicas == Some(0) => Vec::new(),
+        None => candidate(world, status, component).unwrap_or_default(),
+    }
 }
 
 struct Unready {
@@ -211,7 +258,7 @@ fn unready(world: &World, component: &Component) -> Option<Unready> {
     let wanted = usize::try_from(world.replicas(&component.name)).unwrap_or_default();
     let ready = world.ready_pods(&component.name, world.name()).len();
     let existing = world.deployment(&component.name, world.release().spec.revision);
-    if ready >= wanted && existing.is_some() {
+    if ready >= wanted && (existing.is_some() || wanted == 0) {
         return None;
     }
     let pods = || world.pods(&component.name, world.name()).map(AsRef::as_ref);

@@ -141,7 +141,7 @@ impl Command {
     /// | `probes blocked`, `quota used-up`, `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `claim uploads ReadWriteOnce`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
     /// | `kill migration`, `evict migration`, `delete migration` | its node is lost, its pod or its Job deleted |
-    /// | `app … worker-handover=Overlap` | the worker runs side by side with its successor |
+    /// | `app … worker-handover=Overlap`, `app … workers=0`, `edit workers=2` | the worker runs side by side with its successor; how many of it |
     /// | `deployments kept` (`released`) | an admission rule refuses every change of a Deployment that is there |
     /// | `scale crm-web-2 0`, `point crm crm-1` | another hand changes what is ours |
     /// | `operator away`, `operator back` | nobody is there to act |
@@ -283,6 +283,7 @@ impl Command {
         if let Some(image) = self.get("worker") {
             let mut worker = component("worker", image);
             worker["handover"] = json!(self.get("worker-handover").unwrap_or("Stop"));
+            worker["replicas"] = json!(number("workers", 1));
             components.push(worker);
         }
         let mut spec = json!({
@@ -378,8 +379,9 @@ fn change(spec: &mut Value, key: &str, value: &str) {
     match key {
         "suspend" => spec["suspend"] = json!(value == "true"),
         "bake" => spec["policy"]["bake"]["for"] = json!(value),
-        "replicas" => {
-            for component in of(spec, "web") {
+        "replicas" | "workers" => {
+            let of_web = key == "replicas";
+            for component in of(spec, if of_web { "web" } else { "worker" }) {
                 component["replicas"] = json!(value.parse::<i32>().unwrap_or(1));
             }
         }

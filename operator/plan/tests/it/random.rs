@@ -8,15 +8,16 @@ use fairway_plan::sim::wire::Fault;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
-const APPS: [&str; 5] = [
+const APPS: [&str; 6] = [
     "app web=crm:1 worker=crm:1",
     "app web=crm:1 worker=crm:1 migration=command",
     "app web=crm:1 migration=onStart bake=0s",
     "app worker=crm:1",
+    "app web=crm:1 worker=crm:1 worker-handover=Overlap workers=0",
     "app web=crm:1 secret=crm bake=5m",
 ];
 
-const EVENTS: [&str; 44] = [
+const EVENTS: [&str; 46] = [
     "settle",
     "settle",
     "settle",
@@ -32,6 +33,8 @@ const EVENTS: [&str; 44] = [
     "edit image=crm:4",
     "edit replicas=1",
     "edit replicas=3",
+    "edit workers=0",
+    "edit workers=2",
     "edit bake=0s",
     "edit bake=1m",
     "edit suspend=true",
