@@ -69,9 +69,9 @@ docs: ## write the API reference from the types
 
 test: test-unit up install test-e2e ## run every test: those without a cluster, then the user stories on the embedded one
 
-# Two tests at a time within a file: most of them load the two cores that a small machine has.
+# Six tests at a time within a file: most of the time they wait for pods, which leaves two cores half idle.
 test-e2e:
-	@$(CARGO) test --package fairway-e2e --tests -- --test-threads=$(or $(TEST_THREADS),2)
+	@$(CARGO) test --package fairway-e2e --tests -- --test-threads=$(or $(TEST_THREADS),6)
 
 prerequisites: ## install the Debian packages that the embedded cluster needs
 	@e2e/tools/prerequisites

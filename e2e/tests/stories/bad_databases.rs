@@ -101,11 +101,12 @@ async fn a_first_release_on_a_database_with_schema_and_data_keeps_them() -> Resu
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         crm::database(&context).await?;
-        // As a team that has run the application without Fairway so far.
+        // As a team that has run the application without Fairway so far. Its first try may come before the node knows
+        // where the database's Service leads.
         let url = json!({"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": crm::DATABASE, "key": "url"}}});
         let by_hand: Pod = serde_json::from_value(json!({
             "metadata": {"name": "by-hand"},
-            "spec": manifest::restricted(json!({"restartPolicy": "Never", "containers": [{
+            "spec": manifest::restricted(json!({"restartPolicy": "OnFailure", "containers": [{
                 "name": "migrate", "image": context.target.image("crm", "v1"), "args": ["migrate"], "env": [url],
             }]})),
         }))?;
