@@ -76,6 +76,17 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
     if let Some(given) = newest.filter(|release| release.spec.revision > on_record) {
         return adopt(observed, given, hash);
     }
+    // What was frozen is what is released, also when the App was edited before this process knew of it.
+    let frozen = observed
+        .snapshots
+        .get(&names::release(&observed.app.name_any(), on_record));
+    let frozen = frozen.map(|frozen| frozen.hash());
+    if let Some(frozen) = frozen.filter(|frozen| status.spec_hash.as_ref() != Some(frozen)) {
+        return Next::Record {
+            revision: on_record,
+            hash: frozen,
+        };
+    }
     let open = snapshot.without_image();
     let edited = status.spec_hash.as_deref() != Some(hash);
     // Once the next revision is on record, the request has been heeded.

@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::ObjectMeta;
+use std::borrow::Cow;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,13 +45,13 @@ impl Step {
 
     /// What tells one write of an object from another, so that the answer to one is not taken for the answer to the
     /// other: the hash of what is applied, empty for what carries none, and the verb for what changes what is there.
-    pub fn hash(&self) -> &str {
+    pub fn hash(&self) -> Cow<'_, str> {
         match self {
             Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {
-                applied_hash(object.meta()).unwrap_or_default()
+                applied_hash(object.meta()).unwrap_or_default().into()
             }
-            Self::Scale(..) => "scale",
-            Self::Delete(_) => "delete",
+            Self::Scale(_, replicas) => format!("scale to {replicas}").into(),
+            Self::Delete(_) => "delete".into(),
         }
     }
 }

@@ -78,7 +78,7 @@ pub struct ReleaseObserved {
     pub dry_run_passed: BTreeSet<String>,
 }
 
-/// A write that the apiserver refused for a reason that repeating it will not cure.
+/// A write that the apiserver refused, for as long as it is not put to the test again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Hash of the object that was refused (the value of the annotation `fairway.dev/applied-hash`): an
@@ -88,7 +88,7 @@ pub struct Refusal {
     pub message: String,
     /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
     pub conflict: bool,
-    /// It can be mended elsewhere (a quota, a role, an admission policy), and is tried again by itself.
+    /// It can be mended elsewhere (a quota, a role, an admission policy): a release waits for that instead of failing.
     pub may_pass: bool,
 }
 

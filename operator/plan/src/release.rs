@@ -409,14 +409,13 @@ fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .iter()
         .any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
     let serves = world::serves(world.observed) && world.is_of_this_app(world.release());
-    let (true, false, Some(today)) = (serves, busy, world.today()) else {
+    if !serves || busy || world.today().is_none() {
         return Vec::new();
-    };
-    let mut steps = Vec::new();
-    for component in &world.snapshot.components {
-        let replicas = today.replicas.get(&component.name).copied();
-        steps.extend(rollout::kept(world, status, component, replicas));
     }
+    let components = world.snapshot.components.iter();
+    let mut steps: Vec<_> = components
+        .filter_map(|component| rollout::kept(world, status, component))
+        .collect();
     if let Some(Verdict::Act(switched, _)) = traffic::direct(world, world.snapshot, world.name()) {
         steps.extend(switched);
     }
@@ -459,10 +458,9 @@ fn without_refused(world: &World, steps: Vec<Step>, stand: Stand) -> (Vec<Step>,
         // Another thing that a person has to see to comes first.
         (Stand::Waiting { rung, wait }, Some(told)) if wait.on != WaitOn::Person => {
             let refused = Wait::person("WriteRefused", told);
-            let wait = Wait {
-                until: wait.until,
-                ..refused
-            };
+            // A moment that has come is answered already: by the write that is refused.
+            let until = wait.until.filter(|until| *until > world.now);
+            let wait = Wait { until, ..refused };
             Stand::Waiting { rung, wait }
         }
         (stand, _) => stand,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The first time after which a refusal that may pass is put to the test again.
+/// The first time after which a refusal is put to the test again.
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -37,8 +37,9 @@ struct Remembered {
     refusal: Refusal,
     times: u32,
     insisted: bool,
-    /// From then on it is not told any more, so that the write is tried again.
-    until: Option<Instant>,
+    /// From then on it is not told any more, so that the write is tried again: no watch shows that a quota, a policy
+    /// or the Service of others is not what it was.
+    until: Instant,
 }
 
 /// Whether an answer is news to the planner.
@@ -84,12 +85,12 @@ impl Memory {
         let times = same.map_or(0, |known| known.times);
         let news = match same {
             None => News::Yes,
-            Some(known) if known.until.is_some_and(|until| until <= now) => News::Yes,
+            Some(known) if known.until <= now => News::Yes,
             Some(known) if known.insisted => News::Told,
             Some(_) => News::No,
         };
         let insisted = same.is_some_and(|known| known.insisted) || news == News::No;
-        let until = may_pass.then(|| now + FIRST.saturating_mul(1 << times.min(16)).min(LONGEST));
+        let until = now + FIRST.saturating_mul(1 << times.min(16)).min(LONGEST);
         learned.insert(
             id.to_owned(),
             Remembered {
@@ -131,18 +132,13 @@ impl Memory {
         let Some(learned) = apps.get(app) else {
             return Told::default();
         };
-        let valid = || {
-            learned
-                .refused
-                .iter()
-                .filter(|(_, known)| known.until.is_none_or(|until| now < until))
-        };
+        let valid = || learned.refused.iter().filter(|(_, known)| now < known.until);
         Told {
             refused: valid()
                 .map(|(id, known)| (id.clone(), known.refusal.clone()))
                 .collect(),
             dry_run_passed: learned.dry_run_passed.clone(),
-            forgotten: valid().filter_map(|(_, known)| known.until).min(),
+            forgotten: valid().map(|(_, known)| known.until).min(),
         }
     }
 
@@ -220,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_put_to_the_test_again_ever_less_often() {
+    fn a_refusal_is_put_to_the_test_again_ever_less_often() {
         let (memory, app, mut now) = (Memory::default(), Key::new("shop", "crm"), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..9 {

@@ -162,12 +162,11 @@ impl Executor {
                     switched |=
                         wrote && matches!(step, Step::Apply(object) if object.kind() == Kind::Service);
                 }
-                Err(Failure::Answer(Answer::Refused(mut refused)) | Failure::Taken(mut refused)) => {
+                Err(Failure::Answer(Answer::Refused(refused)) | Failure::Taken(refused)) => {
                     let message = refused.message.clone();
-                    refused.may_pass |= is_tried_again(step);
                     let news = self
                         .memory
-                        .refused(app, &id, step.hash(), refused, Instant::now());
+                        .refused(app, &id, &step.hash(), refused, Instant::now());
                     return match news {
                         News::Yes => Ok(Carried::Learned),
                         News::No => Err(StepError::Refused {
@@ -191,7 +190,7 @@ impl Executor {
                 Err(failure) => return Err(error_of(id, failure)),
             }
             if matches!(step, Step::DryRun(_)) {
-                if self.memory.passed(app, &id, step.hash()) == News::Yes {
+                if self.memory.passed(app, &id, &step.hash()) == News::Yes {
                     return Ok(Carried::Learned);
                 }
             } else {
@@ -327,15 +326,6 @@ impl Executor {
             Err(Failure::Answer(Answer::NotFound | Answer::Conflict)) => Ok(false),
             Err(failure) => Err(failure),
         }
-    }
-}
-
-/// Whether a write that was refused for good may pass later all the same: no watch shows that a Service of others has
-/// gone, or that an admission policy has changed. A Deployment that was refused for what it is comes back with an edit.
-fn is_tried_again(step: &Step) -> bool {
-    match step {
-        Step::Apply(object) | Step::DryRun(object) => object.kind() == Kind::Service,
-        Step::Create(_) | Step::Scale(..) | Step::Delete(_) => true,
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
     let mut steps = Vec::new();
     let mut unready = None;
     for (component, _) in serving(snapshot) {
-        let (ready, wanted) = standing(world, &component.name, &previous);
+        let (ready, wanted) = standing(world, component, &previous);
         if ready >= wanted.max(1) {
             continue;
         }
@@ -48,8 +48,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
         if blocked && let Some(verdict) = stopped(world, &[component.name.as_str()], &previous) {
             return verdict;
         }
-        let replicas = world.replicas(&component.name);
-        steps.extend(predecessor(world, status, &component.name, replicas));
+        steps.extend(predecessor(world, status, component));
     }
     if let Some(unready) = unready {
         let message = format!("{unready}; traffic goes back when they are");
@@ -87,42 +86,39 @@ pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict 
         let new = stopping.iter().any(|new| new.name == component.name);
         new || component.handover == Handover::Stop
     };
-    let named = |wanted: &dyn Fn(&Component) -> bool| -> Vec<&str> {
-        let components = snapshot.components.iter();
-        let wanted = components.filter(|component| wanted(component));
-        wanted.map(|component| component.name.as_str()).collect()
+    let components = |wanted: &dyn Fn(&Component) -> bool| -> Vec<&Component> {
+        let all = snapshot.components.iter();
+        all.filter(|component| wanted(component)).collect()
     };
-    let alone = named(&|component| handed && stops(component));
-    if let Some(verdict) = stopped(world, &alone, &previous) {
+    let alone = components(&|component| handed && stops(component));
+    let names: Vec<_> = alone.iter().map(|component| component.name.as_str()).collect();
+    if let Some(verdict) = stopped(world, &names, &previous) {
         return verdict;
     }
-    let names = named(&|component| {
+    let started = components(&|component| {
         if stops(component) {
             handed
         } else {
             retires && component.serves.is_none()
         }
     });
-    let steps: Vec<_> = names
+    let steps: Vec<_> = started
         .iter()
-        .filter_map(|name| predecessor(world, status, name, world.replicas(name)))
+        .filter_map(|component| predecessor(world, status, component))
         .collect();
-    let behind = names
+    let behind = started
         .iter()
-        .map(|name| (name, standing(world, name, &previous)))
+        .map(|component| (&component.name, standing(world, component, &previous)))
         .find(|(_, (ready, wanted))| ready < wanted);
+    let wait = |message: String| Wait::machine("StartingPrevious", message);
     match behind {
         None if steps.is_empty() => Verdict::Met,
-        None => Verdict::Act(
-            steps,
-            Wait::machine("StartingPrevious", format!("starting {previous} again")),
-        ),
+        None => Verdict::Act(steps, wait(format!("starting {previous} again"))),
         Some((name, (ready, wanted))) => Verdict::Act(
             steps,
-            Wait::machine(
-                "StartingPrevious",
-                format!("{ready} of {wanted} pods of {name} in {previous} are ready"),
-            ),
+            wait(format!(
+                "{ready} of {wanted} pods of {name} in {previous} are ready"
+            )),
         ),
     }
 }

@@ -2,9 +2,9 @@
 
 use super::patience::unready_since;
 use super::verdict::{Failure, Verdict, Wait};
-use super::world::{World, happened, has_finished, is_ready};
-use crate::build::agent;
+use super::world::{World, happened, has_finished, is_ready, replicas_of};
 use crate::build::deployment::{self, DeploymentInput};
+use crate::build::{InvalidTemplate, agent};
 use crate::observed::PodHealth;
 use crate::retry::UNHEARD;
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
@@ -70,9 +70,7 @@ fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Op
                 ..starting(components)
             };
             // Without pods there is only the Deployment to make, and nothing to tell of that.
-            let none = components
-                .iter()
-                .all(|component| world.replicas(&component.name) == 0);
+            let none = components.iter().all(|component| world.replicas(component) == 0);
             Some(Verdict::Act(steps, if none { wait.brief() } else { wait }))
         }
     }
@@ -100,22 +98,13 @@ pub(super) fn candidate(
     status: &ReleaseStatus,
     component: &Component,
 ) -> Result<Vec<Step>, Verdict> {
-    let replicas = world.replicas(&component.name);
     let existing = world.deployment(&component.name, world.release().spec.revision);
-    let desired = deployment::deployment(&DeploymentInput {
-        app: world.app_name(),
-        namespace: world.namespace(),
-        release: world.release(),
-        component,
-        images: &status.digests,
-        replicas,
-        drain: world.snapshot.traffic.drain.get(),
-    })
-    .map_err(|error| Failure::new(TEMPLATE_REFUSED, error.to_string()).verdict())?;
+    let desired = desired(world, status, component)
+        .map_err(|error| Failure::new(TEMPLATE_REFUSED, error.to_string()).verdict())?;
     if let Some(verdict) = refused(world, component, &desired) {
         return Err(verdict);
     }
-    if replicas == 0 && existing.is_none() {
+    if existing.is_none() && world.replicas(component) == 0 {
         let passed = world.dry_run_passed(Kind::Deployment, &desired.metadata);
         let ask = || Step::DryRun(Box::new(Object::Deployment(desired)));
         return Ok((!passed).then(ask).into_iter().collect());
@@ -123,20 +112,32 @@ pub(super) fn candidate(
     Ok(bring(desired, existing.map(AsRef::as_ref)))
 }
 
-/// What brings a component of the release that served before to so many pods: its Deployment is scaled, or made when
-/// none of its pods was wanted so far.
-pub(super) fn predecessor(
+fn desired(
     world: &World,
     status: &ReleaseStatus,
-    component: &str,
-    replicas: i32,
-) -> Option<Step> {
+    component: &Component,
+) -> Result<Deployment, InvalidTemplate> {
+    deployment::deployment(&DeploymentInput {
+        app: world.app_name(),
+        namespace: world.namespace(),
+        release: world.release(),
+        component,
+        images: &status.digests,
+        replicas: world.replicas(component),
+        drain: world.snapshot.traffic.drain.get(),
+    })
+}
+
+/// What brings a component of the release that served before to as many pods as it should have: its Deployment is
+/// scaled, or made when none of its pods was wanted so far.
+pub(super) fn predecessor(world: &World, status: &ReleaseStatus, component: &Component) -> Option<Step> {
     let name = status.previous.as_deref()?;
-    if let Some(existing) = deployment_of(world, component, name) {
+    let existing = deployment_of(world, &component.name, name);
+    let replicas = world.replicas_before(component, existing);
+    if let Some(existing) = existing {
         return scale(existing, replicas);
     }
     let release = world.previous(status)?;
-    let snapshot = world.snapshot_of(name)?;
     if replicas == 0 || release.metadata.deletion_timestamp.is_some() {
         return None;
     }
@@ -144,10 +145,10 @@ pub(super) fn predecessor(
         app: world.app_name(),
         namespace: world.namespace(),
         release,
-        component: snapshot.component(component)?,
+        component,
         images: &release.status.as_ref()?.digests,
         replicas,
-        drain: snapshot.traffic.drain.get(),
+        drain: world.snapshot_of(name)?.traffic.drain.get(),
     });
     Some(Step::Apply(Box::new(Object::Deployment(desired.ok()?))))
 }
@@ -183,11 +184,7 @@ fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
 
 /// Sets a Deployment's replicas where they differ.
 pub(super) fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
-    let current = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
+    let current = replicas_of(deployment);
     let target = ObjectRef::of(Kind::Deployment, &deployment.metadata)?;
     (current != replicas).then_some(Step::Scale(target, replicas))
 }
@@ -211,40 +208,30 @@ pub(super) fn both_sides(world: &World, status: &ReleaseStatus) -> Vec<Step> {
         .components
         .iter()
         .filter(|_| moved)
-        .flat_map(|component| {
-            kept(
-                world,
-                status,
-                component,
-                today.replicas.get(&component.name).copied(),
-            )
-        });
+        .filter_map(|component| kept(world, status, component));
     let previous = status
         .previous
         .as_deref()
         .and_then(|name| world.snapshot_of(name));
     let old = previous.iter().flat_map(|snapshot| &snapshot.components);
     let old = old
-        .map(|component| component.name.as_str())
-        .filter(|component| !(handing && stopping.contains(component)))
-        .filter_map(|component| predecessor(world, status, component, *today.replicas.get(component)?));
+        .filter(|component| today.replicas.contains_key(&component.name))
+        .filter(|component| !(handing && stopping.contains(&component.name.as_str())))
+        .filter_map(|component| predecessor(world, status, component));
     candidate.chain(old).collect()
 }
 
-/// What keeps a component that has been released at so many pods: scaled, or made when it is not there and should be.
-pub(super) fn kept(
-    world: &World,
-    status: &ReleaseStatus,
-    component: &Component,
-    replicas: Option<i32>,
-) -> Vec<Step> {
+/// What keeps a component that has been released at as many pods as it should have: scaled, or made when it is not
+/// there and should be.
+pub(super) fn kept(world: &World, status: &ReleaseStatus, component: &Component) -> Option<Step> {
+    let replicas = world.replicas(component);
     match world.deployment(&component.name, world.release().spec.revision) {
-        Some(deployment) => replicas
-            .and_then(|replicas| scale(deployment, replicas))
-            .into_iter()
-            .collect(),
-        None if replicas == Some(0) => Vec::new(),
-        None => candidate(world, status, component).unwrap_or_default(),
+        Some(deployment) => scale(deployment, replicas),
+        None if replicas == 0 => None,
+        None => {
+            let desired = desired(world, status, component).ok()?;
+            Some(Step::Apply(Box::new(Object::Deployment(desired))))
+        }
     }
 }
 
@@ -255,7 +242,7 @@ struct Unready {
 }
 
 fn unready(world: &World, component: &Component) -> Option<Unready> {
-    let wanted = usize::try_from(world.replicas(&component.name)).unwrap_or_default();
+    let wanted = usize::try_from(world.replicas(component)).unwrap_or_default();
     let ready = world.ready_pods(&component.name, world.name()).len();
     let existing = world.deployment(&component.name, world.release().spec.revision);
     if ready >= wanted && (existing.is_some() || wanted == 0) {
@@ -588,16 +575,14 @@ fn has_settled_at_zero(deployment: &Deployment) -> bool {
     status.observed_generation >= deployment.metadata.generation && status.replicas.unwrap_or_default() == 0
 }
 
-/// Ready pods of a component of another release, and how many it should have today.
-pub(super) fn standing(world: &World, component: &str, release: &str) -> (usize, usize) {
+/// Ready pods of a component of another release, and how many it should have.
+pub(super) fn standing(world: &World, component: &Component, release: &str) -> (usize, usize) {
     let ready = world
-        .pods(component, release)
+        .pods(&component.name, release)
         .filter(|pod| is_ready(pod) && !has_finished(pod))
         .count();
-    (
-        ready,
-        usize::try_from(world.replicas(component)).unwrap_or_default(),
-    )
+    let wanted = world.replicas_before(component, deployment_of(world, &component.name, release));
+    (ready, usize::try_from(wanted).unwrap_or_default())
 }
 
 /// Name of the Deployment of another release's component.

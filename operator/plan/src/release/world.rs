@@ -127,12 +127,25 @@ impl<'a> World<'a> {
         self.observed.app.as_ref().map(|app| Today::of(&app.spec))
     }
 
-    /// Pods that the component should have today; the App may have dropped the component since: then as many
-    /// as run, or one.
-    pub fn replicas(&self, component: &str) -> i32 {
-        self.today()
-            .and_then(|today| today.replicas.get(component).copied())
-            .unwrap_or(1)
+    /// Pods that a component of this release should have: as many as the App says today. Of one that the App has
+    /// dropped since, as many as its Deployment has; without a Deployment none, unless it serves.
+    pub fn replicas(&self, component: &Component) -> i32 {
+        let deployment = self.deployment(&component.name, self.release().spec.revision);
+        self.replicas_today(component)
+            .or_else(|| deployment.map(|deployment| replicas_of(deployment)))
+            .unwrap_or(component.serves.is_some().into())
+    }
+
+    /// The same of a component of the release that served before, whose Deployment may have been ended for its
+    /// successor: then at least one.
+    pub fn replicas_before(&self, component: &Component, deployment: Option<&Deployment>) -> i32 {
+        self.replicas_today(component)
+            .or_else(|| deployment.map(|deployment| replicas_of(deployment).max(1)))
+            .unwrap_or(component.serves.is_some().into())
+    }
+
+    fn replicas_today(&self, component: &Component) -> Option<i32> {
+        self.today()?.replicas.get(&component.name).copied()
     }
 
     /// Whether the App says that releases hold.
@@ -283,6 +296,12 @@ impl<'a> World<'a> {
 
 fn owned_by(owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference], uid: &str) -> bool {
     owners.iter().any(|owner| owner.uid == uid)
+}
+
+/// Pods that a Deployment asks for.
+pub fn replicas_of(deployment: &Deployment) -> i32 {
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    replicas.unwrap_or(1)
 }
 
 /// Whether all containers of a pod have ended for good.

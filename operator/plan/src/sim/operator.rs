@@ -92,7 +92,7 @@ impl Decided {
 struct Remembered {
     refusal: Refusal,
     times: u32,
-    until: Option<Timestamp>,
+    until: Timestamp,
 }
 
 /// One process. Everything in it is lost when it is killed.
@@ -150,8 +150,7 @@ impl Operator {
 
     /// Observes and plans. `None` when the object is gone.
     pub fn decide(&mut self, work: &Work, view: &Objects, now: Timestamp) -> Option<Decided> {
-        self.refused
-            .retain(|_, known| known.until.is_none_or(|until| now < until));
+        self.refused.retain(|_, known| now < known.until);
         for revision in view.revisions.values() {
             let uid = revision.uid().unwrap_or_default();
             if let std::collections::btree_map::Entry::Vacant(entry) = self.frozen.entry(uid)
@@ -233,7 +232,7 @@ impl Operator {
                     may_pass,
                 }) => {
                     let refusal = Refusal {
-                        hash: step.hash().to_owned(),
+                        hash: step.hash().into_owned(),
                         message,
                         conflict,
                         may_pass,
@@ -282,12 +281,10 @@ impl Operator {
         let is_news = known.is_none_or(|known| known.refusal != refusal);
         let times = known.map_or(0, |known| known.times);
         let pause = SignedDuration::from_secs((5_i64 << times.min(6)).min(300));
-        let until = refusal.may_pass.then(|| now + pause);
-        if let Some(until) = until {
-            // What may pass is put to the test again.
-            for work in self.timers.keys().cloned().collect::<Vec<_>>() {
-                self.timers.entry(work).and_modify(|at| *at = (*at).min(until));
-            }
+        let until = now + pause;
+        // What was refused is put to the test again.
+        for at in self.timers.values_mut() {
+            *at = (*at).min(until);
         }
         self.refused.insert(
             id,
@@ -302,7 +299,7 @@ impl Operator {
 
     /// When the first refusal is forgotten, after which its write is tried again.
     pub fn forgets(&self) -> Option<Timestamp> {
-        self.refused.values().filter_map(|known| known.until).min()
+        self.refused.values().map(|known| known.until).min()
     }
 
     fn ask(&mut self, release: &str, targets: Vec<ProbeTarget>) {
