@@ -124,19 +124,3 @@ impl Watched {
         }
     }
 }
-
-impl From<fairway_plan::object::Kind> for Watched {
-    fn from(kind: fairway_plan::object::Kind) -> Self {
-        use fairway_plan::object::Kind;
-        match kind {
-            Kind::ControllerRevision => Self::ControllerRevision,
-            Kind::Release => Self::Release,
-            Kind::Migration => Self::Migration,
-            Kind::Backup => Self::Backup,
-            Kind::Deployment => Self::Deployment,
-            Kind::Service => Self::Service,
-            Kind::Job => Self::Job,
-            Kind::Pod => Self::Pod,
-        }
-    }
-}

@@ -81,10 +81,12 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
         .snapshots
         .get(&names::release(&observed.app.name_any(), on_record));
     let frozen = frozen.map(|frozen| frozen.hash());
-    if let Some(frozen) = frozen.filter(|frozen| status.spec_hash.as_ref() != Some(frozen)) {
+    if let Some(frozen) = &frozen
+        && status.spec_hash.as_ref() != Some(frozen)
+    {
         return Next::Record {
             revision: on_record,
-            hash: frozen,
+            hash: frozen.clone(),
         };
     }
     let open = snapshot.without_image();
@@ -104,13 +106,14 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
     }
     if edited {
         // One applied by hand that is on record and not frozen yet releases what the App says now.
-        let taken_up = newest.filter(|release| release.spec.revision == on_record && !has_ended(release));
-        return match taken_up.filter(|release| !observed.snapshots.contains_key(&release.name_any())) {
-            Some(_) => Next::Record {
+        let is_open = newest.is_some_and(|release| release.spec.revision == on_record && !has_ended(release));
+        return if is_open && frozen.is_none() {
+            Next::Record {
                 revision: on_record,
                 hash: hash.to_owned(),
-            },
-            None => Next::AwaitRelease(open),
+            }
+        } else {
+            Next::AwaitRelease(open)
         };
     }
     let missing = missing(observed, on_record, snapshot, hash);

@@ -3,7 +3,7 @@
 //! The planners do not look at this file; it states in other words what they are to guarantee. [`Checker`] is
 //! asked after every write of every simulated story.
 
-use crate::release::world::{happened, has_begun, has_ended, has_finished, is_ready};
+use crate::release::world::{happened, has_begun, has_ended, has_finished, is_ready, replicas_of};
 use crate::sim::cluster::Cluster;
 use crate::sim::store::{Objects, Shelf};
 use crate::snapshot::Snapshot;
@@ -15,7 +15,6 @@ use fairway_crds::condition::{
 use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use fairway_crds::{Release, ReleaseStatus};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -211,7 +210,7 @@ impl Checker {
             let Some(old) = before.deployments.get(name) else {
                 continue;
             };
-            if replicas(deployment) >= replicas(old) || self.sight == Sight::Past {
+            if replicas_of(deployment) >= replicas_of(old) || self.sight == Sight::Past {
                 continue;
             }
             let labels = deployment.labels();
@@ -230,7 +229,7 @@ impl Checker {
                     .find(|found| found.name == component)
                     .map(|found| found.replicas)
             });
-            let is_less = wanted.is_some_and(|wanted| replicas(deployment) < wanted);
+            let is_less = wanted.is_some_and(|wanted| replicas_of(deployment) < wanted);
             if is_selected && is_less && !self.stops(release, component) {
                 self.is_broken(format!("{name} was scaled down while a Service selects it"));
             }
@@ -468,14 +467,6 @@ fn pods_of<'a>(objects: &'a Objects, component: &str, release: &str) -> impl Ite
         let of = |key: &str| pod.labels().get(key).map(String::as_str);
         of(labels::COMPONENT) == Some(component) && of(labels::RELEASE) == Some(release) && !has_finished(pod)
     })
-}
-
-fn replicas(deployment: &Deployment) -> i32 {
-    deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1)
 }
 
 /// Objects that are new or not what they were.

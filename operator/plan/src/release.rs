@@ -356,14 +356,7 @@ fn runs(world: &World) -> bool {
     world.snapshot.components.iter().any(|component| {
         world
             .deployment(&component.name, world.release().spec.revision)
-            .is_some_and(|deployment| {
-                deployment
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.replicas)
-                    .unwrap_or(1)
-                    > 0
-            })
+            .is_some_and(|deployment| world::replicas_of(deployment) > 0)
     })
 }
 

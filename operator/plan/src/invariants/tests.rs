@@ -5,6 +5,7 @@ use crate::sim::script::{APP, Story};
 use crate::sim::wire::Fault;
 use crate::sim::{Sim, Turns};
 use fairway_crds::App;
+use k8s_openapi::api::apps::v1::Deployment;
 use rstest::rstest;
 
 /// A release with everything has ended well.

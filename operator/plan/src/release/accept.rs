@@ -7,7 +7,7 @@ use super::world::{World, has_begun, has_ended, live};
 use crate::build::agent::{self, Outcome, Pinning};
 use crate::build::deployment::{DeploymentInput, deployment};
 use crate::protocol::{Cause, PreflightReport};
-use crate::{Object, ObjectRef, Step, names, object::Kind};
+use crate::{Object, ObjectRef, names, object::Kind};
 use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{CheckVerdict, MilestoneKind, ReleaseOutcome, ReleaseStatus};
@@ -156,9 +156,7 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
         if let Some(verdict) = super::rollout::refused(world, component, &desired) {
             return verdict;
         }
-        if !world.dry_run_passed(Kind::Deployment, &desired.metadata) {
-            steps.push(Step::DryRun(Box::new(Object::Deployment(desired))));
-        }
+        steps.extend(world.rehearsal(Object::Deployment(desired)));
     }
     if steps.is_empty() {
         return Verdict::Met;

@@ -105,9 +105,8 @@ pub(super) fn candidate(
         return Err(verdict);
     }
     if existing.is_none() && world.replicas(component) == 0 {
-        let passed = world.dry_run_passed(Kind::Deployment, &desired.metadata);
-        let ask = || Step::DryRun(Box::new(Object::Deployment(desired)));
-        return Ok((!passed).then(ask).into_iter().collect());
+        let ask = world.rehearsal(Object::Deployment(desired));
+        return Ok(ask.into_iter().collect());
     }
     Ok(bring(desired, existing.map(AsRef::as_ref)))
 }
@@ -175,7 +174,7 @@ fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
             existing.and_then(|existing| existing.metadata.resource_version.clone());
         return vec![Step::Apply(Box::new(Object::Deployment(desired)))];
     }
-    let wanted = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = replicas_of(&desired);
     existing
         .and_then(|existing| scale(existing, wanted))
         .into_iter()

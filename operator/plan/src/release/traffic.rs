@@ -155,8 +155,7 @@ fn rehearsals(world: &World, switches: &[Service]) -> Option<Vec<Step>> {
     }
     let steps: Vec<_> = switches
         .iter()
-        .filter(|service| !world.dry_run_passed(Kind::Service, &service.metadata))
-        .map(|service| Step::DryRun(Box::new(Object::Service(service.clone()))))
+        .filter_map(|service| world.rehearsal(Object::Service(service.clone())))
         .collect();
     (!steps.is_empty()).then_some(steps)
 }

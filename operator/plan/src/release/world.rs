@@ -3,7 +3,7 @@
 use crate::build::applied_hash;
 use crate::labels;
 use crate::names;
-use crate::object::{self, Kind, Step};
+use crate::object::{self, Kind, Object, Step};
 use crate::observed::{PodHealth, Refusal, ReleaseObserved, Settings};
 use crate::snapshot::{Snapshot, Today, stops};
 use fairway_crds::component::Component;
@@ -238,11 +238,11 @@ impl<'a> World<'a> {
         (refusal.hash == step.hash()).then_some(refusal)
     }
 
-    /// Whether the apiserver would take this very object.
-    pub fn dry_run_passed(&self, kind: Kind, desired: &ObjectMeta) -> bool {
-        let hash = applied_hash(desired).unwrap_or_default();
-        let passed = format!("{}#{hash}", object::id(kind, desired));
-        self.observed.dry_run_passed.contains(&passed)
+    /// The question whether the apiserver would take this very object, unless it has said yes.
+    pub fn rehearsal(&self, object: Object) -> Option<Step> {
+        let step = Step::DryRun(Box::new(object));
+        let passed = format!("{}#{}", step.id(), step.hash());
+        (!self.observed.dry_run_passed.contains(&passed)).then_some(step)
     }
 
     /// What the probes found about a pod.
