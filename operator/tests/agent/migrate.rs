@@ -256,11 +256,12 @@ async fn being_asked_to_stop_does_not_interrupt_a_migration() {
 #[tokio::test]
 async fn losing_the_locks_session_does_not_lose_the_migration() {
     let database = Database::new().await;
-    // It goes on when somebody holds the migration's lock again: the agent, on another session.
+    // It goes on when somebody holds the migration's lock again: the agent, on another session. The first one is
+    // waited for to its end, as until then it is a holder like any other.
     let holder = "select pid from pg_locks where locktype = 'advisory' and granted and database = \
                   (select oid from pg_database where datname = current_database())";
     let script = psql(&format!(
-        "select pg_terminate_backend(pid) from ({holder}) as a;\n\
+        "select pg_terminate_backend(pid, 60000) from ({holder}) as a;\n\
          do $$ begin while not exists ({holder}) loop end loop; end $$;\n{APPEND}"
     ));
     let outcome = Pod::new(&database, "pod-1")
