@@ -22,8 +22,14 @@ pub(super) struct Idle {
     pub(super) resident: u64,
 }
 
-/// Makes the objects at once and waits until all are ready.
+/// The second of two rounds: in the first, the API server grows to a size that it keeps.
 pub(super) async fn measure<C: Contestant>(bench: &Bench, contestant: &C) -> Result<Idle> {
+    round(bench, contestant, "warm-up").await?;
+    round(bench, contestant, "measured").await
+}
+
+/// Makes the objects at once and waits until all are ready.
+async fn round<C: Contestant>(bench: &Bench, contestant: &C, name: &str) -> Result<Idle> {
     let context = ns::fresh(&bench.target, "bench-idle", ns::PodSecurity::Warned).await?;
     let namespace = context.namespace.as_str();
     let objects = bench.plan.objects;
@@ -36,7 +42,7 @@ pub(super) async fn measure<C: Contestant>(bench: &Bench, contestant: &C) -> Res
     let took = start.elapsed();
     let resident = settled(contestant).await?;
     println!(
-        "  {}: {objects} ready in {:.1} s, {} MB",
+        "  {}, {name}: {objects} ready in {:.1} s, {} MB",
         C::NAME,
         took.as_secs_f64(),
         resident / 1_000_000

@@ -77,7 +77,7 @@ impl fmt::Display for Table<'_> {
             "at most 40 MB",
         )?;
         row(
-            "objects a second from nothing to Ready (replicas 0)",
+            "objects a second from nothing to Ready (replicas 0, after a round as large)",
             &|figures| format!("{:.0}", rate(figures.idle)),
             "at least 50",
         )
