@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether what is live is healthy"),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why"),
     printcolumn(name = "Live", type_ = "string", json_path = ".status.live.release", description = "The Release that serves"),
-    printcolumn(name = "Wanted", type_ = "string", json_path = ".status.wanted", description = "The Release that the spec asks for"),
+    printcolumn(name = "Desired", type_ = "string", json_path = ".status.desired", description = "The Release that the spec asks for"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name is not a DNS label of at most 30 characters, from which the names of pods are made; write it with a-z, 0-9 and -, starting with a letter")
@@ -181,7 +181,7 @@ pub struct AppStatus {
     pub spec_hash: Option<String>,
     /// Name of the Release that the spec asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wanted: Option<String>,
+    pub desired: Option<String>,
     /// What serves now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,

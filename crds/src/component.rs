@@ -29,11 +29,11 @@ pub struct Component {
     /// When this component's pods count as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// `Overlap`: old and new pods run side by side until traffic has moved. `Stop`: the old pods are gone
-    /// before the new ones start, for queue consumers and ReadWriteOnce claims, which a release refuses to mount
-    /// in a component that overlaps. With serves, its Service has no pods in between. Overlap unless set.
+    /// `BlueGreen`: the previous and the new pods run side by side until traffic has moved. `Recreate`: the previous
+    /// pods are gone before the new ones start, for queue consumers and ReadWriteOnce claims, which a release refuses
+    /// to mount in a `BlueGreen` component. With serves, its Service has no pods in between. BlueGreen unless set.
     #[serde(default)]
-    pub handover: Handover,
+    pub strategy: Strategy,
     /// The pods, as in a Deployment's `spec.template`. A container without an image waits for a Release that
     /// names one.
     #[schemars(schema_with = "crate::schema::pod_template")]
@@ -42,12 +42,12 @@ pub struct Component {
 
 /// How a component passes from one version to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Handover {
+pub enum Strategy {
     /// Old and new side by side until traffic has moved.
     #[default]
-    Overlap,
+    BlueGreen,
     /// Old gone before new starts: never two versions at once.
-    Stop,
+    Recreate,
 }
 
 /// A Service and the port behind it.

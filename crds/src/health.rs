@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The requests that a component's pods must answer, asked of every ready pod by its own address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!self.every.matches('^([0-9]{1,6}(ms|s|m|h))+$') || !self.deadline.matches('^([0-9]{1,6}(ms|s|m|h))+$') || duration(self.deadline).getMilliseconds() >= duration(self.every).getMilliseconds() * self.consecutive").message("health.deadline is over before any pod could pass; set it to more than every times consecutive").field_path(".deadline"))]
+#[x_kube(validation = Rule::new("!self.period.matches('^([0-9]{1,6}(ms|s|m|h))+$') || !self.deadline.matches('^([0-9]{1,6}(ms|s|m|h))+$') || duration(self.deadline).getMilliseconds() >= duration(self.period).getMilliseconds() * self.successThreshold").message("health.deadline is over before any pod could pass; set it to more than period times successThreshold").field_path(".deadline"))]
 pub struct Health {
     /// Requests, all of which must pass. Ask a health page and a data page: a health page is often blind to
     /// a schema that does not fit. At least one, at most 8.
@@ -18,15 +18,15 @@ pub struct Health {
     /// Rounds in a row, per pod, that every request must pass for the pod to be healthy. 1 to 100, 3 unless set.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
-    pub consecutive: u32,
+    pub success_threshold: u32,
     /// Failures in a row on one ready pod that end the bake and roll the release back. 1 to 100, 3 unless set.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
-    pub failures: u32,
+    pub failure_threshold: u32,
     /// Time between two rounds on one pod. 100ms to 5m, 1s unless set.
     #[serde(default = "one_second")]
-    #[schemars(schema_with = "every")]
-    pub every: Duration,
+    #[schemars(schema_with = "period")]
+    pub period: Duration,
     /// Time that the candidates have to become available and healthy, from their creation. 1s to 24h, 5m unless set.
     #[serde(default = "five_minutes")]
     #[schemars(schema_with = "deadline")]
@@ -103,7 +103,7 @@ pub struct HeaderSource {
     pub secret_key_ref: SecretKeySelector,
 }
 
-fn every(_: &mut SchemaGenerator) -> Schema {
+fn period(_: &mut SchemaGenerator) -> Schema {
     duration::between("100ms", "5m", "1s")
 }
 fn deadline(_: &mut SchemaGenerator) -> Schema {

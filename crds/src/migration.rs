@@ -102,7 +102,7 @@ pub struct MigrationStatus {
     /// The schema is newer than this image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_ahead: Option<bool>,
-    /// Tries to start it, which go on while the surroundings keep it from starting.
+    /// Tries to start it, which go on while the environment keep it from starting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,
     /// The run's pod ended without an answer: a settling Job finds out in the ledger how the run ended.

@@ -11,7 +11,7 @@ pub mod annotation {
     /// Give the release up: before the migration nothing remains of it, after it the release rolls back.
     pub const ABORT: &str = "fairway.dev/abort";
     /// Take traffic back to the previous release, during the bake or after.
-    pub const ROLL_BACK: &str = "fairway.dev/roll-back";
+    pub const ROLLBACK: &str = "fairway.dev/rollback";
     /// Try a failed release again, as a new Release of the same content.
     pub const RETRY: &str = "fairway.dev/retry";
     /// Settle a migration whose outcome is unknown: `applied:<token>` or `not-applied:<token>`.
@@ -91,16 +91,16 @@ pub struct ReleaseStatus {
     /// What the rungs proved.
     #[serde(default, skip_serializing_if = "Evidence::is_empty")]
     pub evidence: Evidence,
-    /// Tries of a rung that waits for its surroundings, by rung: Pinned, Preflighted. Those of a backup or
+    /// Tries of a rung that waits for its environment, by rung: Pinned, Preflighted. Those of a backup or
     /// migration are in its own status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attempts: BTreeMap<String, Attempts>,
     /// Token of the last abort annotation that was acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_abort: Option<String>,
-    /// Token of the last roll-back annotation that was acted upon.
+    /// Token of the last rollback annotation that was acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_handled_roll_back: Option<String>,
+    pub last_handled_rollback: Option<String>,
     /// Token of the last retry annotation that was acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_retry: Option<String>,
@@ -149,7 +149,7 @@ pub enum MilestoneKind {
     Migrating,
     /// The ledger says that the migration is committed.
     Migrated,
-    /// Components with handover `Stop` are about to be handed over.
+    /// Components with strategy `Recreate` are about to be handed over.
     HandingOver,
     /// The Service selects the candidate and its endpoints show only it.
     TrafficMoved,
@@ -165,7 +165,7 @@ pub enum MilestoneKind {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
-    /// Checks of the surroundings: name and verdict.
+    /// Checks of the environment: name and verdict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preflight: Vec<CheckVerdict>,
     /// The Backup made for this release, with the level that it reached.
@@ -186,7 +186,7 @@ impl Evidence {
     }
 }
 
-/// One check of the surroundings.
+/// One check of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckVerdict {
@@ -239,7 +239,7 @@ pub struct ProbeCounts {
     pub failed: i64,
 }
 
-/// Tries of a rung that depends on the surroundings.
+/// Tries of a rung that depends on the environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempts {

@@ -57,8 +57,8 @@ async fn objects(client: &Client, namespace: &str) -> Result<String> {
     let mut out = String::new();
     for group in discovery.groups_alphabetical() {
         for (resource, capabilities) in group.recommended_resources() {
-            let wanted = resource.group == "fairway.dev" || KINDS.contains(&resource.kind.as_str());
-            if !wanted || capabilities.scope != kube::discovery::Scope::Namespaced {
+            let desired = resource.group == "fairway.dev" || KINDS.contains(&resource.kind.as_str());
+            if !desired || capabilities.scope != kube::discovery::Scope::Namespaced {
                 continue;
             }
             let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);

@@ -116,7 +116,7 @@ pub async fn count(context: &Context, name: &str, statement: &str) -> Result<i64
     Ok(row.try_get(0)?)
 }
 
-/// Asks until the one number that a statement returns is as wanted. A database has no watch, so it is asked
+/// Asks until the one number that a statement returns is as desired. A database has no watch, so it is asked
 /// twenty times a second.
 ///
 /// # Errors
@@ -125,7 +125,7 @@ pub async fn until(
     context: &Context,
     name: &str,
     statement: &str,
-    wanted: i64,
+    desired: i64,
     deadline: std::time::Duration,
 ) -> Result<()> {
     let client = database(context, name).await?;
@@ -140,14 +140,14 @@ pub async fn until(
                 .await
                 .ok()
                 .and_then(|row| row.try_get::<_, i64>(0).ok());
-            if last == Some(wanted) {
+            if last == Some(desired) {
                 return;
             }
         }
     };
     if tokio::time::timeout(deadline, asking).await.is_err() {
         bail!(
-            "waited {} s in vain for {wanted} from `{statement}`; last answer: {last:?}",
+            "waited {} s in vain for {desired} from `{statement}`; last answer: {last:?}",
             deadline.as_secs()
         );
     }

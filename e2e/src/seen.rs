@@ -84,7 +84,7 @@ pub fn selected(service: &Service) -> Option<&str> {
     selector.get(RELEASE).map(String::as_str)
 }
 
-/// Waits until a Release is as wanted.
+/// Waits until a Release is as desired.
 ///
 /// # Errors
 /// When it is not within the deadline.
@@ -105,7 +105,7 @@ pub async fn release(
 pub async fn ended(
     context: &Context,
     name: &str,
-    wanted: ReleaseOutcome,
+    desired: ReleaseOutcome,
     deadline: Duration,
 ) -> Result<Release> {
     let release = release(
@@ -116,9 +116,9 @@ pub async fn ended(
         deadline,
     )
     .await?;
-    if outcome(&release) != Some(wanted) {
+    if outcome(&release) != Some(desired) {
         bail!(
-            "{name} should have ended {wanted:?}: {}",
+            "{name} should have ended {desired:?}: {}",
             serde_saphyr::to_string(&release)?
         );
     }
@@ -129,12 +129,12 @@ pub async fn ended(
 ///
 /// # Errors
 /// When it has not ended within the deadline, or otherwise.
-pub async fn failed(context: &Context, name: &str, wanted: &str, deadline: Duration) -> Result<Release> {
+pub async fn failed(context: &Context, name: &str, desired: &str, deadline: Duration) -> Result<Release> {
     let release = ended(context, name, ReleaseOutcome::Failed, deadline).await?;
     let reason = reason(&release);
     ensure!(
-        reason == wanted,
-        "{name} should have failed for {wanted}: {reason}: {}",
+        reason == desired,
+        "{name} should have failed for {desired}: {reason}: {}",
         message(&release)
     );
     Ok(release)
@@ -144,13 +144,13 @@ pub async fn failed(context: &Context, name: &str, wanted: &str, deadline: Durat
 ///
 /// # Errors
 /// When it does not within the deadline.
-pub async fn waits(context: &Context, name: &str, wanted: &str, deadline: Duration) -> Result<Release> {
-    let what = format!("to wait for {wanted}");
+pub async fn waits(context: &Context, name: &str, desired: &str, deadline: Duration) -> Result<Release> {
+    let what = format!("to wait for {desired}");
     release(
         context,
         name,
         &what,
-        |release| reason(release) == wanted,
+        |release| reason(release) == desired,
         deadline,
     )
     .await
@@ -177,7 +177,7 @@ pub async fn reaches(
     .await
 }
 
-/// Waits until an App is as wanted.
+/// Waits until an App is as desired.
 ///
 /// # Errors
 /// When it is not within the deadline.

@@ -219,16 +219,16 @@ pub fn is_ready(pod: &Pod) -> bool {
 /// Whether the newest template of a Deployment has all its replicas, and no older one has any.
 #[must_use]
 pub fn is_rolled_out(deployment: &Deployment) -> bool {
-    let wanted = deployment
+    let desired = deployment
         .spec
         .as_ref()
         .and_then(|spec| spec.replicas)
         .unwrap_or(1);
     deployment.status.as_ref().is_some_and(|status| {
         status.observed_generation >= deployment.metadata.generation
-            && status.updated_replicas.unwrap_or(0) == wanted
-            && status.available_replicas.unwrap_or(0) == wanted
-            && status.replicas.unwrap_or(0) == wanted
+            && status.updated_replicas.unwrap_or(0) == desired
+            && status.available_replicas.unwrap_or(0) == desired
+            && status.replicas.unwrap_or(0) == desired
     })
 }
 

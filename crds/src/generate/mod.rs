@@ -110,10 +110,10 @@ fn left_over(folder: &Path, files: &[File]) -> Result<Vec<PathBuf>, Error> {
         let generated = files
             .iter()
             .any(|file| path.extension() == Path::new(&file.name).extension());
-        let wanted = files
+        let desired = files
             .iter()
             .any(|file| path.file_name() == Some(file.name.as_ref()));
-        if generated && !wanted {
+        if generated && !desired {
             paths.push(path);
         }
     }

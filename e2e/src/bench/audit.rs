@@ -67,8 +67,8 @@ impl Requests {
         self.count(|verb| verb == "list")
     }
 
-    fn count(&self, wanted: impl Fn(&str) -> bool) -> usize {
-        let of = |key: &String| wanted(key.split(' ').next().unwrap_or_default());
+    fn count(&self, desired: impl Fn(&str) -> bool) -> usize {
+        let of = |key: &String| desired(key.split(' ').next().unwrap_or_default());
         self.0
             .iter()
             .filter(|(key, _)| of(key))

@@ -46,7 +46,7 @@ impl Contestant for Fairway {
             "replicas": 2,
             "serves": {"service": "web", "port": 80, "targetPort": 3000},
             // One pass is needed, so the last gate is the pod's being ready, as for the other.
-            "health": {"http": [{"path": "/api/health"}], "consecutive": 1},
+            "health": {"http": [{"path": "/api/health"}], "successThreshold": 1},
             "template": super::rollouts::template(image),
         });
         let policy = json!({"bake": {"for": "0s"}});
@@ -66,10 +66,10 @@ impl Contestant for Fairway {
         let done = |app: &App| {
             let status = app.status.clone().unwrap_or_default();
             let live = status.live.map(|live| live.release);
-            live.is_some() && live == status.wanted && status.observed_generation == app.metadata.generation
+            live.is_some() && live == status.desired && status.observed_generation == app.metadata.generation
         };
         let app = wait::wait_for(api, "web", "its newest release is live", done, PATIENCE).await?;
-        let wanted = app.status.and_then(|status| status.wanted).unwrap_or_default();
+        let desired = app.status.and_then(|status| status.desired).unwrap_or_default();
         let releases = Api::<fairway_crds::Release>::namespaced(bench.client.clone(), namespace);
         let ended = |release: &fairway_crds::Release| {
             release
@@ -77,7 +77,7 @@ impl Contestant for Fairway {
                 .as_ref()
                 .is_some_and(|status| status.outcome.is_some())
         };
-        wait::wait_for(releases, &wanted, "it has ended", ended, PATIENCE).await?;
+        wait::wait_for(releases, &desired, "it has ended", ended, PATIENCE).await?;
         Ok(())
     }
 

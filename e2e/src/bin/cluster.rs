@@ -69,9 +69,9 @@ async fn execute(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::from_env()?;
     match arguments.command {
         Subcommands::Build { names } => {
-            let wanted = |name: &&'static str| names.is_empty() || names.iter().any(|one| one == name);
-            let wanted: Vec<_> = tools::BUILT.iter().copied().filter(wanted).collect();
-            if tools::build_each(&paths, &wanted)?.is_empty() && names.is_empty() {
+            let desired = |name: &&'static str| names.is_empty() || names.iter().any(|one| one == name);
+            let desired: Vec<_> = tools::BUILT.iter().copied().filter(desired).collect();
+            if tools::build_each(&paths, &desired)?.is_empty() && names.is_empty() {
                 eprintln!("the control plane is built");
             }
         }

@@ -119,7 +119,7 @@ fn what_next(target: &Target) {
     println!("  kubectl -n {NAMESPACE} get apps,releases,migrations,backups");
     println!("  kubectl -n {NAMESPACE} describe release crm-3");
     println!(
-        "  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/roll-back=now     # 7.6.5 again, on the schema of 8.2.0"
+        "  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/rollback=now     # 7.6.5 again, on the schema of 8.2.0"
     );
     println!("`make demo-down` removes all of it.");
 }

@@ -64,9 +64,9 @@ impl BadMigration {
         let status = found.status.clone().unwrap_or_default();
         ensure!(seen::live(&found) == Some("crm-1"), "live: {:?}", status.live);
         ensure!(
-            status.wanted.as_deref() == Some("crm-2"),
-            "wanted: {:?}",
-            status.wanted
+            status.desired.as_deref() == Some("crm-2"),
+            "desired: {:?}",
+            status.desired
         );
         timeline.proven("the App says that crm-1 serves and that its spec asks for crm-2");
         timeline.requests("CRM", load).await?;
@@ -217,9 +217,9 @@ async fn is_not_run_again(story: &Story, app: &mut App, name: &str) -> Result<()
     ensure!(before == after, "there were {before} releases and are {after}");
     let status = found.status.clone().unwrap_or_default();
     ensure!(
-        status.wanted.as_deref() == Some(name),
-        "wanted: {:?}",
-        status.wanted
+        status.desired.as_deref() == Some(name),
+        "desired: {:?}",
+        status.desired
     );
     ensure!(
         seen::holds(seen::app_condition(&found, "DivergedFromSpec")),

@@ -82,13 +82,13 @@ impl Upgrade {
     pub async fn take_back(&self, story: &Story) -> Result<Release> {
         let Story { context, timeline } = story;
         let _watching = timeline.watch(context);
-        timeline.act("kubectl annotate release unleash-2 fairway.dev/roll-back=now");
-        apps::say(context, "unleash-2", annotation::ROLL_BACK, "now").await?;
+        timeline.act("kubectl annotate release unleash-2 fairway.dev/rollback=now");
+        apps::say(context, "unleash-2", annotation::ROLLBACK, "now").await?;
         let back = |release: &Release| seen::outcome(release) == Some(ReleaseOutcome::RolledBack);
         let release =
             seen::release(context, "unleash-2", "to be rolled back", back, unleash::PATIENCE).await?;
         ensure!(
-            seen::reason(&release) == "RolledBackByPerson",
+            seen::reason(&release) == "RollbackRequested",
             "{}",
             seen::message(&release)
         );
@@ -130,13 +130,13 @@ impl Upgrade {
         let runs = reach::count(context, unleash::DATABASE, runs).await?;
         ensure!(runs == 1, "the ledger has {runs} runs of unleash-2");
         let order: Vec<_> = status.milestones.iter().map(|milestone| milestone.kind).collect();
-        let wanted = [
+        let desired = [
             MilestoneKind::Migrating,
             MilestoneKind::Migrated,
             MilestoneKind::TrafficMoved,
             MilestoneKind::Baked,
         ];
-        ensure!(order == wanted, "milestones: {order:?}");
+        ensure!(order == desired, "milestones: {order:?}");
         let proven = seen::condition(&found.conditions, SUCCEEDED)
             .map(|condition| condition.last_transition_time.0)
             .context("the Backup has no condition Succeeded")?;
@@ -176,13 +176,13 @@ impl Upgrade {
     }
 
     /// This release is live at this version, with the flags that people made.
-    async fn kept_its_data(&self, story: &Story, release: &str, wanted: &str) -> Result<()> {
+    async fn kept_its_data(&self, story: &Story, release: &str, desired: &str) -> Result<()> {
         let Story { context, timeline } = story;
         let live = |app: &App| seen::live(app) == Some(release);
         seen::app(context, "unleash", &format!("{release} to be live"), live, SOON).await?;
         let version = unleash::version(context).await?;
         ensure!(
-            version.starts_with(wanted),
+            version.starts_with(desired),
             "the version that answers is {version}"
         );
         let flags = unleash::flags(context).await?;

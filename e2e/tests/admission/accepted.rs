@@ -36,7 +36,7 @@ use serde_json::{Value, json};
     spec["components"].as_array_mut().unwrap().push(api);
 }))]
 #[case::durations_of_every_unit(edited(app(), |spec| {
-    spec["components"][0]["health"]["every"] = json!("500ms");
+    spec["components"][0]["health"]["period"] = json!("500ms");
     spec["components"][0]["health"]["deadline"] = json!("1h30m");
     spec["policy"]["bake"]["for"] = json!("0s");
 }))]
@@ -81,12 +81,12 @@ async fn what_is_not_given_has_its_default() -> Result<()> {
     assert_eq!(spec["traffic"], json!({"driver": "Service", "drain": "10s"}));
     let component = &spec["components"][0];
     assert_eq!(
-        (&component["replicas"], &component["handover"]),
-        (&json!(1), &json!("Overlap"))
+        (&component["replicas"], &component["strategy"]),
+        (&json!(1), &json!("BlueGreen"))
     );
     let health = json!({
         "http": [{"path": "/", "status": 200, "scheme": "HTTP"}],
-        "consecutive": 3, "failures": 3, "every": "1s", "deadline": "5m"
+        "successThreshold": 3, "failureThreshold": 3, "period": "1s", "deadline": "5m"
     });
     assert_eq!(component["health"], health);
     Ok(())

@@ -329,7 +329,7 @@ fn every_kind_and_annotation_that_a_kubectl_command_names_exists() -> Result<()>
     let kinds = kinds(&target)?;
     let annotations = [
         annotation::ABORT,
-        annotation::ROLL_BACK,
+        annotation::ROLLBACK,
         annotation::RETRY,
         annotation::RESOLVE,
     ];

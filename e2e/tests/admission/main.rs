@@ -162,7 +162,7 @@ fn app() -> Value {
                                 ]
                             }
                         ],
-                        "every": "1s",
+                        "period": "1s",
                         "deadline": "5m"
                     },
                     "template": {
@@ -174,7 +174,7 @@ fn app() -> Value {
                 },
                 {
                     "name": "worker",
-                    "handover": "Stop",
+                    "strategy": "Recreate",
                     "replicas": 0,
                     "template": {"spec": {"containers": [{"name": "worker", "image": "registry.example.com/crm:2.11.0"}]}}
                 }

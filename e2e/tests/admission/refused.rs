@@ -40,8 +40,8 @@ type Spoil = fn(&mut Value);
     "spec.components[0].replicas", "less than or equal to 1000")]
 #[case::health_without_serves_and_port(|app: &mut Value| { component(app).as_object_mut().unwrap().remove("serves"); },
     "spec.components[0].health", "add one, such as port: 3000")]
-#[case::another_handover(|app: &mut Value| component(app)["handover"] = json!("Kill"),
-    "spec.components[0].handover", "supported values: \"Overlap\", \"Stop\"")]
+#[case::another_strategy(|app: &mut Value| component(app)["strategy"] = json!("Kill"),
+    "spec.components[0].strategy", "supported values: \"BlueGreen\", \"Recreate\"")]
 // Health
 #[case::no_health_request(|app: &mut Value| component(app)["health"]["http"] = json!([]),
     "spec.components[0].health.http", "should have at least 1 items")]
@@ -49,14 +49,14 @@ type Spoil = fn(&mut Value);
     "spec.components[0].health.http[0].path", "start it with /, such as /api/health")]
 #[case::a_status_that_there_is_not(|app: &mut Value| component(app)["health"]["http"][0]["status"] = json!(99),
     "spec.components[0].health.http[0].status", "greater than or equal to 100")]
-#[case::a_duration_that_does_not_parse(|app: &mut Value| component(app)["health"]["every"] = json!("one second"),
-    "spec.components[0].health.every", "write whole numbers with ms, s, m or h, such as 1s")]
+#[case::a_duration_that_does_not_parse(|app: &mut Value| component(app)["health"]["period"] = json!("one second"),
+    "spec.components[0].health.period", "write whole numbers with ms, s, m or h, such as 1s")]
 #[case::a_duration_without_unit(|app: &mut Value| component(app)["health"]["deadline"] = json!("5"),
     "spec.components[0].health.deadline", "write whole numbers with ms, s, m or h, such as 5m")]
-#[case::a_duration_out_of_range(|app: &mut Value| component(app)["health"]["every"] = json!("1ms"),
-    "spec.components[0].health.every", "not a duration from 100ms to 5m")]
-#[case::a_deadline_over_before_any_pod_could_pass(|app: &mut Value| { component(app)["health"]["every"] = json!("2m"); component(app)["health"]["consecutive"] = json!(3); },
-    "spec.components[0].health.deadline", "set it to more than every times consecutive")]
+#[case::a_duration_out_of_range(|app: &mut Value| component(app)["health"]["period"] = json!("1ms"),
+    "spec.components[0].health.period", "not a duration from 100ms to 5m")]
+#[case::a_deadline_over_before_any_pod_could_pass(|app: &mut Value| { component(app)["health"]["period"] = json!("2m"); component(app)["health"]["consecutive"] = json!(3); },
+    "spec.components[0].health.deadline", "set it to more than period times successThreshold")]
 #[case::a_header_with_value_and_value_from(|app: &mut Value| header(app)["valueFrom"] = json!({"secretKeyRef": {"name": "a", "key": "b"}}),
     "spec.components[0].health.http[1].headers[0]", "exactly one of value and valueFrom; give one")]
 #[case::a_header_with_neither(|app: &mut Value| { header(app).as_object_mut().unwrap().remove("value"); },

@@ -121,7 +121,7 @@ async fn is_aborted(context: &Context) -> Result<()> {
 async fn is_taken_back(context: &Context) -> Result<()> {
     edited(context, "back", |app| apps::set_bake(app, 600)).await?;
     seen::waits(context, "back-2", "Baking", crm::PATIENCE).await?;
-    apps::say(context, "back-2", annotation::ROLL_BACK, "now").await?;
+    apps::say(context, "back-2", annotation::ROLLBACK, "now").await?;
     seen::ended(context, "back-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) async fn went_well(context: &Context) -> Result<()> {
         crm::pods(context, "web", "crm-2").await?.len() == 2
             && crm::pods(context, "web", "crm-1").await?.is_empty()
     );
-    for (statement, wanted) in [
+    for (statement, desired) in [
         ("select count(*) from migration_runs where version = 'v2'", 1),
         (
             "select count(*) from fairway.migration_run where release = 'crm-2'",
@@ -50,7 +50,7 @@ pub(crate) async fn went_well(context: &Context) -> Result<()> {
         ),
     ] {
         let found = reach::count(context, crm::DATABASE, statement).await?;
-        ensure!(found == wanted, "{found} instead of {wanted}: {statement}");
+        ensure!(found == desired, "{found} instead of {desired}: {statement}");
     }
     crm::never_two_workers(context, &["v1", "v2"]).await
 }

@@ -17,7 +17,7 @@ const APPS: usize = 50;
 #[tokio::test]
 async fn fifty_apps_released_at_once_all_finish_and_none_starves() -> Result<()> {
     alone(|context| async move {
-        let mut wanted = Vec::new();
+        let mut desired = Vec::new();
         for number in 0..APPS {
             let mut app = small::app(&context, &format!("app-{number}"), "v1")?;
             // Starting so many pods takes one node a while.
@@ -25,10 +25,10 @@ async fn fifty_apps_released_at_once_all_finish_and_none_starves() -> Result<()>
             health
                 .into_iter()
                 .for_each(|health| health.deadline = fairway_crds::duration::Duration::from_seconds(600));
-            wanted.push(app);
+            desired.push(app);
         }
         let begun = Instant::now();
-        stream::iter(&wanted)
+        stream::iter(&desired)
             .map(|app| apps::apply(&context, app))
             .buffer_unordered(10)
             .try_for_each(|_| async { Ok(()) })

@@ -44,7 +44,7 @@ async fn failed_cleanly(context: &Context) -> Result<Release> {
         migration.outcome == Some(MigrationOutcome::Failed),
         "{migration:?}"
     );
-    for (statement, wanted) in [
+    for (statement, desired) in [
         (BEGUN, 1),
         (
             "select count(*) from fairway.migration_run where release = 'crm-2'",
@@ -57,7 +57,7 @@ async fn failed_cleanly(context: &Context) -> Result<Release> {
         ),
     ] {
         let found = reach::count(context, crm::DATABASE, statement).await?;
-        ensure!(found == wanted, "{found} instead of {wanted}: {statement}");
+        ensure!(found == desired, "{found} instead of {desired}: {statement}");
     }
     ensure!(
         crm::pods(context, "web", "crm-1").await?.len() == 2,
@@ -157,11 +157,11 @@ async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Res
         let ended = ended(&context, &failed).await?;
         if context.target.is_embedded() {
             // With cgroups of version 2 the kubelet has all of a container ended.
-            let wanted = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            let desired = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
                 true => Ended::TheAgentToo,
                 false => Ended::TheMigration,
             };
-            ensure!(ended == wanted, "{ended:?} on a machine for {wanted:?}");
+            ensure!(ended == desired, "{ended:?} on a machine for {desired:?}");
         }
         Ok(())
     })

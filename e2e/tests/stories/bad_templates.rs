@@ -1,7 +1,7 @@
 //! Images that cannot be had and templates that Kubernetes refuses.
 
 use anyhow::{Result, ensure};
-use fairway_crds::component::Handover;
+use fairway_crds::component::Strategy;
 use fairway_crds::release::ReleaseOutcome;
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::ns::{Context, with_temp_ns};
@@ -144,14 +144,14 @@ async fn a_claim_for_one_node_is_refused_where_versions_overlap_and_taken_where_
             "volume files",
             "component web",
             "claim uploads",
-            "handover: Stop",
+            "strategy: Recreate",
             "shop-1 goes on serving",
         ] {
             ensure!(message.contains(part), "{part} is missing: {message}");
         }
         seen::selects(&context, "shop", "shop-1", SOON).await?;
 
-        apps::component(&mut app, "web").handover = Handover::Stop;
+        apps::component(&mut app, "web").strategy = Strategy::Recreate;
         apps::apply(&context, &app).await?;
         seen::ended(&context, "shop-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         seen::selects(&context, "shop", "shop-3", SOON).await?;

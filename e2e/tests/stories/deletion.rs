@@ -290,7 +290,7 @@ async fn while_the_old_side_retires(context: &Context, watch: &Watch) -> Result<
         app.spec.traffic.drain = Duration::from_seconds(10);
     })
     .await?;
-    seen::waits(context, "retiring-2", "RetiringOld", crm::PATIENCE).await?;
+    seen::waits(context, "retiring-2", "RetiringPrevious", crm::PATIENCE).await?;
     delete_app(context, "retiring").await?;
     watch.never_without("retiring", &["retiring-1", "retiring-2"])
 }
@@ -309,7 +309,7 @@ async fn upgrade_crm(context: &Context, version: &str) -> Result<App> {
 /// The old worker is asked to stop and works on.
 async fn while_the_old_worker_stops(context: &Context, watch: &Watch) -> Result<()> {
     upgrade_crm(context, "v2").await?;
-    seen::waits(context, "crm-2", "StoppingOldPods", crm::PATIENCE).await?;
+    seen::waits(context, "crm-2", "StoppingPrevious", crm::PATIENCE).await?;
     delete_app(context, "crm").await?;
     watch.never_without("crm", &["crm-1"])
 }
@@ -362,7 +362,7 @@ async fn an_app_deleted_in_the_middle_of_an_upgrade_takes_both_versions_with_it_
             crm::database(&context).await?;
             while_the_old_worker_stops(&context, &watch)
                 .await
-                .context("StoppingOldPods")?;
+                .context("StoppingPrevious")?;
             watch.forget("crm");
             while_it_goes_back(&context, &watch).await.context("RollingBack")
         };
@@ -376,7 +376,7 @@ async fn an_app_deleted_in_the_middle_of_an_upgrade_takes_both_versions_with_it_
         ill.context("Unhealthy")?;
         moving.context("SwitchingTraffic")?;
         baking.context("Baking")?;
-        retiring.context("RetiringOld")?;
+        retiring.context("RetiringPrevious")?;
         crm?;
         let left = context.api::<Backup>().list(&ListParams::default()).await?.items;
         ensure!(

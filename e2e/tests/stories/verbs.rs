@@ -47,10 +47,10 @@ async fn a_release_aborted_before_it_migrates_leaves_the_old_version_as_it_was()
 async fn a_person_takes_traffic_back_during_the_bake() -> Result<()> {
     with_temp_ns(|context| async move {
         baking(&context).await?;
-        apps::say(&context, "shop-2", annotation::ROLL_BACK, "now").await?;
+        apps::say(&context, "shop-2", annotation::ROLLBACK, "now").await?;
         let release = seen::ended(&context, "shop-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
         ensure!(
-            seen::reason(&release) == "RolledBackByPerson",
+            seen::reason(&release) == "RollbackRequested",
             "{}",
             seen::message(&release)
         );
@@ -59,7 +59,7 @@ async fn a_person_takes_traffic_back_during_the_bake() -> Result<()> {
             release
                 .status
                 .unwrap_or_default()
-                .last_handled_roll_back
+                .last_handled_rollback
                 .as_deref()
                 == Some("now")
         );
@@ -89,7 +89,7 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
         crm::set_version(&context, &mut app, "v2");
         apps::apply(&context, &app).await?;
         seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
-        apps::say(&context, "crm-2", annotation::ROLL_BACK, "later").await?;
+        apps::say(&context, "crm-2", annotation::ROLLBACK, "later").await?;
         let back = |release: &Release| seen::outcome(release) == Some(ReleaseOutcome::RolledBack);
         let release = seen::release(&context, "crm-2", "to be rolled back", back, crm::PATIENCE).await?;
         seen::selects(&context, "crm", "crm-1", SOON).await?;
@@ -150,7 +150,7 @@ async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() ->
         crm::set_version(&context, &mut app, "v2");
         apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "partial");
         apps::apply(&context, &app).await?;
-        let waiting = seen::waits(&context, "crm-2", "MigrationUnsettled", crm::PATIENCE).await?;
+        let waiting = seen::waits(&context, "crm-2", "MigrationUnresolved", crm::PATIENCE).await?;
         ensure!(
             seen::holds(seen::release_condition(&waiting, "Stalled")),
             "nobody is told that a person must act"

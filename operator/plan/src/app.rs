@@ -37,7 +37,7 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
         Next::Record { revision, hash } => {
             status.revision = Some(revision);
             status.spec_hash = Some(hash);
-            status.wanted = Some(names::release(&app.name_any(), revision));
+            status.desired = Some(names::release(&app.name_any(), revision));
             Standing::Recorded
         }
         Next::Make(made) => {
@@ -60,7 +60,7 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
 enum Next {
     /// Put revision and hash on record.
     Record { revision: i64, hash: String },
-    /// Make the Release of the revision on record, or its frozen spec.
+    /// Make the Release of the revision on record, or its snapshot.
     Make(Vec<Step>),
     /// The spec is released or being released.
     Nothing,
@@ -133,7 +133,7 @@ fn adopt(observed: &AppObserved, given: &Arc<Release>, hash: &str) -> Next {
         .map(|snapshot| snapshot.hash());
     Next::Record {
         revision: given.spec.revision,
-        // A frozen spec that differs from today's is an edit that is yet to be released.
+        // A snapshot that differs from today's is an edit that is yet to be released.
         hash: frozen.unwrap_or_else(|| hash.to_owned()),
     }
 }
@@ -148,7 +148,7 @@ fn wants_retry(release: &Release) -> bool {
         && status.outcome != Some(ReleaseOutcome::Succeeded)
 }
 
-/// What is missing of the revision on record: frozen spec first, so that the Release finds it.
+/// What is missing of the revision on record: snapshot first, so that the Release finds it.
 fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &str) -> Vec<Step> {
     if revision == 0 {
         return Vec::new();

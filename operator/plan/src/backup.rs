@@ -1,7 +1,7 @@
 //! The Backup: tried until it is proven, or until it is clear that it will not be.
 //!
 //! Every try is a Job of its own number. The number is on record before the Job exists, so a crash between the
-//! two makes the same Job again. What the surroundings cause (store full, claim missing, wrong password) is tried
+//! two makes the same Job again. What the environment cause (store full, claim missing, wrong password) is tried
 //! again for a day; the Job of a try that failed is removed when the next begins, the last one at the end.
 
 use crate::build::agent::{self, Outcome};
@@ -107,7 +107,7 @@ fn ready(observed: &BackupObserved) -> Result<(&BackupSettings, &Snapshot), Stri
     let Some(snapshot) = &observed.snapshot else {
         let release = spec.release.as_deref().unwrap_or_default();
         return Err(format!(
-            "Release {release}, or its frozen spec, is gone: make a Backup without spec.release"
+            "Release {release}, or its snapshot, is gone: make a Backup without spec.release"
         ));
     };
     match snapshot.database {
@@ -267,10 +267,10 @@ fn held_up(
     message: String,
 ) -> Stand {
     let used = status.set.as_ref().map(|set| set.claim_name.as_str());
-    let wanted = ready(observed)
+    let desired = ready(observed)
         .ok()
         .map(|(settings, _)| settings.store.volume.claim_name.as_str());
-    if wanted.is_some() && wanted != used {
+    if desired.is_some() && desired != used {
         return begin(observed, status, attempts.current + 1, attempts.since);
     }
     not_starting(status, attempts, now, message)

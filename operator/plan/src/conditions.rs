@@ -34,7 +34,7 @@ impl Status {
 
 /// A condition as a planner wants it, without the times that [`set`] keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Desired {
     /// Its type, one of [`fairway_crds::condition`].
     pub type_: &'static str,
     /// Whether it holds.
@@ -45,8 +45,8 @@ pub struct Wanted {
     pub message: String,
 }
 
-impl Wanted {
-    /// A wanted condition.
+impl Desired {
+    /// A desired condition.
     pub fn new(
         type_: &'static str,
         status: Status,
@@ -62,24 +62,24 @@ impl Wanted {
     }
 }
 
-/// The conditions to write, in the order in which they are wanted. `lastTransitionTime` only moves when a
+/// The conditions to write, in the order in which they are desired. `lastTransitionTime` only moves when a
 /// condition's status does, so a pass that found nothing new writes what is there already.
 pub fn set(
     previous: &[Condition],
-    wanted: Vec<Wanted>,
+    desired: Vec<Desired>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    wanted
+    desired
         .into_iter()
-        .map(|wanted| {
-            let before = previous.iter().find(|condition| condition.type_ == wanted.type_);
-            let unchanged = before.filter(|condition| condition.status == wanted.status.as_str());
+        .map(|desired| {
+            let before = previous.iter().find(|condition| condition.type_ == desired.type_);
+            let unchanged = before.filter(|condition| condition.status == desired.status.as_str());
             Condition {
-                type_: wanted.type_.to_owned(),
-                status: wanted.status.as_str().to_owned(),
-                reason: valid_reason(wanted.reason),
-                message: capped(&wanted.message, MESSAGE_LIMIT),
+                type_: desired.type_.to_owned(),
+                status: desired.status.as_str().to_owned(),
+                reason: valid_reason(desired.reason),
+                message: capped(&desired.message, MESSAGE_LIMIT),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or_else(
                     || Time(to_seconds(now)),
@@ -172,21 +172,21 @@ pub fn bounded(
         Progress::Failed { reason, message } => (False, False, False, True, reason, message),
     };
     let told = |type_, status, otherwise: &str| match status {
-        False => Wanted::new(type_, status, reason, otherwise),
-        _ => Wanted::new(type_, status, reason, message),
+        False => Desired::new(type_, status, reason, otherwise),
+        _ => Desired::new(type_, status, reason, message),
     };
     // A long sentence in every condition hides the others; it stands where people and tools look for it.
     let not_ready = match succeeded {
         False => "it did not succeed: the condition Succeeded says why",
         _ => message,
     };
-    let wanted = vec![
-        Wanted::new(SUCCEEDED, succeeded, reason, message),
+    let desired = vec![
+        Desired::new(SUCCEEDED, succeeded, reason, message),
         told(READY, ready, not_ready),
         told(RECONCILING, reconciling, "nothing is under way"),
         told(STALLED, stalled, "nobody is waited for"),
     ];
-    set(previous, wanted, generation, now)
+    set(previous, desired, generation, now)
 }
 
 /// A moment as messages write it: RFC 3339 in UTC, whole seconds.
@@ -270,16 +270,16 @@ mod tests {
 
     #[test]
     fn the_time_of_a_condition_moves_only_with_its_status() {
-        let wanted = |status, message: &str| vec![Wanted::new(READY, status, "Because", message)];
+        let desired = |status, message: &str| vec![Desired::new(READY, status, "Because", message)];
         let first = set(
             &[],
-            wanted(Status::False, "one"),
+            desired(Status::False, "one"),
             Some(1),
             at("2026-01-01T00:00:00.9Z"),
         );
         let again = set(
             &first,
-            wanted(Status::False, "two"),
+            desired(Status::False, "two"),
             Some(2),
             at("2026-01-01T01:00:00Z"),
         );
@@ -290,7 +290,7 @@ mod tests {
         );
         let turned = set(
             &again,
-            wanted(Status::True, "two"),
+            desired(Status::True, "two"),
             Some(2),
             at("2026-01-01T02:00:00Z"),
         );
@@ -340,7 +340,7 @@ mod tests {
     fn long_messages_are_cut_at_a_character() {
         let conditions = set(
             &[],
-            vec![Wanted::new(READY, Status::False, "R", "ü".repeat(3000))],
+            vec![Desired::new(READY, Status::False, "R", "ü".repeat(3000))],
             None,
             Timestamp::UNIX_EPOCH,
         );

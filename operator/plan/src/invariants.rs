@@ -8,7 +8,7 @@ use crate::sim::cluster::Cluster;
 use crate::sim::store::{Objects, Shelf};
 use crate::snapshot::Snapshot;
 use crate::{build, labels};
-use fairway_crds::component::{Component, Handover};
+use fairway_crds::component::{Component, Strategy};
 use fairway_crds::condition::{
     BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
 };
@@ -172,7 +172,7 @@ impl Checker {
             component
                 .health
                 .as_ref()
-                .is_some_and(|health| passes < health.consecutive)
+                .is_some_and(|health| passes < health.success_threshold)
         });
         let goes_back = after
             .releases
@@ -222,14 +222,14 @@ impl Checker {
                     !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
                 })
             });
-            let wanted = after.apps.get(of(labels::APP)).and_then(|app| {
+            let desired = after.apps.get(of(labels::APP)).and_then(|app| {
                 app.spec
                     .components
                     .iter()
                     .find(|found| found.name == component)
                     .map(|found| found.replicas)
             });
-            let is_less = wanted.is_some_and(|wanted| replicas_of(deployment) < wanted);
+            let is_less = desired.is_some_and(|desired| replicas_of(deployment) < desired);
             if is_selected && is_less && !self.stops(release, component) {
                 self.is_broken(format!("{name} was scaled down while a Service selects it"));
             }
@@ -240,7 +240,7 @@ impl Checker {
         let snapshot = self.frozen.get(release);
         snapshot
             .and_then(|snapshot| snapshot.component(component))
-            .is_some_and(|component| component.handover == Handover::Stop)
+            .is_some_and(|component| component.strategy == Strategy::Recreate)
     }
 
     /// Pods of two releases of a component that never runs twice never exist at once, terminating ones included.
@@ -322,7 +322,7 @@ impl Checker {
         }
         let by_person = happened(before, MilestoneKind::RollingBack).is_none()
             && happened(after, MilestoneKind::RollingBack)
-                .is_some_and(|milestone| milestone.reason.as_deref() == Some("RolledBackByPerson"));
+                .is_some_and(|milestone| milestone.reason.as_deref() == Some("RollbackRequested"));
         match (before.outcome, after.outcome) {
             (Some(ReleaseOutcome::Succeeded), None) if by_person => {}
             (Some(old), new) if new != Some(old) => {
@@ -349,7 +349,7 @@ impl Checker {
                 .get(name)
                 .is_some_and(|old| old.uid() == revision.uid() && old.data != revision.data)
             {
-                self.is_broken(format!("the frozen spec of {name} changed"));
+                self.is_broken(format!("the snapshot of {name} changed"));
             }
         }
         for (name, release) in changed(&before.releases, &after.releases) {

@@ -31,7 +31,7 @@ pub const FAIRWAY: &str = "fairway";
 pub enum Work {
     /// Pulls the images of a release.
     Pin,
-    /// Checks the surroundings.
+    /// Checks the environment.
     Preflight,
     /// Makes a backup.
     Backup,

@@ -35,7 +35,7 @@ pub fn pin_pod(release: &str, attempt: u32) -> String {
     format!("{release}-pin-{attempt}")
 }
 
-/// The Job that checks the surroundings of a release.
+/// The Job that checks the environment of a release.
 pub fn preflight_job(release: &str, attempt: u32) -> String {
     format!("{release}-check-{attempt}")
 }

@@ -151,7 +151,7 @@ pub struct ObjectRef {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The UID it must have: a namesake made meanwhile is left alone.
+    /// The UID it must have: a another object with the same name made meanwhile is left alone.
     pub uid: String,
     /// The resource version in which it was observed: what is scaled must still have it, what is deleted need not.
     pub resource_version: Option<String>,

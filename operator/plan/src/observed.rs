@@ -120,7 +120,7 @@ pub struct MigrationObserved {
     pub app: Option<Arc<App>>,
     /// The Release for which it runs.
     pub release: Option<Arc<Release>>,
-    /// The frozen spec of that Release, or the App's spec of the moment for one applied by hand.
+    /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
     /// Jobs with label `fairway.dev/work-for` naming it.
     pub jobs: Vec<Arc<Job>>,
@@ -137,7 +137,7 @@ pub struct BackupObserved {
     pub app: Option<Arc<App>>,
     /// The Release for which it is made.
     pub release: Option<Arc<Release>>,
-    /// The frozen spec of that Release, or the App's spec of the moment for one applied by hand.
+    /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
     /// Jobs with label `fairway.dev/work-for` naming it.
     pub jobs: Vec<Arc<Job>>,
@@ -159,11 +159,11 @@ pub struct ProbeTarget {
     /// Index of each request among those of the probe pod, for those that need it.
     pub via: Option<ProbePod>,
     /// Time between two rounds.
-    pub every: std::time::Duration,
+    pub period: std::time::Duration,
     /// Passes in a row that are news.
-    pub consecutive: u32,
+    pub success_threshold: u32,
     /// Failures in a row that are news.
-    pub failures: u32,
+    pub failure_threshold: u32,
 }
 
 /// The pod through which requests with a header from a Secret are made.

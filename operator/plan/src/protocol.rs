@@ -73,7 +73,7 @@ pub mod reason {
     /// Another App releases to this database.
     pub const DATABASE_OWNED: &str = "DatabaseOwned";
     /// A run of this database has an outcome that nobody knows yet.
-    pub const MIGRATION_UNSETTLED: &str = "MigrationUnsettled";
+    pub const MIGRATION_UNSETTLED: &str = "MigrationUnresolved";
     /// Another pod holds the migration's lock.
     pub const MIGRATION_RUNNING: &str = "MigrationRunning";
     /// The ledger has no row of this run: it never started.
@@ -85,7 +85,7 @@ pub mod reason {
     /// The migration failed and the schema is not what it was.
     pub const MIGRATION_PARTIAL: &str = "MigrationPartial";
     /// The migration's pod was cut off; the schema is what it was.
-    pub const MIGRATION_CUT_OFF: &str = "MigrationCutOff";
+    pub const MIGRATION_CUT_OFF: &str = "MigrationInterrupted";
     /// What the migration did cannot be decided.
     pub const MIGRATION_UNKNOWN: &str = "MigrationUnknown";
     /// The migration's command is not in its image.
@@ -250,9 +250,9 @@ pub struct GuardTask {
     /// success. The header values from Secrets come in variables named by [`HttpRequest::headers`].
     pub health: Vec<(u16, HttpRequest)>,
     /// Passes in a row.
-    pub consecutive: u32,
+    pub success_threshold: u32,
     /// Milliseconds between rounds.
-    pub every_milliseconds: u64,
+    pub period_milliseconds: u64,
     /// Run after health passed.
     pub checks: Vec<SqlCheck>,
 }
@@ -350,7 +350,7 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
-    /// The surroundings (store full, database away, wrong password): retried with backoff until the deadline.
+    /// The environment (store full, database away, wrong password): retried with backoff until the deadline.
     Environment,
     /// The version being released: final.
     Version,

@@ -133,7 +133,7 @@ pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> 
     decided(&world, status, steps, stand)
 }
 
-/// Where a Release stands that has no frozen spec: the App makes that when it takes the Release up, and it takes up
+/// Where a Release stands that has no snapshot: the App makes that when it takes the Release up, and it takes up
 /// only what is newer than what it has.
 fn not_taken_up(world: &World, status: &mut ReleaseStatus) -> Stand {
     if status.outcome.is_some() {
@@ -211,7 +211,7 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
             },
         ) if is_stuck(world, status)
             && accept::newer(world).is_some()
-            && (rung == "TrafficReturned" || wait.reason == "StartingPrevious") =>
+            && (rung == "TrafficReturned" || wait.reason == "RestoringPrevious") =>
         {
             let newer = accept::newer(world).unwrap_or_default();
             let failure = cause(status);
@@ -236,11 +236,11 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
                 rung: rung @ ("TrafficReturned" | "HandedBack"),
                 wait,
             },
-        ) if wait.reason == "StartingPrevious" => {
+        ) if wait.reason == "RestoringPrevious" => {
             let wait = match stuck_at(status) {
                 Some(stuck) if world.now < stuck => wait.until(stuck),
                 _ => Wait::person(
-                    "StartingPrevious",
+                    "RestoringPrevious",
                     format!(
                         "{}; to go forward instead, edit the App to a version that works",
                         wait.message
@@ -371,7 +371,7 @@ fn cause(status: &ReleaseStatus) -> Failure {
         .unwrap_or_default();
     let outcome = match reason.as_str() {
         _ if happened(status, MilestoneKind::TrafficMoved).is_some() => ReleaseOutcome::RolledBack,
-        "Aborted" | "RolledBackByPerson" => ReleaseOutcome::Aborted,
+        "Aborted" | "RollbackRequested" => ReleaseOutcome::Aborted,
         "Superseded" => ReleaseOutcome::Superseded,
         _ => ReleaseOutcome::Failed,
     };

@@ -1,4 +1,4 @@
-//! Trying again what the surroundings keep from succeeding: with a growing pause, until a deadline.
+//! Trying again what the environment keep from succeeding: with a growing pause, until a deadline.
 
 use crate::conditions::{duration, moment};
 use fairway_crds::release::Attempts;

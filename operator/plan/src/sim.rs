@@ -117,8 +117,8 @@ impl Sim {
     }
 
     fn start_operators(&mut self) {
-        let wanted = if self.turns == Turns::Alone { 1 } else { 2 };
-        while self.operators.len() < wanted {
+        let desired = if self.turns == Turns::Alone { 1 } else { 2 };
+        while self.operators.len() < desired {
             self.started += 1;
             self.operators
                 .push(Operator::new(self.started, self.cluster.objects()));

@@ -2,7 +2,7 @@
 
 use crate::names;
 use fairway_crds::app::{AppSpec, BackupSettings, Traffic};
-use fairway_crds::component::{Component, Handover};
+use fairway_crds::component::{Component, Strategy};
 use fairway_crds::database::{Database, MigrationTemplate};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ pub fn pod_template(component: &Component) -> Result<PodTemplateSpec, serde_json
 
 /// Whether either side wants the component never to run twice.
 pub fn stops(old: Option<&Component>, new: &Component) -> bool {
-    new.handover == Handover::Stop || old.is_some_and(|old| old.handover == Handover::Stop)
+    new.strategy == Strategy::Recreate || old.is_some_and(|old| old.strategy == Strategy::Recreate)
 }
 
 /// The part of an App's spec that takes effect at once, as far as a planner needs it.

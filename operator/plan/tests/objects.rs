@@ -48,7 +48,7 @@ fn app() -> App {
                             {"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "crm-probe", "key": "token"}}},
                             {"name": "X-Tenant", "value": "acme"}
                         ]}
-                    ], "every": "500ms"},
+                    ], "period": "500ms"},
                     "template": {
                         "metadata": {
                             "labels": {"app": "crm", "argocd.argoproj.io/instance": "crm-argo"},
@@ -91,7 +91,7 @@ fn app() -> App {
                 },
                 {
                     "name": "worker",
-                    "handover": "Stop",
+                    "strategy": "Recreate",
                     "template": {"spec": {
                         "terminationGracePeriodSeconds": 120,
                         "containers": [{"name": "worker", "image": "ghcr.io/acme/crm:2.11.0"}]

@@ -2,7 +2,7 @@
 
 use fairway_plan::protocol::{Cause, Failure};
 
-/// A failure of the surroundings: waiting or mending them helps.
+/// A failure of the environment: waiting or mending them helps.
 pub(crate) fn environment(reason: &str, message: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::Environment,

@@ -204,7 +204,7 @@ async fn observe(
         passed: 0,
         last: "it was not asked yet".to_owned(),
     };
-    let mut ticks = interval(Duration::from_millis(task.every_milliseconds.max(10)));
+    let mut ticks = interval(Duration::from_millis(task.period_milliseconds.max(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -226,7 +226,7 @@ async fn observe(
             verdict = async {
                 ticks.tick().await;
                 round(address, &task.health, environment.variables()).await
-            } => if rounds.count(verdict) >= task.consecutive.max(1) {
+            } => if rounds.count(verdict) >= task.success_threshold.max(1) {
                 return End::Healthy;
             },
         }

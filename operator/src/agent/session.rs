@@ -48,7 +48,7 @@ impl Session {
     /// Connects once.
     ///
     /// # Errors
-    /// A failure that says what is wrong with the surroundings and never holds the password.
+    /// A failure that says what is wrong with the environment and never holds the password.
     pub(crate) async fn connect(connection: &Connection, path: SearchPath) -> Result<Self, Failure> {
         let connector = tls::connector(connection)
             .map_err(|error| environment(reason::TLS_FAILED, sentence(&error.to_string())))?;
@@ -356,7 +356,7 @@ pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A statement of the agent failed: the surroundings, with what was being done.
+/// A statement of the agent failed: the environment, with what was being done.
 pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Failure {
     // A session's prepared statements are its own, unless a pooler mixes sessions.
     if let Some(&SqlState::DUPLICATE_PSTATEMENT | &SqlState::INVALID_SQL_STATEMENT_NAME) = error.code() {

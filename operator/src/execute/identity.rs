@@ -9,7 +9,7 @@ use kube::core::ObjectMeta;
 
 /// Whether an existing object is the one that was to be created: of the same owner, or without one of the same
 /// App.
-pub(super) fn adopt(wanted: &ObjectMeta, existing: &ObjectMeta, kind: Watched) -> Result<(), Failure> {
+pub(super) fn adopt(desired: &ObjectMeta, existing: &ObjectMeta, kind: Watched) -> Result<(), Failure> {
     let owners = |meta: &ObjectMeta| -> Vec<String> {
         meta.owner_references
             .iter()
@@ -22,9 +22,9 @@ pub(super) fn adopt(wanted: &ObjectMeta, existing: &ObjectMeta, kind: Watched) -
             .as_ref()
             .and_then(|labels| labels.get(labels::APP).cloned())
     };
-    let (wanted_owners, existing_owners) = (owners(wanted), owners(existing));
+    let (wanted_owners, existing_owners) = (owners(desired), owners(existing));
     let ours = if wanted_owners.is_empty() {
-        app(wanted).is_some() && app(wanted) == app(existing)
+        app(desired).is_some() && app(desired) == app(existing)
     } else {
         wanted_owners.iter().any(|owner| existing_owners.contains(owner))
     };

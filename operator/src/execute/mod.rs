@@ -280,7 +280,7 @@ impl Executor {
             ..Default::default()
         };
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &object.namespace);
-        // The UID makes the apiserver refuse a namesake, the version what has changed since it was decided.
+        // The UID makes the apiserver refuse a another object with the same name, the version what has changed since it was decided.
         let metadata = serde_json::json!({"uid": object.uid, "resourceVersion": object.resource_version});
         let patch = serde_json::json!({"metadata": metadata, "spec": {"replicas": replicas}});
         match api
@@ -322,7 +322,7 @@ impl Executor {
                 self.world.deleted::<K>(app, &key, until);
                 Ok(true)
             }
-            // Gone already, or a namesake, which is left alone.
+            // Gone already, or a another object with the same name, which is left alone.
             Err(Failure::Answer(Answer::NotFound | Answer::Conflict)) => Ok(false),
             Err(failure) => Err(failure),
         }

@@ -31,7 +31,7 @@ fn frozen(group: &Group) -> impl Iterator<Item = (&str, Arc<Frozen>)> {
     names.filter_map(|name| Some((name, group.revisions.get(name)?)))
 }
 
-/// The frozen spec of the Release that work was made for, or what the App's spec is now when it was applied by
+/// The snapshot of the Release that work was made for, or what the App's spec is now when it was applied by
 /// hand.
 fn snapshot_for(group: &Group, release: Option<&str>) -> Option<Arc<Snapshot>> {
     match release {

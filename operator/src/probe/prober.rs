@@ -95,7 +95,7 @@ impl Prober {
 
     /// Asks one pod, at once and then at each interval, until it is aborted.
     async fn ask(self: Arc<Self>, release: Key, target: ProbeTarget, health: Arc<Mutex<PodHealth>>) {
-        let mut ticks = tokio::time::interval(target.every);
+        let mut ticks = tokio::time::interval(target.period);
         // A round that took long must not be made up for by a burst.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -170,8 +170,8 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, verdict: ProbeVerdict) ->
             health.passed += 1;
             health.passes = health.passes.saturating_add(1);
             (health.failures, health.unreachable) = (0, 0);
-            health.proven |= health.passes >= target.consecutive;
-            return health.passes == target.consecutive;
+            health.proven |= health.passes >= target.success_threshold;
+            return health.passes == target.success_threshold;
         }
         ProbeVerdict::Failed(what) => (what, true),
         // The network has let requests through before, so it is the pod that refuses.
@@ -185,11 +185,11 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, verdict: ProbeVerdict) ->
     if reached {
         health.failures = health.failures.saturating_add(1);
         health.unreachable = 0;
-        health.failures == target.failures || !told_before
+        health.failures == target.failure_threshold || !told_before
     } else {
         health.unreachable = health.unreachable.saturating_add(1);
         health.failures = 0;
-        health.unreachable == 1 || health.unreachable == target.failures || !told_before
+        health.unreachable == 1 || health.unreachable == target.failure_threshold || !told_before
     }
 }
 

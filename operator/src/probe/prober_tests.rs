@@ -22,9 +22,9 @@ fn target(port: u16) -> ProbeTarget {
             },
         )],
         via: None,
-        every: Duration::from_millis(1),
-        consecutive: 3,
-        failures: 2,
+        period: Duration::from_millis(1),
+        success_threshold: 3,
+        failure_threshold: 2,
     }
 }
 
@@ -148,7 +148,7 @@ async fn a_healthy_pod_wakes_its_release_and_keeps_its_counts_while_it_is_wanted
     prober.set(
         &release,
         vec![ProbeTarget {
-            consecutive: 5,
+            success_threshold: 5,
             ..target
         }],
     );

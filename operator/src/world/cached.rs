@@ -107,8 +107,8 @@ cached!(
             .status
             .as_ref()
             .and_then(|status| Some(status.live.as_ref()?.release.as_str()));
-        let wanted = self.status.as_ref().and_then(|status| status.wanted.as_deref());
-        group.current = [live.map(Arc::from), wanted.map(Arc::from)];
+        let desired = self.status.as_ref().and_then(|status| status.desired.as_deref());
+        group.current = [live.map(Arc::from), desired.map(Arc::from)];
     }
 );
 cached!(Release, releases, |release| Some(&release.spec.app), |_| ());
@@ -174,7 +174,7 @@ impl Cached for ControllerRevision {
             })),
             Err(error) => {
                 let message = crate::execute::refusal::without_values(&error.to_string());
-                tracing::warn!(release = %key_of(&self), %message, "the frozen spec of a release cannot be read");
+                tracing::warn!(release = %key_of(&self), %message, "the snapshot of a release cannot be read");
                 None
             }
         }

@@ -61,7 +61,7 @@ impl Until {
     /// Whether a sight meets it.
     pub(crate) fn met(&self, sight: Sight<'_>) -> bool {
         match self {
-            Self::Version(wanted) => sight.version.is_some_and(|version| version >= *wanted),
+            Self::Version(desired) => sight.version.is_some_and(|version| version >= *desired),
             Self::Gone(uid) => sight.lives != Some(uid),
         }
     }

@@ -24,7 +24,7 @@ pub(crate) struct Group {
     pub(crate) migrations: Shelf<Migration>,
     /// Its Backups.
     pub(crate) backups: Shelf<Backup>,
-    /// The frozen specs of its Releases.
+    /// The snapshots of its Releases.
     pub(crate) revisions: Shelf<Frozen>,
     /// Its Deployments.
     pub(crate) deployments: Shelf<Deployment>,
@@ -116,7 +116,7 @@ impl Group {
     }
 
     /// Who has to look at a change. Releases that have ended look at their App's changes and their own, and the
-    /// one that serves or is wanted at all of them; so an old one costs nothing while pods come and go.
+    /// one that serves or is desired at all of them; so an old one costs nothing while pods come and go.
     pub(crate) fn touched(&self, app: &Key, change: Change<'_>) -> Vec<Work> {
         let mut work = Vec::new();
         let mut add = |kind, name: &str| work.push(Work::new(kind, app.sibling(name)));

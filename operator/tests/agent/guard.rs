@@ -61,8 +61,8 @@ fn guard(run: &str, application: &Application) -> GuardTask {
                 json: Some(serde_json::json!({"ok": true})),
             },
         )],
-        consecutive: 3,
-        every_milliseconds: 10,
+        success_threshold: 3,
+        period_milliseconds: 10,
         checks: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! What an App's status says: what serves, whether it is healthy, and what is on its way.
 
-use crate::conditions::{self, Status, Wanted};
+use crate::conditions::{self, Desired, Status};
 use crate::labels;
 use crate::observed::AppObserved;
 use crate::release::world::{happened, has_ended, is_ready, live};
@@ -28,7 +28,7 @@ pub(super) enum Standing {
     AwaitingRelease(Vec<String>),
 }
 
-/// Where the wanted release stands, as coarsely as the App tells it.
+/// Where the desired release stands, as coarsely as the App tells it.
 enum Course {
     Releasing,
     RollingBack,
@@ -51,11 +51,11 @@ struct Told {
 /// Writes the status.
 pub(super) fn tell(observed: &AppObserved, status: &mut AppStatus, standing: &Standing, now: Timestamp) {
     let app = &observed.app;
-    let wanted = status.wanted.clone();
+    let desired = status.desired.clone();
     let wanted_release = observed
         .releases
         .iter()
-        .find(|release| Some(release.name_any()) == wanted);
+        .find(|release| Some(release.name_any()) == desired);
     let serving = live(&observed.releases);
     let course = course(observed, standing, wanted_release);
     status.observed_generation = app.metadata.generation;
@@ -64,12 +64,12 @@ pub(super) fn tell(observed: &AppObserved, status: &mut AppStatus, standing: &St
         revision: release.spec.revision,
         images: release.status.clone().unwrap_or_default().digests,
     });
-    let wanted_name = wanted.unwrap_or_else(|| "a first release".to_owned());
+    let wanted_name = desired.unwrap_or_else(|| "a first release".to_owned());
     let conditions = conditions(observed, serving, &course, &wanted_name);
     status.conditions = conditions::set(&status.conditions, conditions, app.metadata.generation, now);
 }
 
-fn course(observed: &AppObserved, standing: &Standing, wanted: Option<&Arc<Release>>) -> Course {
+fn course(observed: &AppObserved, standing: &Standing, desired: Option<&Arc<Release>>) -> Course {
     match standing {
         Standing::Held => return Course::Held,
         Standing::AwaitingRelease(containers) => {
@@ -81,7 +81,7 @@ fn course(observed: &AppObserved, standing: &Standing, wanted: Option<&Arc<Relea
         Standing::Recorded => return Course::Releasing,
         Standing::Settled => {}
     }
-    let Some(release) = wanted else {
+    let Some(release) = desired else {
         return Course::Releasing;
     };
     let status = release.status.clone().unwrap_or_default();
@@ -116,8 +116,8 @@ fn conditions(
     observed: &AppObserved,
     serving: Option<&Arc<Release>>,
     course: &Course,
-    wanted: &str,
-) -> Vec<Wanted> {
+    desired: &str,
+) -> Vec<Desired> {
     let truth = |condition: bool| if condition { Status::True } else { Status::False };
     let serves = serving.map_or_else(
         || "nothing serves yet".to_owned(),
@@ -126,28 +126,28 @@ fn conditions(
     let (reason, message) = match course {
         Course::Releasing => (
             "Releasing",
-            format!("{serves}; {wanted} is on its way: kubectl describe release {wanted}"),
+            format!("{serves}; {desired} is on its way: kubectl describe release {desired}"),
         ),
         Course::RollingBack => (
             "RollingBack",
-            format!("{serves}; {wanted} is being taken back: kubectl describe release {wanted}"),
+            format!("{serves}; {desired} is being taken back: kubectl describe release {desired}"),
         ),
         Course::Baking => (
             "Baking",
-            format!("{serves} and is watched: kubectl describe release {wanted}"),
+            format!("{serves} and is watched: kubectl describe release {desired}"),
         ),
         Course::Done => ("Live", serves.clone()),
         Course::Person(told) => (
-            "WaitingForPerson",
+            "ActionRequired",
             format!(
-                "{serves}; {wanted} waits for a person ({}): kubectl describe release {wanted}",
+                "{serves}; {desired} waits for a person ({}): kubectl describe release {desired}",
                 told.reason
             ),
         ),
         Course::Failed(outcome, told) => (
             ended(*outcome),
             format!(
-                "{serves}; {wanted} did not succeed ({}): kubectl describe release {wanted}",
+                "{serves}; {desired} did not succeed ({}): kubectl describe release {desired}",
                 told.reason
             ),
         ),
@@ -169,7 +169,7 @@ fn conditions(
     let baking = matches!(course, Course::Baking);
     // A first release that failed in its bake goes on serving: it is what the spec asks for.
     let diverged =
-        matches!(course, Course::Failed(..)) && serving.is_none_or(|release| release.name_any() != wanted);
+        matches!(course, Course::Failed(..)) && serving.is_none_or(|release| release.name_any() != desired);
     let ahead = schema_ahead(observed, serving);
     let or = |condition: bool, otherwise: &str| {
         if condition {
@@ -179,31 +179,31 @@ fn conditions(
         }
     };
     vec![
-        Wanted::new(READY, ready, ready_reason, ready_message),
-        Wanted::new(
+        Desired::new(READY, ready, ready_reason, ready_message),
+        Desired::new(
             RECONCILING,
             truth(reconciling),
             reason,
             or(reconciling, "no release is on its way"),
         ),
-        stalled(course, reason, wanted),
-        Wanted::new(
+        stalled(course, reason, desired),
+        Desired::new(
             BAKING,
             truth(baking),
             reason,
             or(baking, "nothing is being watched"),
         ),
-        Wanted::new(
+        Desired::new(
             DIVERGED_FROM_SPEC,
             truth(diverged),
             reason,
             if diverged {
-                format!("{serves}; the spec asks for {wanted}")
+                format!("{serves}; the spec asks for {desired}")
             } else {
                 "what serves is, or is becoming, what the spec asks for".to_owned()
             },
         ),
-        Wanted::new(
+        Desired::new(
             SCHEMA_AHEAD,
             truth(ahead),
             if ahead { "MigrationKept" } else { "SchemaFits" },
@@ -217,18 +217,18 @@ fn conditions(
 }
 
 /// The one condition that repeats all that the Release says: tools that wait for an App show it.
-fn stalled(course: &Course, reason: &str, wanted: &str) -> Wanted {
+fn stalled(course: &Course, reason: &str, desired: &str) -> Desired {
     let (reason, message) = match course {
         Course::Failed(_, told) => (
             told.reason.as_str(),
-            format!("{wanted} did not succeed: {}", told.message),
+            format!("{desired} did not succeed: {}", told.message),
         ),
-        Course::Person(told) => (reason, format!("{wanted} waits for a person: {}", told.message)),
+        Course::Person(told) => (reason, format!("{desired} waits for a person: {}", told.message)),
         _ => {
-            return Wanted::new(STALLED, Status::False, reason, "nothing waits for a person");
+            return Desired::new(STALLED, Status::False, reason, "nothing waits for a person");
         }
     };
-    Wanted::new(STALLED, Status::True, reason, message)
+    Desired::new(STALLED, Status::True, reason, message)
 }
 
 /// How the App says in a word how the release that it asks for ended. Beside `Ready=True` the Release's own reason,

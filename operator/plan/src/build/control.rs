@@ -1,4 +1,4 @@
-//! Releases and the frozen specs behind them.
+//! Releases and the snapshots behind them.
 
 use super::labels_of;
 use crate::snapshot::Snapshot;
@@ -10,7 +10,7 @@ use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
-/// The frozen spec of a Release, by the same name.
+/// The snapshot of a Release, by the same name.
 pub fn controller_revision(
     app: &App,
     release: &str,

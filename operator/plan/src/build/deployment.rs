@@ -3,7 +3,7 @@
 use super::{InvalidTemplate, annotate, applied_hash, hash_of, labels_of, template};
 use crate::{labels, names};
 use fairway_crds::Release;
-use fairway_crds::component::{Component, Handover};
+use fairway_crds::component::{Component, Strategy};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, PodSpec, SleepAction};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -24,7 +24,7 @@ pub struct DeploymentInput<'a> {
     pub namespace: &'a str,
     /// The Release, which owns the Deployment.
     pub release: &'a Release,
-    /// The component, from the frozen spec.
+    /// The component, from the snapshot.
     pub component: &'a Component,
     /// Pinned references by `component/container`.
     pub images: &'a BTreeMap<String, String>,
@@ -87,7 +87,7 @@ pub fn deployment(input: &DeploymentInput) -> Result<Deployment, InvalidTemplate
                 match_labels: Some(selector),
                 ..LabelSelector::default()
             },
-            strategy: Some(strategy(component.handover)),
+            strategy: Some(strategy(component.strategy)),
             // The releases are the history; a second one of ReplicaSets would only be confusing.
             revision_history_limit: Some(0),
             template,
@@ -110,10 +110,10 @@ pub fn needs_apply(desired: &Deployment, observed: Option<&Deployment>) -> bool 
 
 /// One Deployment holds one version, so its strategy only matters when its pods are restarted; then a component
 /// that never runs twice must not either.
-fn strategy(handover: Handover) -> DeploymentStrategy {
-    let type_ = match handover {
-        Handover::Overlap => "RollingUpdate",
-        Handover::Stop => "Recreate",
+fn strategy(strategy: Strategy) -> DeploymentStrategy {
+    let type_ = match strategy {
+        Strategy::BlueGreen => "RollingUpdate",
+        Strategy::Recreate => "Recreate",
     };
     DeploymentStrategy {
         type_: Some(type_.to_owned()),

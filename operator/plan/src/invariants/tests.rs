@@ -111,7 +111,7 @@ fn let_be_true(conditions: &mut [Condition], type_: &str) {
     |cluster: &mut Cluster| {
         cluster.api.change::<k8s_openapi::api::apps::v1::ControllerRevision>("crm-2", |frozen| frozen.data = None);
     },
-    "the frozen spec of crm-2 changed"
+    "the snapshot of crm-2 changed"
 )]
 #[case::both_true(
     |cluster: &mut Cluster| {

@@ -146,12 +146,12 @@ fn unsettled(
     status.settling = false;
     status.attempts = None;
     Stand::at(Progress::waiting(
-        "MigrationUnsettled",
+        "MigrationUnresolved",
         resolve::question(world, status),
     ))
 }
 
-/// Nothing was started: tried again while the surroundings are to blame and there is time.
+/// Nothing was started: tried again while the environment are to blame and there is time.
 fn not_started(
     world: &World,
     status: &mut MigrationStatus,

@@ -51,12 +51,12 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
     let leftovers = world.leftovers(status, &[]);
     let question = question(world, status);
     let stand = match pending(world, status) {
-        None => Stand::at(Progress::waiting("MigrationUnsettled", question)),
+        None => Stand::at(Progress::waiting("MigrationUnresolved", question)),
         Some(value) if parse(value).is_some() => {
             status.attempts = Some(retry::first(world.now));
             settle::begin(
                 status,
-                "MigrationUnsettled",
+                "MigrationUnresolved",
                 &format!("a person says {}", shorten(value)),
             )
         }
@@ -65,7 +65,7 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
                 "fairway.dev/resolve={:?} is not understood: write applied:<token> or not-applied:<token>. {question}",
                 shorten(value)
             );
-            Stand::at(Progress::waiting("MigrationUnsettled", message))
+            Stand::at(Progress::waiting("MigrationUnresolved", message))
         }
     };
     stand.with(leftovers)

@@ -42,7 +42,7 @@ pub(super) fn begin(world: &World, status: &mut MigrationStatus) -> Stand {
     }
     if let (Some(release), None) = (&spec.release, &world.observed.snapshot) {
         let message =
-            format!("Release {release}, or its frozen spec, does not exist: nothing says how its pods look");
+            format!("Release {release}, or its snapshot, does not exist: nothing says how its pods look");
         return conclude::end(
             status,
             MigrationOutcome::NotStarted,

@@ -28,7 +28,7 @@ pub(super) fn begin(status: &mut MigrationStatus, reason: &str, message: &str) -
         attempts.message = Some(message.to_owned());
     }
     let message = format!("{} The ledger is asked how it ended.", sentence(message));
-    Stand::at(Progress::running("Settling", message))
+    Stand::at(Progress::running("CheckingLedger", message))
 }
 
 /// Looks after the settling.
@@ -133,7 +133,7 @@ fn ask(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Stan
 
 fn start(world: &World, status: &MigrationStatus, attempts: &Attempts, attempt: u32, name: &str) -> Stand {
     let Some(snapshot) = &world.observed.snapshot else {
-        let message = "the App and its frozen spec are gone, so the ledger cannot be asked how the migration ended: look \
+        let message = "the App and its snapshot are gone, so the ledger cannot be asked how the migration ended: look \
                        into table fairway.migration_run of the database";
         return Stand::at(Progress::waiting("AppMissing", message));
     };
@@ -186,9 +186,9 @@ fn told(world: &World, attempts: &Attempts) -> Stand {
 /// It goes on asking for as long as it takes; when that is long, a person should know.
 fn patient(world: &World, attempts: &Attempts, message: String) -> Progress {
     if world.now < overdue(world, attempts) {
-        Progress::running("Settling", message)
+        Progress::running("CheckingLedger", message)
     } else {
-        Progress::waiting("Settling", message)
+        Progress::waiting("CheckingLedger", message)
     }
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 /// Time that pulling the images may take altogether.
 const PIN_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
-/// Time that the surroundings have to become fit altogether.
+/// Time that the environment have to become fit altogether.
 const PREFLIGHT_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// Time in which a release that has not begun makes way for a newer one; a wait that lasts longer is told in status.
 const MAKES_WAY: SignedDuration = SignedDuration::from_secs(5);
@@ -125,7 +125,7 @@ fn unsettled_migration(world: &World) -> Option<Verdict> {
             )
     })?;
     Some(Verdict::Wait(Wait::person(
-        "MigrationUnsettled",
+        "MigrationUnresolved",
         format!(
             "what migration {name} did to the database is not settled, so no other may run. {how}",
             name = unsettled.name_any(),

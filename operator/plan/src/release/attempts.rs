@@ -1,4 +1,4 @@
-//! Trying again what failed because of the surroundings, with backoff, until a deadline.
+//! Trying again what failed because of the environment, with backoff, until a deadline.
 
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::World;
@@ -112,7 +112,7 @@ pub(super) fn create(
     })
 }
 
-/// A try failed because of the surroundings: waits before the next one, or gives up past the deadline. What
+/// A try failed because of the environment: waits before the next one, or gives up past the deadline. What
 /// the try left behind is removed.
 pub(super) fn failed(
     status: &mut ReleaseStatus,

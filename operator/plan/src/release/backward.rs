@@ -6,7 +6,7 @@ use super::verdict::{Verdict, Wait};
 use super::world::{World, happened};
 use crate::build::service;
 use crate::labels;
-use fairway_crds::component::{Component, Handover};
+use fairway_crds::component::{Component, Strategy};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 use kube::ResourceExt;
 
@@ -31,12 +31,12 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
     let mut steps = Vec::new();
     let mut unready = None;
     for (component, _) in serving(snapshot) {
-        let (ready, wanted) = standing(world, component, &previous);
-        if ready >= wanted.max(1) {
+        let (ready, desired) = standing(world, component, &previous);
+        if ready >= desired.max(1) {
             continue;
         }
         unready = unready.or(Some(format!(
-            "{ready} of {wanted} pods of {} in {previous} are ready",
+            "{ready} of {desired} pods of {} in {previous} are ready",
             component.name
         )));
         // A component that never runs twice is handed back before its traffic can be.
@@ -52,7 +52,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
     }
     if let Some(unready) = unready {
         let message = format!("{unready}; traffic goes back when they are");
-        return Verdict::Act(steps, Wait::machine("StartingPrevious", message));
+        return Verdict::Act(steps, Wait::machine("RestoringPrevious", message));
     }
     match direct(world, snapshot, &previous) {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
@@ -84,11 +84,11 @@ pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict 
     let stopping = world.stopping(status);
     let stops = |component: &Component| {
         let new = stopping.iter().any(|new| new.name == component.name);
-        new || component.handover == Handover::Stop
+        new || component.strategy == Strategy::Recreate
     };
-    let components = |wanted: &dyn Fn(&Component) -> bool| -> Vec<&Component> {
+    let components = |desired: &dyn Fn(&Component) -> bool| -> Vec<&Component> {
         let all = snapshot.components.iter();
-        all.filter(|component| wanted(component)).collect()
+        all.filter(|component| desired(component)).collect()
     };
     let alone = components(&|component| handed && stops(component));
     let names: Vec<_> = alone.iter().map(|component| component.name.as_str()).collect();
@@ -109,15 +109,15 @@ pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict 
     let behind = started
         .iter()
         .map(|component| (&component.name, standing(world, component, &previous)))
-        .find(|(_, (ready, wanted))| ready < wanted);
-    let wait = |message: String| Wait::machine("StartingPrevious", message);
+        .find(|(_, (ready, desired))| ready < desired);
+    let wait = |message: String| Wait::machine("RestoringPrevious", message);
     match behind {
         None if steps.is_empty() => Verdict::Met,
         None => Verdict::Act(steps, wait(format!("starting {previous} again"))),
-        Some((name, (ready, wanted))) => Verdict::Act(
+        Some((name, (ready, desired))) => Verdict::Act(
             steps,
             wait(format!(
-                "{ready} of {wanted} pods of {name} in {previous} are ready"
+                "{ready} of {desired} pods of {name} in {previous} are ready"
             )),
         ),
     }
@@ -152,7 +152,7 @@ pub(super) fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    let wait = Wait::machine("WithdrawingNew", "the new pods drain and end");
+    let wait = Wait::machine("WithdrawingCandidate", "the new pods drain and end");
     Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 

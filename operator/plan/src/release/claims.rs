@@ -4,7 +4,7 @@
 
 use super::verdict::Failure;
 use crate::snapshot::Snapshot;
-use fairway_crds::component::Handover;
+use fairway_crds::component::Strategy;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ pub struct Mount<'a> {
     pub claim: &'a str,
 }
 
-/// The claims that components with handover `Overlap` mount. Ephemeral volumes are not among them: each pod has
+/// The claims that components with strategy `BlueGreen` mount. Ephemeral volumes are not among them: each pod has
 /// its own.
 pub fn mounts(snapshot: &Snapshot) -> impl Iterator<Item = Mount<'_>> {
     let overlapping = snapshot
         .components
         .iter()
-        .filter(|component| component.handover == Handover::Overlap);
+        .filter(|component| component.strategy == Strategy::BlueGreen);
     overlapping.flat_map(|component| {
         let volumes = component.template["spec"]["volumes"].as_array();
         volumes.into_iter().flatten().filter_map(|volume| {
@@ -63,7 +63,7 @@ pub(super) fn not_shared(
         Some(Failure::new(
             "ClaimNotShared",
             format!(
-                "volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the old and the new pods side by side: set handover: Stop on component {component}, or use a ReadWriteMany claim",
+                "volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the old and the new pods side by side: set strategy: Recreate on component {component}, or use a ReadWriteMany claim",
                 modes = modes.join(", ")
             ),
         ))
@@ -82,12 +82,12 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    fn snapshot(handover: &str, volumes: &Value) -> Snapshot {
+    fn snapshot(strategy: &str, volumes: &Value) -> Snapshot {
         serde_json::from_value(json!({
             "components": [
                 {"name": "api", "template": {"spec": {"containers": [{"name": "api"}]}}},
                 {
-                    "name": "web", "handover": handover,
+                    "name": "web", "strategy": strategy,
                     "template": {"spec": {"containers": [{"name": "web"}], "volumes": volumes}}
                 },
             ],
@@ -103,19 +103,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case::of_one_node("Overlap", &["ReadWriteOnce"], true)]
-    #[case::of_one_pod("Overlap", &["ReadWriteOncePod"], true)]
-    #[case::of_many("Overlap", &["ReadWriteMany"], false)]
-    #[case::to_read("Overlap", &["ReadOnlyMany"], false)]
-    #[case::of_one_or_many("Overlap", &["ReadWriteOnce", "ReadWriteMany"], false)]
-    #[case::one_after_the_other("Stop", &["ReadWriteOnce"], false)]
+    #[case::of_one_node("BlueGreen", &["ReadWriteOnce"], true)]
+    #[case::of_one_pod("BlueGreen", &["ReadWriteOncePod"], true)]
+    #[case::of_many("BlueGreen", &["ReadWriteMany"], false)]
+    #[case::to_read("BlueGreen", &["ReadOnlyMany"], false)]
+    #[case::of_one_or_many("BlueGreen", &["ReadWriteOnce", "ReadWriteMany"], false)]
+    #[case::one_after_the_other("Recreate", &["ReadWriteOnce"], false)]
     fn a_claim_for_one_node_is_refused_where_versions_overlap(
-        #[case] handover: &str,
+        #[case] strategy: &str,
         #[case] modes: &[&str],
         #[case] refused: bool,
     ) {
         let volumes = json!([{"name": "files", "persistentVolumeClaim": {"claimName": "uploads"}}]);
-        let failure = not_shared(&snapshot(handover, &volumes), &claims("uploads", modes));
+        let failure = not_shared(&snapshot(strategy, &volumes), &claims("uploads", modes));
         assert_eq!(failure.is_some(), refused, "{failure:?}");
     }
 
@@ -127,7 +127,7 @@ mod tests {
     #[case::volumes_that_are_none(json!({"uploads": "persistentVolumeClaim"}))]
     fn nothing_else_is_refused(#[case] volumes: Value) {
         let failure = not_shared(
-            &snapshot("Overlap", &volumes),
+            &snapshot("BlueGreen", &volumes),
             &claims("uploads", &["ReadWriteOnce"]),
         );
         assert_eq!(failure, None);
@@ -140,14 +140,14 @@ mod tests {
             {"name": "files", "persistentVolumeClaim": {"claimName": "uploads"}},
         ]);
         let failure = not_shared(
-            &snapshot("Overlap", &volumes),
+            &snapshot("BlueGreen", &volumes),
             &claims("uploads", &["ReadWriteOnce"]),
         )
         .unwrap();
         assert_eq!(failure.reason, "ClaimNotShared");
         assert_eq!(
             failure.message,
-            "volume files of component web is claim uploads, which is ReadWriteOnce and cannot be used by the old and the new pods side by side: set handover: Stop on component web, or use a ReadWriteMany claim"
+            "volume files of component web is claim uploads, which is ReadWriteOnce and cannot be used by the old and the new pods side by side: set strategy: Recreate on component web, or use a ReadWriteMany claim"
         );
     }
 }

@@ -163,7 +163,7 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
             Verdict::Wait(Wait::machine("Migrating", message))
         }
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::person(
-            "MigrationUnsettled",
+            "MigrationUnresolved",
             message.unwrap_or_else(|| "what the migration did to the database is not settled".to_owned()),
         )),
         Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {

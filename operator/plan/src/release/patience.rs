@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 /// begin anew each time.
 pub(super) fn unready_since<'a>(
     deployment: &Deployment,
-    wanted: usize,
+    desired: usize,
     pods: impl Iterator<Item = &'a Pod>,
 ) -> Option<Timestamp> {
     let created = deployment.metadata.creation_timestamp.as_ref()?.0;
@@ -33,7 +33,7 @@ pub(super) fn unready_since<'a>(
     let pods: Vec<_> = pods
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .collect();
-    if pods.len() < wanted {
+    if pods.len() < desired {
         // A quota or a policy refuses some of them, while enough are there for it to be available.
         let refused = found("ReplicaFailure").filter(|condition| condition.status == "True");
         return Some(refused?.last_transition_time.as_ref()?.0.max(created));

@@ -78,9 +78,9 @@ fn target(
         address: address(pod)?,
         requests,
         via,
-        every: health.every.get(),
-        consecutive: health.consecutive,
-        failures: health.failures,
+        period: health.period.get(),
+        success_threshold: health.success_threshold,
+        failure_threshold: health.failure_threshold,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::verdict::{Failure, Wait, WaitOn};
 use super::world::{World, happened};
-use crate::conditions::{self, Wanted};
+use crate::conditions::{self, Desired};
 use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use jiff::{Timestamp, Unit};
@@ -86,10 +86,10 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
         ),
         _ => message.clone(),
     };
-    let wanted = vec![
-        Wanted::new(SUCCEEDED, succeeded, &reason, &message),
-        Wanted::new(READY, succeeded, &reason, ready),
-        Wanted::new(
+    let desired = vec![
+        Desired::new(SUCCEEDED, succeeded, &reason, &message),
+        Desired::new(READY, succeeded, &reason, ready),
+        Desired::new(
             RECONCILING,
             truth(reconciling),
             &reason,
@@ -99,19 +99,19 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
                 not("being reconciled")
             },
         ),
-        Wanted::new(
+        Desired::new(
             STALLED,
             truth(stalled),
             &reason,
             if stalled { message.clone() } else { not("stalled") },
         ),
-        Wanted::new(
+        Desired::new(
             BAKING,
             truth(baking),
             &reason,
             if baking { message.clone() } else { not("baking") },
         ),
-        Wanted::new(
+        Desired::new(
             SCHEMA_AHEAD,
             truth(schema_ahead),
             if schema_ahead {
@@ -126,7 +126,7 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
             },
         ),
     ];
-    status.conditions = conditions::set(&status.conditions, wanted, generation, world.now);
+    status.conditions = conditions::set(&status.conditions, desired, generation, world.now);
 }
 
 /// The schema is newer than what serves: this release migrated and went back, or it is older than the schema

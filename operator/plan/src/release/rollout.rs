@@ -91,7 +91,7 @@ fn starting(components: &[&Component]) -> Wait {
     )
 }
 
-/// What brings a component's candidate to where it should be. Of one that no pod is wanted of, the apiserver is only
+/// What brings a component's candidate to where it should be. Of one that no pod is desired of, the apiserver is only
 /// asked whether it would take it: there is nothing to run, and an object that does nothing costs everybody who watches.
 pub(super) fn candidate(
     world: &World,
@@ -128,7 +128,7 @@ fn desired(
 }
 
 /// What brings a component of the release that served before to as many pods as it should have: its Deployment is
-/// scaled, or made when none of its pods was wanted so far.
+/// scaled, or made when none of its pods was desired so far.
 pub(super) fn predecessor(world: &World, status: &ReleaseStatus, component: &Component) -> Option<Step> {
     let name = status.previous.as_deref()?;
     let existing = deployment_of(world, &component.name, name);
@@ -174,9 +174,9 @@ fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
             existing.and_then(|existing| existing.metadata.resource_version.clone());
         return vec![Step::Apply(Box::new(Object::Deployment(desired)))];
     }
-    let wanted = replicas_of(&desired);
+    let desired = replicas_of(&desired);
     existing
-        .and_then(|existing| scale(existing, wanted))
+        .and_then(|existing| scale(existing, desired))
         .into_iter()
         .collect()
 }
@@ -241,17 +241,17 @@ struct Unready {
 }
 
 fn unready(world: &World, component: &Component) -> Option<Unready> {
-    let wanted = usize::try_from(world.replicas(component)).unwrap_or_default();
+    let desired = usize::try_from(world.replicas(component)).unwrap_or_default();
     let ready = world.ready_pods(&component.name, world.name()).len();
     let existing = world.deployment(&component.name, world.release().spec.revision);
-    if ready >= wanted && (existing.is_some() || wanted == 0) {
+    if ready >= desired && (existing.is_some() || desired == 0) {
         return None;
     }
     let pods = || world.pods(&component.name, world.name()).map(AsRef::as_ref);
     let deadline = existing
-        .and_then(|deployment| unready_since(deployment, wanted, pods()))
+        .and_then(|deployment| unready_since(deployment, desired, pods()))
         .and_then(|since| since.checked_add(patience(component)).ok());
-    let count = format!("{ready} of {wanted} pods of {} are ready", component.name);
+    let count = format!("{ready} of {desired} pods of {} are ready", component.name);
     let trouble = trouble(existing.map(AsRef::as_ref), pods());
     Some(match trouble {
         Some(trouble) => Unready {
@@ -297,7 +297,7 @@ pub(super) fn trouble<'a>(
         .or_else(|| pods.filter_map(agent::trouble).next())
 }
 
-/// Met when every request of every overlapping component passed the wanted number of times in a row on every
+/// Met when every request of every overlapping component passed the desired number of times in a row on every
 /// ready pod.
 pub(super) fn healthy(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficMoved).is_some() {
@@ -379,7 +379,7 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
     let behind = pods.iter().filter(|pod| {
         world
             .health(pod)
-            .is_none_or(|found| found.passes < health.consecutive)
+            .is_none_or(|found| found.passes < health.success_threshold)
     });
     // The one that has had the longest time.
     let behind = behind.min_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|made| made.0))?;
@@ -427,13 +427,13 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
         return Some(Verdict::Wait(Wait::machine(reason, message).until(deadline)));
     }
     // One that was healthy, while the release waits for something else, is ill when it would be in the bake.
-    if proven && failures.max(unreachable) < health.failures {
+    if proven && failures.max(unreachable) < health.failure_threshold {
         return Some(Verdict::Wait(Wait::machine(reason, message)));
     }
     // While the operator was away nobody asked: time alone does not make a version unhealthy.
-    let rounds = health.consecutive.saturating_add(health.failures);
+    let rounds = health.success_threshold.saturating_add(health.failure_threshold);
     if passed.saturating_add(failed) < u64::from(rounds) {
-        let round = health.every.signed().max(SignedDuration::from_secs(1));
+        let round = health.period.signed().max(SignedDuration::from_secs(1));
         let soon = world
             .now
             .saturating_add(round.saturating_mul(i32::try_from(rounds).unwrap_or(i32::MAX)));
@@ -488,7 +488,7 @@ pub(super) fn handed_over(world: &World, status: &mut ReleaseStatus) -> Verdict 
         .unwrap_or(Verdict::Met)
 }
 
-/// Components with handover `Stop` that the new version no longer has.
+/// Components with strategy `Recreate` that the new version no longer has.
 fn dropped<'a>(world: &World<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
     let Some(previous) = status
         .previous
@@ -500,7 +500,7 @@ fn dropped<'a>(world: &World<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
     previous
         .components
         .iter()
-        .filter(|component| component.handover == fairway_crds::component::Handover::Stop)
+        .filter(|component| component.strategy == fairway_crds::component::Strategy::Recreate)
         .filter(|component| world.snapshot.component(&component.name).is_none())
         .map(|component| component.name.as_str())
         .collect()
@@ -527,7 +527,7 @@ pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<
         .iter()
         .find(|deployment| !has_settled_at_zero(deployment))
         .map(|deployment| deployment.name_any());
-    let reason = "StoppingOldPods";
+    let reason = "StoppingPrevious";
     let wait = match (left, unseen) {
         (Some(pod), _) => {
             let message = format!("{} must be gone before its successor starts", pod.name_any());
@@ -580,8 +580,8 @@ pub(super) fn standing(world: &World, component: &Component, release: &str) -> (
         .pods(&component.name, release)
         .filter(|pod| is_ready(pod) && !has_finished(pod))
         .count();
-    let wanted = world.replicas_before(component, deployment_of(world, &component.name, release));
-    (ready, usize::try_from(wanted).unwrap_or_default())
+    let desired = world.replicas_before(component, deployment_of(world, &component.name, release));
+    (ready, usize::try_from(desired).unwrap_or_default())
 }
 
 /// Name of the Deployment of another release's component.

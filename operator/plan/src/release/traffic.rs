@@ -237,7 +237,7 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
         moved.saturating_add(jiff::SignedDuration::try_from(bake).unwrap_or(jiff::SignedDuration::MAX));
     let until = until.unwrap_or(jiff::Timestamp::MAX);
     let message = format!(
-        "{} serves since {} and is watched until {}; to go back: kubectl annotate release {} fairway.dev/roll-back=now",
+        "{} serves since {} and is watched until {}; to go back: kubectl annotate release {} fairway.dev/rollback=now",
         world.name(),
         crate::conditions::moment(moved),
         crate::conditions::moment(until),
@@ -277,7 +277,7 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
 /// The bake is over, but nobody could look: neither healthy nor unhealthy.
 fn unreachable(world: &World, pod: &Pod, found: &str) -> String {
     format!(
-        "{release} serves, but the operator cannot reach pod {pod}: {found}; a NetworkPolicy must let it in from the operator's namespace; to go back: kubectl annotate release {release} fairway.dev/roll-back=now",
+        "{release} serves, but the operator cannot reach pod {pod}: {found}; a NetworkPolicy must let it in from the operator's namespace; to go back: kubectl annotate release {release} fairway.dev/rollback=now",
         release = world.name(),
         pod = pod.name_any(),
     )
@@ -296,7 +296,7 @@ fn watched<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a Component, &'a Po
 /// Why the candidate must not keep the traffic: enough failures in a row on a ready pod, or no ready pod left.
 fn tripped(world: &World) -> Option<Failure> {
     let unhealthy = watched(world).find_map(|(component, pod)| {
-        let limit = component.health.as_ref()?.failures;
+        let limit = component.health.as_ref()?.failure_threshold;
         let found = world.health(pod).filter(|found| found.failures >= limit)?;
         let what = found
             .last_failure
@@ -353,7 +353,7 @@ pub fn retired(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    let wait = Wait::machine("RetiringOld", "the old pods drain and end");
+    let wait = Wait::machine("RetiringPrevious", "the old pods drain and end");
     Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 
@@ -398,7 +398,7 @@ pub fn leftovers(world: &World) -> Vec<Step> {
     jobs.chain(pods).map(Step::Delete).collect()
 }
 
-/// Ended Releases beyond the history that is kept, and the frozen specs of those that are gone. What they own goes
+/// Ended Releases beyond the history that is kept, and the snapshots of those that are gone. What they own goes
 /// with them; Backups stay.
 pub fn pruned(world: &World, status: &ReleaseStatus) -> Vec<Step> {
     let mut ended: Vec<_> = world

@@ -15,7 +15,7 @@ fn pending<'a>(world: &World<'a>, verb: &str, handled: Option<&String>) -> Optio
         .filter(|token| Some(*token) != handled)
 }
 
-/// The failure that an abort or a roll-back asks for, if the release is at a point where it can be heeded. A
+/// The failure that an abort or a rollback asks for, if the release is at a point where it can be heeded. A
 /// migration that runs is not interrupted: the request waits for its end.
 pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failure> {
     let migrating = happened(status, MilestoneKind::Migrating).is_some()
@@ -34,15 +34,11 @@ pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failu
             ..failure
         });
     }
-    let token = pending(
-        world,
-        annotation::ROLL_BACK,
-        status.last_handled_roll_back.as_ref(),
-    )?;
-    status.last_handled_roll_back = Some(token.clone());
+    let token = pending(world, annotation::ROLLBACK, status.last_handled_rollback.as_ref())?;
+    status.last_handled_rollback = Some(token.clone());
     let failure = Failure::new(
-        "RolledBackByPerson",
-        "taken back by a person (fairway.dev/roll-back)",
+        "RollbackRequested",
+        "taken back by a person (fairway.dev/rollback)",
     );
     Some(Failure {
         outcome: ReleaseOutcome::Aborted,
@@ -69,12 +65,8 @@ pub(super) fn already_going_back(world: &World, status: &mut ReleaseStatus) {
     if let Some(token) = pending(world, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
     }
-    if let Some(token) = pending(
-        world,
-        annotation::ROLL_BACK,
-        status.last_handled_roll_back.as_ref(),
-    ) {
-        status.last_handled_roll_back = Some(token.clone());
+    if let Some(token) = pending(world, annotation::ROLLBACK, status.last_handled_rollback.as_ref()) {
+        status.last_handled_rollback = Some(token.clone());
     }
 }
 
@@ -92,11 +84,7 @@ pub(super) fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option
     if let Some(token) = pending(world, annotation::RESOLVE, status.last_handled_resolve.as_ref()) {
         answer_resolve(world, status, token);
     }
-    let token = pending(
-        world,
-        annotation::ROLL_BACK,
-        status.last_handled_roll_back.as_ref(),
-    )?;
+    let token = pending(world, annotation::ROLLBACK, status.last_handled_rollback.as_ref())?;
     let under_way = world.observed.siblings.iter().any(|sibling| !has_ended(sibling));
     let serves = live(world.observed.siblings.iter().chain([&world.observed.release]))
         .is_some_and(|live| live.name_any() == world.name());
@@ -104,12 +92,12 @@ pub(super) fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option
         // Another release is under way and goes first; the request waits.
         return None;
     }
-    status.last_handled_roll_back = Some(token.clone());
+    status.last_handled_rollback = Some(token.clone());
     let possible = serves && world.previous(status).is_some();
     possible.then(|| {
         Failure::new(
-            "RolledBackByPerson",
-            "taken back by a person (fairway.dev/roll-back)",
+            "RollbackRequested",
+            "taken back by a person (fairway.dev/rollback)",
         )
     })
 }

@@ -105,7 +105,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The version's fault, or the surroundings' past their deadline.
+    /// The version's fault, or the environment' past their deadline.
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),

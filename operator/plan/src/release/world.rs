@@ -97,7 +97,7 @@ impl<'a> World<'a> {
         self.observed.release.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Whether this very Release owns an object: a namesake that is gone does not count.
+    /// Whether this very Release owns an object: a another object with the same name that is gone does not count.
     pub fn owns(&self, owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]) -> bool {
         owned_by(owners, self.uid())
     }
@@ -173,7 +173,7 @@ impl<'a> World<'a> {
             .find(|sibling| sibling.name_any() == name)
     }
 
-    /// Its frozen spec.
+    /// Its snapshot.
     pub fn snapshot_of(&self, release: &str) -> Option<&'a Snapshot> {
         self.observed.snapshots.get(release).map(Arc::as_ref)
     }
@@ -189,12 +189,12 @@ impl<'a> World<'a> {
 
     /// Pods of a component of a release that have not ended, terminating ones included.
     pub fn pods(&self, component: &str, release: &str) -> impl Iterator<Item = &'a Arc<Pod>> {
-        let wanted = [
+        let desired = [
             (labels::COMPONENT, component.to_owned()),
             (labels::RELEASE, release.to_owned()),
         ];
         self.observed.pods.iter().filter(move |pod| {
-            wanted
+            desired
                 .iter()
                 .all(|(key, value)| pod.labels().get(*key) == Some(value))
                 && !has_finished(pod)

@@ -208,7 +208,7 @@ impl Cluster {
 
     fn run_deployment(&mut self, deployment: &Deployment) {
         let Some(spec) = &deployment.spec else { return };
-        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
+        let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
         let uid = deployment.uid().unwrap_or_default();
         let owned = |pod: &&Arc<Pod>| pod.owner_references().iter().any(|owner| owner.uid == uid);
         let active = |pod: &&Arc<Pod>| {
@@ -222,10 +222,10 @@ impl Cluster {
             .filter(active)
             .cloned()
             .collect();
-        let is_short = pods.len() < wanted;
+        let is_short = pods.len() < desired;
         let is_stopped = is_short && self.rules.quota_is_used_up;
         let mut count = pods.len();
-        while count < wanted && !is_stopped {
+        while count < desired && !is_stopped {
             self.made_pods += 1;
             let meta = spec.template.metadata.clone().unwrap_or_default();
             let name = format!("{}-{:05}", deployment.name_any(), self.made_pods);
@@ -237,7 +237,7 @@ impl Cluster {
             );
             count += 1;
         }
-        for pod in pods.iter().skip(wanted) {
+        for pod in pods.iter().skip(desired) {
             self.end_pod(&pod.name_any());
         }
         let ready = pods
@@ -254,8 +254,8 @@ impl Cluster {
         };
         let status = DeploymentStatus {
             observed_generation: deployment.metadata.generation,
-            replicas: Some(number(count.min(wanted))),
-            ready_replicas: Some(number(ready.min(wanted))),
+            replicas: Some(number(count.min(desired))),
+            ready_replicas: Some(number(ready.min(desired))),
             conditions: is_stopped.then(|| vec![refused]),
             ..DeploymentStatus::default()
         };

@@ -312,7 +312,7 @@ impl Row {
     }
 }
 
-/// A failure of the surroundings.
+/// A failure of the environment.
 pub fn environment(reason: &str, message: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::Environment,

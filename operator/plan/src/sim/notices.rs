@@ -1,5 +1,5 @@
 //! Who has to look at a change, by the rules of the operator's caches: releases that have ended look at their own
-//! changes and their App's, the one that serves or is wanted at all of them.
+//! changes and their App's, the one that serves or is desired at all of them.
 
 use super::operator::Work;
 use super::store::{Objects, Shelf, Stored};
@@ -60,7 +60,7 @@ pub(super) fn touched(before: &Objects, after: &Objects) -> BTreeSet<Work> {
     let statuses = || after.apps.values().filter_map(|app| app.status.as_ref());
     let matters = |name: &str| {
         statuses().any(|status| {
-            status.wanted.as_deref() == Some(name)
+            status.desired.as_deref() == Some(name)
                 || status.live.as_ref().is_some_and(|live| live.release == name)
         })
     };

@@ -324,9 +324,9 @@ impl Operator {
                 if count(health, target, answer(cluster, uid, target)) {
                     self.due.insert(Work::Release(release.clone()));
                 }
-                is_busy |= health.passes < target.consecutive
-                    && health.failures < target.failures
-                    && health.unreachable < target.failures;
+                is_busy |= health.passes < target.success_threshold
+                    && health.failures < target.failure_threshold
+                    && health.unreachable < target.failure_threshold;
             }
         }
         is_busy
@@ -428,20 +428,22 @@ fn count(health: &mut PodHealth, target: &ProbeTarget, answered: Answered) -> bo
             health.passed += 1;
             health.passes += 1;
             (health.failures, health.unreachable) = (0, 0);
-            health.proven |= health.passes >= target.consecutive;
-            health.passes == target.consecutive
+            health.proven |= health.passes >= target.success_threshold;
+            health.passes == target.success_threshold
         }
         Answered::Failed => {
             health.failed += 1;
             health.failures += 1;
             (health.passes, health.unreachable) = (0, 0);
-            told(health, "GET /health answered 500 instead of 200") || health.failures == target.failures
+            told(health, "GET /health answered 500 instead of 200")
+                || health.failures == target.failure_threshold
         }
         Answered::Unreachable => {
             health.failed += 1;
             health.unreachable += 1;
             (health.passes, health.failures) = (0, 0);
-            told(health, "no connection could be made") || [1, target.failures].contains(&health.unreachable)
+            told(health, "no connection could be made")
+                || [1, target.failure_threshold].contains(&health.unreachable)
         }
     }
 }

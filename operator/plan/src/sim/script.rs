@@ -1,4 +1,4 @@
-//! Stories: what people and the surroundings do to an App, in a text that a reviewer can read.
+//! Stories: what people and the environment do to an App, in a text that a reviewer can read.
 //!
 //! A line that starts with `#` is a remark, one that starts with `>` a command; every other line is what came of
 //! the command above it. Words and their meaning: [`Command::parse`].
@@ -137,11 +137,11 @@ impl Command {
     /// | `delete app`, `restore app` | the App goes, or comes back without its status |
     /// | `image crm:2 unhealthy` (`healthy`, `crashing`, `starting`, `unpullable`, `pullable`) | how a version behaves |
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
-    /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the surroundings |
+    /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the environment |
     /// | `probes blocked`, `quota used-up`, `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `claim uploads ReadWriteOnce`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
     /// | `kill migration`, `evict migration`, `delete migration` | its node is lost, its pod or its Job deleted |
-    /// | `app … worker-handover=Overlap`, `app … workers=0`, `edit workers=2` | the worker runs side by side with its successor; how many of it |
+    /// | `app … worker-strategy=BlueGreen`, `app … workers=0`, `edit workers=2` | the worker runs side by side with its successor; how many of it |
     /// | `deployments kept` (`released`) | an admission rule refuses every change of a Deployment that is there |
     /// | `scale crm-web-2 0`, `point crm crm-1` | another hand changes what is ours |
     /// | `operator away`, `operator back` | nobody is there to act |
@@ -266,8 +266,8 @@ impl Command {
             }
             let request = json!({"path": "/health", "port": 3000, "headers": headers});
             web["health"] = json!({"http": [request], "deadline": self.get("deadline").unwrap_or("2m")});
-            if let Some(handover) = self.get("handover") {
-                web["handover"] = json!(handover);
+            if let Some(strategy) = self.get("strategy") {
+                web["strategy"] = json!(strategy);
             }
             if let Some(claim) = self.get("mounts") {
                 mount(&mut web, claim);
@@ -282,7 +282,7 @@ impl Command {
         }
         if let Some(image) = self.get("worker") {
             let mut worker = component("worker", image);
-            worker["handover"] = json!(self.get("worker-handover").unwrap_or("Stop"));
+            worker["strategy"] = json!(self.get("worker-strategy").unwrap_or("Recreate"));
             worker["replicas"] = json!(number("workers", 1));
             components.push(worker);
         }
@@ -324,7 +324,7 @@ impl Command {
             for (verb, token) in &self.pairs {
                 let key = match verb.as_str() {
                     "abort" => annotation::ABORT,
-                    "roll-back" => annotation::ROLL_BACK,
+                    "rollback" => annotation::ROLLBACK,
                     "retry" => annotation::RETRY,
                     "resolve" => annotation::RESOLVE,
                     other => other,
@@ -392,7 +392,7 @@ fn change(spec: &mut Value, key: &str, value: &str) {
         }
         "worker" if of(spec, "worker").next().is_none() => {
             let mut worker = component("worker", value);
-            worker["handover"] = json!("Stop");
+            worker["strategy"] = json!("Recreate");
             if let Some(components) = spec["components"].as_array_mut() {
                 components.push(worker);
             }
@@ -402,9 +402,9 @@ fn change(spec: &mut Value, key: &str, value: &str) {
                 component["template"]["spec"]["containers"][0]["image"] = json!(value);
             }
         }
-        "handover" => {
+        "strategy" => {
             for component in of(spec, "web") {
-                component["handover"] = json!(value);
+                component["strategy"] = json!(value);
             }
         }
         "mounts" => {

@@ -150,7 +150,7 @@ pub struct Apiserver {
     history: Vec<Objects>,
     keep_history: bool,
     version: u64,
-    /// How often each name was used, so that a namesake gets another UID, and the same one in every run.
+    /// How often each name was used, so that a another object with the same name gets another UID, and the same one in every run.
     incarnations: BTreeMap<String, u32>,
 }
 

@@ -214,9 +214,9 @@ pub fn end_state(objects: &Objects) -> String {
         let status = app.status.clone().unwrap_or_default();
         let live = status.live.map(|live| live.release);
         lines.push(format!(
-            "App {name}: revision {:?} wanted {:?} live {live:?} {}",
+            "App {name}: revision {:?} desired {:?} live {live:?} {}",
             status.revision,
-            status.wanted,
+            status.desired,
             summary(&status.conditions)
         ));
     }
@@ -264,7 +264,7 @@ pub fn end_state(objects: &Objects) -> String {
         ));
     }
     for (name, job) in &objects.jobs {
-        // How often the surroundings were asked is no part of how it ends.
+        // How often the environment were asked is no part of how it ends.
         lines.push(format!(
             "Job {}",
             name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '-')

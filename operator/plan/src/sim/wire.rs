@@ -434,11 +434,11 @@ fn create_or_adopt<T: Stored>(cluster: &mut Cluster, object: &T) -> Result<(), A
             .map(|owner| owner.uid.clone())
             .collect()
     };
-    let (wanted, existing) = (owners(object), owners(found));
-    let ours = if wanted.is_empty() {
+    let (desired, existing) = (owners(object), owners(found));
+    let ours = if desired.is_empty() {
         object.labels().get(labels::APP) == found.labels().get(labels::APP)
     } else {
-        wanted.iter().any(|owner| existing.contains(owner))
+        desired.iter().any(|owner| existing.contains(owner))
     };
     match (found.meta().deletion_timestamp.is_some(), ours) {
         (true, _) => Err(ApiError::Conflict),

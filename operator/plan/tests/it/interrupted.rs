@@ -165,7 +165,7 @@ fn the_release_is_given_up() {
 
 #[test]
 fn the_release_is_taken_back() {
-    after_each_write("> annotate crm-2 roll-back=now\n> settle", only_live_runs);
+    after_each_write("> annotate crm-2 rollback=now\n> settle", only_live_runs);
 }
 
 #[test]

@@ -13,7 +13,7 @@ const APPS: [&str; 6] = [
     "app web=crm:1 worker=crm:1 migration=command",
     "app web=crm:1 migration=onStart bake=0s",
     "app worker=crm:1",
-    "app web=crm:1 worker=crm:1 worker-handover=Overlap workers=0",
+    "app web=crm:1 worker=crm:1 worker-strategy=BlueGreen workers=0",
     "app web=crm:1 secret=crm bake=5m",
 ];
 
@@ -52,9 +52,9 @@ const EVENTS: [&str; 46] = [
     "evict migration",
     "delete migration",
     "annotate crm-2 abort=a",
-    "annotate crm-2 roll-back=b",
+    "annotate crm-2 rollback=b",
     "annotate crm-2 retry=c",
-    "annotate crm-3 roll-back=d",
+    "annotate crm-3 rollback=d",
     "annotate crm-3 resolve=applied:1",
     "annotate crm-2 resolve=not-applied:1",
     "database down",

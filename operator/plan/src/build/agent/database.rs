@@ -29,7 +29,7 @@ const SCRATCH_VOLUME: &str = "scratch";
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// The Job that checks the surroundings of a release: database, store, and what a migration would need.
+/// The Job that checks the environment of a release: database, store, and what a migration would need.
 pub fn preflight_job(
     settings: &Settings,
     release: &Release,
@@ -95,7 +95,7 @@ pub fn backup_job(
 }
 
 /// Folder of a backup in its store: `shop/crm/crm-42-1a2b3c4d-5e6f7a8b`. With a part of the Backup's UID, so that
-/// a namesake made later finds a folder of its own.
+/// a another object with the same name made later finds a folder of its own.
 pub fn set_path(backup: &Backup) -> String {
     let uid = backup.metadata.uid.as_deref().unwrap_or_default();
     let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();

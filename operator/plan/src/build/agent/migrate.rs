@@ -201,8 +201,8 @@ fn guard_task(
             .iter()
             .map(|get| super::http_request(component, get))
             .collect(),
-        consecutive: health.consecutive,
-        every_milliseconds: u64::try_from(health.every.get().as_millis()).unwrap_or(u64::MAX),
+        success_threshold: health.success_threshold,
+        period_milliseconds: u64::try_from(health.period.get().as_millis()).unwrap_or(u64::MAX),
         checks: checks(migration),
     })
 }

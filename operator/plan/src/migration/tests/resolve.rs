@@ -14,7 +14,7 @@ fn a_partial_migration_asks_a_person_with_the_command_to_answer() {
     let (state, reason, message) = story.told();
     assert_eq!(
         (state.as_str(), reason.as_str()),
-        ("Unknown/False/True", "MigrationUnsettled")
+        ("Unknown/False/True", "MigrationUnresolved")
     );
     assert_eq!(
         message,

@@ -113,7 +113,7 @@ fn an_answer_ends_it_and_leaves_no_job(
 
 #[rstest]
 #[case::the_database_is_away(Reported::NotStarted, "DatabaseUnreachable")]
-#[case::another_run_is_not_settled(Reported::Blocked, "MigrationUnsettled")]
+#[case::another_run_is_not_settled(Reported::Blocked, "MigrationUnresolved")]
 fn what_the_surroundings_cause_is_tried_again_for_an_hour(#[case] outcome: Reported, #[case] reason: &str) {
     let mut story = Story::by_command();
     story.settle();

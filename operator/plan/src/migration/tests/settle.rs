@@ -3,7 +3,7 @@ use super::*;
 #[rstest]
 #[case::it_had_ended(report(Reported::Applied), MigrationOutcome::Applied)]
 #[case::nothing_had_changed(
-    failed(Reported::Failed, Cause::Version, "MigrationCutOff"),
+    failed(Reported::Failed, Cause::Version, "MigrationInterrupted"),
     MigrationOutcome::Failed
 )]
 #[case::it_cannot_be_decided(
@@ -20,7 +20,7 @@ fn a_run_that_was_killed_is_settled_by_the_ledger(
     let (state, reason, message) = story.told();
     assert_eq!(
         (state.as_str(), reason.as_str()),
-        ("Unknown/True/False", "Settling")
+        ("Unknown/True/False", "CheckingLedger")
     );
     assert!(
         message.contains("container agent ran out of memory (OOMKilled)"),
@@ -32,7 +32,7 @@ fn a_run_that_was_killed_is_settled_by_the_ledger(
     assert_eq!(story.bench.names(), Vec::<String>::new());
     let (_, reason, message) = story.told();
     assert_eq!(
-        reason == "MigrationCutOff",
+        reason == "MigrationInterrupted",
         message.contains("container agent ran out of memory (OOMKilled)"),
         "{reason}: {message}"
     );
@@ -146,7 +146,7 @@ fn a_ledger_that_cannot_be_asked_for_long_is_a_persons_concern_and_asked_on() {
     let (state, reason, message) = story.told();
     assert_eq!(
         (state.as_str(), reason.as_str()),
-        ("Unknown/False/True", "Settling")
+        ("Unknown/False/True", "CheckingLedger")
     );
     assert!(
         message.starts_with("DatabaseUnreachable happened. The ledger is asked again at "),
