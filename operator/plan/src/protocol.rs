@@ -5,6 +5,7 @@
 //! Kubernetes caps at 4096 bytes and Fairway at [`REPORT_LIMIT`]. Neither ever holds a secret: connection
 //! strings and passwords reach the agent through variables that the kubelet fills from Secrets.
 
+use fairway_crds::Reason;
 use serde::{Deserialize, Serialize};
 
 /// The variable that holds the task as JSON.
@@ -366,6 +367,13 @@ pub struct Failure {
     pub reason: String,
     /// One sentence with the mend; never a secret.
     pub message: String,
+}
+
+impl Failure {
+    /// The reason; [`Reason::AgentFailed`] when an agent of another version gives one that this version does not know.
+    pub fn reason(&self) -> Reason {
+        self.reason.parse().unwrap_or(Reason::AgentFailed)
+    }
 }
 
 /// The answer to [`Task::Preflight`].
