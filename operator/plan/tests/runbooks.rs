@@ -123,16 +123,22 @@ fn has_form_of_reason(text: &str) -> bool {
 /// The sources of the operator and its planners, with their paths, without what is compiled for tests only.
 fn sources() -> Vec<(String, String)> {
     let root = repository();
-    let all: Vec<(String, String)> = ["operator/plan/src", "operator/src"]
-        .into_iter()
-        .flat_map(|folder| files(&root.join(folder), "rs"))
-        .map(|path| {
-            (
-                path.strip_prefix(&root).unwrap().to_string_lossy().into_owned(),
-                read(&path),
-            )
-        })
-        .collect();
+    let all: Vec<(String, String)> = [
+        "operator/plan/src",
+        "operator/protocol/src",
+        "operator/agent/src",
+        "operator/health/src",
+        "operator/src",
+    ]
+    .into_iter()
+    .flat_map(|folder| files(&root.join(folder), "rs"))
+    .map(|path| {
+        (
+            path.strip_prefix(&root).unwrap().to_string_lossy().into_owned(),
+            read(&path),
+        )
+    })
+    .collect();
     let for_tests: BTreeSet<String> = all.iter().flat_map(|(_, text)| modules_for_tests(text)).collect();
     all.into_iter()
         .filter(|(path, _)| {
