@@ -87,11 +87,7 @@ fn container(name: String, image: &str) -> Container {
         name,
         image: Some(image.to_owned()),
         image_pull_policy: Some("Always".to_owned()),
-        command: Some(vec![
-            protocol::AGENT_BINARY.to_owned(),
-            "agent".to_owned(),
-            "pin".to_owned(),
-        ]),
+        command: Some(vec![protocol::AGENT_BINARY.to_owned(), "pin".to_owned()]),
         security_context: Some(restricted()),
         volume_mounts: Some(vec![mount(AGENT_VOLUME, protocol::AGENT_DIRECTORY, true)]),
         resources: Some(small()),
