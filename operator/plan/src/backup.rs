@@ -6,6 +6,7 @@
 
 use crate::build::agent::{self, Outcome};
 use crate::conditions::{self, Progress};
+use crate::message::{duration, sentence};
 use crate::observed::{BackupObserved, Settings};
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
 use crate::retry::{self, Next};
@@ -191,7 +192,7 @@ fn start(
         let namespace = observed.backup.namespace().unwrap_or_default();
         let message = format!(
             "its Job could not be made within {}; the events say why: kubectl -n {namespace} describe backup {}",
-            conditions::duration(DEADLINE),
+            duration(DEADLINE),
             observed.backup.name_any(),
         );
         return fail(status, Reason::PodNotStarting, message);
@@ -281,11 +282,7 @@ fn held_up(
 fn not_starting(status: &mut BackupStatus, attempts: &Attempts, now: Timestamp, message: String) -> Stand {
     let end = retry::end(attempts, DEADLINE);
     if now >= end {
-        let message = format!(
-            "{} Given up after {}.",
-            retry::sentence(&message),
-            conditions::duration(DEADLINE)
-        );
+        let message = format!("{} Given up after {}.", sentence(&message), duration(DEADLINE));
         return fail(status, Reason::PodNotStarting, message);
     }
     Stand::at(Progress::running(Reason::PodNotStarting, message)).until(end)

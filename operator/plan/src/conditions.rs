@@ -1,15 +1,11 @@
 //! Status conditions: what they say, and when they change.
 
+use crate::message::{self, fit, to_seconds};
+pub(crate) use crate::message::{duration, moment, one_line as shorten};
 use fairway_crds::Reason;
 use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
-use fairway_crds::duration::Duration;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-
-/// Longest message of a condition, in characters. Kubernetes allows 32,768; nobody reads those.
-pub const MESSAGE_LIMIT: usize = 1024;
-/// Longest text of others (the kubelet, the apiserver) that is passed on inside a message, in characters.
-const QUOTE_LIMIT: usize = 300;
 
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +71,7 @@ pub fn set(
                 type_: desired.type_.to_owned(),
                 status: desired.status.as_str().to_owned(),
                 reason: desired.reason.into(),
-                message: capped(&desired.message, MESSAGE_LIMIT),
+                message: fit(&desired.message, message::LIMIT),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or_else(
                     || Time(to_seconds(now)),
@@ -180,54 +176,6 @@ pub fn bounded(
     set(previous, desired, generation, now)
 }
 
-/// A moment as messages write it: RFC 3339 in UTC, whole seconds.
-pub fn moment(at: Timestamp) -> String {
-    to_seconds(at).to_string()
-}
-
-/// A span of time as messages write it: `1h30m`.
-pub fn duration(span: SignedDuration) -> String {
-    Duration::from_seconds(u64::try_from(span.as_secs()).unwrap_or_default()).to_string()
-}
-
-/// A text of others made fit for a message: one line, without what may be a credential in a URL, at most 300
-/// characters.
-pub fn shorten(text: &str) -> String {
-    let words: Vec<String> = text.split_whitespace().map(without_credentials).collect();
-    capped(&words.join(" "), QUOTE_LIMIT)
-}
-
-/// A URL keeps neither its user information nor its query.
-fn without_credentials(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else {
-        return word.to_owned();
-    };
-    let (authority, path) = match rest.find(['/', '?']) {
-        Some(end) => rest.split_at(end),
-        None => (rest, ""),
-    };
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    match path.split_once('?') {
-        None => format!("{scheme}://{host}{path}"),
-        Some((path, query)) => {
-            // What follows the URL in a quoted sentence (`": 401`) is kept.
-            let end = query.find(['"', '\'', ')', ',']).unwrap_or(query.len());
-            format!("{scheme}://{host}{path}?…{}", &query[end..])
-        }
-    }
-}
-
-fn capped(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(limit - 1).chain(['…']).collect(),
-    }
-}
-
-fn to_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,19 +238,8 @@ mod tests {
         );
     }
 
-    #[rstest]
-    #[case("pull  failed:\n not found", "pull failed: not found")]
-    #[case("GET https://me:secret@host/v2/a", "GET https://host/v2/a")]
-    #[case(
-        r#"request "https://auth/token?account=me&t=1": 401"#,
-        r#"request "https://auth/token?…": 401"#
-    )]
-    fn texts_of_others_are_one_line_without_credentials(#[case] given: &str, #[case] shortened: &str) {
-        assert_eq!(shorten(given), shortened);
-    }
-
     #[test]
-    fn long_messages_are_cut_at_a_character() {
+    fn messages_fit_their_limit() {
         let conditions = set(
             &[],
             vec![Desired::new(
@@ -314,13 +251,6 @@ mod tests {
             None,
             Timestamp::UNIX_EPOCH,
         );
-        assert_eq!(conditions[0].message.chars().count(), MESSAGE_LIMIT);
-        assert!(conditions[0].message.ends_with('…'));
-    }
-
-    #[test]
-    fn moments_and_spans_are_short() {
-        assert_eq!(moment(at("2026-01-01T00:00:00.123Z")), "2026-01-01T00:00:00Z");
-        assert_eq!(duration(SignedDuration::from_mins(90)), "1h30m");
+        assert_eq!(conditions[0].message.chars().count(), message::LIMIT);
     }
 }

@@ -15,7 +15,9 @@ pub mod build;
 pub mod conditions;
 #[cfg(any(test, feature = "sim"))]
 pub mod invariants;
+pub mod kubectl;
 pub mod labels;
+pub mod message;
 pub mod migration;
 pub mod names;
 pub mod object;

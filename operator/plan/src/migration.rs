@@ -18,7 +18,7 @@ mod run;
 mod settle;
 mod world;
 
-pub use resolve::{how_to_resolve, verdict_text};
+pub use resolve::{how_to_resolve, resolve_value};
 
 use crate::build::agent::{self, Outcome};
 use crate::conditions;

@@ -1,6 +1,6 @@
 //! Trying again what the environment keep from succeeding: with a growing pause, until a deadline.
 
-use crate::conditions::{duration, moment};
+use crate::message::{duration, moment, sentence};
 use fairway_crds::Reason;
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
@@ -75,16 +75,6 @@ pub fn pausing(attempts: &Attempts, next: Timestamp, deadline: SignedDuration) -
         moment(next),
         moment(end(attempts, deadline)),
     )
-}
-
-/// A text with a full stop, so that another sentence can follow.
-pub fn sentence(text: &str) -> String {
-    let text = text.trim_end();
-    if text.ends_with(['.', '!', '?', '…']) {
-        text.to_owned()
-    } else {
-        format!("{text}.")
-    }
 }
 
 #[cfg(test)]

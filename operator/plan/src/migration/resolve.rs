@@ -2,9 +2,10 @@
 
 use super::settle;
 use super::world::World;
-use crate::conditions::{Progress, shorten};
+use crate::conditions::Progress;
+use crate::message::{one_line, sentence};
 use crate::protocol::Resolution;
-use crate::retry::{self, sentence};
+use crate::retry;
 use crate::stand::Stand;
 use fairway_crds::Migration;
 use fairway_crds::Reason;
@@ -15,7 +16,7 @@ const APPLIED: &str = "applied";
 const NOT_APPLIED: &str = "not-applied";
 
 /// The resolve annotation's value for a verdict: `applied:<token>` or `not-applied:<token>`.
-pub fn verdict_text(resolution: Resolution, token: &str) -> String {
+pub fn resolve_value(resolution: Resolution, token: &str) -> String {
     match resolution {
         Resolution::Applied => format!("{APPLIED}:{token}"),
         Resolution::NotApplied => format!("{NOT_APPLIED}:{token}"),
@@ -58,13 +59,13 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
             settle::begin(
                 status,
                 Reason::MigrationUnresolved,
-                &format!("a person says {}", shorten(value)),
+                &format!("a person says {}", one_line(value)),
             )
         }
         Some(value) => {
             let message = format!(
                 "fairway.dev/resolve={:?} is not understood: write applied:<token> or not-applied:<token>. {question}",
-                shorten(value)
+                one_line(value)
             );
             Stand::at(Progress::waiting(Reason::MigrationUnresolved, message))
         }

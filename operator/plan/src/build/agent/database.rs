@@ -127,7 +127,7 @@ pub fn settle_job(
     };
     let asked = resolution
         .as_ref()
-        .map(|(resolution, token)| crate::migration::verdict_text(*resolution, token));
+        .map(|(resolution, token)| crate::migration::resolve_value(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
         requester: errand.requester(),

@@ -2,8 +2,8 @@
 
 use super::{AGENT_VOLUME, Errand, install, mount, own_pod, restricted, small, with_pull_secrets};
 use crate::build::template::{self, repository};
-use crate::conditions::shorten;
 use crate::labels::Work;
+use crate::message::sentence;
 use crate::observed::Settings;
 use crate::snapshot::Snapshot;
 use crate::{names, protocol};
@@ -104,7 +104,7 @@ pub enum Pinning {
     Waiting {
         /// Why, as far as it matters to a user.
         reason: Reason,
-        /// The kubelet's message, shortened.
+        /// One or two sentences, with the kubelet's words quoted.
         message: String,
         /// Trying again is of no use.
         is_final: bool,
@@ -135,7 +135,7 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
         } else if ran(found) {
             return Pinning::Waiting {
                 reason: Reason::ImageWithoutDigest,
-                message: format!("the node knows no registry digest of {image}: give the image by digest"),
+                message: format!("The node knows no registry digest of {image}. Give the image by digest."),
                 is_final: true,
             };
         }
@@ -151,9 +151,12 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
         status.and_then(|status| status.phase.as_deref()),
         Some("Succeeded" | "Failed")
     ) {
-        let message = super::exited(pod).unwrap_or_else(|| "it ended without a reason".to_owned());
+        let message = super::exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
         return Pinning::Lost {
-            message: format!("the pod that pulls the images ended too early: {message}"),
+            message: sentence(&format!(
+                "Pod {}, which pulls the images, ended too early: {message}",
+                pod.name_any()
+            )),
         };
     }
     waiting(pod).unwrap_or(Pinning::Pulling)
@@ -188,7 +191,7 @@ fn waiting(pod: &Pod) -> Option<Pinning> {
         } else {
             Reason::ImagePullFailed
         },
-        message: shorten(&message),
+        message,
         is_final,
     })
 }

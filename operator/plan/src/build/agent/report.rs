@@ -1,7 +1,7 @@
 //! Reading what became of the agent's pods, from their status alone.
 
 use super::CONTAINER;
-use crate::conditions::shorten;
+use crate::message::{quote, quoting, sentence};
 use crate::protocol::EXIT_OTHER_OWNER;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -21,7 +21,7 @@ pub enum Outcome<T> {
     NotThere,
     /// It is under way.
     Running {
-        /// What keeps it from starting, as the kubelet or the scheduler says: reason and message.
+        /// What keeps it from starting: Kubernetes' reason, and one or two sentences.
         waiting: Option<(String, String)>,
     },
     /// The agent answered.
@@ -123,7 +123,7 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
                 .is_some_and(|state| state.terminated.is_some())
     });
     if finished || is_final {
-        let reason = exited(pod).unwrap_or_else(|| "it ended without saying why".to_owned());
+        let reason = exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
         return Outcome::Lost { reason };
     }
     Outcome::Running {
@@ -163,12 +163,10 @@ pub fn started_at(pods: &[Arc<Pod>], name: &str) -> Option<Timestamp> {
 pub fn exited(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     if let Some(reason) = &status.reason {
-        let message = status.message.as_deref().map(shorten).unwrap_or_default();
-        return Some(
-            format!("{reason}: {message}")
-                .trim_end_matches([':', ' '])
-                .to_owned(),
-        );
+        return Some(match status.message.as_deref().map(quote) {
+            Some(quoted) if !quoted.is_empty() => format!("{reason}: {quoted}"),
+            _ => reason.clone(),
+        });
     }
     let disrupted = status
         .conditions
@@ -193,12 +191,10 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
     match ended.reason.as_deref() {
         Some("OOMKilled") => "ran out of memory (OOMKilled)".to_owned(),
         // The container runtime's own words; those of the container itself could be a log.
-        Some(reason @ ("StartError" | "ContainerCannotRun")) => {
-            format!(
-                "could not be started ({reason}): {}",
-                ended.message.as_deref().map(shorten).unwrap_or_default()
-            )
-        }
+        Some(reason @ ("StartError" | "ContainerCannotRun")) => match ended.message.as_deref().map(quote) {
+            Some(quoted) if !quoted.is_empty() => format!("could not be started ({reason}: {quoted})"),
+            _ => format!("could not be started ({reason})"),
+        },
         _ if (129..=192).contains(&ended.exit_code) => {
             format!(
                 "was killed by signal {} (exit code {})",
@@ -211,7 +207,7 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
 }
 
 /// What keeps a pod from starting: the scheduler's word, or the first container that waits for anything but its
-/// turn. Reason and message.
+/// turn. Kubernetes' reason, and one or two sentences.
 pub fn waiting(pod: &Pod) -> Option<(String, String)> {
     let status = pod.status.as_ref()?;
     let unscheduled = status
@@ -224,11 +220,8 @@ pub fn waiting(pod: &Pod) -> Option<(String, String)> {
             .reason
             .clone()
             .unwrap_or_else(|| "Unschedulable".to_owned());
-        let message = condition.message.as_deref().map(shorten).unwrap_or_default();
-        return Some((
-            reason,
-            format!("pod {} cannot be scheduled: {message}", pod.name_any()),
-        ));
+        let statement = format!("Pod {} cannot be scheduled", pod.name_any());
+        return Some((reason, quoting(&statement, condition.message.as_deref())));
     }
     containers(status).find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
@@ -245,29 +238,27 @@ fn is_its_turn(reason: &str) -> bool {
 }
 
 fn stuck(pod: &Pod, container: &ContainerStatus, reason: &str, message: Option<&str>) -> String {
-    let name = format!("container {} of pod {}", container.name, pod.name_any());
+    let name = format!("Container {} of pod {}", container.name, pod.name_any());
     let image = &container.image;
-    match (reason, message.map(shorten)) {
+    match (reason, message) {
         ("CrashLoopBackOff", _) => {
             let ended = container
                 .last_state
                 .as_ref()
                 .and_then(|state| state.terminated.as_ref());
             let how = ended.map_or_else(|| "ended".to_owned(), how_it_ended);
-            format!("{name} {how} and is started again and again")
+            format!("{name} {how} and is being restarted ({reason}).")
         }
         ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull", Some(message)) => {
-            let message = message.trim_end_matches('.').to_owned();
-            format!(
-                "{name} cannot pull {image}: {message}; push that image, or correct its name or pull secret"
-            )
+            let statement = quoting(&format!("{name} cannot pull {image}"), Some(message));
+            format!("{statement} Push that image, or correct its name or pull secret.")
         }
-        (_, Some(message)) => format!("{name} cannot start: {message}"),
-        (_, None) => format!("{name} cannot start: {reason}"),
+        (_, Some(message)) => quoting(&format!("{name} cannot start ({reason})"), Some(message)),
+        (_, None) => format!("{name} cannot start ({reason})."),
     }
 }
 
-/// The first thing that keeps an application's pod from being ready, as Kubernetes says it, in one sentence.
+/// The first thing that keeps an application's pod from being ready, as Kubernetes says it: one or two sentences.
 pub fn trouble(pod: &Pod) -> Option<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
@@ -277,7 +268,7 @@ pub fn trouble(pod: &Pod) -> Option<String> {
     }
     let status = pod.status.as_ref()?;
     if status.phase.as_deref() == Some("Failed") {
-        return exited(pod).map(|how| format!("pod {}: {how}", pod.name_any()));
+        return exited(pod).map(|how| sentence(&format!("Pod {} failed: {how}", pod.name_any())));
     }
     containers(status)
         .filter(|container| !container.ready)
@@ -291,7 +282,7 @@ pub fn trouble(pod: &Pod) -> Option<String> {
             };
             let ended = ended.filter(|ended| ended.exit_code != 0)?;
             Some(format!(
-                "container {} of pod {} {}",
+                "Container {} of pod {} {}.",
                 container.name,
                 pod.name_any(),
                 how_it_ended(ended)
