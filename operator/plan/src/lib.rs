@@ -29,6 +29,7 @@ pub mod retry;
 pub mod sim;
 pub mod snapshot;
 mod stand;
+mod time;
 
 pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};

@@ -2,9 +2,11 @@
 
 use super::view::View;
 use crate::observed::ReleaseObserved;
+use crate::time::to_milliseconds;
 use crate::{ObjectRef, Step, names, object::Kind};
 use fairway_crds::Release;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,9 +40,20 @@ fn is_live(release: &Release) -> bool {
     serves && (!goes_back || returning)
 }
 
-/// The milestone of that kind, if it is on record.
+/// The milestone of that kind, if it is recorded.
 pub fn happened(status: &ReleaseStatus, kind: MilestoneKind) -> Option<&Milestone> {
     status.milestones.iter().find(|milestone| milestone.kind == kind)
+}
+
+/// A milestone of this moment, without a reason.
+pub(super) fn milestone(kind: MilestoneKind, at: Timestamp) -> Milestone {
+    Milestone {
+        kind,
+        at: to_milliseconds(at),
+        reason: None,
+        message: None,
+        outcome: None,
+    }
 }
 
 /// Whether a release has done something that must be finished or rolled back before another may begin.

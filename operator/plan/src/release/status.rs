@@ -1,16 +1,40 @@
-//! What a release's status says of where it positions.
+//! What a release's status says of where it stands.
 
 use super::history::happened;
 use super::position::Position;
-use super::verdict::{Failure, Wait, WaitOn};
+use super::refusals::without_refused;
+use super::verdict::{Failure, Shown, Wait, WaitOn};
 use super::view::View;
 use crate::conditions::{self, Desired};
+use crate::{Decision, Step, Wake};
 use fairway_crds::Reason;
 use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
 
+/// The pass that comes of these steps at this position: with the conditions that say so, and without what the apiserver
+/// refuses.
+pub(super) fn decision(
+    view: &View,
+    mut status: ReleaseStatus,
+    steps: Vec<Step>,
+    position: Position,
+) -> Decision<ReleaseStatus> {
+    let (steps, position) = without_refused(view, steps, position);
+    let mut wake = Wake::OnChange;
+    if let Position::Waiting(wait) = &position {
+        wake = wait.until.map_or(Wake::OnChange, Wake::At);
+        if wait.shown == Shown::Nowhere {
+            // Whatever the rungs found is found again by the next pass, and worth a write only then.
+            let status = view.release().status.clone().unwrap_or_default();
+            return Decision { steps, status, wake };
+        }
+    }
+    write(view, &mut status, &position);
+    Decision { steps, status, wake }
+}
+
 /// Writes the conditions.
-pub(super) fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
+fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
     let generation = view.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);
@@ -23,10 +47,10 @@ pub(super) fn write(view: &View, status: &mut ReleaseStatus, position: &Position
         message,
         on,
     } = told;
-    let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
-    let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
-    let baking = reason == Reason::Baking;
-    // The same sentence in every condition hides the others; it positions where people and tools look for it.
+    let reconciling = on == Some(WaitOn::Machine);
+    let stalled = on == Some(WaitOn::User) || succeeded == conditions::Status::False;
+    let baking = on == Some(WaitOn::Bake);
+    // The same sentence in every condition hides the others; it stands where people and tools look for it.
     let ready = match succeeded {
         conditions::Status::False => format!(
             "{} did not succeed: the condition Succeeded says why",
@@ -80,33 +104,10 @@ struct Told {
 }
 
 fn told(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Told> {
+    let finishing = || Wait::machine(Reason::Finishing, "finishing");
     Some(match position {
-        Position::Waiting { wait, .. } => {
-            let back =
-                happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
-            let message = match back {
-                Some(why) => format!("rolling back because {why}; {}", wait.message),
-                None => wait.message.clone(),
-            };
-            let reason =
-                if happened(status, MilestoneKind::RollingBack).is_some() && wait.on == WaitOn::Machine {
-                    Reason::RollingBack
-                } else {
-                    wait.reason
-                };
-            Told {
-                succeeded: conditions::Status::Unknown,
-                reason,
-                message,
-                on: Some(wait.on),
-            }
-        }
-        Position::Recorded { rung, wait } => {
-            let wait = wait
-                .clone()
-                .unwrap_or_else(|| Wait::machine(Reason::Finishing, "finishing"));
-            return told(view, status, &Position::Waiting { rung, wait });
-        }
+        Position::Waiting(wait) | Position::Recorded(Some(wait)) => waiting(status, wait),
+        Position::Recorded(None) => waiting(status, &finishing()),
         Position::Succeeded => {
             let warning = warning(status);
             let previous = status
@@ -131,7 +132,25 @@ fn told(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Told
     })
 }
 
-/// What a person should know of a migration that exited well and changed nothing.
+fn waiting(status: &ReleaseStatus, wait: &Wait) -> Told {
+    let back = happened(status, MilestoneKind::RollingBack);
+    let message = match back.and_then(|milestone| milestone.message.as_ref()) {
+        Some(why) => format!("rolling back because {why}; {}", wait.message),
+        None => wait.message.clone(),
+    };
+    let reason = match back {
+        Some(_) if wait.on == WaitOn::Machine => Reason::RollingBack,
+        _ => wait.reason,
+    };
+    Told {
+        succeeded: conditions::Status::Unknown,
+        reason,
+        message,
+        on: Some(wait.on),
+    }
+}
+
+/// What a user should know of a migration that exited well and changed nothing.
 fn warning(status: &ReleaseStatus) -> &'static str {
     let migration = status.evidence.migration.as_ref();
     if migration.is_some_and(|migration| migration.unchanged) {

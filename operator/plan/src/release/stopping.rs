@@ -69,7 +69,10 @@ pub(super) fn ending(view: &View, pod: &Pod, wait: Wait) -> Wait {
         pod.name_any(),
         view.namespace(),
     );
-    Wait::person(wait.reason, message)
+    Wait {
+        previous: wait.previous,
+        ..Wait::user(wait.reason, message)
+    }
 }
 
 /// Whether the Deployment controller has seen that nothing should run, and nothing does.

@@ -1,10 +1,10 @@
 //! Which release users reach, and how that is changed.
 
-use super::position::to_milliseconds;
 use super::verdict::{Verdict, Wait};
 use super::view::View;
 use crate::build::service;
 use crate::snapshot::Snapshot;
+use crate::time::to_milliseconds;
 use crate::{Object, Step, labels, object::Kind};
 use fairway_crds::Reason;
 use fairway_crds::component::{Component, Serves};
@@ -49,7 +49,7 @@ pub(super) fn direct(view: &View, snapshot: &Snapshot, release: &str) -> Option<
                 "Service {} gets the traffic of App {other}: name another one in serves.service of component {}",
                 serves.service, component.name
             );
-            return Some(Verdict::Wait(Wait::person(Reason::ServiceRefused, message)));
+            return Some(Verdict::Wait(Wait::user(Reason::ServiceRefused, message)));
         }
         if !service::needs_apply(&desired, existing) {
             continue;
@@ -148,7 +148,7 @@ fn conflict(view: &View, desired: &Service, existing: Option<&Service>) -> Optio
     } else {
         refusal.message.clone()
     };
-    Some(Verdict::Wait(Wait::person(
+    Some(Verdict::Wait(Wait::user(
         Reason::ServiceRefused,
         format!("Service {name} cannot be switched: {mend}"),
     )))

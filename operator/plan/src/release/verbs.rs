@@ -18,7 +18,7 @@ fn pending<'a>(view: &View<'a>, verb: &str, handled: Option<&String>) -> Option<
 
 /// The failure that an abort or a rollback asks for, if the release is at a point where it can be heeded. A
 /// migration that runs is not interrupted: the request waits for its end.
-pub(super) fn give_up(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
+pub(super) fn request_to_undo(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
     let migrating = happened(status, MilestoneKind::Migrating).is_some()
         && happened(status, MilestoneKind::Migrated).is_none();
     if migrating {
@@ -62,7 +62,7 @@ pub(super) fn waits_no_longer(view: &View, status: &ReleaseStatus) -> bool {
 }
 
 /// A release that goes back already has nothing to add to a request to do so.
-pub(super) fn already_going_back(view: &View, status: &mut ReleaseStatus) {
+pub(super) fn already_rolling_back(view: &View, status: &mut ReleaseStatus) {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
     }
@@ -72,7 +72,7 @@ pub(super) fn already_going_back(view: &View, status: &mut ReleaseStatus) {
 }
 
 /// Answers what is asked of a release that has ended. Returns the failure by which one that serves goes back.
-pub(super) fn after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
+pub(super) fn request_after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         // There is nothing left to give up.
         status.last_handled_abort = Some(token.clone());
@@ -82,9 +82,7 @@ pub(super) fn after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<F
     {
         status.last_handled_retry = Some(token.clone());
     }
-    if let Some(token) = pending(view, annotation::RESOLVE, status.last_handled_resolve.as_ref()) {
-        answer_resolve(view, status, token);
-    }
+    answer_resolve(view, status);
     let token = pending(view, annotation::ROLLBACK, status.last_handled_rollback.as_ref())?;
     let under_way = view.observed.siblings.iter().any(|sibling| !has_ended(sibling));
     let serves = live(view.observed.siblings.iter().chain([&view.observed.release]))
@@ -103,19 +101,17 @@ pub(super) fn after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<F
     })
 }
 
-/// The resolve verb is carried out by the Migration; the Release answers when that has.
-pub(super) fn answer_resolve(view: &View, status: &mut ReleaseStatus, token: &str) {
+/// Answers a request to resolve the migration when the Migration has: it is the one that executes it.
+pub(super) fn answer_resolve(view: &View, status: &mut ReleaseStatus) {
+    let Some(token) = pending(view, annotation::RESOLVE, status.last_handled_resolve.as_ref()) else {
+        return;
+    };
     let handled = view
         .migration()
         .and_then(|migration| migration.status.as_ref()?.last_handled_resolve.clone());
-    if handled.as_deref() == Some(token) || view.migration().is_none() {
-        status.last_handled_resolve = Some(token.to_owned());
+    if handled.as_ref() == Some(token) || view.migration().is_none() {
+        status.last_handled_resolve = Some(token.clone());
     }
-}
-
-/// The resolve token that has not been answered yet.
-pub(super) fn pending_resolve(view: &View, status: &ReleaseStatus) -> Option<String> {
-    pending(view, annotation::RESOLVE, status.last_handled_resolve.as_ref()).cloned()
 }
 
 fn retried(view: &View) -> bool {

@@ -1,12 +1,13 @@
 //! What the rungs look at.
 
+use super::verdict::Wait;
 use crate::build::applied_hash;
 use crate::object::{self, Kind, Object, Step};
 use crate::observed::{PodHealth, Refusal, ReleaseObserved, Settings};
 use crate::readings::owned_by;
 use crate::snapshot::{Snapshot, Today};
-use fairway_crds::Release;
 use fairway_crds::release::ReleaseStatus;
+use fairway_crds::{Reason, Release};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -70,6 +71,14 @@ impl<'a> View<'a> {
     /// Whether the App says that releases hold.
     pub fn suspended(&self) -> bool {
         self.observed.app.as_ref().is_some_and(|app| app.spec.suspend)
+    }
+
+    /// The wait of a release that the App holds before a step that cannot be undone.
+    pub fn held(&self, before: &str) -> Wait {
+        Wait::user(
+            Reason::Suspended,
+            format!("spec.suspend of the App is true, so it holds before {before}; set it to false to go on"),
+        )
     }
 
     /// Whether a Release is the App's that is there now: one of a former App of the same name is about to go.

@@ -246,7 +246,7 @@ pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) 
     );
     Some(if refusal.may_pass {
         let message = format!("{}; it is tried again by itself", message.trim_end_matches('.'));
-        Verdict::Wait(Wait::person(TEMPLATE_REFUSED, message))
+        Verdict::Wait(Wait::user(TEMPLATE_REFUSED, message))
     } else {
         Failure::new(TEMPLATE_REFUSED, message).verdict()
     })

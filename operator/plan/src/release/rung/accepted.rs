@@ -6,7 +6,7 @@ use crate::release::history::{has_begun, has_ended, live, newer};
 use crate::release::images::images;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
-use crate::release::{claims, held, workloads};
+use crate::release::{claims, workloads};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
@@ -43,7 +43,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return Verdict::Wait(waiting_for(view, older));
     }
     if view.suspended() {
-        return Verdict::Wait(held("before it begins"));
+        return Verdict::Wait(view.held("it begins"));
     }
     if let Some(verdict) = unsettled_migration(view) {
         return verdict;
@@ -109,7 +109,7 @@ fn unsettled_migration(view: &View) -> Option<Verdict> {
                 Some(MigrationOutcome::Unknown | MigrationOutcome::Partial)
             )
     })?;
-    Some(Verdict::Wait(Wait::person(
+    Some(Verdict::Wait(Wait::user(
         Reason::MigrationUnresolved,
         format!(
             "what migration {name} did to the database is not settled, so no other may run. {how}",

@@ -34,10 +34,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     );
     let components: Vec<_> = view.snapshot.components.iter().collect();
     if let Some(step) = probe_pod(view, &components) {
-        return Verdict::Act(vec![step], Wait::clock(Reason::Baking, message).until(until));
+        return Verdict::Act(vec![step], Wait::bake(Reason::Baking, message).until(until));
     }
     if view.now < until {
-        return Verdict::Wait(Wait::clock(Reason::Baking, message).until(until));
+        return Verdict::Wait(Wait::bake(Reason::Baking, message).until(until));
     }
     // Were the operator away for the whole bake, nothing would have been watched: ask at least once.
     let unasked = watched(view).find(|(component, pod)| {
@@ -47,14 +47,14 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         let blocked = view.health(pod).filter(|found| found.unreachable > 0);
         return Verdict::Wait(match blocked.and_then(|found| found.last_failure.as_ref()) {
             Some(found) => Wait::clock(Reason::ProbeUnreachable, unreachable(view, pod, found)),
-            None => Wait::clock(Reason::Baking, message),
+            None => Wait::bake(Reason::Baking, message),
         });
     }
     if let Some((message, given)) = behind(view) {
         let limit = until.saturating_add(given).unwrap_or(jiff::Timestamp::MAX);
         let message = format!("{message}; the old version goes when all are");
         return if view.now < limit {
-            Verdict::Wait(Wait::clock(Reason::Baking, message).until(limit))
+            Verdict::Wait(Wait::bake(Reason::Baking, message).until(limit))
         } else {
             Failure::new(Reason::HealthLost, message).verdict()
         };

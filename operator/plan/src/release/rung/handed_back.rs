@@ -1,11 +1,11 @@
 //! HandedBack: what of the previous version has no traffic works again.
 
 use crate::release::history::happened;
+use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
-use crate::release::verdict::{Verdict, Wait};
+use crate::release::verdict::Verdict;
 use crate::release::view::View;
 use crate::release::workloads::{predecessor, standing};
-use fairway_crds::Reason;
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
@@ -49,15 +49,22 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         .iter()
         .map(|component| (&component.name, standing(view, component, &previous)))
         .find(|(_, (ready, desired))| ready < desired);
-    let wait = |message: String| Wait::machine(Reason::RestoringPrevious, message);
-    match behind {
-        None if steps.is_empty() => Verdict::Met,
-        None => Verdict::Act(steps, wait(format!("starting {previous} again"))),
-        Some((name, (ready, desired))) => Verdict::Act(
-            steps,
-            wait(format!(
-                "{ready} of {desired} pods of {name} in {previous} are ready"
-            )),
-        ),
+    let message = match behind {
+        None if steps.is_empty() => return Verdict::Met,
+        None => format!("starting {previous} again"),
+        Some((name, (ready, desired))) => {
+            format!("{ready} of {desired} pods of {name} in {previous} are ready")
+        }
+    };
+    match rollback::patience(view, status) {
+        Patience::TakenOver(newer) => {
+            let why = format!(
+                "not all of the old version could be started again ({message}), so {newer} takes over"
+            );
+            rollback::unfinished(status, &why).verdict()
+        }
+        Patience::Until(_) | Patience::Over => {
+            Verdict::Act(steps, rollback::restoring(view, status, message))
+        }
     }
 }

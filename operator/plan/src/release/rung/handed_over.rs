@@ -1,7 +1,6 @@
 //! HandedOver: components that never run twice run in the new version only.
 
 use crate::release::health::passing;
-use crate::release::held;
 use crate::release::history::happened;
 use crate::release::stopping::stopped;
 use crate::release::verdict::Verdict;
@@ -22,7 +21,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if happened(status, MilestoneKind::HandingOver).is_none() {
         if view.suspended() {
-            return Verdict::Wait(held("before it hands its workers over"));
+            return Verdict::Wait(view.held("it hands its workers over"));
         }
         return Verdict::Commit(MilestoneKind::HandingOver);
     }

@@ -1,7 +1,6 @@
 //! Migrated: the ledger in the database says that the migration is committed.
 
 use crate::release::children::{child_labels, status_message};
-use crate::release::held;
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
@@ -25,7 +24,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if happened(status, MilestoneKind::Migrating).is_none() {
         if view.suspended() {
-            return Verdict::Wait(held("before its migration"));
+            return Verdict::Wait(view.held("its migration"));
         }
         return Verdict::Commit(MilestoneKind::Migrating);
     }
@@ -70,7 +69,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             let message = message.unwrap_or_else(|| "settling what the migration did".to_owned());
             Verdict::Wait(Wait::machine(Reason::Migrating, message))
         }
-        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::person(
+        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::user(
             Reason::MigrationUnresolved,
             message.unwrap_or_else(|| "what the migration did to the database is not settled".to_owned()),
         )),

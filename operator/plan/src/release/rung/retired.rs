@@ -28,6 +28,6 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    let wait = Wait::machine(Reason::RetiringPrevious, "the old pods drain and end");
+    let wait = Wait::machine(Reason::RetiringPrevious, "the old pods drain and end").retiring_previous();
     Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(view, pod, wait)))
 }

@@ -1,7 +1,6 @@
 //! TrafficMoved: users reach the new version only.
 
 use crate::release::health::tripped;
-use crate::release::held;
 use crate::release::history::happened;
 use crate::release::traffic::{direct, is_astray, selected, serving};
 use crate::release::verdict::Verdict;
@@ -14,13 +13,13 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     if serving(view.snapshot).next().is_none() {
         return match status.previous {
-            Some(_) if !moved && view.suspended() => Verdict::Wait(held("before its predecessor goes")),
+            Some(_) if !moved && view.suspended() => Verdict::Wait(view.held("its predecessor goes")),
             Some(_) if !moved => Verdict::Commit(MilestoneKind::TrafficMoved),
             _ => Verdict::Met,
         };
     }
     if !moved && view.suspended() {
-        return Verdict::Wait(held("before it moves traffic"));
+        return Verdict::Wait(view.held("it moves traffic"));
     }
     if !moved
         && selected(view)

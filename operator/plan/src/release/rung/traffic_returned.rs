@@ -1,6 +1,7 @@
 //! TrafficReturned: users reach the previous version again.
 
 use crate::release::history::happened;
+use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
 use crate::release::traffic::{direct, selected, serving};
 use crate::release::verdict::{Verdict, Wait};
@@ -11,7 +12,23 @@ use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
 /// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
 /// any goes back.
+///
+/// A newer release takes over when the previous version has had its time.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
+    let verdict = returned(view, status);
+    match (verdict.wait(), rollback::patience(view, status)) {
+        (Some(wait), Patience::TakenOver(newer)) => {
+            let why = format!(
+                "it could not be taken back ({}), so it serves until {newer} does",
+                wait.message
+            );
+            rollback::unfinished(status, &why).verdict()
+        }
+        _ => verdict,
+    }
+}
+
+fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !selected(view) {
         return Verdict::Met;
@@ -20,7 +37,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return Verdict::Met;
     };
     let Some(snapshot) = view.snapshot_of(&previous) else {
-        return Verdict::Wait(Wait::person(
+        return Verdict::Wait(Wait::user(
             Reason::PreviousMissing,
             format!(
                 "{previous} is gone, so traffic stays where it is; edit the App to release a version that works"
@@ -51,7 +68,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if let Some(unready) = unready {
         let message = format!("{unready}; traffic goes back when they are");
-        return Verdict::Act(steps, Wait::machine(Reason::RestoringPrevious, message));
+        return Verdict::Act(steps, rollback::restoring(view, status, message));
     }
     match direct(view, snapshot, &previous) {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
