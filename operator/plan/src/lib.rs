@@ -7,6 +7,7 @@
 //!
 //! Start with [`release`]: its two ladders, read from the top, tell a whole release.
 
+pub mod answers;
 pub mod app;
 pub mod backup;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub mod sim;
 pub mod snapshot;
 mod stand;
 mod time;
+pub mod traffic;
 
 pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};

@@ -101,7 +101,7 @@ pub(super) fn create(
     waiting: Wait,
 ) -> Verdict {
     let step = Step::Create(Box::new(object));
-    let Some(refusal) = view.refused(&step) else {
+    let Some(refusal) = view.answers().refusal(&step) else {
         return Verdict::Act(vec![step], waiting);
     };
     let message = format!("the apiserver refuses {}: {}", step.id(), refusal.message);

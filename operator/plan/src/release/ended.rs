@@ -5,6 +5,7 @@ use super::verdict::Verdict;
 use super::view::View;
 use super::{leftovers, stopping, traffic, workloads};
 use crate::Step;
+use crate::traffic::Care;
 use fairway_crds::release::ReleaseStatus;
 
 /// Removes what the release has left behind, and keeps what serves as the App says today.
@@ -28,7 +29,9 @@ fn serving(view: &View, status: &ReleaseStatus) -> Vec<Step> {
     let mut steps: Vec<_> = components
         .filter_map(|component| workloads::kept(view, status, component))
         .collect();
-    if let Some(Verdict::Act(switched, _)) = traffic::direct(view, view.snapshot, view.name()) {
+    if let Some(Verdict::Act(switched, _)) =
+        traffic::direct(view, view.snapshot, view.name(), Care::DryRunFirst)
+    {
         steps.extend(switched);
     }
     // What another release has begun is its own, also before it says whom it follows.

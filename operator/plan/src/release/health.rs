@@ -4,12 +4,12 @@ pub(super) mod probe_pod;
 pub(super) mod targets;
 
 use super::readiness::{patience, trouble};
-use super::traffic::serving;
 use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
 use super::workloads::starting;
 use crate::message::moment;
 use crate::observed::PodHealth;
+use crate::traffic::serving;
 use fairway_crds::Reason;
 use fairway_crds::component::Component;
 use jiff::{SignedDuration, Timestamp};
@@ -38,7 +38,7 @@ pub(super) fn passing(view: &View, components: &[&Component]) -> Option<Verdict>
 fn starting_probe_pod() -> Wait {
     Wait::machine(
         Reason::StartingProbePod,
-        "starting the pod that asks health with headers from Secrets",
+        "Starting the pod that makes the health requests with headers from Secrets.",
     )
 }
 
@@ -79,22 +79,24 @@ impl Finding {
             Self::Unreachable(found) => Wait::machine(
                 Reason::ProbeUnreachable,
                 format!(
-                    "the operator cannot reach pod {pod}: {found}; a NetworkPolicy must let it in from the operator's namespace"
+                    "The operator cannot reach pod {pod}: {found}. A NetworkPolicy must let it in from the operator's namespace."
                 ),
             ),
-            Self::Unhealthy(found) => Wait::machine(Reason::Unhealthy, format!("pod {pod}: {found}")),
+            Self::Unhealthy(found) => {
+                Wait::machine(Reason::Unhealthy, format!("Pod {pod} is not healthy: {found}."))
+            }
         }
     }
 
     fn failure(&self, component: &Component, wait: &Wait, deadline: Timestamp) -> Failure {
-        let message = format!("{}; not healthy by {}", wait.message, moment(deadline));
+        let message = format!("{} It was not healthy by {}.", wait.message, moment(deadline));
         match self {
             Self::NotAsked => Failure::new(Reason::Unhealthy, message),
             Self::Unreachable(_) => Failure::new(Reason::ProbeUnreachable, message),
             Self::Unhealthy(_) => Failure::new(
                 Reason::Unhealthy,
                 format!(
-                    "{message}: correct what it answers, or health.http of component {}",
+                    "{message} Correct what it answers, or health.http of component {}.",
                     component.name
                 ),
             ),
@@ -164,9 +166,9 @@ pub(super) fn tripped(view: &View) -> Option<Failure> {
         let what = found
             .last_failure
             .clone()
-            .unwrap_or_else(|| "its health requests failed".to_owned());
+            .unwrap_or_else(|| "the health requests failed".to_owned());
         Some(format!(
-            "pod {} failed {} health checks in a row: {what}",
+            "Pod {} failed {} health checks in a row: {what}.",
             pod.name_any(),
             limit
         ))
@@ -176,8 +178,8 @@ pub(super) fn tripped(view: &View) -> Option<Failure> {
         .map(|(component, _)| {
             let trouble = trouble(None, view.pods(&component.name, view.name()).map(AsRef::as_ref));
             match trouble {
-                Some(trouble) => format!("no pod of {} is ready any more: {trouble}", component.name),
-                None => format!("no pod of {} is ready any more", component.name),
+                Some(trouble) => format!("No pod of {} is ready any more. {trouble}", component.name),
+                None => format!("No pod of {} is ready any more.", component.name),
             }
         });
     unhealthy

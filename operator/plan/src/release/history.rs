@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) const HISTORY: usize = 10;
 
 /// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
-/// rolled back. One that goes back serves until its traffic has returned.
+/// rolled back. One that rolls back serves until its traffic has returned.
 pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
     releases
         .into_iter()
@@ -66,7 +66,7 @@ pub fn has_begun(release: &Release) -> bool {
     })
 }
 
-/// Whether a release has been accepted with a predecessor on record: from then on it looks after both sides.
+/// Whether a release has been accepted and its previous release recorded: from then on it looks after both sides.
 pub fn previous_is_known(release: &Release) -> bool {
     release
         .status
@@ -113,7 +113,7 @@ pub(super) fn pruned(view: &View, status: &ReleaseStatus) -> Vec<Step> {
         .map(|release| release.name_any())
         .collect();
     let specs = view.observed.revisions.iter().filter(|revision| {
-        // A newer one is made before its Release.
+        // A newer one is created before its Release.
         let number = names::revision(view.app_name(), &revision.name);
         number.is_some_and(|number| number < view.release().spec.revision) && !kept.contains(&revision.name)
     });

@@ -1,22 +1,22 @@
-//! Writes that the apiserver refuses.
+//! Writes that the API server refuses.
 
 use super::position::Position;
 use super::verdict::{Wait, WaitOn};
 use super::view::View;
-use crate::{Step, object::Kind};
+use crate::Step;
+use crate::message::quoting;
+use crate::traffic::explains_refusal_of;
 use fairway_crds::Reason;
 
-/// Leaves out what the apiserver refuses until that answer is forgotten; a release that waits says so. One that has
+/// Leaves out what the API server refuses until that answer is forgotten; a release that waits says so. One that has
 /// just succeeded leaves to the next what it would have removed.
 pub(super) fn without_refused(view: &View, steps: Vec<Step>, position: Position) -> (Vec<Step>, Position) {
     if !matches!(position, Position::Waiting(_) | Position::Succeeded) {
         return (steps, position);
     }
-    // Its rung tells of a Service, and insists where it must.
-    let is_service = |step: &Step| matches!(step, Step::Apply(object) | Step::DryRun(object) if object.kind() == Kind::Service);
     let (refused, steps): (Vec<_>, Vec<_>) = steps
         .into_iter()
-        .partition(|step| !is_service(step) && view.refused(step).is_some());
+        .partition(|step| !explains_refusal_of(step) && view.answers().refusal(step).is_some());
     let message = refused.first().and_then(|step| message(view, step));
     let position = match (position, message) {
         // What a user has to see to already comes first.
@@ -34,11 +34,11 @@ fn message(view: &View, step: &Step) -> Option<String> {
     let be = match step {
         Step::Delete(_) => "deleted",
         Step::Scale(..) => "scaled",
-        _ => "made",
+        Step::Create(_) => "created",
+        Step::Apply(_) | Step::DryRun(_) => "applied",
     };
-    let why = view.refused(step)?.message.trim_end_matches('.');
+    let refusal = view.answers().refusal(step)?;
     let object = step.id().replace('/', " ");
-    Some(format!(
-        "{object} cannot be {be}: {why}; it is tried again by itself"
-    ))
+    let what = quoting(&format!("{object} cannot be {be}"), Some(&refusal.message));
+    Some(format!("{what} Fairway tries again by itself."))
 }

@@ -3,6 +3,7 @@
 use super::history::{happened, milestone, newer};
 use super::verdict::{Failure, Wait};
 use super::view::View;
+use crate::message::{LIMIT, fit, sentence};
 use crate::readings::replicas_of;
 use fairway_crds::Reason;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
@@ -25,7 +26,7 @@ pub(super) fn consequence(view: &View, status: &ReleaseStatus, failure: Failure)
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     if moved && view.previous(status).is_none() {
         let message = format!(
-            "{}; nothing served before {}, so it goes on serving",
+            "{} Nothing served before {}, so it goes on serving.",
             failure.message,
             view.name()
         );
@@ -61,7 +62,7 @@ pub(super) fn begin(view: &View, status: &mut ReleaseStatus, failure: &Failure) 
     };
     status.milestones.push(Milestone {
         reason: Some(failure.reason.into()),
-        message: Some(crate::conditions::shorten(&failure.message)),
+        message: Some(fit(&failure.message, LIMIT)),
         outcome: Some(outcome),
         ..milestone(MilestoneKind::RollingBack, view.now)
     });
@@ -119,9 +120,10 @@ pub(super) fn patience(view: &View, status: &ReleaseStatus) -> Patience {
 pub(super) fn restoring(view: &View, status: &ReleaseStatus, message: String) -> Wait {
     match patience(view, status) {
         Patience::Until(deadline) => Wait::machine(Reason::RestoringPrevious, message).until(deadline),
-        Patience::Over | Patience::TakenOver(_) => Wait::user(
+        Patience::TakenOver(_) => Wait::machine(Reason::RestoringPrevious, message),
+        Patience::Over => Wait::user(
             Reason::RestoringPrevious,
-            format!("{message}; to go forward instead, edit the App to a version that works"),
+            format!("{message} To go forward instead, edit the App to a version that works."),
         ),
     }
 }
@@ -130,7 +132,7 @@ pub(super) fn restoring(view: &View, status: &ReleaseStatus, message: String) ->
 pub(super) fn unfinished(status: &ReleaseStatus, why: &str) -> Failure {
     let cause = cause(status);
     Failure {
-        message: format!("{}; {why}", cause.message.trim_end_matches('.')),
+        message: format!("{} {why}", sentence(&cause.message)),
         outcome: ReleaseOutcome::Failed,
         ..cause
     }

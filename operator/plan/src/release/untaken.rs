@@ -25,8 +25,8 @@ pub(super) fn position(view: &View, status: &mut ReleaseStatus) -> Position {
             ..Failure::new(
                 Reason::Superseded,
                 format!(
-                    "App {app} is at revision {revision} already and takes up only newer ones; to release this, apply it \
-                     again as {} with that revision",
+                    "App {app} is at revision {revision} already and takes up only newer ones. To release this, apply it \
+                     again as {} with that revision.",
                     crate::names::release(app, revision + 1)
                 ),
             )
@@ -39,6 +39,6 @@ pub(super) fn position(view: &View, status: &mut ReleaseStatus) -> Position {
     }
     Position::Waiting(Wait::machine(
         Reason::WaitingForApp,
-        format!("waiting for App {app} to take this Release up"),
+        format!("Waiting for App {app} to take this Release up."),
     ))
 }

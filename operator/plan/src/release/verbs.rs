@@ -1,4 +1,4 @@
-//! What a person asks of a release, by annotation, and when it counts as answered.
+//! What a user asks of a release, by annotation, and when that counts as handled.
 
 use super::history::{happened, has_ended, live};
 use super::verdict::Failure;
@@ -29,7 +29,10 @@ pub(super) fn request_to_undo(view: &View, status: &mut ReleaseStatus) -> Option
         if stays(view, status) {
             return None;
         }
-        let failure = Failure::new(Reason::Aborted, "given up by a person (fairway.dev/abort)");
+        let failure = Failure::new(
+            Reason::Aborted,
+            "A user aborted it (annotation fairway.dev/abort).",
+        );
         return Some(Failure {
             outcome: ReleaseOutcome::Aborted,
             ..failure
@@ -39,7 +42,7 @@ pub(super) fn request_to_undo(view: &View, status: &mut ReleaseStatus) -> Option
     status.last_handled_rollback = Some(token.clone());
     let failure = Failure::new(
         Reason::RollbackRequested,
-        "taken back by a person (fairway.dev/rollback)",
+        "A user asked to roll it back (annotation fairway.dev/rollback).",
     );
     Some(Failure {
         outcome: ReleaseOutcome::Aborted,
@@ -47,7 +50,7 @@ pub(super) fn request_to_undo(view: &View, status: &mut ReleaseStatus) -> Option
     })
 }
 
-/// Whether a release has come through its bake: giving it up then ends the wait for what is left of the old version,
+/// Whether a release has come through its bake: aborting it then ends the wait for the pods of the previous version,
 /// and takes nothing back.
 fn stays(view: &View, status: &ReleaseStatus) -> bool {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
@@ -55,13 +58,13 @@ fn stays(view: &View, status: &ReleaseStatus) -> bool {
     happened(status, MilestoneKind::Baked).is_some() || moved && !bakes
 }
 
-/// Whether a person does not want to wait for what is left of the old version.
+/// Whether a user does not want to wait for the pods of the previous version.
 pub(super) fn waits_no_longer(view: &View, status: &ReleaseStatus) -> bool {
     let token = view.release().annotations().get(annotation::ABORT);
     token.is_some() && token == status.last_handled_abort.as_ref() && stays(view, status)
 }
 
-/// A release that goes back already has nothing to add to a request to do so.
+/// Handles requests to abort or roll back a release that rolls back already.
 pub(super) fn already_rolling_back(view: &View, status: &mut ReleaseStatus) {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
@@ -71,7 +74,7 @@ pub(super) fn already_rolling_back(view: &View, status: &mut ReleaseStatus) {
     }
 }
 
-/// Answers what is asked of a release that has ended. Returns the failure by which one that serves goes back.
+/// Answers what is asked of a release that has ended. Returns the failure by which one that serves rolls back.
 pub(super) fn request_after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         // There is nothing left to give up.
@@ -96,7 +99,7 @@ pub(super) fn request_after_the_end(view: &View, status: &mut ReleaseStatus) -> 
     possible.then(|| {
         Failure::new(
             Reason::RollbackRequested,
-            "taken back by a person (fairway.dev/rollback)",
+            "A user asked to roll it back (annotation fairway.dev/rollback).",
         )
     })
 }

@@ -9,8 +9,8 @@ use crate::release::workloads::{predecessor, standing};
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when the old version works again beside its traffic: the components that never run twice have passed back to it,
-/// and those without traffic that its retirement may have ended already are up.
+/// Met when what users do not reach of the previous version works again: components with strategy `Recreate` are handed
+/// back to it, and those without traffic that its retirement may have ended already are ready.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let handed = happened(status, MilestoneKind::HandingOver).is_some();
     let retires = happened(status, MilestoneKind::TrafficMoved).is_some();
@@ -51,16 +51,15 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         .find(|(_, (ready, desired))| ready < desired);
     let message = match behind {
         None if steps.is_empty() => return Verdict::Met,
-        None => format!("starting {previous} again"),
+        None => format!("Starting {previous} again."),
         Some((name, (ready, desired))) => {
-            format!("{ready} of {desired} pods of {name} in {previous} are ready")
+            format!("{ready} of {desired} pods of {name} in {previous} are ready.")
         }
     };
     match rollback::patience(view, status) {
         Patience::TakenOver(newer) => {
-            let why = format!(
-                "not all of the old version could be started again ({message}), so {newer} takes over"
-            );
+            let why =
+                format!("Not all of {previous} could be started again, so {newer} takes over. {message}");
             rollback::unfinished(status, &why).verdict()
         }
         Patience::Until(_) | Patience::Over => {

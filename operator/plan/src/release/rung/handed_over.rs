@@ -8,7 +8,7 @@ use crate::release::view::View;
 use crate::release::workloads::{dropped, start};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when the components that never run twice have passed to the new version: the old pods are gone, then
+/// Met when the components with strategy `Recreate` are handed over to the new version: the previous pods are gone, then
 /// the new ones available and healthy.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficMoved).is_some() {

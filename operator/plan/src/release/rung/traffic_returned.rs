@@ -3,15 +3,16 @@
 use crate::release::history::happened;
 use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
-use crate::release::traffic::{direct, selected, serving};
+use crate::release::traffic::{direct, has_users};
 use crate::release::verdict::{Verdict, Wait};
 use crate::release::view::View;
 use crate::release::workloads::{predecessor, standing};
+use crate::traffic::{Care, serving};
 use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
-/// any goes back.
+/// Met when users reach the previous version again. It must be ready now, at today's replica count, before any of them
+/// is directed to it.
 ///
 /// A newer release takes over when the previous version has had its time.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
@@ -19,7 +20,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     match (verdict.wait(), rollback::patience(view, status)) {
         (Some(wait), Patience::TakenOver(newer)) => {
             let why = format!(
-                "it could not be taken back ({}), so it serves until {newer} does",
+                "It could not be rolled back, so it serves until {newer} does. {}",
                 wait.message
             );
             rollback::unfinished(status, &why).verdict()
@@ -30,7 +31,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
 
 fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
-    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !selected(view) {
+    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !has_users(view) {
         return Verdict::Met;
     }
     let Some(previous) = status.previous.clone() else {
@@ -40,7 +41,7 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
         return Verdict::Wait(Wait::user(
             Reason::PreviousMissing,
             format!(
-                "{previous} is gone, so traffic stays where it is; edit the App to release a version that works"
+                "The snapshot of {previous} is gone, so traffic stays where it is. Edit the App to a version that works."
             ),
         ));
     };
@@ -67,10 +68,10 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
         steps.extend(predecessor(view, status, component));
     }
     if let Some(unready) = unready {
-        let message = format!("{unready}; traffic goes back when they are");
+        let message = format!("{unready}. Traffic returns when they are.");
         return Verdict::Act(steps, rollback::restoring(view, status, message));
     }
-    match direct(view, snapshot, &previous) {
+    match direct(view, snapshot, &previous, Care::AtOnce) {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
         None => Verdict::Met,
         Some(verdict) => verdict,
