@@ -45,7 +45,7 @@ impl Unready<'_> {
         } = self;
         let by = moment(deadline);
         self.with_trouble(format!(
-            "Only {ready} of {desired} pods of {component} were ready by {by}."
+            "{ready} of {desired} pods of {component} were ready by {by}."
         ))
     }
 

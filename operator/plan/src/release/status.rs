@@ -173,7 +173,8 @@ fn ending(view: &View, status: &ReleaseStatus, failure: &Failure) -> String {
     match status.outcome {
         Some(ReleaseOutcome::Superseded) => what,
         _ => format!(
-            "{what} Fairway does not retry it by itself. Edit the App, or run: {}",
+            "{what} Fairway does not retry {} by itself. Edit the App, or run: {}",
+            view.name(),
             kubectl::retry(view.namespace(), view.name())
         ),
     }

@@ -26,8 +26,9 @@ pub(super) fn position(view: &View, status: &mut ReleaseStatus) -> Position {
                 Reason::Superseded,
                 format!(
                     "App {app} is at revision {revision} already and takes up only newer ones. To release this, apply it \
-                     again as {} with that revision.",
-                    crate::names::release(app, revision + 1)
+                     again as {} with revision {}.",
+                    crate::names::release(app, revision + 1),
+                    revision + 1
                 ),
             )
         }),

@@ -26,28 +26,35 @@ pub(super) fn request_to_undo(view: &View, status: &mut ReleaseStatus) -> Option
     }
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
-        if stays(view, status) {
-            return None;
-        }
-        let failure = Failure::new(
-            Reason::Aborted,
-            "A user aborted it (annotation fairway.dev/abort).",
-        );
-        return Some(Failure {
-            outcome: ReleaseOutcome::Aborted,
-            ..failure
-        });
+        return (!stays(view, status)).then(|| aborted(view));
     }
     let token = pending(view, annotation::ROLLBACK, status.last_handled_rollback.as_ref())?;
     status.last_handled_rollback = Some(token.clone());
-    let failure = Failure::new(
-        Reason::RollbackRequested,
-        "A user asked to roll it back (annotation fairway.dev/rollback).",
+    Some(rolled_back(view))
+}
+
+fn aborted(view: &View) -> Failure {
+    let message = format!(
+        "A user aborted {} (annotation {}).",
+        view.name(),
+        annotation::ABORT
     );
-    Some(Failure {
+    Failure {
         outcome: ReleaseOutcome::Aborted,
-        ..failure
-    })
+        ..Failure::new(Reason::Aborted, message)
+    }
+}
+
+fn rolled_back(view: &View) -> Failure {
+    let message = format!(
+        "A user asked to roll {} back (annotation {}).",
+        view.name(),
+        annotation::ROLLBACK
+    );
+    Failure {
+        outcome: ReleaseOutcome::Aborted,
+        ..Failure::new(Reason::RollbackRequested, message)
+    }
 }
 
 /// Whether a release has come through its bake: aborting it then ends the wait for the pods of the previous version,
@@ -77,7 +84,7 @@ pub(super) fn already_rolling_back(view: &View, status: &mut ReleaseStatus) {
 /// Answers what is asked of a release that has ended. Returns the failure by which one that serves rolls back.
 pub(super) fn request_after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
-        // There is nothing left to give up.
+        // There is nothing left to abort.
         status.last_handled_abort = Some(token.clone());
     }
     if let Some(token) = pending(view, annotation::RETRY, status.last_handled_retry.as_ref())
@@ -96,12 +103,7 @@ pub(super) fn request_after_the_end(view: &View, status: &mut ReleaseStatus) -> 
     }
     status.last_handled_rollback = Some(token.clone());
     let possible = serves && view.previous(status).is_some();
-    possible.then(|| {
-        Failure::new(
-            Reason::RollbackRequested,
-            "A user asked to roll it back (annotation fairway.dev/rollback).",
-        )
-    })
+    possible.then(|| rolled_back(view))
 }
 
 /// Answers a request to resolve the migration when the Migration has: it is the one that executes it.

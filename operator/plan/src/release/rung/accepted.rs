@@ -30,13 +30,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     if let Some(newer) = newer(view) {
         return Verdict::Fail(Failure {
             outcome: ReleaseOutcome::Superseded,
-            ..Failure::new(
-                Reason::Superseded,
-                format!(
-                    "{newer} superseded {} before it had changed anything.",
-                    view.name()
-                ),
-            )
+            ..Failure::new(Reason::Superseded, format!("{newer} superseded {}.", view.name()))
         });
     }
     if let Some(older) = view

@@ -20,7 +20,8 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     match (verdict.wait(), rollback::patience(view, status)) {
         (Some(wait), Patience::TakenOver(newer)) => {
             let why = format!(
-                "It could not be rolled back, so it serves until {newer} does. {}",
+                "{} could not be rolled back, so it serves until {newer} does. {}",
+                view.name(),
                 wait.message
             );
             rollback::unfinished(status, &why).verdict()
@@ -53,7 +54,7 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
             continue;
         }
         unready = unready.or(Some(format!(
-            "{ready} of {desired} pods of {} in {previous} are ready",
+            "{ready} of {desired} pods of {} in {previous} are ready for their traffic.",
             component.name
         )));
         // A component that never runs twice is handed back before its traffic can be.
@@ -67,8 +68,7 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
         }
         steps.extend(predecessor(view, status, component));
     }
-    if let Some(unready) = unready {
-        let message = format!("{unready}. Traffic returns when they are.");
+    if let Some(message) = unready {
         return Verdict::Act(steps, rollback::restoring(view, status, message));
     }
     match direct(view, snapshot, &previous, Care::AtOnce) {
