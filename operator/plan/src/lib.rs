@@ -8,6 +8,7 @@
 //! Start with [`release`]: its two ladders, read from the top, tell a whole release.
 
 pub mod app;
+mod attempt;
 pub mod backup;
 #[cfg(test)]
 mod bench;
@@ -27,7 +28,7 @@ pub mod retry;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;
-mod stand;
+pub mod tasks;
 
 pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};

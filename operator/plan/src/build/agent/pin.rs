@@ -2,11 +2,11 @@
 
 use super::{AGENT_VOLUME, Errand, install, mount, own_pod, restricted, small, with_pull_secrets};
 use crate::build::template::{self, repository};
-use crate::labels::Work;
 use crate::message::sentence;
 use crate::observed::Settings;
+use crate::protocol;
 use crate::snapshot::Snapshot;
-use crate::{names, protocol};
+use crate::tasks::PIN;
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use k8s_openapi::api::core::v1::{Affinity, Container, ContainerStatus, Pod, PodSpec};
@@ -26,12 +26,13 @@ pub fn pin_pod(
 ) -> Pod {
     let release_name = release.name_any();
     let errand = Errand {
-        name: &names::pin_pod(&release_name, attempt),
+        task: &PIN,
+        name: &PIN.child(&release_name, attempt),
         namespace: release.metadata.namespace.as_ref(),
         app: &release.spec.app,
         release: Some(&release_name),
-        work: Work::Pin,
         work_for: &release_name,
+        owner: release.controller_owner_ref(&()),
     };
     let mut pod = own_pod(settings, &[]);
     pod.volumes = None;
@@ -48,7 +49,7 @@ pub fn pin_pod(
         .collect();
     install(&mut pod, settings);
     Pod {
-        metadata: errand.metadata(release.controller_owner_ref(&())),
+        metadata: errand.metadata(),
         spec: Some(pod),
         status: None,
     }
