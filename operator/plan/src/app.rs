@@ -7,7 +7,7 @@ mod summary;
 
 use crate::build::control;
 use crate::observed::{AppObserved, Settings};
-use crate::release::world::has_ended;
+use crate::release::history::has_ended;
 use crate::snapshot::Snapshot;
 use crate::{Decision, Object, Step, Wake, labels, names};
 use fairway_crds::app::AppStatus;

@@ -23,6 +23,7 @@ pub mod migration;
 pub mod names;
 pub mod object;
 pub mod observed;
+pub mod readings;
 pub mod release;
 pub mod retry;
 #[cfg(any(test, feature = "sim"))]

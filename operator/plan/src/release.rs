@@ -5,85 +5,91 @@
 //! is on record, and nothing turns that around. A rung reads what is observed and the milestones, never a
 //! stored phase.
 
-pub mod accept;
 mod attempts;
-mod backward;
+mod children;
 pub mod claims;
-mod data;
+mod health;
+pub mod history;
+mod images;
+mod leftovers;
 mod patience;
-mod probing;
-mod report;
-mod rollout;
+mod position;
+mod readiness;
+mod rung;
+mod status;
+mod stopping;
 pub mod traffic;
 mod verbs;
 pub mod verdict;
-pub mod world;
+pub mod view;
+mod workloads;
 
-pub use probing::probe_targets;
+pub use health::targets::probe_targets;
 
 use crate::object::Kind;
 use crate::observed::{ReleaseObserved, Settings};
 use crate::{Decision, Step, Wake};
 use fairway_crds::Reason;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use history::happened;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use report::Stand;
+use position::Position;
 use verdict::{Failure, Verdict, Wait, WaitOn};
-use world::{World, happened};
+use view::View;
 
 /// One rung: its name, and the question whether it is met.
 pub struct Rung {
     /// As in the documentation.
     pub name: &'static str,
-    climb: fn(&World, &mut ReleaseStatus) -> Verdict,
+    climb: fn(&View, &mut ReleaseStatus) -> Verdict,
 }
 
 /// From an edited App to a version that serves.
 pub const FORWARD: &[Rung] = &[
     Rung {
         name: "Accepted",
-        climb: accept::accepted,
+        climb: rung::accepted::climb,
     },
     Rung {
         name: "Pinned",
-        climb: accept::pinned,
+        climb: rung::pinned::climb,
     },
     Rung {
         name: "Preflighted",
-        climb: accept::preflighted,
+        climb: rung::preflighted::climb,
     },
     Rung {
         name: "BackedUp",
-        climb: data::backed_up,
+        climb: rung::backed_up::climb,
     },
     Rung {
         name: "Migrated",
-        climb: data::migrated,
+        climb: rung::migrated::climb,
     },
     Rung {
         name: "RolledOut",
-        climb: rollout::rolled_out,
+        climb: rung::rolled_out::climb,
     },
     Rung {
         name: "Healthy",
-        climb: rollout::healthy,
+        climb: rung::healthy::climb,
     },
     Rung {
         name: "HandedOver",
-        climb: rollout::handed_over,
+        climb: rung::handed_over::climb,
     },
     Rung {
         name: "TrafficMoved",
-        climb: traffic::traffic_moved,
+        climb: rung::traffic_moved::climb,
     },
     Rung {
         name: "Baked",
-        climb: traffic::baked,
+        climb: rung::baked::climb,
     },
     Rung {
         name: "Retired",
-        climb: traffic::retired,
+        climb: rung::retired::climb,
     },
 ];
 
@@ -92,15 +98,15 @@ pub const FORWARD: &[Rung] = &[
 pub const BACKWARD: &[Rung] = &[
     Rung {
         name: "TrafficReturned",
-        climb: backward::traffic_returned,
+        climb: rung::traffic_returned::climb,
     },
     Rung {
         name: "HandedBack",
-        climb: backward::handed_back,
+        climb: rung::handed_back::climb,
     },
     Rung {
         name: "Withdrawn",
-        climb: backward::withdrawn,
+        climb: rung::withdrawn::climb,
     },
 ];
 
@@ -109,46 +115,46 @@ pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> 
     let mut status = observed.release.status.clone().unwrap_or_default();
     let empty = crate::snapshot::Snapshot::default();
     let Some(snapshot) = observed.snapshots.get(&observed.release.name_any()) else {
-        let world = World {
+        let view = View {
             observed,
             settings,
             now,
             snapshot: &empty,
         };
-        let stand = not_taken_up(&world, &mut status);
-        return decided(&world, status, Vec::new(), stand);
+        let position = not_taken_up(&view, &mut status);
+        return decided(&view, status, Vec::new(), position);
     };
-    let world = World {
+    let view = View {
         observed,
         settings,
         now,
         snapshot,
     };
-    let (steps, stand) = if status.outcome.is_some() {
-        after_the_end(&world, &mut status)
+    let (steps, position) = if status.outcome.is_some() {
+        after_the_end(&view, &mut status)
     } else if happened(&status, MilestoneKind::RollingBack).is_some() {
-        go_back(&world, &mut status)
+        go_back(&view, &mut status)
     } else {
-        go_forward(&world, &mut status)
+        go_forward(&view, &mut status)
     };
-    decided(&world, status, steps, stand)
+    decided(&view, status, steps, position)
 }
 
-/// Where a Release stands that has no snapshot: the App makes that when it takes the Release up, and it takes up
+/// Where a Release positions that has no snapshot: the App makes that when it takes the Release up, and it takes up
 /// only what is newer than what it has.
-fn not_taken_up(world: &World, status: &mut ReleaseStatus) -> Stand {
+fn not_taken_up(view: &View, status: &mut ReleaseStatus) -> Position {
     if status.outcome.is_some() {
-        return Stand::Unchanged;
+        return Position::Unchanged;
     }
-    let app = world.app_name();
-    let revision = world
+    let app = view.app_name();
+    let revision = view
         .observed
         .app
         .as_ref()
         .and_then(|app| app.status.as_ref()?.revision);
     let failure = match revision {
         _ if !status.milestones.is_empty() => None,
-        Some(revision) if revision > world.release().spec.revision => Some(Failure {
+        Some(revision) if revision > view.release().spec.revision => Some(Failure {
             outcome: ReleaseOutcome::Superseded,
             ..Failure::new(
                 Reason::Superseded,
@@ -159,62 +165,62 @@ fn not_taken_up(world: &World, status: &mut ReleaseStatus) -> Stand {
                 ),
             )
         }),
-        _ => verbs::give_up(world, status),
+        _ => verbs::give_up(view, status),
     };
     if let Some(failure) = failure {
         status.outcome = Some(failure.outcome);
-        return Stand::Ended(failure);
+        return Position::Ended(failure);
     }
     let wait = Wait::machine(
         Reason::WaitingForApp,
         format!("waiting for App {app} to take this Release up"),
     );
-    Stand::Waiting {
+    Position::Waiting {
         rung: "Accepted",
         wait,
     }
 }
 
-fn go_forward(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
-    if let Some(failure) = verbs::give_up(world, status) {
-        return fail(world, status, failure);
+fn go_forward(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Position) {
+    if let Some(failure) = verbs::give_up(view, status) {
+        return fail(view, status, failure);
     }
-    if let Some(token) = verbs::pending_resolve(world, status) {
-        verbs::answer_resolve(world, status, &token);
+    if let Some(token) = verbs::pending_resolve(view, status) {
+        verbs::answer_resolve(view, status, &token);
     }
-    match climb(FORWARD, world, status) {
+    match climb(FORWARD, view, status) {
         Climbed::Top => {
             status.outcome = Some(ReleaseOutcome::Succeeded);
             // Should one of these writes fail, the whole pass is repeated.
-            (traffic::pruned(world, status), Stand::Succeeded)
+            (history::pruned(view, status), Position::Succeeded)
         }
-        Climbed::Waiting(mut steps, stand) => {
-            if stand.rung() != Some("Retired") && !matches!(stand, Stand::Recorded { .. }) {
-                steps.extend(rollout::both_sides(world, status));
+        Climbed::Waiting(mut steps, position) => {
+            if position.rung() != Some("Retired") && !matches!(position, Position::Recorded { .. }) {
+                steps.extend(workloads::both_sides(view, status));
             }
-            (steps, stand)
+            (steps, position)
         }
-        Climbed::Failed(failure) => fail(world, status, failure),
+        Climbed::Failed(failure) => fail(view, status, failure),
     }
 }
 
 /// How long the old version may take to be ready for its traffic before a newer version may take its place.
 const RETURN_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 
-fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
-    verbs::already_going_back(world, status);
-    match climb(BACKWARD, world, status) {
+fn go_back(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Position) {
+    verbs::already_going_back(view, status);
+    match climb(BACKWARD, view, status) {
         Climbed::Waiting(
             _,
-            Stand::Waiting {
+            Position::Waiting {
                 rung: rung @ ("TrafficReturned" | "HandedBack"),
                 wait,
             },
-        ) if is_stuck(world, status)
-            && accept::newer(world).is_some()
+        ) if is_stuck(view, status)
+            && history::newer(view).is_some()
             && (rung == "TrafficReturned" || wait.reason == Reason::RestoringPrevious) =>
         {
-            let newer = accept::newer(world).unwrap_or_default();
+            let newer = history::newer(view).unwrap_or_default();
             let failure = cause(status);
             let until = if rung == "TrafficReturned" {
                 format!(
@@ -229,17 +235,17 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
             };
             let message = format!("{}; {until}", failure.message.trim_end_matches('.'));
             status.outcome = Some(ReleaseOutcome::Failed);
-            (Vec::new(), Stand::Ended(Failure { message, ..failure }))
+            (Vec::new(), Position::Ended(Failure { message, ..failure }))
         }
         Climbed::Waiting(
             steps,
-            Stand::Waiting {
+            Position::Waiting {
                 rung: rung @ ("TrafficReturned" | "HandedBack"),
                 wait,
             },
         ) if wait.reason == Reason::RestoringPrevious => {
             let wait = match stuck_at(status) {
-                Some(stuck) if world.now < stuck => wait.until(stuck),
+                Some(stuck) if view.now < stuck => wait.until(stuck),
                 _ => Wait::person(
                     Reason::RestoringPrevious,
                     format!(
@@ -248,15 +254,15 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
                     ),
                 ),
             };
-            (steps, Stand::Waiting { rung, wait })
+            (steps, Position::Waiting { rung, wait })
         }
         Climbed::Top => {
             let failure = cause(status);
             status.outcome = Some(failure.outcome);
-            (Vec::new(), Stand::Ended(failure))
+            (Vec::new(), Position::Ended(failure))
         }
-        Climbed::Waiting(steps, stand) => (steps, stand),
-        Climbed::Failed(failure) => (Vec::new(), Stand::Ended(failure)),
+        Climbed::Waiting(steps, position) => (steps, position),
+        Climbed::Failed(failure) => (Vec::new(), Position::Ended(failure)),
     }
 }
 
@@ -266,37 +272,37 @@ fn stuck_at(status: &ReleaseStatus) -> Option<Timestamp> {
     back.at.checked_add(RETURN_DEADLINE).ok()
 }
 
-fn is_stuck(world: &World, status: &ReleaseStatus) -> bool {
-    stuck_at(status).is_some_and(|stuck| world.now >= stuck)
+fn is_stuck(view: &View, status: &ReleaseStatus) -> bool {
+    stuck_at(status).is_some_and(|stuck| view.now >= stuck)
 }
 
 enum Climbed {
     Top,
-    Waiting(Vec<Step>, Stand),
+    Waiting(Vec<Step>, Position),
     Failed(Failure),
 }
 
-fn climb(ladder: &[Rung], world: &World, status: &mut ReleaseStatus) -> Climbed {
+fn climb(ladder: &[Rung], view: &View, status: &mut ReleaseStatus) -> Climbed {
     for rung in ladder {
-        return match (rung.climb)(world, status) {
+        return match (rung.climb)(view, status) {
             Verdict::Met => continue,
             Verdict::Act(steps, wait) => Climbed::Waiting(
                 steps,
-                Stand::Waiting {
+                Position::Waiting {
                     rung: rung.name,
                     wait,
                 },
             ),
             Verdict::Wait(wait) => Climbed::Waiting(
                 Vec::new(),
-                Stand::Waiting {
+                Position::Waiting {
                     rung: rung.name,
                     wait,
                 },
             ),
             Verdict::Commit(kind) => {
-                record(status, kind, world.now, None);
-                Climbed::Waiting(Vec::new(), recorded(ladder, world, status))
+                record(status, kind, view.now, None);
+                Climbed::Waiting(Vec::new(), recorded(ladder, view, status))
             }
             Verdict::Fail(failure) => Climbed::Failed(failure),
         };
@@ -306,15 +312,15 @@ fn climb(ladder: &[Rung], world: &World, status: &mut ReleaseStatus) -> Climbed 
 
 /// What is told while a milestone is put on record: what the next pass will wait for, so that the next pass
 /// has nothing new to write.
-fn recorded(ladder: &[Rung], world: &World, status: &ReleaseStatus) -> Stand {
-    let next = climb(ladder, world, &mut status.clone());
+fn recorded(ladder: &[Rung], view: &View, status: &ReleaseStatus) -> Position {
+    let next = climb(ladder, view, &mut status.clone());
     match next {
-        Climbed::Waiting(_, Stand::Waiting { rung, wait }) => Stand::Recorded {
+        Climbed::Waiting(_, Position::Waiting { rung, wait }) => Position::Recorded {
             rung,
             wait: Some(wait),
         },
         Climbed::Waiting(_, recorded) => recorded,
-        Climbed::Top | Climbed::Failed(_) => Stand::Recorded {
+        Climbed::Top | Climbed::Failed(_) => Position::Recorded {
             rung: "Retired",
             wait: None,
         },
@@ -324,7 +330,7 @@ fn recorded(ladder: &[Rung], world: &World, status: &ReleaseStatus) -> Stand {
 fn record(status: &mut ReleaseStatus, kind: MilestoneKind, at: Timestamp, failure: Option<&Failure>) {
     status.milestones.push(Milestone {
         kind,
-        at: report::to_milliseconds(at),
+        at: position::to_milliseconds(at),
         reason: failure.map(|failure| failure.reason.into()),
         message: failure.map(|failure| crate::conditions::shorten(&failure.message)),
     });
@@ -332,32 +338,31 @@ fn record(status: &mut ReleaseStatus, kind: MilestoneKind, at: Timestamp, failur
 
 /// A release that cannot go on: ends where nothing has to be undone, goes on serving where there is nothing to
 /// go back to, and goes back otherwise.
-fn fail(world: &World, status: &mut ReleaseStatus, failure: Failure) -> (Vec<Step>, Stand) {
+fn fail(view: &View, status: &mut ReleaseStatus, failure: Failure) -> (Vec<Step>, Position) {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
-    if moved && world.previous(status).is_none() {
+    if moved && view.previous(status).is_none() {
         let message = format!(
             "{}; nothing served before {}, so it goes on serving",
             failure.message,
-            world.name()
+            view.name()
         );
         status.outcome = Some(ReleaseOutcome::Failed);
-        return (Vec::new(), Stand::Ended(Failure { message, ..failure }));
+        return (Vec::new(), Position::Ended(Failure { message, ..failure }));
     }
     let handed = happened(status, MilestoneKind::HandingOver).is_some();
-    if !moved && !handed && !runs(world) {
+    if !moved && !handed && !runs(view) {
         status.outcome = Some(failure.outcome);
-        return (Vec::new(), Stand::Ended(failure));
+        return (Vec::new(), Position::Ended(failure));
     }
-    record(status, MilestoneKind::RollingBack, world.now, Some(&failure));
-    (Vec::new(), recorded(BACKWARD, world, status))
+    record(status, MilestoneKind::RollingBack, view.now, Some(&failure));
+    (Vec::new(), recorded(BACKWARD, view, status))
 }
 
 /// Whether anything of this release may run.
-fn runs(world: &World) -> bool {
-    world.snapshot.components.iter().any(|component| {
-        world
-            .deployment(&component.name, world.release().spec.revision)
-            .is_some_and(|deployment| world::replicas_of(deployment) > 0)
+fn runs(view: &View) -> bool {
+    view.snapshot.components.iter().any(|component| {
+        view.deployment(&component.name, view.release().spec.revision)
+            .is_some_and(|deployment| crate::readings::replicas_of(deployment) > 0)
     })
 }
 
@@ -384,93 +389,93 @@ fn cause(status: &ReleaseStatus) -> Failure {
 }
 
 /// A release that has ended keeps what serves as the App wants it today, and answers what is asked of it.
-fn after_the_end(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
-    if let Some(failure) = verbs::after_the_end(world, status) {
+fn after_the_end(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Position) {
+    if let Some(failure) = verbs::after_the_end(view, status) {
         status.outcome = None;
-        record(status, MilestoneKind::RollingBack, world.now, Some(&failure));
-        return (Vec::new(), recorded(BACKWARD, world, status));
+        record(status, MilestoneKind::RollingBack, view.now, Some(&failure));
+        return (Vec::new(), recorded(BACKWARD, view, status));
     }
-    let mut steps = traffic::leftovers(world);
-    steps.extend(kept(world, status));
-    (steps, Stand::Unchanged)
+    let mut steps = leftovers::leftovers(view);
+    steps.extend(kept(view, status));
+    (steps, Position::Unchanged)
 }
 
 /// Deployments, replicas and selectors of the release that serves, while no other one looks after them.
-fn kept(world: &World, status: &ReleaseStatus) -> Vec<Step> {
-    let busy = world
+fn kept(view: &View, status: &ReleaseStatus) -> Vec<Step> {
+    let busy = view
         .observed
         .siblings
         .iter()
-        .any(|sibling| !world::has_ended(sibling) && world::previous_is_known(sibling));
-    let serves = world::serves(world.observed) && world.is_of_this_app(world.release());
-    if !serves || busy || world.today().is_none() {
+        .any(|sibling| !history::has_ended(sibling) && history::previous_is_known(sibling));
+    let serves = history::serves(view.observed) && view.is_of_this_app(view.release());
+    if !serves || busy || view.today().is_none() {
         return Vec::new();
     }
-    let components = world.snapshot.components.iter();
+    let components = view.snapshot.components.iter();
     let mut steps: Vec<_> = components
-        .filter_map(|component| rollout::kept(world, status, component))
+        .filter_map(|component| workloads::kept(view, status, component))
         .collect();
-    if let Some(Verdict::Act(switched, _)) = traffic::direct(world, world.snapshot, world.name()) {
+    if let Some(Verdict::Act(switched, _)) = traffic::direct(view, view.snapshot, view.name()) {
         steps.extend(switched);
     }
     // What another release has begun is its own, also before it says whom it follows.
-    if world
+    if view
         .observed
         .siblings
         .iter()
-        .all(|sibling| world::has_ended(sibling))
+        .all(|sibling| history::has_ended(sibling))
     {
-        steps.extend(traffic::retirements(world));
+        steps.extend(stopping::retirements(view));
     }
     steps
 }
 
 /// What the apiserver refuses is left until that answer is forgotten, and a release that waits says so. One that has
 /// just succeeded leaves what it would have tidied up to the next.
-fn without_refused(world: &World, steps: Vec<Step>, stand: Stand) -> (Vec<Step>, Stand) {
-    if !matches!(stand, Stand::Waiting { .. } | Stand::Succeeded) {
-        return (steps, stand);
+fn without_refused(view: &View, steps: Vec<Step>, position: Position) -> (Vec<Step>, Position) {
+    if !matches!(position, Position::Waiting { .. } | Position::Succeeded) {
+        return (steps, position);
     }
     // Its rung tells of a Service, and insists where it must.
     let is_service = |step: &Step| matches!(step, Step::Apply(object) | Step::DryRun(object) if object.kind() == Kind::Service);
     let (refused, steps): (Vec<_>, Vec<_>) = steps
         .into_iter()
-        .partition(|step| !is_service(step) && world.refused(step).is_some());
+        .partition(|step| !is_service(step) && view.refused(step).is_some());
     let told = refused.first().and_then(|step| {
         let be = match step {
             Step::Delete(_) => "deleted",
             Step::Scale(..) => "scaled",
             _ => "made",
         };
-        let why = world.refused(step)?.message.trim_end_matches('.');
+        let why = view.refused(step)?.message.trim_end_matches('.');
         let object = step.id().replace('/', " ");
         Some(format!(
             "{object} cannot be {be}: {why}; it is tried again by itself"
         ))
     });
-    let stand = match (stand, told) {
+    let position = match (position, told) {
         // Another thing that a person has to see to comes first.
-        (Stand::Waiting { rung, wait }, Some(told)) if wait.on != WaitOn::Person => {
+        (Position::Waiting { rung, wait }, Some(told)) if wait.on != WaitOn::Person => {
             let refused = Wait::person(Reason::WriteRefused, told);
             // A moment that has come is answered already: by the write that is refused.
-            let until = wait.until.filter(|until| *until > world.now);
+            let until = wait.until.filter(|until| *until > view.now);
             let wait = Wait { until, ..refused };
-            Stand::Waiting { rung, wait }
+            Position::Waiting { rung, wait }
         }
-        (stand, _) => stand,
+        (position, _) => position,
     };
-    (steps, stand)
+    (steps, position)
 }
 
 fn decided(
-    world: &World,
+    view: &View,
     mut status: ReleaseStatus,
     steps: Vec<Step>,
-    stand: Stand,
+    position: Position,
 ) -> Decision<ReleaseStatus> {
-    let (steps, stand) = without_refused(world, steps, stand);
-    let wake = match &stand {
-        Stand::Waiting {
+    let (steps, position) = without_refused(view, steps, position);
+    let wake = match &position {
+        Position::Waiting {
             wait: Wait {
                 until: Some(until), ..
             },
@@ -478,16 +483,16 @@ fn decided(
         } => Wake::At(*until),
         _ => Wake::OnChange,
     };
-    if stand.is_brief() {
+    if position.is_brief() {
         // Whatever the rungs found is found again by the next pass, and worth a write only then.
-        let observed = world.release().status.clone().unwrap_or_default();
+        let observed = view.release().status.clone().unwrap_or_default();
         return Decision {
             steps,
             status: observed,
             wake,
         };
     }
-    report::tell(world, &mut status, &stand);
+    status::write(view, &mut status, &position);
     Decision { steps, status, wake }
 }
 

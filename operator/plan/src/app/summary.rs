@@ -3,7 +3,8 @@
 use crate::conditions::{self, Desired, Status};
 use crate::labels;
 use crate::observed::AppObserved;
-use crate::release::world::{happened, has_ended, is_ready, live};
+use crate::readings::is_ready;
+use crate::release::history::{happened, has_ended, live};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};

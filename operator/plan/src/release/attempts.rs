@@ -1,7 +1,7 @@
 //! Trying again what failed because of the environment, with backoff, until a deadline.
 
 use super::verdict::{Failure, Verdict, Wait};
-use super::world::World;
+use super::view::View;
 use crate::{Object, ObjectRef, Step, retry};
 use fairway_crds::Reason;
 use fairway_crds::release::{Attempts, ReleaseStatus};
@@ -94,14 +94,14 @@ pub(super) fn overdue(status: &ReleaseStatus, rung: &Retry) -> Option<Verdict> {
 /// Makes what the try needs. While the apiserver refuses it (a quota, an admission policy), its words are told, until
 /// the deadline.
 pub(super) fn create(
-    world: &World,
+    view: &View,
     status: &mut ReleaseStatus,
     rung: &Retry,
     object: Object,
     waiting: Wait,
 ) -> Verdict {
     let step = Step::Create(Box::new(object));
-    let Some(refusal) = world.refused(&step) else {
+    let Some(refusal) = view.refused(&step) else {
         return Verdict::Act(vec![step], waiting);
     };
     let message = format!("the apiserver refuses {}: {}", step.id(), refusal.message);

@@ -1,6 +1,6 @@
 //! From when on a component's pods have had the time that their health is given.
 
-use super::world::{is_ready, ready_condition};
+use crate::readings::{is_ready, ready_condition};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;

@@ -535,7 +535,7 @@ fn claims_of(
     release: &Release,
     snapshot: Option<&Arc<Snapshot>>,
 ) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
-    let snapshot = snapshot.filter(|_| !release::world::has_begun(release));
+    let snapshot = snapshot.filter(|_| !release::history::has_begun(release));
     let mounts = snapshot
         .into_iter()
         .flat_map(|snapshot| release::claims::mounts(snapshot));

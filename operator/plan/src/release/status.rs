@@ -1,64 +1,20 @@
-//! What a release's status says of where it stands.
+//! What a release's status says of where it positions.
 
+use super::history::happened;
+use super::position::Position;
 use super::verdict::{Failure, Wait, WaitOn};
-use super::world::{World, happened};
+use super::view::View;
 use crate::conditions::{self, Desired};
 use fairway_crds::Reason;
 use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
-use jiff::{Timestamp, Unit};
-
-/// Where a release stands after a pass.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Stand {
-    /// At a rung that is not met.
-    Waiting {
-        /// Its name.
-        rung: &'static str,
-        /// What for.
-        wait: Wait,
-    },
-    /// A milestone is put on record; the next pass goes on from there.
-    Recorded {
-        /// The rung at which the next pass will be.
-        rung: &'static str,
-        /// What it will wait for.
-        wait: Option<Wait>,
-    },
-    /// It serves, and the old side is retired.
-    Succeeded,
-    /// It has ended otherwise.
-    Ended(Failure),
-    /// It had ended before this pass.
-    Unchanged,
-}
-
-impl Stand {
-    /// Whether it will have passed before anybody could read of it.
-    pub(super) fn is_brief(&self) -> bool {
-        matches!(self, Self::Waiting { wait, .. } if wait.brief)
-    }
-
-    /// The rung that is not met.
-    pub(super) fn rung(&self) -> Option<&'static str> {
-        match self {
-            Self::Waiting { rung, .. } | Self::Recorded { rung, .. } => Some(rung),
-            Self::Succeeded | Self::Ended(_) | Self::Unchanged => None,
-        }
-    }
-}
-
-/// A moment as it survives being written with milliseconds.
-pub(super) fn to_milliseconds(at: Timestamp) -> Timestamp {
-    at.round(Unit::Millisecond).unwrap_or(at)
-}
 
 /// Writes the conditions.
-pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
-    let generation = world.release().metadata.generation;
+pub(super) fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
+    let generation = view.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);
-    let Some(told) = told(world, status, stand) else {
+    let Some(told) = told(view, status, position) else {
         return;
     };
     let Told {
@@ -70,11 +26,11 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
     let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
     let baking = reason == Reason::Baking;
-    // The same sentence in every condition hides the others; it stands where people and tools look for it.
+    // The same sentence in every condition hides the others; it positions where people and tools look for it.
     let ready = match succeeded {
         conditions::Status::False => format!(
             "{} did not succeed: the condition Succeeded says why",
-            world.name()
+            view.name()
         ),
         _ => message.clone(),
     };
@@ -93,7 +49,7 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
             "the database keeps the schema of a newer version than the one that runs on it",
         ));
     }
-    status.conditions = conditions::set(&status.conditions, desired, generation, world.now);
+    status.conditions = conditions::set(&status.conditions, desired, generation, view.now);
 }
 
 /// The schema is newer than what serves: this release migrated and went back, or it is older than the schema
@@ -123,9 +79,9 @@ struct Told {
     on: Option<WaitOn>,
 }
 
-fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Option<Told> {
-    Some(match stand {
-        Stand::Waiting { wait, .. } => {
+fn told(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Told> {
+    Some(match position {
+        Position::Waiting { wait, .. } => {
             let back =
                 happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
             let message = match back {
@@ -145,13 +101,13 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Option<Told> {
                 on: Some(wait.on),
             }
         }
-        Stand::Recorded { rung, wait } => {
+        Position::Recorded { rung, wait } => {
             let wait = wait
                 .clone()
                 .unwrap_or_else(|| Wait::machine(Reason::Finishing, "finishing"));
-            return told(world, status, &Stand::Waiting { rung, wait });
+            return told(view, status, &Position::Waiting { rung, wait });
         }
-        Stand::Succeeded => {
+        Position::Succeeded => {
             let warning = warning(status);
             let previous = status
                 .previous
@@ -161,17 +117,17 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Option<Told> {
             Told {
                 succeeded: conditions::Status::True,
                 reason: Reason::Succeeded,
-                message: format!("{} serves{previous}{warning}", world.name()),
+                message: format!("{} serves{previous}{warning}", view.name()),
                 on: None,
             }
         }
-        Stand::Ended(failure) => Told {
+        Position::Ended(failure) => Told {
             succeeded: conditions::Status::False,
             reason: failure.reason,
-            message: ending(world, status, failure),
+            message: ending(view, status, failure),
             on: None,
         },
-        Stand::Unchanged => return None,
+        Position::Unchanged => return None,
     })
 }
 
@@ -185,7 +141,7 @@ fn warning(status: &ReleaseStatus) -> &'static str {
     }
 }
 
-fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
+fn ending(view: &View, status: &ReleaseStatus, failure: &Failure) -> String {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     let serves_itself = moved && happened(status, MilestoneKind::TrafficReturned).is_none();
     let serving = match (&status.previous, status.outcome) {
@@ -200,7 +156,7 @@ fn ending(world: &World, status: &ReleaseStatus, failure: &Failure) -> String {
         Some(ReleaseOutcome::Superseded) => String::new(),
         _ => format!(
             ". It is not tried again: edit the App, or kubectl annotate release {} fairway.dev/retry=now",
-            world.name()
+            view.name()
         ),
     };
     // The agent's messages are whole sentences.

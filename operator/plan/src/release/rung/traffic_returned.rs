@@ -1,0 +1,61 @@
+//! TrafficReturned: users reach the previous version again.
+
+use crate::release::history::happened;
+use crate::release::stopping::stopped;
+use crate::release::traffic::{direct, selected, serving};
+use crate::release::verdict::{Verdict, Wait};
+use crate::release::view::View;
+use crate::release::workloads::{predecessor, standing};
+use fairway_crds::Reason;
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
+
+/// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
+/// any goes back.
+pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !selected(view) {
+        return Verdict::Met;
+    }
+    let Some(previous) = status.previous.clone() else {
+        return Verdict::Met;
+    };
+    let Some(snapshot) = view.snapshot_of(&previous) else {
+        return Verdict::Wait(Wait::person(
+            Reason::PreviousMissing,
+            format!(
+                "{previous} is gone, so traffic stays where it is; edit the App to release a version that works"
+            ),
+        ));
+    };
+    let mut steps = Vec::new();
+    let mut unready = None;
+    for (component, _) in serving(snapshot) {
+        let (ready, desired) = standing(view, component, &previous);
+        if ready >= desired.max(1) {
+            continue;
+        }
+        unready = unready.or(Some(format!(
+            "{ready} of {desired} pods of {} in {previous} are ready",
+            component.name
+        )));
+        // A component that never runs twice is handed back before its traffic can be.
+        let blocked = happened(status, MilestoneKind::HandingOver).is_some()
+            && view
+                .stopping(status)
+                .iter()
+                .any(|stopping| stopping.name == component.name);
+        if blocked && let Some(verdict) = stopped(view, &[component.name.as_str()], &previous) {
+            return verdict;
+        }
+        steps.extend(predecessor(view, status, component));
+    }
+    if let Some(unready) = unready {
+        let message = format!("{unready}; traffic goes back when they are");
+        return Verdict::Act(steps, Wait::machine(Reason::RestoringPrevious, message));
+    }
+    match direct(view, snapshot, &previous) {
+        None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
+        None => Verdict::Met,
+        Some(verdict) => verdict,
+    }
+}

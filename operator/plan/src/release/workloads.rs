@@ -1,0 +1,352 @@
+//! Deployments, pods and replicas of a release and of its predecessor.
+
+use super::history::happened;
+use super::readiness::{Unready, unready};
+use super::verdict::{Failure, Verdict, Wait};
+use super::view::View;
+use crate::build::InvalidTemplate;
+use crate::build::deployment::{self, DeploymentInput};
+use crate::readings::{has_finished, is_ready, replicas_of};
+use crate::snapshot::stops;
+use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
+use fairway_crds::Reason;
+use fairway_crds::component::Component;
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use std::sync::Arc;
+
+const TEMPLATE_REFUSED: Reason = Reason::TemplateRefused;
+
+impl<'a> View<'a> {
+    /// Pods that a component of this release should have: as many as the App says today. Of one that the App has
+    /// dropped since, as many as its Deployment has; without a Deployment none, unless it serves.
+    pub fn replicas(&self, component: &Component) -> i32 {
+        let deployment = self.deployment(&component.name, self.release().spec.revision);
+        self.replicas_today(component)
+            .or_else(|| deployment.map(|deployment| replicas_of(deployment)))
+            .unwrap_or(component.serves.is_some().into())
+    }
+
+    /// The same of a component of the release that served before, whose Deployment may have been ended for its
+    /// successor: then at least one.
+    pub fn replicas_before(&self, component: &Component, deployment: Option<&Deployment>) -> i32 {
+        self.replicas_today(component)
+            .or_else(|| deployment.map(|deployment| replicas_of(deployment).max(1)))
+            .unwrap_or(component.serves.is_some().into())
+    }
+
+    fn replicas_today(&self, component: &Component) -> Option<i32> {
+        self.today()?.replicas.get(&component.name).copied()
+    }
+
+    /// The Deployment of a component of a release.
+    pub fn deployment(&self, component: &str, revision: i64) -> Option<&'a Arc<Deployment>> {
+        let name = names::deployment(self.app_name(), component, revision);
+        self.observed
+            .deployments
+            .iter()
+            .find(|deployment| deployment.metadata.name.as_deref() == Some(&*name))
+    }
+
+    /// Pods of a component of a release that have not ended, terminating ones included.
+    pub fn pods(&self, component: &str, release: &str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let desired = [
+            (labels::COMPONENT, component.to_owned()),
+            (labels::RELEASE, release.to_owned()),
+        ];
+        self.observed.pods.iter().filter(move |pod| {
+            desired
+                .iter()
+                .all(|(key, value)| pod.labels().get(*key) == Some(value))
+                && !has_finished(pod)
+        })
+    }
+
+    /// Pods of a component of any other release that have not ended.
+    pub fn pods_of_others(&self, component: &str, release: &str) -> Vec<&'a Arc<Pod>> {
+        self.observed
+            .pods
+            .iter()
+            .filter(|pod| {
+                pod.labels()
+                    .get(labels::COMPONENT)
+                    .is_some_and(|value| value == component)
+                    && pod
+                        .labels()
+                        .get(labels::RELEASE)
+                        .is_some_and(|value| value != release)
+                    && !has_finished(pod)
+            })
+            .collect()
+    }
+
+    /// Those of a component's pods that are ready and not terminating.
+    pub fn ready_pods(&self, component: &str, release: &str) -> Vec<&'a Arc<Pod>> {
+        self.pods(component, release)
+            .filter(|pod| is_ready(pod))
+            .collect()
+    }
+
+    /// The component of the release that served before, by name.
+    pub fn previous_component(&self, status: &ReleaseStatus, component: &str) -> Option<&'a Component> {
+        self.snapshot_of(status.previous.as_deref()?)?
+            .component(component)
+    }
+
+    /// Components that run side by side with their predecessors.
+    pub fn overlapping(&self, status: &ReleaseStatus) -> Vec<&'a Component> {
+        self.snapshot
+            .components
+            .iter()
+            .filter(|component| !stops(self.previous_component(status, &component.name), component))
+            .collect()
+    }
+
+    /// Components whose old pods must be gone first.
+    pub fn stopping(&self, status: &ReleaseStatus) -> Vec<&'a Component> {
+        self.snapshot
+            .components
+            .iter()
+            .filter(|component| stops(self.previous_component(status, &component.name), component))
+            .collect()
+    }
+}
+
+/// Applies the Deployments of these components and waits until their pods are ready; `None` when they are.
+pub(super) fn start(view: &View, status: &ReleaseStatus, components: &[&Component]) -> Option<Verdict> {
+    let mut steps = Vec::new();
+    for component in components {
+        match candidate(view, status, component) {
+            Ok(candidate_steps) => steps.extend(candidate_steps),
+            Err(verdict) => return Some(verdict),
+        }
+    }
+    let unready = components.iter().find_map(|component| unready(view, component));
+    match unready {
+        None if steps.is_empty() => None,
+        None => Some(Verdict::Act(steps, starting(components).brief())),
+        Some(Unready {
+            message,
+            deadline: Some(deadline),
+            ..
+        }) if view.now >= deadline => Some(
+            Failure::new(
+                Reason::PodsNotReady,
+                format!("{message}; not ready by {}", crate::conditions::moment(deadline)),
+            )
+            .verdict(),
+        ),
+        Some(Unready {
+            has_trouble: true,
+            message,
+            deadline,
+        }) => Some(Verdict::Act(
+            steps,
+            Wait {
+                until: deadline,
+                ..Wait::machine(Reason::PodsNotReady, message)
+            },
+        )),
+        Some(Unready { deadline, .. }) => {
+            let wait = Wait {
+                until: deadline,
+                ..starting(components)
+            };
+            // Without pods there is only the Deployment to make, and nothing to tell of that.
+            let none = components.iter().all(|component| view.replicas(component) == 0);
+            Some(Verdict::Act(steps, if none { wait.brief() } else { wait }))
+        }
+    }
+}
+
+/// Told from the first apply until the last probe has passed: one write of the status, not one for each pod.
+pub(super) fn starting(components: &[&Component]) -> Wait {
+    let names: Vec<_> = components
+        .iter()
+        .map(|component| component.name.as_str())
+        .collect();
+    Wait::machine(
+        Reason::StartingPods,
+        format!(
+            "waiting until the new pods of {} are ready and healthy",
+            names.join(", ")
+        ),
+    )
+}
+
+/// What brings a component's candidate to where it should be. Of one that no pod is desired of, the apiserver is only
+/// asked whether it would take it: there is nothing to run, and an object that does nothing costs everybody who watches.
+pub(super) fn candidate(
+    view: &View,
+    status: &ReleaseStatus,
+    component: &Component,
+) -> Result<Vec<Step>, Verdict> {
+    let existing = view.deployment(&component.name, view.release().spec.revision);
+    let desired = desired(view, status, component)
+        .map_err(|error| Failure::new(TEMPLATE_REFUSED, error.to_string()).verdict())?;
+    if let Some(verdict) = refused(view, component, &desired) {
+        return Err(verdict);
+    }
+    if existing.is_none() && view.replicas(component) == 0 {
+        let ask = view.rehearsal(Object::Deployment(desired));
+        return Ok(ask.into_iter().collect());
+    }
+    Ok(bring(desired, existing.map(AsRef::as_ref)))
+}
+
+fn desired(
+    view: &View,
+    status: &ReleaseStatus,
+    component: &Component,
+) -> Result<Deployment, InvalidTemplate> {
+    deployment::deployment(&DeploymentInput {
+        app: view.app_name(),
+        namespace: view.namespace(),
+        release: view.release(),
+        component,
+        images: &status.digests,
+        replicas: view.replicas(component),
+        drain: view.snapshot.traffic.drain.get(),
+    })
+}
+
+/// What brings a component of the release that served before to as many pods as it should have: its Deployment is
+/// scaled, or made when none of its pods was desired so far.
+pub(super) fn predecessor(view: &View, status: &ReleaseStatus, component: &Component) -> Option<Step> {
+    let name = status.previous.as_deref()?;
+    let existing = deployment_of(view, &component.name, name);
+    let replicas = view.replicas_before(component, existing);
+    if let Some(existing) = existing {
+        return scale(existing, replicas);
+    }
+    let release = view.previous(status)?;
+    if replicas == 0 || release.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let desired = deployment::deployment(&DeploymentInput {
+        app: view.app_name(),
+        namespace: view.namespace(),
+        release,
+        component,
+        images: &release.status.as_ref()?.digests,
+        replicas,
+        drain: view.snapshot_of(name)?.traffic.drain.get(),
+    });
+    Some(Step::Apply(Box::new(Object::Deployment(desired.ok()?))))
+}
+
+/// What the apiserver's last answer to this very Deployment means, when it was no.
+pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) -> Option<Verdict> {
+    let refusal = view.refusal(Kind::Deployment, &desired.metadata)?;
+    let message = format!(
+        "the apiserver refuses the pods of component {}: {}",
+        component.name, refusal.message
+    );
+    Some(if refusal.may_pass {
+        let message = format!("{}; it is tried again by itself", message.trim_end_matches('.'));
+        Verdict::Wait(Wait::person(TEMPLATE_REFUSED, message))
+    } else {
+        Failure::new(TEMPLATE_REFUSED, message).verdict()
+    })
+}
+
+/// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
+fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
+    if deployment::needs_apply(&desired, existing) {
+        desired.metadata.resource_version =
+            existing.and_then(|existing| existing.metadata.resource_version.clone());
+        return vec![Step::Apply(Box::new(Object::Deployment(desired)))];
+    }
+    let desired = replicas_of(&desired);
+    existing
+        .and_then(|existing| scale(existing, desired))
+        .into_iter()
+        .collect()
+}
+
+/// Sets a Deployment's replicas where they differ.
+pub(super) fn scale(deployment: &Deployment, replicas: i32) -> Option<Step> {
+    let current = replicas_of(deployment);
+    let target = ObjectRef::of(Kind::Deployment, &deployment.metadata)?;
+    (current != replicas).then_some(Step::Scale(target, replicas))
+}
+
+/// Today's replicas for both sides while a release is under way: the candidate once it has the traffic, and
+/// its predecessor as long as it may have to take the traffic back.
+pub(super) fn both_sides(view: &View, status: &ReleaseStatus) -> Vec<Step> {
+    let Some(today) = view.today() else {
+        return Vec::new();
+    };
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let handing = happened(status, MilestoneKind::HandingOver).is_some();
+    let stopping: Vec<_> = view
+        .stopping(status)
+        .into_iter()
+        .map(|component| component.name.as_str())
+        .chain(dropped(view, status))
+        .collect();
+    let candidate = view
+        .snapshot
+        .components
+        .iter()
+        .filter(|_| moved)
+        .filter_map(|component| kept(view, status, component));
+    let previous = status.previous.as_deref().and_then(|name| view.snapshot_of(name));
+    let old = previous.iter().flat_map(|snapshot| &snapshot.components);
+    let old = old
+        .filter(|component| today.replicas.contains_key(&component.name))
+        .filter(|component| !(handing && stopping.contains(&component.name.as_str())))
+        .filter_map(|component| predecessor(view, status, component));
+    candidate.chain(old).collect()
+}
+
+/// What keeps a component that has been released at as many pods as it should have: scaled, or made when it is not
+/// there and should be.
+pub(super) fn kept(view: &View, status: &ReleaseStatus, component: &Component) -> Option<Step> {
+    let replicas = view.replicas(component);
+    match view.deployment(&component.name, view.release().spec.revision) {
+        Some(deployment) => scale(deployment, replicas),
+        None if replicas == 0 => None,
+        None => {
+            let desired = desired(view, status, component).ok()?;
+            Some(Step::Apply(Box::new(Object::Deployment(desired))))
+        }
+    }
+}
+
+/// Components with strategy `Recreate` that the new version no longer has.
+pub(super) fn dropped<'a>(view: &View<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
+    let Some(previous) = status.previous.as_deref().and_then(|name| view.snapshot_of(name)) else {
+        return Vec::new();
+    };
+    previous
+        .components
+        .iter()
+        .filter(|component| component.strategy == fairway_crds::component::Strategy::Recreate)
+        .filter(|component| view.snapshot.component(&component.name).is_none())
+        .map(|component| component.name.as_str())
+        .collect()
+}
+
+/// Ready pods of a component of another release, and how many it should have.
+pub(super) fn standing(view: &View, component: &Component, release: &str) -> (usize, usize) {
+    let ready = view
+        .pods(&component.name, release)
+        .filter(|pod| is_ready(pod) && !has_finished(pod))
+        .count();
+    let desired = view.replicas_before(component, deployment_of(view, &component.name, release));
+    (ready, usize::try_from(desired).unwrap_or_default())
+}
+
+/// Name of the Deployment of another release's component.
+pub(super) fn deployment_of<'a>(view: &View<'a>, component: &str, release: &str) -> Option<&'a Deployment> {
+    let revision: i64 = release.rsplit_once('-')?.1.parse().ok()?;
+    let name = names::deployment(view.app_name(), component, revision);
+    view.observed
+        .deployments
+        .iter()
+        .find(|deployment| deployment.name_any() == name)
+        .map(AsRef::as_ref)
+}
