@@ -23,7 +23,7 @@ use crate::message::{self, quoting, sentence};
 use crate::observed::{self, Refusal};
 use crate::protocol::Cause;
 use crate::retry::{Next, Schedule};
-use crate::tasks::{Removal, Task};
+use crate::tasks::{Form, Removal, Task};
 use crate::{Object, Step, kubectl};
 use fairway_crds::Reason;
 use fairway_crds::release::Attempts;
@@ -183,13 +183,14 @@ impl Attempt<'_> {
             (_, Found::OtherJob(_) | Found::OtherPod(_)) => self.name_taken(attempts, child),
             (Outcome::Reported(report), _) => Standing::Reported(report),
             (Outcome::Lost { reason }, _) => Standing::Lost {
-                message: sentence(&format!("Pod of {} ended without a report: {reason}", child.name)),
+                message: sentence(&format!(
+                    "{} ended without a report: {reason}",
+                    self.pod_of(child)
+                )),
             },
             (Outcome::NotThere, Found::Nothing) => self.create(attempts, child, create),
             (Outcome::NotThere, _) => self.starting(attempts, child, None),
-            (Outcome::Running { waiting }, _) => {
-                self.starting(attempts, child, waiting.map(|(_, message)| message))
-            }
+            (Outcome::Running { waiting }, _) => self.starting(attempts, child, waiting),
         }
     }
 
@@ -248,8 +249,8 @@ impl Attempt<'_> {
         let slow = slow.and_then(|span| child.created().unwrap_or(attempts.since).checked_add(span).ok());
         if slow.is_some_and(|slow| slow <= self.schedule.now) {
             let message = format!(
-                "The pod of {} is not starting. To see why: {}",
-                child.name,
+                "{} is not starting. To see why: {}",
+                self.pod_of(child),
                 kubectl::describe_work(self.namespace, self.work_for)
             );
             return self.kept(attempts, self.not_starting, message);
@@ -287,6 +288,13 @@ impl Attempt<'_> {
         Standing::Overdue {
             reason: noted.unwrap_or(Reason::DeadlineExceeded),
             message: self.schedule.giving_up(message),
+        }
+    }
+
+    fn pod_of(&self, child: &Child) -> String {
+        match self.task.form {
+            Form::Job => format!("The pod of Job {}", child.name),
+            Form::Pod => format!("Pod {}", child.name),
         }
     }
 

@@ -5,7 +5,7 @@
 //! is on record, and nothing turns that around. A rung reads what is observed and the milestones, never a
 //! stored phase.
 
-mod attempts;
+mod attempted;
 mod children;
 pub mod claims;
 mod health;

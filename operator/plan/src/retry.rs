@@ -149,20 +149,6 @@ pub(crate) fn following(attempts: &Attempts) -> Attempts {
     }
 }
 
-/// The first attempt, which begins now.
-pub(crate) fn first(now: Timestamp) -> Attempts {
-    Schedule { deadline: None, now }.first()
-}
-
-/// What is reported during a pause.
-pub(crate) fn pausing(attempts: &Attempts, next: Timestamp, deadline: SignedDuration) -> String {
-    Schedule {
-        deadline: Some(deadline),
-        now: next,
-    }
-    .pausing(attempts, next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

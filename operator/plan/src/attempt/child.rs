@@ -1,6 +1,7 @@
 //! The Job or pod of one attempt, as observed.
 
 use crate::build::agent::{self, Outcome};
+use crate::labels::RUN_ID;
 use crate::object::Kind;
 use crate::{ObjectRef, tasks::Task};
 use jiff::Timestamp;
@@ -55,8 +56,10 @@ impl<'a> Child<'a> {
             (None, Some(pod)) => Found::OtherPod(pod),
             (None, None) => Found::Nothing,
         };
-        // A Job owns its pods; those of a task that nobody owns carry the key themselves.
-        let is_own = |pod: &&Arc<Pod>| !task.is_unowned() || task.is_of(&pod.metadata, key);
+        // A Job owns its pods, but may be gone: then the run ID tells them from those of another run.
+        let is_own = |pod: &&Arc<Pod>| {
+            !task.is_unowned() || !pod.labels().contains_key(RUN_ID) || task.is_of(&pod.metadata, key)
+        };
         Self {
             name,
             found,

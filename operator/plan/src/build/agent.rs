@@ -14,7 +14,7 @@ mod report;
 
 pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
-pub use pin::{Pinning, pin_pod, pinned};
+pub use pin::{Pinned, pin_pod, pinned};
 pub use probe::{http_request, probe_pod, secret_requests};
 pub use report::{Outcome, exited, job_report, pods_of, report, started_at, trouble, waiting};
 

@@ -101,7 +101,7 @@ fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> 
     }
     let outcome = child.outcome::<MigrationReport>();
     if let (Outcome::Running { waiting }, Some(started)) = (&outcome, child.started()) {
-        let waiting = waiting.as_ref().map(|(_, message)| message.as_str());
+        let waiting = waiting.as_deref();
         return running(view, status, &child, started, waiting);
     }
     let attempt = Attempt {
