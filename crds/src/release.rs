@@ -137,9 +137,12 @@ pub struct Milestone {
     /// Why, where there is a why: CamelCase, for machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why, for people.
+    /// Why, for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Of `RollingBack`: the outcome with which the Release ends when the rollback is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<ReleaseOutcome>,
 }
 
 /// What a milestone says.

@@ -1,7 +1,6 @@
 //! Status conditions: what they say, and when they change.
 
 use crate::message::{self, fit, to_seconds};
-pub(crate) use crate::message::{moment, one_line as shorten};
 use fairway_crds::Reason;
 use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
 use jiff::Timestamp;

@@ -7,6 +7,7 @@
 //!
 //! Start with [`release`]: its two ladders, read from the top, tell a whole release.
 
+pub mod answers;
 pub mod app;
 mod attempt;
 pub mod backup;
@@ -30,6 +31,8 @@ pub mod retry;
 pub mod sim;
 pub mod snapshot;
 pub mod tasks;
+mod time;
+pub mod traffic;
 
 pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};

@@ -4,127 +4,151 @@ pub(super) mod probe_pod;
 pub(super) mod targets;
 
 use super::readiness::{patience, trouble};
-use super::traffic::serving;
 use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
 use super::workloads::starting;
+use crate::message::moment;
 use crate::observed::PodHealth;
+use crate::traffic::serving;
 use fairway_crds::Reason;
 use fairway_crds::component::Component;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use probe_pod::{needs_probe_pod, probe_pod, probe_pod_is_ready, probe_pod_made};
-
-const STARTING_PROBE_POD: Reason = Reason::StartingProbePod;
+use probe_pod::{Asker, asker, probe_pod};
 
 /// Waits until these components are healthy; `None` when they are.
 pub(super) fn passing(view: &View, components: &[&Component]) -> Option<Verdict> {
     if let Some(step) = probe_pod(view, components) {
         return Some(Verdict::Act(vec![step], starting_probe_pod()));
     }
-    components.iter().find_map(|component| {
-        let starts = needs_probe_pod(component) && !probe_pod_is_ready(view);
-        let starting = if starts {
-            starting_probe_pod()
-        } else {
-            starting(components)
+    let mut slow = components
+        .iter()
+        .filter_map(|component| Some((component, behind(view, component)?)));
+    slow.find_map(|(component, pod)| {
+        let asker = asker(view, component);
+        let not_asked = match asker {
+            Asker::Starting(_) => starting_probe_pod(),
+            Asker::Operator | Asker::ProbePod(_) => starting(components),
         };
-        unhealthy(view, component, &starting)
+        Some(unhealthy(view, component, pod, asker, not_asked)?)
     })
 }
 
 fn starting_probe_pod() -> Wait {
     Wait::machine(
-        STARTING_PROBE_POD,
-        "starting the pod that asks health with headers from Secrets",
+        Reason::StartingProbePod,
+        "Starting the pod that makes the health requests with headers from Secrets.",
     )
 }
 
-fn unhealthy(view: &View, component: &Component, starting: &Wait) -> Option<Verdict> {
-    let health = component.health.as_ref()?;
-    let pods = view.ready_pods(&component.name, view.name());
-    let behind = pods.iter().filter(|pod| {
-        view.health(pod)
-            .is_none_or(|found| found.passes < health.success_threshold)
-    });
-    // The one that has had the longest time.
-    let behind = behind.min_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|made| made.0))?;
-    let deployment = view.deployment(&component.name, view.release().spec.revision)?;
-    let created = deployment.metadata.creation_timestamp.as_ref()?.0;
-    let created = behind
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or(created, |made| made.0.max(created));
-    let asking = if needs_probe_pod(component) {
-        probe_pod_made(view)
-    } else {
-        None
-    };
-    let deadline = asking
-        .map_or(created, |asking| asking.max(created))
-        .checked_add(patience(component))
-        .ok()?;
-    let PodHealth {
-        proven,
-        failures,
-        unreachable,
-        last_failure,
-        passed,
-        failed,
-        ..
-    } = view.health(behind).cloned().unwrap_or_default();
-    let (reason, message) = match last_failure {
-        // Nobody has asked yet.
-        Some(_) if unreachable > 0 && starting.reason == STARTING_PROBE_POD => {
-            (starting.reason, starting.message.clone())
+/// The pod of a component that has not passed often enough; of several the one that has had the longest time.
+fn behind<'a>(view: &View<'a>, component: &Component) -> Option<&'a Pod> {
+    let threshold = component.health.as_ref()?.success_threshold;
+    let pods = view.ready_pods(&component.name, view.name()).into_iter();
+    let behind = pods.filter(|pod| view.health(pod).is_none_or(|found| found.passes < threshold));
+    behind
+        .min_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|created| created.0))
+        .map(AsRef::as_ref)
+}
+
+/// What the probes found about a pod that has not passed often enough.
+enum Finding {
+    /// Nothing: nobody has asked it yet.
+    NotAsked,
+    /// It cannot be reached.
+    Unreachable(String),
+    /// It answers, but not as it should.
+    Unhealthy(String),
+}
+
+impl Finding {
+    fn of(health: &PodHealth, asker: Asker) -> Self {
+        match (&health.last_failure, asker) {
+            (Some(_), Asker::Starting(_)) if health.unreachable > 0 => Self::NotAsked,
+            (Some(found), _) if health.unreachable > 0 => Self::Unreachable(found.clone()),
+            (Some(found), _) => Self::Unhealthy(found.clone()),
+            (None, _) => Self::NotAsked,
         }
-        Some(found) if unreachable > 0 => (
-            Reason::ProbeUnreachable,
-            format!(
-                "the operator cannot reach pod {}: {found}; a NetworkPolicy must let it in from the operator's namespace",
-                behind.name_any()
+    }
+
+    fn wait(&self, pod: &Pod, not_asked: Wait) -> Wait {
+        let pod = pod.name_any();
+        match self {
+            Self::NotAsked => not_asked,
+            Self::Unreachable(found) => Wait::machine(
+                Reason::ProbeUnreachable,
+                format!(
+                    "The operator cannot reach pod {pod}: {found}. A NetworkPolicy must let it in from the operator's namespace."
+                ),
             ),
-        ),
-        Some(found) => (Reason::Unhealthy, format!("pod {}: {found}", behind.name_any())),
-        None => (starting.reason, starting.message.clone()),
-    };
+            Self::Unhealthy(found) => {
+                Wait::machine(Reason::Unhealthy, format!("Pod {pod} is not healthy: {found}."))
+            }
+        }
+    }
+
+    fn failure(&self, component: &Component, wait: &Wait, deadline: Timestamp) -> Failure {
+        let message = format!("{} It was not healthy by {}.", wait.message, moment(deadline));
+        match self {
+            Self::NotAsked => Failure::new(Reason::Unhealthy, message),
+            Self::Unreachable(_) => Failure::new(Reason::ProbeUnreachable, message),
+            Self::Unhealthy(_) => Failure::new(
+                Reason::Unhealthy,
+                format!(
+                    "{message} Correct what it answers, or health.http of component {}.",
+                    component.name
+                ),
+            ),
+        }
+    }
+}
+
+/// What is waited for, or why the release fails, while a pod has not passed often enough.
+fn unhealthy(
+    view: &View,
+    component: &Component,
+    pod: &Pod,
+    asker: Asker,
+    not_asked: Wait,
+) -> Option<Verdict> {
+    let health = component.health.as_ref()?;
+    let deadline = deadline(view, component, pod, asker)?;
+    let found = view.health(pod).cloned().unwrap_or_default();
+    let finding = Finding::of(&found, asker);
+    let wait = finding.wait(pod, not_asked);
     if view.now < deadline {
-        return Some(Verdict::Wait(Wait::machine(reason, message).until(deadline)));
+        return Some(Verdict::Wait(wait.until(deadline)));
     }
     // One that was healthy, while the release waits for something else, is ill when it would be in the bake.
-    if proven && failures.max(unreachable) < health.failure_threshold {
-        return Some(Verdict::Wait(Wait::machine(reason, message)));
+    if found.proven && found.failures.max(found.unreachable) < health.failure_threshold {
+        return Some(Verdict::Wait(wait.until(None)));
     }
     // While the operator was away nobody asked: time alone does not make a version unhealthy.
     let rounds = health.success_threshold.saturating_add(health.failure_threshold);
-    if passed.saturating_add(failed) < u64::from(rounds) {
+    if found.passed.saturating_add(found.failed) < u64::from(rounds) {
         let round = health.period.signed().max(SignedDuration::from_secs(1));
-        let soon = view
-            .now
-            .saturating_add(round.saturating_mul(i32::try_from(rounds).unwrap_or(i32::MAX)));
-        return Some(Verdict::Wait(
-            Wait::machine(reason, message).until(soon.unwrap_or(Timestamp::MAX)),
-        ));
+        let soon = round.saturating_mul(i32::try_from(rounds).unwrap_or(i32::MAX));
+        let soon = view.now.saturating_add(soon).unwrap_or(Timestamp::MAX);
+        return Some(Verdict::Wait(wait.until(soon)));
     }
-    let mend = if reason == Reason::Unhealthy {
-        format!(
-            ": correct what it answers, or health.http of component {}",
-            component.name
-        )
-    } else {
-        String::new()
-    };
-    let reason = if reason == Reason::ProbeUnreachable {
-        reason
-    } else {
-        Reason::Unhealthy
-    };
-    let moment = crate::conditions::moment(deadline);
-    Some(Failure::new(reason, format!("{message}; not healthy by {moment}{mend}")).verdict())
+    Some(finding.failure(component, &wait, deadline).verdict())
 }
 
+/// By when a pod has to be healthy: its time begins when there are a Deployment, the pod, and somebody who asks it.
+fn deadline(view: &View, component: &Component, pod: &Pod, asker: Asker) -> Option<Timestamp> {
+    let deployment = view.deployment(&component.name, view.release().spec.revision)?;
+    let created = deployment.metadata.creation_timestamp.as_ref()?.0;
+    let pod = pod.metadata.creation_timestamp.as_ref().map(|created| created.0);
+    let asked = match asker {
+        Asker::Operator => None,
+        Asker::Starting(created) | Asker::ProbePod(created) => created,
+    };
+    let begin = [pod, asked].into_iter().flatten().fold(created, Timestamp::max);
+    begin.checked_add(patience(component)).ok()
+}
+
+/// The ready pods of this release, with their components.
 pub(super) fn watched<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Component, &'a Pod)> {
     let view = *view;
     view.snapshot.components.iter().flat_map(move |component| {
@@ -142,9 +166,9 @@ pub(super) fn tripped(view: &View) -> Option<Failure> {
         let what = found
             .last_failure
             .clone()
-            .unwrap_or_else(|| "its health requests failed".to_owned());
+            .unwrap_or_else(|| "the health requests failed".to_owned());
         Some(format!(
-            "pod {} failed {} health checks in a row: {what}",
+            "Pod {} failed {} health checks in a row: {what}.",
             pod.name_any(),
             limit
         ))
@@ -154,8 +178,8 @@ pub(super) fn tripped(view: &View) -> Option<Failure> {
         .map(|(component, _)| {
             let trouble = trouble(None, view.pods(&component.name, view.name()).map(AsRef::as_ref));
             match trouble {
-                Some(trouble) => format!("no pod of {} is ready any more: {trouble}", component.name),
-                None => format!("no pod of {} is ready any more", component.name),
+                Some(trouble) => format!("No pod of {} is ready any more. {trouble}", component.name),
+                None => format!("No pod of {} is ready any more.", component.name),
             }
         });
     unhealthy

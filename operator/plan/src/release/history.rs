@@ -2,9 +2,11 @@
 
 use super::view::View;
 use crate::observed::ReleaseObserved;
+use crate::time::to_milliseconds;
 use crate::{ObjectRef, Step, names, object::Kind};
 use fairway_crds::Release;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 pub(super) const HISTORY: usize = 10;
 
 /// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
-/// rolled back. One that goes back serves until its traffic has returned.
+/// rolled back. One that rolls back serves until its traffic has returned.
 pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
     releases
         .into_iter()
@@ -38,9 +40,20 @@ fn is_live(release: &Release) -> bool {
     serves && (!goes_back || returning)
 }
 
-/// The milestone of that kind, if it is on record.
+/// The milestone of that kind, if it is recorded.
 pub fn happened(status: &ReleaseStatus, kind: MilestoneKind) -> Option<&Milestone> {
     status.milestones.iter().find(|milestone| milestone.kind == kind)
+}
+
+/// A milestone of this moment, without a reason.
+pub(super) fn milestone(kind: MilestoneKind, at: Timestamp) -> Milestone {
+    Milestone {
+        kind,
+        at: to_milliseconds(at),
+        reason: None,
+        message: None,
+        outcome: None,
+    }
 }
 
 /// Whether a release has done something that must be finished or rolled back before another may begin.
@@ -53,7 +66,7 @@ pub fn has_begun(release: &Release) -> bool {
     })
 }
 
-/// Whether a release has been accepted with a predecessor on record: from then on it looks after both sides.
+/// Whether a release has been accepted and its previous release recorded: from then on it looks after both sides.
 pub fn previous_is_known(release: &Release) -> bool {
     release
         .status
@@ -100,7 +113,7 @@ pub(super) fn pruned(view: &View, status: &ReleaseStatus) -> Vec<Step> {
         .map(|release| release.name_any())
         .collect();
     let specs = view.observed.revisions.iter().filter(|revision| {
-        // A newer one is made before its Release.
+        // A newer one is created before its Release.
         let number = names::revision(view.app_name(), &revision.name);
         number.is_some_and(|number| number < view.release().spec.revision) && !kept.contains(&revision.name)
     });

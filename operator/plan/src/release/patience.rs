@@ -42,7 +42,7 @@ pub(super) fn unready_since<'a>(
     unready.filter_map(not_ready_since).max()
 }
 
-/// Since when a pod is not ready; since it was made when it never was.
+/// Since when a pod is not ready; since it was created when it never was.
 fn not_ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = ready_condition(pod);
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref());

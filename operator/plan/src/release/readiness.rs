@@ -3,6 +3,7 @@
 use super::patience::unready_since;
 use super::view::View;
 use crate::build::agent;
+use crate::message::{moment, quoting};
 use fairway_crds::component::Component;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -11,13 +12,53 @@ use k8s_openapi::api::core::v1::Pod;
 /// Time to become available for a component that does not say.
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 
-pub(super) struct Unready {
-    pub(super) has_trouble: bool,
-    pub(super) message: String,
+/// A component that has fewer ready pods than it should have.
+pub(super) struct Unready<'a> {
+    component: &'a str,
+    ready: usize,
+    desired: usize,
+    /// What keeps its pods from running, as whole sentences, where Kubernetes names something.
+    pub(super) trouble: Option<String>,
+    /// When its pods have had their time.
     pub(super) deadline: Option<Timestamp>,
 }
 
-pub(super) fn unready(view: &View, component: &Component) -> Option<Unready> {
+impl Unready<'_> {
+    /// What is missing now.
+    pub(super) fn message(&self) -> String {
+        let Self {
+            component,
+            ready,
+            desired,
+            ..
+        } = self;
+        self.with_trouble(format!("{ready} of {desired} pods of {component} are ready."))
+    }
+
+    /// What was missing at the deadline.
+    pub(super) fn message_after(&self, deadline: Timestamp) -> String {
+        let Self {
+            component,
+            ready,
+            desired,
+            ..
+        } = self;
+        let by = moment(deadline);
+        self.with_trouble(format!(
+            "Only {ready} of {desired} pods of {component} were ready by {by}."
+        ))
+    }
+
+    fn with_trouble(&self, count: String) -> String {
+        match &self.trouble {
+            Some(trouble) => format!("{count} {trouble}"),
+            None => count,
+        }
+    }
+}
+
+/// What is missing of this component of the release, if anything is.
+pub(super) fn unready<'a>(view: &View, component: &'a Component) -> Option<Unready<'a>> {
     let desired = usize::try_from(view.replicas(component)).unwrap_or_default();
     let ready = view.ready_pods(&component.name, view.name()).len();
     let existing = view.deployment(&component.name, view.release().spec.revision);
@@ -28,26 +69,19 @@ pub(super) fn unready(view: &View, component: &Component) -> Option<Unready> {
     let deadline = existing
         .and_then(|deployment| unready_since(deployment, desired, pods()))
         .and_then(|since| since.checked_add(patience(component)).ok());
-    let count = format!("{ready} of {desired} pods of {} are ready", component.name);
-    let trouble = trouble(existing.map(AsRef::as_ref), pods());
-    Some(match trouble {
-        Some(trouble) => Unready {
-            has_trouble: true,
-            message: format!("{count}: {trouble}"),
-            deadline,
-        },
-        None => Unready {
-            has_trouble: false,
-            message: count,
-            deadline,
-        },
+    Some(Unready {
+        component: &component.name,
+        ready,
+        desired,
+        trouble: trouble(existing.map(AsRef::as_ref), pods()),
+        deadline,
     })
 }
 
 /// What is still missing of the pods that the App wants today, and the time that their component is given.
 pub(super) fn behind(view: &View) -> Option<(String, SignedDuration)> {
     let mut components = view.snapshot.components.iter();
-    components.find_map(|component| Some((unready(view, component)?.message, patience(component))))
+    components.find_map(|component| Some((unready(view, component)?.message(), patience(component))))
 }
 
 /// Time that a component has from its creation to being healthy.
@@ -58,7 +92,7 @@ pub(super) fn patience(component: &Component) -> SignedDuration {
         .map_or(ROLLOUT_DEADLINE, |health| health.deadline.signed())
 }
 
-/// The first thing that keeps pods from running, as Kubernetes says it.
+/// The first thing that keeps pods from running, as whole sentences.
 pub(super) fn trouble<'a>(
     deployment: Option<&Deployment>,
     pods: impl Iterator<Item = &'a Pod>,
@@ -70,6 +104,6 @@ pub(super) fn trouble<'a>(
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
         .and_then(|condition| condition.message.clone());
     refused
-        .map(|message| crate::conditions::shorten(&message))
+        .map(|message| quoting("The pods cannot be created", Some(&message)))
         .or_else(|| pods.filter_map(agent::trouble).next())
 }

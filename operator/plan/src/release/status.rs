@@ -1,35 +1,62 @@
-//! What a release's status says of where it positions.
+//! What a release's status says of where it stands.
 
 use super::history::happened;
 use super::position::Position;
-use super::verdict::{Failure, Wait, WaitOn};
+use super::refusals::without_refused;
+use super::verdict::{Failure, Shown, Wait, WaitOn};
 use super::view::View;
 use crate::conditions::{self, Desired};
+use crate::kubectl;
+use crate::message::{sentence, sentences};
+use crate::{Decision, Step, Wake};
 use fairway_crds::Reason;
 use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use kube::ResourceExt;
+
+/// The pass that comes of these steps at this position: with the conditions that say so, and without what the API server
+/// refuses.
+pub(super) fn decision(
+    view: &View,
+    mut status: ReleaseStatus,
+    steps: Vec<Step>,
+    position: Position,
+) -> Decision<ReleaseStatus> {
+    let (steps, position) = without_refused(view, steps, position);
+    let mut wake = Wake::OnChange;
+    if let Position::Waiting(wait) = &position {
+        wake = wait.until.map_or(Wake::OnChange, Wake::At);
+        if wait.shown == Shown::Nowhere {
+            // Whatever the rungs found is found again by the next pass, and worth a write only then.
+            let status = view.release().status.clone().unwrap_or_default();
+            return Decision { steps, status, wake };
+        }
+    }
+    write(view, &mut status, &position);
+    Decision { steps, status, wake }
+}
 
 /// Writes the conditions.
-pub(super) fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
+fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
     let generation = view.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);
-    let Some(told) = told(view, status, position) else {
+    let Some(summary) = summary(view, status, position) else {
         return;
     };
-    let Told {
+    let Summary {
         succeeded,
         reason,
         message,
         on,
-    } = told;
-    let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
-    let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
-    let baking = reason == Reason::Baking;
-    // The same sentence in every condition hides the others; it positions where people and tools look for it.
+    } = summary;
+    let reconciling = on == Some(WaitOn::Machine);
+    let stalled = on == Some(WaitOn::User) || succeeded == conditions::Status::False;
+    let baking = on == Some(WaitOn::Bake);
+    // The same message in every condition hides the others; it stands where users and tools look for it.
     let ready = match succeeded {
         conditions::Status::False => format!(
-            "{} did not succeed: the condition Succeeded says why",
+            "{} did not succeed. The condition Succeeded says why.",
             view.name()
         ),
         _ => message.clone(),
@@ -46,7 +73,7 @@ pub(super) fn write(view: &View, status: &mut ReleaseStatus, position: &Position
             SCHEMA_AHEAD,
             conditions::Status::True,
             Reason::MigrationKept,
-            "the database keeps the schema of a newer version than the one that runs on it",
+            "The database keeps the schema of a newer version than the one that runs on it.",
         ));
     }
     status.conditions = conditions::set(&status.conditions, desired, generation, view.now);
@@ -72,56 +99,29 @@ fn schema_ahead(status: &ReleaseStatus) -> bool {
     found_ahead || (migrated && gone_back && changed)
 }
 
-struct Told {
+struct Summary {
     succeeded: conditions::Status,
     reason: Reason,
     message: String,
     on: Option<WaitOn>,
 }
 
-fn told(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Told> {
+fn summary(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Summary> {
+    let finishing = || Wait::machine(Reason::Finishing, "Finishing.");
     Some(match position {
-        Position::Waiting { wait, .. } => {
-            let back =
-                happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
-            let message = match back {
-                Some(why) => format!("rolling back because {why}; {}", wait.message),
-                None => wait.message.clone(),
-            };
-            let reason =
-                if happened(status, MilestoneKind::RollingBack).is_some() && wait.on == WaitOn::Machine {
-                    Reason::RollingBack
-                } else {
-                    wait.reason
-                };
-            Told {
-                succeeded: conditions::Status::Unknown,
-                reason,
-                message,
-                on: Some(wait.on),
-            }
-        }
-        Position::Recorded { rung, wait } => {
-            let wait = wait
-                .clone()
-                .unwrap_or_else(|| Wait::machine(Reason::Finishing, "finishing"));
-            return told(view, status, &Position::Waiting { rung, wait });
-        }
-        Position::Succeeded => {
-            let warning = warning(status);
-            let previous = status
-                .previous
-                .as_ref()
-                .map(|previous| format!(", {previous} is retired"))
-                .unwrap_or_default();
-            Told {
-                succeeded: conditions::Status::True,
-                reason: Reason::Succeeded,
-                message: format!("{} serves{previous}{warning}", view.name()),
-                on: None,
-            }
-        }
-        Position::Ended(failure) => Told {
+        Position::Waiting(wait) | Position::Recorded(Some(wait)) => waiting(status, wait),
+        Position::Recorded(None) => waiting(status, &finishing()),
+        Position::Succeeded => Summary {
+            succeeded: conditions::Status::True,
+            reason: Reason::Succeeded,
+            message: sentences([
+                format!("{} serves", view.name()),
+                what_became_of_previous(view, status),
+                warning(status).to_owned(),
+            ]),
+            on: None,
+        },
+        Position::Ended(failure) => Summary {
             succeeded: conditions::Status::False,
             reason: failure.reason,
             message: ending(view, status, failure),
@@ -131,38 +131,66 @@ fn told(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Told
     })
 }
 
-/// What a person should know of a migration that exited well and changed nothing.
+fn waiting(status: &ReleaseStatus, wait: &Wait) -> Summary {
+    let back = happened(status, MilestoneKind::RollingBack);
+    let message = match back.and_then(|milestone| milestone.message.as_ref()) {
+        Some(why) => format!("Rolling back: {} {}", sentence(why), wait.message),
+        None => wait.message.clone(),
+    };
+    let reason = match back {
+        Some(_) if wait.on == WaitOn::Machine => Reason::RollingBack,
+        _ => wait.reason,
+    };
+    Summary {
+        succeeded: conditions::Status::Unknown,
+        reason,
+        message,
+        on: Some(wait.on),
+    }
+}
+
+/// What became of the previous version when the release has succeeded; a user may have ended the wait for its pods.
+fn what_became_of_previous(view: &View, status: &ReleaseStatus) -> String {
+    match (&status.previous, view.pod_of_another()) {
+        (_, Some(pod)) => format!("Pod {} of an earlier release has not ended yet", pod.name_any()),
+        (Some(previous), None) => format!("{previous} is retired"),
+        (None, None) => String::new(),
+    }
+}
+
+/// What a user should know of a migration that exited well and changed nothing.
 fn warning(status: &ReleaseStatus) -> &'static str {
     let migration = status.evidence.migration.as_ref();
     if migration.is_some_and(|migration| migration.unchanged) {
-        "; its migration left the schema unchanged: make sure that it had nothing to do"
+        "Its migration left the schema unchanged: make sure that it had nothing to do"
     } else {
         ""
     }
 }
 
 fn ending(view: &View, status: &ReleaseStatus, failure: &Failure) -> String {
-    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
-    let serves_itself = moved && happened(status, MilestoneKind::TrafficReturned).is_none();
-    let serving = match (&status.previous, status.outcome) {
-        _ if serves_itself => String::new(),
-        (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("; {previous} serves again"),
-        (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
-            format!("; {previous} goes on serving")
-        }
-        _ => String::new(),
-    };
-    let next = match status.outcome {
-        Some(ReleaseOutcome::Superseded) => String::new(),
+    let what = sentences([&*failure.message, warning(status), &*who_serves(status)]);
+    match status.outcome {
+        Some(ReleaseOutcome::Superseded) => what,
         _ => format!(
-            ". It is not tried again: edit the App, or kubectl annotate release {} fairway.dev/retry=now",
-            view.name()
+            "{what} Fairway does not retry it by itself. Edit the App, or run: {}",
+            kubectl::retry(view.namespace(), view.name())
         ),
-    };
-    // The agent's messages are whole sentences.
-    format!(
-        "{}{}{serving}{next}",
-        failure.message.trim_end_matches('.'),
-        warning(status)
-    )
+    }
+}
+
+/// Who serves after a release that did not succeed, where its failure does not say so.
+fn who_serves(status: &ReleaseStatus) -> String {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if moved && happened(status, MilestoneKind::TrafficReturned).is_none() {
+        return String::new();
+    }
+    match (&status.previous, status.outcome) {
+        (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("{previous} serves again"),
+        (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
+            format!("{previous} goes on serving")
+        }
+        (None, Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => "No release serves".to_owned(),
+        _ => String::new(),
+    }
 }

@@ -1,9 +1,11 @@
 //! Ending pods, and waiting until they are gone.
 
+use super::traffic::is_reached;
 use super::verdict::{Verdict, Wait};
 use super::view::View;
 use super::workloads::scale;
-use crate::build::service;
+use crate::kubectl;
+use crate::message::moment;
 use crate::retry::UNHEARD;
 use crate::{Step, labels};
 use fairway_crds::Reason;
@@ -13,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 /// Ends the pods of these components of every release but `keep`, and waits until they are gone; `None` when
-/// they are. A pod counts until the apiserver has forgotten it: one that is still terminating may still work.
+/// they are. A pod counts until the API server has removed it: one that is still terminating may still work.
 pub(super) fn stopped(view: &View, components: &[&str], keep: &str) -> Option<Verdict> {
     let others = view.observed.deployments.iter().filter(|deployment| {
         let of = |key: &str| deployment.labels().get(key).map(String::as_str);
@@ -36,20 +38,20 @@ pub(super) fn stopped(view: &View, components: &[&str], keep: &str) -> Option<Ve
     let reason = Reason::StoppingPrevious;
     let wait = match (left, unseen) {
         (Some(pod), _) => {
-            let message = format!("{} must be gone before its successor starts", pod.name_any());
+            let message = format!("Pod {} must be gone before its successor starts.", pod.name_any());
             ending(view, pod, Wait::machine(reason, message))
         }
         (None, Some(unseen)) => Wait::machine(
             reason,
-            format!("{unseen} must be gone before its successor starts"),
+            format!("The pods of Deployment {unseen} must be gone before their successors start."),
         ),
         (None, None) if steps.is_empty() => return None,
-        (None, None) => Wait::machine(reason, "ending the old pods before their successors start"),
+        (None, None) => Wait::machine(reason, "Ending pods before their successors start."),
     };
     Some(Verdict::Act(steps, wait))
 }
 
-/// The wait for a pod to be gone. When it should have ended long ago, a person has to see after its node.
+/// The wait for a pod to be gone. When it should have ended long ago, a user has to check its node.
 pub(super) fn ending(view: &View, pod: &Pod, wait: Wait) -> Wait {
     let Some(end) = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0) else {
         return wait;
@@ -59,17 +61,19 @@ pub(super) fn ending(view: &View, pod: &Pod, wait: Wait) -> Wait {
         return wait.until(unheard);
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let name = pod.name_any();
     let message = format!(
-        "{}; pod {} should have ended by {} and is still there: see after its node {}; only when that machine is off for good: \
-         kubectl delete pod {} -n {} --force",
+        "{} Pod {name} should have ended by {} and is still there. Check its node {}. Only if that machine is off for \
+         good: {}",
         wait.message,
-        pod.name_any(),
-        crate::conditions::moment(end),
+        moment(end),
         node.unwrap_or("(none)"),
-        pod.name_any(),
-        view.namespace(),
+        kubectl::delete_pod_by_force(view.namespace(), &name),
     );
-    Wait::person(wait.reason, message)
+    Wait {
+        previous: wait.previous,
+        ..Wait::user(wait.reason, message)
+    }
 }
 
 /// Whether the Deployment controller has seen that nothing should run, and nothing does.
@@ -80,7 +84,7 @@ fn has_settled_at_zero(deployment: &Deployment) -> bool {
     status.observed_generation >= deployment.metadata.generation && status.replicas.unwrap_or_default() == 0
 }
 
-/// What ends the pods of every other release, but for those that a Service selects all the same.
+/// What ends the pods of every other release, but for those that users reach all the same.
 pub(super) fn retirements(view: &View) -> Vec<Step> {
     let others = view.observed.deployments.iter().filter(|deployment| {
         deployment
@@ -88,9 +92,6 @@ pub(super) fn retirements(view: &View) -> Vec<Step> {
             .get(labels::RELEASE)
             .is_some_and(|release| release != view.name())
     });
-    let others = others.filter(|deployment| {
-        let mut services = view.observed.services.values();
-        !services.any(|service| service::selects(service, deployment.labels()))
-    });
+    let others = others.filter(|deployment| !is_reached(view, deployment.labels()));
     others.filter_map(|deployment| scale(deployment, 0)).collect()
 }

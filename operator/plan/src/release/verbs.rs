@@ -1,4 +1,4 @@
-//! What a person asks of a release, by annotation, and when it counts as answered.
+//! What a user asks of a release, by annotation, and when that counts as handled.
 
 use super::history::{happened, has_ended, live};
 use super::verdict::Failure;
@@ -18,7 +18,7 @@ fn pending<'a>(view: &View<'a>, verb: &str, handled: Option<&String>) -> Option<
 
 /// The failure that an abort or a rollback asks for, if the release is at a point where it can be heeded. A
 /// migration that runs is not interrupted: the request waits for its end.
-pub(super) fn give_up(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
+pub(super) fn request_to_undo(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
     let migrating = happened(status, MilestoneKind::Migrating).is_some()
         && happened(status, MilestoneKind::Migrated).is_none();
     if migrating {
@@ -29,7 +29,10 @@ pub(super) fn give_up(view: &View, status: &mut ReleaseStatus) -> Option<Failure
         if stays(view, status) {
             return None;
         }
-        let failure = Failure::new(Reason::Aborted, "given up by a person (fairway.dev/abort)");
+        let failure = Failure::new(
+            Reason::Aborted,
+            "A user aborted it (annotation fairway.dev/abort).",
+        );
         return Some(Failure {
             outcome: ReleaseOutcome::Aborted,
             ..failure
@@ -39,7 +42,7 @@ pub(super) fn give_up(view: &View, status: &mut ReleaseStatus) -> Option<Failure
     status.last_handled_rollback = Some(token.clone());
     let failure = Failure::new(
         Reason::RollbackRequested,
-        "taken back by a person (fairway.dev/rollback)",
+        "A user asked to roll it back (annotation fairway.dev/rollback).",
     );
     Some(Failure {
         outcome: ReleaseOutcome::Aborted,
@@ -47,7 +50,7 @@ pub(super) fn give_up(view: &View, status: &mut ReleaseStatus) -> Option<Failure
     })
 }
 
-/// Whether a release has come through its bake: giving it up then ends the wait for what is left of the old version,
+/// Whether a release has come through its bake: aborting it then ends the wait for the pods of the previous version,
 /// and takes nothing back.
 fn stays(view: &View, status: &ReleaseStatus) -> bool {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
@@ -55,14 +58,14 @@ fn stays(view: &View, status: &ReleaseStatus) -> bool {
     happened(status, MilestoneKind::Baked).is_some() || moved && !bakes
 }
 
-/// Whether a person does not want to wait for what is left of the old version.
+/// Whether a user does not want to wait for the pods of the previous version.
 pub(super) fn waits_no_longer(view: &View, status: &ReleaseStatus) -> bool {
     let token = view.release().annotations().get(annotation::ABORT);
     token.is_some() && token == status.last_handled_abort.as_ref() && stays(view, status)
 }
 
-/// A release that goes back already has nothing to add to a request to do so.
-pub(super) fn already_going_back(view: &View, status: &mut ReleaseStatus) {
+/// Handles requests to abort or roll back a release that rolls back already.
+pub(super) fn already_rolling_back(view: &View, status: &mut ReleaseStatus) {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         status.last_handled_abort = Some(token.clone());
     }
@@ -71,8 +74,8 @@ pub(super) fn already_going_back(view: &View, status: &mut ReleaseStatus) {
     }
 }
 
-/// Answers what is asked of a release that has ended. Returns the failure by which one that serves goes back.
-pub(super) fn after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
+/// Answers what is asked of a release that has ended. Returns the failure by which one that serves rolls back.
+pub(super) fn request_after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<Failure> {
     if let Some(token) = pending(view, annotation::ABORT, status.last_handled_abort.as_ref()) {
         // There is nothing left to give up.
         status.last_handled_abort = Some(token.clone());
@@ -82,9 +85,7 @@ pub(super) fn after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<F
     {
         status.last_handled_retry = Some(token.clone());
     }
-    if let Some(token) = pending(view, annotation::RESOLVE, status.last_handled_resolve.as_ref()) {
-        answer_resolve(view, status, token);
-    }
+    answer_resolve(view, status);
     let token = pending(view, annotation::ROLLBACK, status.last_handled_rollback.as_ref())?;
     let under_way = view.observed.siblings.iter().any(|sibling| !has_ended(sibling));
     let serves = live(view.observed.siblings.iter().chain([&view.observed.release]))
@@ -98,24 +99,22 @@ pub(super) fn after_the_end(view: &View, status: &mut ReleaseStatus) -> Option<F
     possible.then(|| {
         Failure::new(
             Reason::RollbackRequested,
-            "taken back by a person (fairway.dev/rollback)",
+            "A user asked to roll it back (annotation fairway.dev/rollback).",
         )
     })
 }
 
-/// The resolve verb is carried out by the Migration; the Release answers when that has.
-pub(super) fn answer_resolve(view: &View, status: &mut ReleaseStatus, token: &str) {
+/// Answers a request to resolve the migration when the Migration has: it is the one that executes it.
+pub(super) fn answer_resolve(view: &View, status: &mut ReleaseStatus) {
+    let Some(token) = pending(view, annotation::RESOLVE, status.last_handled_resolve.as_ref()) else {
+        return;
+    };
     let handled = view
         .migration()
         .and_then(|migration| migration.status.as_ref()?.last_handled_resolve.clone());
-    if handled.as_deref() == Some(token) || view.migration().is_none() {
-        status.last_handled_resolve = Some(token.to_owned());
+    if handled.as_ref() == Some(token) || view.migration().is_none() {
+        status.last_handled_resolve = Some(token.clone());
     }
-}
-
-/// The resolve token that has not been answered yet.
-pub(super) fn pending_resolve(view: &View, status: &ReleaseStatus) -> Option<String> {
-    pending(view, annotation::RESOLVE, status.last_handled_resolve.as_ref()).cloned()
 }
 
 fn retried(view: &View) -> bool {

@@ -1,16 +1,15 @@
 //! What the rungs look at.
 
-use crate::build::applied_hash;
-use crate::object::{self, Kind, Object, Step};
-use crate::observed::{PodHealth, Refusal, ReleaseObserved, Settings};
+use super::verdict::Wait;
+use crate::answers::Answers;
+use crate::observed::{PodHealth, ReleaseObserved, Settings};
 use crate::readings::owned_by;
 use crate::snapshot::{Snapshot, Today};
-use fairway_crds::Release;
 use fairway_crds::release::ReleaseStatus;
+use fairway_crds::{Reason, Release};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::core::ObjectMeta;
 use std::sync::Arc;
 
 /// The observation of one pass.
@@ -72,6 +71,18 @@ impl<'a> View<'a> {
         self.observed.app.as_ref().is_some_and(|app| app.spec.suspend)
     }
 
+    /// The wait of a release that the App holds before a step that cannot be undone.
+    pub fn held(&self, before: &str) -> Wait {
+        Wait::user(
+            Reason::Suspended,
+            format!(
+                "{} holds before {before}, because App {} is suspended. Set spec.suspend of the App to false to go on.",
+                self.name(),
+                self.app_name()
+            ),
+        )
+    }
+
     /// Whether a Release is the App's that is there now: one of a former App of the same name is about to go.
     pub fn is_of_this_app(&self, release: &Release) -> bool {
         let app = self
@@ -97,23 +108,9 @@ impl<'a> View<'a> {
         self.observed.snapshots.get(release).map(Arc::as_ref)
     }
 
-    /// The apiserver's last answer to this very object, when it was no.
-    pub fn refusal(&self, kind: Kind, desired: &ObjectMeta) -> Option<&'a Refusal> {
-        let refusal = self.observed.refused.get(&object::id(kind, desired))?;
-        (applied_hash(desired) == Some(refusal.hash.as_str())).then_some(refusal)
-    }
-
-    /// The apiserver's last answer to this very write, when it was no.
-    pub fn refused(&self, step: &Step) -> Option<&'a Refusal> {
-        let refusal = self.observed.refused.get(&step.id())?;
-        (refusal.hash == step.hash()).then_some(refusal)
-    }
-
-    /// The question whether the apiserver would take this very object, unless it has said yes.
-    pub fn rehearsal(&self, object: Object) -> Option<Step> {
-        let step = Step::DryRun(Box::new(object));
-        let passed = format!("{}#{}", step.id(), step.hash());
-        (!self.observed.dry_run_passed.contains(&passed)).then_some(step)
+    /// The API server's answers to earlier writes.
+    pub fn answers(&self) -> Answers<'a> {
+        Answers::of(self.observed)
     }
 
     /// What the probes found about a pod.

@@ -1,11 +1,12 @@
 //! Deployments, pods and replicas of a release and of its predecessor.
 
 use super::history::happened;
-use super::readiness::{Unready, unready};
+use super::readiness::unready;
 use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
 use crate::build::InvalidTemplate;
 use crate::build::deployment::{self, DeploymentInput};
+use crate::message::{quoting, sentence};
 use crate::readings::{has_finished, is_ready, replicas_of};
 use crate::snapshot::stops;
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
@@ -16,8 +17,6 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::sync::Arc;
-
-const TEMPLATE_REFUSED: Reason = Reason::TemplateRefused;
 
 impl<'a> View<'a> {
     /// Pods that a component of this release should have: as many as the App says today. Of one that the App has
@@ -82,6 +81,17 @@ impl<'a> View<'a> {
             .collect()
     }
 
+    /// A pod of any component of any other release that has not ended.
+    pub fn pod_of_another(&self) -> Option<&'a Pod> {
+        let mut pods = self.observed.pods.iter().map(AsRef::as_ref);
+        pods.find(|pod: &&Pod| {
+            let release = pod.labels().get(labels::RELEASE);
+            pod.labels().contains_key(labels::COMPONENT)
+                && release.is_some_and(|release| release != self.name())
+                && !has_finished(pod)
+        })
+    }
+
     /// Those of a component's pods that are ready and not terminating.
     pub fn ready_pods(&self, component: &str, release: &str) -> Vec<&'a Arc<Pod>> {
         self.pods(component, release)
@@ -104,7 +114,7 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// Components whose old pods must be gone first.
+    /// Components whose previous pods must be gone before the new ones start.
     pub fn stopping(&self, status: &ReleaseStatus) -> Vec<&'a Component> {
         self.snapshot
             .components
@@ -123,45 +133,24 @@ pub(super) fn start(view: &View, status: &ReleaseStatus, components: &[&Componen
             Err(verdict) => return Some(verdict),
         }
     }
-    let unready = components.iter().find_map(|component| unready(view, component));
-    match unready {
-        None if steps.is_empty() => None,
-        None => Some(Verdict::Act(steps, starting(components).brief())),
-        Some(Unready {
-            message,
-            deadline: Some(deadline),
-            ..
-        }) if view.now >= deadline => Some(
-            Failure::new(
-                Reason::PodsNotReady,
-                format!("{message}; not ready by {}", crate::conditions::moment(deadline)),
-            )
-            .verdict(),
-        ),
-        Some(Unready {
-            has_trouble: true,
-            message,
-            deadline,
-        }) => Some(Verdict::Act(
-            steps,
-            Wait {
-                until: deadline,
-                ..Wait::machine(Reason::PodsNotReady, message)
-            },
-        )),
-        Some(Unready { deadline, .. }) => {
-            let wait = Wait {
-                until: deadline,
-                ..starting(components)
-            };
-            // Without pods there is only the Deployment to make, and nothing to tell of that.
-            let none = components.iter().all(|component| view.replicas(component) == 0);
-            Some(Verdict::Act(steps, if none { wait.brief() } else { wait }))
-        }
+    let Some(unready) = components.iter().find_map(|component| unready(view, component)) else {
+        return (!steps.is_empty()).then(|| Verdict::Act(steps, starting(components).brief()));
+    };
+    if let Some(deadline) = unready.deadline.filter(|deadline| view.now >= *deadline) {
+        return Some(Failure::new(Reason::PodsNotReady, unready.message_after(deadline)).verdict());
     }
+    let wait = match unready.trouble {
+        Some(_) => Wait::machine(Reason::PodsNotReady, unready.message()),
+        // Without pods there is only the Deployment to apply, and nothing to show of that.
+        None if components.iter().all(|component| view.replicas(component) == 0) => {
+            starting(components).brief()
+        }
+        None => starting(components),
+    };
+    Some(Verdict::Act(steps, wait.until(unready.deadline)))
 }
 
-/// Told from the first apply until the last probe has passed: one write of the status, not one for each pod.
+/// The wait from the first apply until the last probe has passed: one write of the status, not one for each pod.
 pub(super) fn starting(components: &[&Component]) -> Wait {
     let names: Vec<_> = components
         .iter()
@@ -170,14 +159,14 @@ pub(super) fn starting(components: &[&Component]) -> Wait {
     Wait::machine(
         Reason::StartingPods,
         format!(
-            "waiting until the new pods of {} are ready and healthy",
+            "Waiting until the new pods of {} are ready and healthy.",
             names.join(", ")
         ),
     )
 }
 
-/// What brings a component's candidate to where it should be. Of one that no pod is desired of, the apiserver is only
-/// asked whether it would take it: there is nothing to run, and an object that does nothing costs everybody who watches.
+/// What brings a component's candidate to where it should be. Of one that no pod is desired of, the API server is only
+/// asked whether it would take it: there is nothing to run, and an object that does nothing costs every watch.
 pub(super) fn candidate(
     view: &View,
     status: &ReleaseStatus,
@@ -185,12 +174,12 @@ pub(super) fn candidate(
 ) -> Result<Vec<Step>, Verdict> {
     let existing = view.deployment(&component.name, view.release().spec.revision);
     let desired = desired(view, status, component)
-        .map_err(|error| Failure::new(TEMPLATE_REFUSED, error.to_string()).verdict())?;
+        .map_err(|error| Failure::new(Reason::TemplateRefused, sentence(&error.to_string())).verdict())?;
     if let Some(verdict) = refused(view, component, &desired) {
         return Err(verdict);
     }
     if existing.is_none() && view.replicas(component) == 0 {
-        let ask = view.rehearsal(Object::Deployment(desired));
+        let ask = view.answers().dry_run(Object::Deployment(desired));
         return Ok(ask.into_iter().collect());
     }
     Ok(bring(desired, existing.map(AsRef::as_ref)))
@@ -213,7 +202,7 @@ fn desired(
 }
 
 /// What brings a component of the release that served before to as many pods as it should have: its Deployment is
-/// scaled, or made when none of its pods was desired so far.
+/// scaled, or created when none of its pods was desired so far.
 pub(super) fn predecessor(view: &View, status: &ReleaseStatus, component: &Component) -> Option<Step> {
     let name = status.previous.as_deref()?;
     let existing = deployment_of(view, &component.name, name);
@@ -237,18 +226,20 @@ pub(super) fn predecessor(view: &View, status: &ReleaseStatus, component: &Compo
     Some(Step::Apply(Box::new(Object::Deployment(desired.ok()?))))
 }
 
-/// What the apiserver's last answer to this very Deployment means, when it was no.
+/// What the API server's refusal of this very Deployment means.
 pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) -> Option<Verdict> {
-    let refusal = view.refusal(Kind::Deployment, &desired.metadata)?;
-    let message = format!(
-        "the apiserver refuses the pods of component {}: {}",
-        component.name, refusal.message
-    );
+    let refusal = view.answers().refusal_of(Kind::Deployment, &desired.metadata)?;
+    let what = format!("The API server refuses the pods of component {}", component.name);
+    let what = quoting(&what, Some(&refusal.message));
     Some(if refusal.may_pass {
-        let message = format!("{}; it is tried again by itself", message.trim_end_matches('.'));
-        Verdict::Wait(Wait::person(TEMPLATE_REFUSED, message))
+        let message = format!("{what} Fairway tries again by itself.");
+        Verdict::Wait(Wait::user(Reason::TemplateRefused, message))
     } else {
-        Failure::new(TEMPLATE_REFUSED, message).verdict()
+        Failure::new(
+            Reason::TemplateRefused,
+            format!("{what} Correct the template of that component in the App."),
+        )
+        .verdict()
     })
 }
 
@@ -302,7 +293,7 @@ pub(super) fn both_sides(view: &View, status: &ReleaseStatus) -> Vec<Step> {
     candidate.chain(old).collect()
 }
 
-/// What keeps a component that has been released at as many pods as it should have: scaled, or made when it is not
+/// What keeps a component that has been released at as many pods as it should have: scaled, or created when it is not
 /// there and should be.
 pub(super) fn kept(view: &View, status: &ReleaseStatus, component: &Component) -> Option<Step> {
     let replicas = view.replicas(component);

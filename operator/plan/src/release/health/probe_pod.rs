@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-pub(in crate::release) fn needs_probe_pod(component: &Component) -> bool {
+fn needs_probe_pod(component: &Component) -> bool {
     let requests = component.health.iter().flat_map(|health| &health.http);
     requests
         .flat_map(|request| &request.headers)
@@ -43,10 +43,26 @@ fn existing_probe_pod<'a>(view: &View<'a>) -> Option<&'a Pod> {
         .map(AsRef::as_ref)
 }
 
-pub(in crate::release) fn probe_pod_is_ready(view: &View) -> bool {
-    existing_probe_pod(view).is_some_and(is_ready)
+/// Who makes the health requests of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::release) enum Asker {
+    /// The operator.
+    Operator,
+    /// A probe pod that is not ready yet, created then if it is there.
+    Starting(Option<Timestamp>),
+    /// A probe pod that is ready, created then.
+    ProbePod(Option<Timestamp>),
 }
 
-pub(in crate::release) fn probe_pod_made(view: &View) -> Option<Timestamp> {
-    Some(existing_probe_pod(view)?.metadata.creation_timestamp.as_ref()?.0)
+/// Who makes the health requests of this component now.
+pub(in crate::release) fn asker(view: &View, component: &Component) -> Asker {
+    if !needs_probe_pod(component) {
+        return Asker::Operator;
+    }
+    let pod = existing_probe_pod(view);
+    let created = pod.and_then(|pod| Some(pod.metadata.creation_timestamp.as_ref()?.0));
+    match pod {
+        Some(pod) if is_ready(pod) => Asker::ProbePod(created),
+        _ => Asker::Starting(created),
+    }
 }

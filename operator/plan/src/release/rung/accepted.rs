@@ -1,12 +1,14 @@
-//! Accepted: nothing of this App is in the way, and the apiserver would take the new pods.
+//! Accepted: nothing of this App is in the way, and the API server accepts the new pods.
 
 use crate::Object;
 use crate::build::deployment::{DeploymentInput, deployment};
+use crate::kubectl;
+use crate::message::sentence;
 use crate::release::history::{has_begun, has_ended, live, newer};
 use crate::release::images::images;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
-use crate::release::{claims, held, workloads};
+use crate::release::{claims, workloads};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
@@ -15,8 +17,8 @@ use jiff::SignedDuration;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-/// Time in which a release that has not begun makes way for a newer one; a wait that lasts longer is told in status.
-const MAKES_WAY: SignedDuration = SignedDuration::from_secs(5);
+/// Time in which a release that has not begun is superseded by a newer one; only a wait that lasts longer is shown.
+const SUPERSEDED_WITHIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// Met when the spec is valid, no other release of this App is under way past the point where it could
 /// simply be dropped, no migration of its database is unsettled, and the pods could run beside those of another
@@ -30,7 +32,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             outcome: ReleaseOutcome::Superseded,
             ..Failure::new(
                 Reason::Superseded,
-                format!("{newer} took its place before it had changed anything"),
+                format!(
+                    "{newer} superseded {} before it had changed anything.",
+                    view.name()
+                ),
             )
         });
     }
@@ -43,7 +48,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return Verdict::Wait(waiting_for(view, older));
     }
     if view.suspended() {
-        return Verdict::Wait(held("before it begins"));
+        return Verdict::Wait(view.held("it begins"));
     }
     if let Some(verdict) = unsettled_migration(view) {
         return verdict;
@@ -67,7 +72,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return Failure::new(
             Reason::ImageMissing,
             format!(
-                "no image is named for {}: name it in the Release's spec.images or in the App's template",
+                "No image is named for {}. Name one in spec.images of the Release, or in the template of the App.",
                 missing.join(", ")
             ),
         )
@@ -76,10 +81,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     if let Some(failure) = claims::not_shared(view.snapshot, &view.observed.claims) {
         return failure.verdict();
     }
-    accepted_by_apiserver(view, &images)
+    accepted_by_api_server(view, &images)
 }
 
-/// The wait for an older release. One that has not begun makes way at once; should it not, that is told.
+/// The wait for an older release. One that has not begun is superseded at once; should it not be, the wait is shown.
 fn waiting_for(view: &View, older: &Release) -> Wait {
     let begun = has_begun(older);
     let older = older.name_any();
@@ -90,12 +95,15 @@ fn waiting_for(view: &View, older: &Release) -> Wait {
     };
     let wait = Wait::clock(
         Reason::WaitingForRelease,
-        format!("{older} {does}; to give it up: kubectl annotate release {older} fairway.dev/abort=now"),
+        format!(
+            "Waiting for {older}, which {does}. To abort it: {}",
+            kubectl::abort(view.namespace(), &older)
+        ),
     );
-    let made = view.release().metadata.creation_timestamp.as_ref();
-    let told_from = made.and_then(|made| made.0.checked_add(MAKES_WAY).ok());
-    match told_from {
-        Some(told_from) if !begun && view.now < told_from => wait.brief().until(told_from),
+    let created = view.release().metadata.creation_timestamp.as_ref();
+    let shown_from = created.and_then(|created| created.0.checked_add(SUPERSEDED_WITHIN).ok());
+    match shown_from {
+        Some(shown_from) if !begun && view.now < shown_from => wait.brief().until(shown_from),
         _ => wait,
     }
 }
@@ -109,10 +117,10 @@ fn unsettled_migration(view: &View) -> Option<Verdict> {
                 Some(MigrationOutcome::Unknown | MigrationOutcome::Partial)
             )
     })?;
-    Some(Verdict::Wait(Wait::person(
+    Some(Verdict::Wait(Wait::user(
         Reason::MigrationUnresolved,
         format!(
-            "what migration {name} did to the database is not settled, so no other may run. {how}",
+            "What Migration {name} did to the database is not settled, so no other migration may run. {how}",
             name = unsettled.name_any(),
             how = crate::migration::how_to_resolve(unsettled)
         ),
@@ -120,7 +128,7 @@ fn unsettled_migration(view: &View) -> Option<Verdict> {
 }
 
 /// Only a migration makes it worth asking beforehand: without one, a refused Deployment has changed nothing.
-fn accepted_by_apiserver(view: &View, images: &BTreeMap<String, String>) -> Verdict {
+fn accepted_by_api_server(view: &View, images: &BTreeMap<String, String>) -> Verdict {
     if view.snapshot.migration.is_none() {
         return Verdict::Met;
     }
@@ -136,19 +144,21 @@ fn accepted_by_apiserver(view: &View, images: &BTreeMap<String, String>) -> Verd
             drain: view.snapshot.traffic.drain.get(),
         }) {
             Ok(desired) => desired,
-            Err(error) => return Failure::new(Reason::TemplateRefused, error.to_string()).verdict(),
+            Err(error) => {
+                return Failure::new(Reason::TemplateRefused, sentence(&error.to_string())).verdict();
+            }
         };
         if let Some(verdict) = workloads::refused(view, component, &desired) {
             return verdict;
         }
-        steps.extend(view.rehearsal(Object::Deployment(desired)));
+        steps.extend(view.answers().dry_run(Object::Deployment(desired)));
     }
     if steps.is_empty() {
         return Verdict::Met;
     }
     let wait = Wait::machine(
         Reason::CheckingTemplates,
-        "asking the apiserver whether it would take the pods",
+        "Asking the API server whether it accepts the new pods.",
     )
     .until(view.now);
     Verdict::Act(steps, wait)

@@ -1,5 +1,6 @@
 //! BackedUp: a Backup of this release is proven.
 
+use crate::message::sentence;
 use crate::release::children::{child_labels, status_message};
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
@@ -28,7 +29,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if view.today().is_none_or(|today| today.backup.is_none()) {
         let message = format!(
-            "App {} does not say any more where its backup goes, and nothing migrates without one",
+            "App {} no longer says where its backups go, and nothing migrates without one. Set spec.backup of the App.",
             view.app_name()
         );
         return match view.snapshot.migration {
@@ -36,7 +37,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             None => Verdict::Met,
         };
     }
-    let waiting = "backing the database up and reading the backup back";
+    let waiting = "Backing up the database and reading the backup back.";
     let take = |number: u32| {
         let step = Step::Create(Box::new(Object::Backup(backup_of(view, number))));
         Verdict::Act(vec![step], Wait::machine(Reason::BackingUp, waiting))
@@ -57,13 +58,12 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             Verdict::Met
         }
         Some(BackupOutcome::Failed) => {
-            let message = status_message(&found.conditions)
-                .unwrap_or_else(|| "the backup could not be made".to_owned());
-            Failure::new(
-                Reason::BackupFailed,
-                format!("backup {}: {message}", backup.name_any()),
-            )
-            .verdict()
+            let failed = format!("Backup {} failed.", backup.name_any());
+            let message = match status_message(&found.conditions) {
+                Some(message) => format!("{failed} {}", sentence(&message)),
+                None => failed,
+            };
+            Failure::new(Reason::BackupFailed, message).verdict()
         }
         None => {
             let message = status_message(&found.conditions).unwrap_or_else(|| waiting.to_owned());

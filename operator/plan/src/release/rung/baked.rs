@@ -1,5 +1,7 @@
 //! Baked: nothing tripped for as long as the App's policy says.
 
+use crate::kubectl;
+use crate::message::moment;
 use crate::release::health::{probe_pod::probe_pod, tripped, watched};
 use crate::release::history::happened;
 use crate::release::readiness::behind;
@@ -10,7 +12,7 @@ use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-/// Met when nothing tripped for as long as `policy.bake.for` says.
+/// Met when the new version stayed healthy for as long as `policy.bake.for` says.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let Some(moved) = happened(status, MilestoneKind::TrafficMoved).map(|milestone| milestone.at) else {
         return Verdict::Met;
@@ -26,18 +28,18 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         moved.saturating_add(jiff::SignedDuration::try_from(bake).unwrap_or(jiff::SignedDuration::MAX));
     let until = until.unwrap_or(jiff::Timestamp::MAX);
     let message = format!(
-        "{} serves since {} and is watched until {}; to go back: kubectl annotate release {} fairway.dev/rollback=now",
+        "{} serves since {} and is watched until {}. To roll back: {}",
         view.name(),
-        crate::conditions::moment(moved),
-        crate::conditions::moment(until),
-        view.name()
+        moment(moved),
+        moment(until),
+        kubectl::rollback(view.namespace(), view.name())
     );
     let components: Vec<_> = view.snapshot.components.iter().collect();
     if let Some(step) = probe_pod(view, &components) {
-        return Verdict::Act(vec![step], Wait::clock(Reason::Baking, message).until(until));
+        return Verdict::Act(vec![step], Wait::bake(Reason::Baking, message).until(until));
     }
     if view.now < until {
-        return Verdict::Wait(Wait::clock(Reason::Baking, message).until(until));
+        return Verdict::Wait(Wait::bake(Reason::Baking, message).until(until));
     }
     // Were the operator away for the whole bake, nothing would have been watched: ask at least once.
     let unasked = watched(view).find(|(component, pod)| {
@@ -47,14 +49,14 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         let blocked = view.health(pod).filter(|found| found.unreachable > 0);
         return Verdict::Wait(match blocked.and_then(|found| found.last_failure.as_ref()) {
             Some(found) => Wait::clock(Reason::ProbeUnreachable, unreachable(view, pod, found)),
-            None => Wait::clock(Reason::Baking, message),
+            None => Wait::bake(Reason::Baking, message),
         });
     }
     if let Some((message, given)) = behind(view) {
         let limit = until.saturating_add(given).unwrap_or(jiff::Timestamp::MAX);
-        let message = format!("{message}; the old version goes when all are");
+        let message = format!("{message} The bake ends when all are ready.");
         return if view.now < limit {
-            Verdict::Wait(Wait::clock(Reason::Baking, message).until(limit))
+            Verdict::Wait(Wait::bake(Reason::Baking, message).until(limit))
         } else {
             Failure::new(Reason::HealthLost, message).verdict()
         };
@@ -66,9 +68,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
 /// The bake is over, but nobody could look: neither healthy nor unhealthy.
 fn unreachable(view: &View, pod: &Pod, found: &str) -> String {
     format!(
-        "{release} serves, but the operator cannot reach pod {pod}: {found}; a NetworkPolicy must let it in from the operator's namespace; to go back: kubectl annotate release {release} fairway.dev/rollback=now",
+        "{release} serves, but the operator cannot reach pod {pod}: {found}. A NetworkPolicy must let it in from the operator's namespace. To roll back: {rollback}",
         release = view.name(),
         pod = pod.name_any(),
+        rollback = kubectl::rollback(view.namespace(), view.name()),
     )
 }
 

@@ -1,16 +1,16 @@
 //! HandedBack: what of the previous version has no traffic works again.
 
 use crate::release::history::happened;
+use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
-use crate::release::verdict::{Verdict, Wait};
+use crate::release::verdict::Verdict;
 use crate::release::view::View;
 use crate::release::workloads::{predecessor, standing};
-use fairway_crds::Reason;
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when the old version works again beside its traffic: the components that never run twice have passed back to it,
-/// and those without traffic that its retirement may have ended already are up.
+/// Met when what users do not reach of the previous version works again: components with strategy `Recreate` are handed
+/// back to it, and those without traffic that its retirement may have ended already are ready.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let handed = happened(status, MilestoneKind::HandingOver).is_some();
     let retires = happened(status, MilestoneKind::TrafficMoved).is_some();
@@ -49,15 +49,21 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         .iter()
         .map(|component| (&component.name, standing(view, component, &previous)))
         .find(|(_, (ready, desired))| ready < desired);
-    let wait = |message: String| Wait::machine(Reason::RestoringPrevious, message);
-    match behind {
-        None if steps.is_empty() => Verdict::Met,
-        None => Verdict::Act(steps, wait(format!("starting {previous} again"))),
-        Some((name, (ready, desired))) => Verdict::Act(
-            steps,
-            wait(format!(
-                "{ready} of {desired} pods of {name} in {previous} are ready"
-            )),
-        ),
+    let message = match behind {
+        None if steps.is_empty() => return Verdict::Met,
+        None => format!("Starting {previous} again."),
+        Some((name, (ready, desired))) => {
+            format!("{ready} of {desired} pods of {name} in {previous} are ready.")
+        }
+    };
+    match rollback::patience(view, status) {
+        Patience::TakenOver(newer) => {
+            let why =
+                format!("Not all of {previous} could be started again, so {newer} takes over. {message}");
+            rollback::unfinished(status, &why).verdict()
+        }
+        Patience::Until(_) | Patience::Over => {
+            Verdict::Act(steps, rollback::restoring(view, status, message))
+        }
     }
 }

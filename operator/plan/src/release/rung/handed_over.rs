@@ -1,7 +1,6 @@
 //! HandedOver: components that never run twice run in the new version only.
 
 use crate::release::health::passing;
-use crate::release::held;
 use crate::release::history::happened;
 use crate::release::stopping::stopped;
 use crate::release::verdict::Verdict;
@@ -9,7 +8,7 @@ use crate::release::view::View;
 use crate::release::workloads::{dropped, start};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when the components that never run twice have passed to the new version: the old pods are gone, then
+/// Met when the components with strategy `Recreate` are handed over to the new version: the previous pods are gone, then
 /// the new ones available and healthy.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     if happened(status, MilestoneKind::TrafficMoved).is_some() {
@@ -22,7 +21,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if happened(status, MilestoneKind::HandingOver).is_none() {
         if view.suspended() {
-            return Verdict::Wait(held("before it hands its workers over"));
+            return Verdict::Wait(view.held("it hands its workers over"));
         }
         return Verdict::Commit(MilestoneKind::HandingOver);
     }

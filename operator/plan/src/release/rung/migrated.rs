@@ -1,7 +1,6 @@
 //! Migrated: the ledger in the database says that the migration is committed.
 
 use crate::release::children::{child_labels, status_message};
-use crate::release::held;
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
@@ -14,7 +13,7 @@ use kube::Resource;
 
 /// Met when the ledger says that the migration is committed.
 ///
-/// The milestone `Migrating` is on record before the Migration exists: from there on this release finishes or
+/// The milestone `Migrating` is recorded before the Migration exists: from there on this release finishes or
 /// rolls back, whatever the App says meanwhile.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let Some(template) = &view.snapshot.migration else {
@@ -25,7 +24,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if happened(status, MilestoneKind::Migrating).is_none() {
         if view.suspended() {
-            return Verdict::Wait(held("before its migration"));
+            return Verdict::Wait(view.held("its migration"));
         }
         return Verdict::Commit(MilestoneKind::Migrating);
     }
@@ -33,12 +32,12 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return match migration_of(view, status) {
             Some(migration) => Verdict::Act(
                 vec![Step::Create(Box::new(Object::Migration(migration)))],
-                Wait::machine(Reason::Migrating, "starting the migration"),
+                Wait::machine(Reason::Migrating, "Starting the migration."),
             ),
             None => Failure::new(
                 Reason::MigrationImageMissing,
                 format!(
-                    "component {} has no container whose image could migrate",
+                    "The migration cannot run, because component {} has no container with an image. Add one to the App.",
                     template.component
                 ),
             )
@@ -49,7 +48,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     let message = status_message(&found.conditions);
     match found.outcome {
         None => {
-            let message = message.unwrap_or_else(|| "the migration is about to start".to_owned());
+            let message = message.unwrap_or_else(|| "The migration is about to start.".to_owned());
             Verdict::Wait(Wait::machine(Reason::Migrating, message))
         }
         Some(outcome @ (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied)) => {
@@ -66,16 +65,16 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             Verdict::Commit(MilestoneKind::Migrated)
         }
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) if found.settling => {
-            // A person has said how it ended, and the ledger takes note.
-            let message = message.unwrap_or_else(|| "settling what the migration did".to_owned());
+            // A user has said how it ended, and the ledger is updated.
+            let message = message.unwrap_or_else(|| "Settling what the migration did.".to_owned());
             Verdict::Wait(Wait::machine(Reason::Migrating, message))
         }
-        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::person(
+        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::user(
             Reason::MigrationUnresolved,
-            message.unwrap_or_else(|| "what the migration did to the database is not settled".to_owned()),
+            message.unwrap_or_else(|| "What the migration did to the database is not settled.".to_owned()),
         )),
         Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {
-            let message = message.unwrap_or_else(|| "the migration failed".to_owned());
+            let message = message.unwrap_or_else(|| "The migration failed.".to_owned());
             Failure::new(Reason::MigrationFailed, message).verdict()
         }
     }
@@ -86,7 +85,7 @@ fn failed_check(view: &View) -> Option<Failure> {
     Some(Failure::new(
         Reason::MigrationCheckFailed,
         format!(
-            "the migration was applied but its check did not hold: {check}; the old version goes on serving on the new schema"
+            "The migration was applied, but its check did not hold: {check}. The database keeps the new schema."
         ),
     ))
 }

@@ -1,29 +1,47 @@
 //! TrafficReturned: users reach the previous version again.
 
 use crate::release::history::happened;
+use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
-use crate::release::traffic::{direct, selected, serving};
+use crate::release::traffic::{direct, has_users};
 use crate::release::verdict::{Verdict, Wait};
 use crate::release::view::View;
 use crate::release::workloads::{predecessor, standing};
+use crate::traffic::{Care, serving};
 use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when the old version has the traffic again. It must be ready now, at today's replica count, before
-/// any goes back.
+/// Met when users reach the previous version again. It must be ready now, at today's replica count, before any of them
+/// is directed to it.
+///
+/// A newer release takes over when the previous version has had its time.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
+    let verdict = returned(view, status);
+    match (verdict.wait(), rollback::patience(view, status)) {
+        (Some(wait), Patience::TakenOver(newer)) => {
+            let why = format!(
+                "It could not be rolled back, so it serves until {newer} does. {}",
+                wait.message
+            );
+            rollback::unfinished(status, &why).verdict()
+        }
+        _ => verdict,
+    }
+}
+
+fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
-    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !selected(view) {
+    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !has_users(view) {
         return Verdict::Met;
     }
     let Some(previous) = status.previous.clone() else {
         return Verdict::Met;
     };
     let Some(snapshot) = view.snapshot_of(&previous) else {
-        return Verdict::Wait(Wait::person(
+        return Verdict::Wait(Wait::user(
             Reason::PreviousMissing,
             format!(
-                "{previous} is gone, so traffic stays where it is; edit the App to release a version that works"
+                "The snapshot of {previous} is gone, so traffic stays where it is. Edit the App to a version that works."
             ),
         ));
     };
@@ -50,10 +68,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         steps.extend(predecessor(view, status, component));
     }
     if let Some(unready) = unready {
-        let message = format!("{unready}; traffic goes back when they are");
-        return Verdict::Act(steps, Wait::machine(Reason::RestoringPrevious, message));
+        let message = format!("{unready}. Traffic returns when they are.");
+        return Verdict::Act(steps, rollback::restoring(view, status, message));
     }
-    match direct(view, snapshot, &previous) {
+    match direct(view, snapshot, &previous, Care::AtOnce) {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
         None => Verdict::Met,
         Some(verdict) => verdict,
