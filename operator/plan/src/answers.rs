@@ -2,7 +2,7 @@
 
 use crate::build::applied_hash;
 use crate::object::{self, Kind, Object, Step};
-use crate::observed::{Refusal, ReleaseObserved};
+use crate::observed::{self, Refusal, ReleaseObserved};
 use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +32,7 @@ impl<'a> Answers<'a> {
 
     /// The last answer to this very write, when it was a refusal.
     pub fn refusal(&self, step: &Step) -> Option<&'a Refusal> {
-        let refusal = self.refused.get(&step.id())?;
-        (refusal.hash == step.hash()).then_some(refusal)
+        observed::refusal(self.refused, step)
     }
 
     /// The dry run of this very object, unless it has passed.

@@ -1,6 +1,5 @@
 //! Status conditions: what they say, and when they change.
 
-pub(crate) use crate::message::duration;
 use crate::message::{self, fit, to_seconds};
 use fairway_crds::Reason;
 use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
@@ -10,16 +9,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Not known yet.
+    /// Nobody can say yet whether the condition holds.
     Unknown,
 }
 
 impl Status {
-    /// As the API writes it.
+    /// The status as the API writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -29,16 +28,16 @@ impl Status {
     }
 }
 
-/// A condition as a planner wants it, without the times that [`set`] keeps.
+/// A desired condition, without the times that [`set`] keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// Its type, one of [`fairway_crds::condition`].
+    /// Type of the condition, one of [`fairway_crds::condition`].
     pub type_: &'static str,
-    /// Whether it holds.
+    /// Whether the condition holds.
     pub status: Status,
-    /// Why: CamelCase, stable, for machines.
+    /// Why, for machines.
     pub reason: Reason,
-    /// Why, for people.
+    /// Why, for people: whole sentences.
     pub message: String,
 }
 
@@ -82,98 +81,97 @@ pub fn set(
         .collect()
 }
 
-/// Where bounded work (a Migration, a Backup) stands.
+/// How far an object is that ends: a Release, a Migration, a Backup, or a rung that waits for the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Machines are at it.
-    Running {
-        /// What is being done or waited for.
-        reason: Reason,
-        /// The same, for people.
-        message: String,
-    },
-    /// A person must do something, and then it goes on.
-    Waiting {
-        /// What is wrong.
-        reason: Reason,
-        /// What to do.
-        message: String,
-    },
-    /// It is done, for good.
-    Succeeded {
-        /// How.
-        reason: Reason,
-        /// The same, for people.
-        message: String,
-    },
-    /// It has failed, for good.
-    Failed {
-        /// Why.
-        reason: Reason,
-        /// One sentence with the mend.
-        message: String,
-    },
+pub struct Progress {
+    /// Who or what moves next, or how it ended.
+    pub state: State,
+    /// Why it is so.
+    pub reason: Reason,
+    /// Why it is so, for people: whole sentences.
+    pub message: String,
+}
+
+/// Who or what moves an object next, or how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Machines are at work: `Reconciling`.
+    Running,
+    /// The clock of a bake or another release: neither reconciling nor stalled.
+    Waiting,
+    /// A user has to act, and then it goes on: `Stalled`.
+    Stalled,
+    /// It has succeeded.
+    Succeeded,
+    /// It has failed: `Stalled`, because no machine will change that.
+    Failed,
 }
 
 impl Progress {
-    /// Machines are at it.
-    pub fn running(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Running {
+    /// An object in that state.
+    pub fn new(state: State, reason: Reason, message: impl AsRef<str>) -> Self {
+        Self {
+            state,
             reason,
-            message: message.into(),
+            message: message::sentence(message.as_ref()),
         }
     }
 
-    /// A person must do something.
-    pub fn waiting(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Waiting {
-            reason,
-            message: message.into(),
-        }
+    /// An object at which machines are at work.
+    pub fn running(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Running, reason, message)
     }
 
-    /// It is done.
-    pub fn succeeded(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Succeeded {
-            reason,
-            message: message.into(),
-        }
+    /// An object for which a user has to act.
+    pub fn stalled(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Stalled, reason, message)
     }
 
-    /// It has failed.
-    pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Failed {
-            reason,
-            message: message.into(),
-        }
+    /// An object that has succeeded.
+    pub fn succeeded(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Succeeded, reason, message)
+    }
+
+    /// An object that has failed.
+    pub fn failed(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Failed, reason, message)
     }
 }
 
-/// The conditions of bounded work: `Succeeded` and `Ready`, and `Reconciling` or `Stalled` while one of them holds.
-pub fn bounded(
-    previous: &[Condition],
-    progress: &Progress,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
-    use Status::{False, True, Unknown};
-    let (succeeded, ready, passing, reason, message) = match progress {
-        Progress::Running { reason, message } => (Unknown, False, Some(RECONCILING), reason, message),
-        Progress::Waiting { reason, message } => (Unknown, False, Some(STALLED), reason, message),
-        Progress::Succeeded { reason, message } => (True, True, None, reason, message),
-        Progress::Failed { reason, message } => (False, False, Some(STALLED), reason, message),
+/// The conditions that sum an object up: `Succeeded` and `Ready`, both unknown until it ends, and `Reconciling` or
+/// `Stalled` while that holds. `subject` is the object, as `Backup nightly`.
+pub fn summary(subject: &str, progress: &Progress) -> Vec<Desired> {
+    let Progress {
+        state,
+        reason,
+        message,
+    } = progress;
+    let ended = match state {
+        State::Running | State::Waiting | State::Stalled => Status::Unknown,
+        State::Succeeded => Status::True,
+        State::Failed => Status::False,
     };
-    // A long message in every condition hides the others; it stands where people and tools look for it.
-    let ready_message = match succeeded {
-        False => "it did not succeed: the condition Succeeded says why",
-        _ => message,
+    // The same message in every condition hides the others; it stands where people and tools look for it.
+    let ready_message = match state {
+        State::Failed => format!("{subject} did not succeed. Condition Succeeded says why."),
+        _ => message.clone(),
     };
     let mut desired = vec![
-        Desired::new(SUCCEEDED, succeeded, *reason, message),
-        Desired::new(READY, ready, *reason, ready_message),
+        Desired::new(SUCCEEDED, ended, *reason, message),
+        Desired::new(READY, ended, *reason, ready_message),
     ];
-    desired.extend(passing.map(|type_| Desired::new(type_, True, *reason, message)));
-    set(previous, desired, generation, now)
+    desired.extend(passing(*state, *reason, message));
+    desired
+}
+
+/// `Reconciling` or `Stalled`, while that holds.
+pub fn passing(state: State, reason: Reason, message: &str) -> Option<Desired> {
+    let type_ = match state {
+        State::Running => RECONCILING,
+        State::Stalled | State::Failed => STALLED,
+        State::Waiting | State::Succeeded => return None,
+    };
+    Some(Desired::new(type_, Status::True, reason, message))
 }
 
 #[cfg(test)]
@@ -220,15 +218,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case::running(Progress::running(Reason::Live, "m"), ["Unknown", "False", "True", "absent"])]
-    #[case::waiting_for_a_person(Progress::waiting(Reason::Live, "m"), ["Unknown", "False", "absent", "True"])]
-    #[case::succeeded(Progress::succeeded(Reason::Live, "m"), ["True", "True", "absent", "absent"])]
-    #[case::failed(Progress::failed(Reason::Live, "m"), ["False", "False", "absent", "True"])]
-    fn bounded_work_is_never_reconciling_and_stalled(
-        #[case] progress: Progress,
-        #[case] expected: [&str; 4],
-    ) {
-        let conditions = bounded(&[], &progress, Some(1), at("2026-01-01T00:00:00Z"));
+    #[case::running(State::Running, ["Unknown", "Unknown", "True", "absent"])]
+    #[case::waiting(State::Waiting, ["Unknown", "Unknown", "absent", "absent"])]
+    #[case::stalled(State::Stalled, ["Unknown", "Unknown", "absent", "True"])]
+    #[case::succeeded(State::Succeeded, ["True", "True", "absent", "absent"])]
+    #[case::failed(State::Failed, ["False", "False", "absent", "True"])]
+    fn an_object_is_never_reconciling_and_stalled(#[case] state: State, #[case] expected: [&str; 4]) {
+        let desired = summary("Backup nightly", &Progress::new(state, Reason::Live, "m"));
+        let conditions = set(&[], desired, Some(1), at("2026-01-01T00:00:00Z"));
         let found = [SUCCEEDED, READY, RECONCILING, STALLED].map(|type_| status(&conditions, type_));
         assert_eq!(found, expected);
         assert!(

@@ -9,6 +9,7 @@
 
 pub mod answers;
 pub mod app;
+mod attempt;
 pub mod backup;
 #[cfg(test)]
 mod bench;
@@ -29,7 +30,7 @@ pub mod retry;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;
-mod stand;
+pub mod tasks;
 mod time;
 pub mod traffic;
 

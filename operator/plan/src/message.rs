@@ -17,10 +17,14 @@ const QUOTE_LEAST: usize = 40;
 const OPEN: char = '“';
 const CLOSE: char = '”';
 
-/// A text as a whole sentence: its first word capitalised unless it is a name, and a full stop at its end.
+/// A text as a whole sentence: its first word capitalised unless it is a name, and a full stop at its end. A command
+/// at its end is followed by nothing, so that it can be pasted.
 pub fn sentence(text: &str) -> String {
     let text = text.trim();
-    let is_whole = text.ends_with(['.', '!', '?', '…']) || text.ends_with(".”") || text.is_empty();
+    let is_whole = text.ends_with(['.', '!', '?', '…'])
+        || text.ends_with(".”")
+        || text.is_empty()
+        || ends_with_command(text);
     let stop = if is_whole { "" } else { "." };
     let first = text.split(' ').next().unwrap_or_default();
     let is_word = first
@@ -32,13 +36,17 @@ pub fn sentence(text: &str) -> String {
     }
 }
 
-/// Several sentences as one message; empty ones are left out.
+/// Several sentences as one message; empty ones are left out, and what ends with a command comes last.
 pub fn sentences<Text: AsRef<str>>(texts: impl IntoIterator<Item = Text>) -> String {
     let whole = texts.into_iter().map(|text| sentence(text.as_ref()));
-    whole
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let mut whole: Vec<_> = whole.filter(|text| !text.is_empty()).collect();
+    whole.sort_by_key(|text| ends_with_command(text));
+    whole.join(" ")
+}
+
+fn ends_with_command(text: &str) -> bool {
+    text.rfind(": kubectl ")
+        .is_some_and(|start| !text[start..].contains(". ") && !text.ends_with('.'))
 }
 
 /// A statement with what the kubelet, the apiserver or another program said about it, as one sentence.
@@ -158,9 +166,16 @@ mod tests {
     #[case("pg_dump is missing", "pg_dump is missing.")]
     #[case("Whole.", "Whole.")]
     #[case("the kubelet says: “not found.”", "The kubelet says: “not found.”")]
+    #[case("to see why: kubectl get pods", "To see why: kubectl get pods")]
     #[case("", "")]
     fn sentences_are_capitalised_and_stopped(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(sentence(text), expected);
+    }
+
+    #[test]
+    fn a_command_ends_a_message_without_a_full_stop() {
+        let message = sentences(["to see why: kubectl -n shop get pods", "it failed", ""]);
+        assert_eq!(message, "It failed. To see why: kubectl -n shop get pods");
     }
 
     #[rstest]

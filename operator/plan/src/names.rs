@@ -30,31 +30,6 @@ pub fn deployment(app: &str, component: &str, revision: i64) -> String {
     format!("{app}-{component}-{revision}")
 }
 
-/// The pod that pulls a release's images.
-pub fn pin_pod(release: &str, attempt: u32) -> String {
-    format!("{release}-pin-{attempt}")
-}
-
-/// The Job that checks the environment of a release.
-pub fn preflight_job(release: &str, attempt: u32) -> String {
-    format!("{release}-check-{attempt}")
-}
-
-/// The Job that makes a backup.
-pub fn backup_job(backup: &str, attempt: u32) -> String {
-    format!("{backup}-backup-{attempt}")
-}
-
-/// The Job or pod that migrates. The attempt rises only when the agent said that nothing was started.
-pub fn migration_run(migration: &str, attempt: u32) -> String {
-    format!("{migration}-run-{attempt}")
-}
-
-/// The Job that settles a migration that was cut off.
-pub fn settle_job(migration: &str, attempt: u32) -> String {
-    format!("{migration}-settle-{attempt}")
-}
-
 /// The pod that asks health requests with headers from Secrets, for one operator process.
 pub fn probe_pod(release: &str, token_sha256: &str) -> String {
     format!("{release}-probe-{}", &token_sha256[..token_sha256.len().min(8)])

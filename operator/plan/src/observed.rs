@@ -1,7 +1,7 @@
 //! What the observers hand to the planners: objects as last seen, and what probes found.
 
-use crate::ObjectRef;
 use crate::snapshot::Snapshot;
+use crate::{ObjectRef, Step};
 use fairway_crds::{App, Backup, Migration, Release};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -92,6 +92,13 @@ pub struct Refusal {
     pub may_pass: bool,
 }
 
+/// The apiserver's last answer to this very write, when it was a refusal.
+pub fn refusal<'a>(refused: &'a BTreeMap<String, Refusal>, step: &Step) -> Option<&'a Refusal> {
+    refused
+        .get(&step.id())
+        .filter(|refusal| refusal.hash == step.hash())
+}
+
 /// What probes found about one pod since this process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodHealth {
@@ -126,6 +133,8 @@ pub struct MigrationObserved {
     pub jobs: Vec<Arc<Job>>,
     /// Pods with that label.
     pub pods: Vec<Arc<Pod>>,
+    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    pub refused: BTreeMap<String, Refusal>,
 }
 
 /// For [`crate::backup::plan`].
@@ -143,6 +152,8 @@ pub struct BackupObserved {
     pub jobs: Vec<Arc<Job>>,
     /// Pods with that label.
     pub pods: Vec<Arc<Pod>>,
+    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    pub refused: BTreeMap<String, Refusal>,
 }
 
 /// Which pods the operator should ask, and what.

@@ -5,7 +5,7 @@
 //! nothing turns that around. A rung reads what is observed and the milestones, never a stored phase. Each rung is a
 //! file in `release/rung`.
 
-mod attempts;
+mod attempted;
 mod children;
 pub mod claims;
 mod ended;

@@ -14,15 +14,15 @@ mod report;
 
 pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
-pub use pin::{Pinning, pin_pod, pinned};
+pub use pin::{Pinned, pin_pod, pinned};
 pub use probe::{http_request, probe_pod, secret_requests};
 pub use report::{Outcome, exited, job_report, pods_of, report, started_at, trouble, waiting};
 
 use super::labels_of;
-use crate::labels;
 use crate::observed::Settings;
 use crate::protocol::{self, Task};
 use crate::snapshot::Snapshot;
+use crate::{labels, tasks};
 use fairway_crds::database::{Connection, SecretKeySelector};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
@@ -49,22 +49,23 @@ const TEMPORARY_VOLUME: &str = "fairway-tmp";
 /// The user of the agent's work in images that are not the application's: PostgreSQL's tools run under any.
 const USER: i64 = 65_532;
 
-/// Whose work a pod or Job does, and by which labels it is found.
-#[derive(Clone, Copy, Debug)]
+/// For whom a Job or pod does a task, and by which labels it is found.
+#[derive(Clone, Debug)]
 struct Errand<'a> {
+    task: &'static tasks::Task,
     name: &'a str,
     namespace: Option<&'a String>,
     app: &'a str,
     release: Option<&'a str>,
-    work: labels::Work,
     work_for: &'a str,
+    owner: Option<OwnerReference>,
 }
 
 impl Errand<'_> {
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = labels_of([
             (labels::APP, self.app),
-            (labels::WORK, self.work.as_str()),
+            (labels::WORK, self.task.work.as_str()),
             (labels::WORK_FOR, self.work_for),
         ]);
         if let Some(release) = self.release {
@@ -73,7 +74,8 @@ impl Errand<'_> {
         labels
     }
 
-    fn metadata(&self, owner: Option<OwnerReference>) -> ObjectMeta {
+    fn metadata(&self) -> ObjectMeta {
+        let owner = self.owner.clone().filter(|_| !self.task.is_unowned());
         ObjectMeta {
             name: Some(self.name.to_owned()),
             namespace: self.namespace.cloned(),

@@ -21,8 +21,8 @@ pub enum Outcome<T> {
     NotThere,
     /// It is under way.
     Running {
-        /// What keeps it from starting: Kubernetes' reason, and one or two sentences.
-        waiting: Option<(String, String)>,
+        /// What keeps it from starting, as the kubelet or the scheduler says: one or two sentences.
+        waiting: Option<String>,
     },
     /// The agent answered.
     Reported(T),
@@ -127,7 +127,7 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
         return Outcome::Lost { reason };
     }
     Outcome::Running {
-        waiting: waiting(pod),
+        waiting: waiting(pod).map(|(_, message)| message),
     }
 }
 

@@ -1,19 +1,21 @@
 //! Pinned: the digest of every image is known.
 
-use crate::build::agent::{self, Pinning};
-use crate::release::attempts::{self, Retry};
+use crate::Object;
+use crate::attempt::{Failed, Found};
+use crate::build::agent::{self, Outcome, Pinned};
+use crate::protocol::Cause;
+use crate::release::attempted::{self, Attempted, Work};
 use crate::release::images::images;
-use crate::release::verdict::{Failure, Verdict, Wait};
+use crate::release::verdict::Verdict;
 use crate::release::view::View;
-use crate::{Object, ObjectRef, names, object::Kind};
+use crate::tasks::PIN;
 use fairway_crds::Reason;
 use fairway_crds::release::ReleaseStatus;
 use jiff::SignedDuration;
-use kube::ResourceExt;
 use std::collections::BTreeMap;
 
 /// Time that pulling the images may take altogether.
-const PIN_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
+const DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Met when every image's digest is known: given, or pulled by a pod, which proves pull secrets and platform
 /// as well.
@@ -32,73 +34,49 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         status.digests = by_digest;
         return Verdict::Met;
     }
-    let attempt = match attempts::current(status, "Pinned", PIN_DEADLINE, view.now) {
-        Ok(attempt) => attempt,
-        Err(verdict) => return verdict,
+    let work = Work {
+        rung: "Pinned",
+        task: &PIN,
+        deadline: DEADLINE,
+        working: Reason::PullingImages,
+        doing: &format!("Pulling {} to learn the digests.", list(by_tag.values())),
+        // The kubelet retries by itself, with a backoff of its own.
+        not_starting: Reason::ImagePullFailed,
+        slow_start: None,
     };
-    let desired = agent::pin_pod(view.settings, view.release(), view.snapshot, &by_tag, attempt);
-    let existing = view.observed.pods.iter().find(|pod| {
-        pod.name_any() == names::pin_pod(view.name(), attempt) && view.owns(pod.owner_references())
-    });
-    let waiting = Wait::machine(
-        Reason::PullingImages,
-        format!("pulling {} to learn the digests", list(by_tag.values())),
+    let pulled = attempted::advance(
+        view,
+        status,
+        &work,
+        |child| match child.found {
+            Found::Pod(pod) => agent::pinned(pod, &by_tag),
+            _ => Outcome::NotThere,
+        },
+        |attempt| {
+            let release = view.release();
+            Object::Pod(agent::pin_pod(
+                view.settings,
+                release,
+                view.snapshot,
+                &by_tag,
+                attempt,
+            ))
+        },
+        |pinned| match pinned {
+            Pinned::All(digests) => Ok(digests),
+            Pinned::Never { reason, message } => Err(Failed {
+                cause: Cause::Version,
+                reason,
+                message,
+            }),
+        },
     );
-    let retry = Retry {
-        name: "Pinned",
-        deadline: PIN_DEADLINE,
-        now: view.now,
-    };
-    let Some(pod) = existing else {
-        return attempts::create(view, status, &retry, Object::Pod(desired), waiting);
-    };
-    match agent::pinned(pod, &by_tag) {
-        Pinning::Pinned(pinned) => {
-            status.digests = by_digest.into_iter().chain(pinned).collect();
-            attempts::forget(status, "Pinned");
+    match pulled {
+        Attempted::NotYet(verdict) => verdict,
+        Attempted::Done(digests) => {
+            status.digests = by_digest.into_iter().chain(digests).collect();
             Verdict::Met
         }
-        Pinning::Waiting {
-            reason,
-            message,
-            is_final: true,
-        } => Failure::new(reason, message).verdict(),
-        Pinning::Waiting {
-            reason,
-            message,
-            is_final: false,
-        } => {
-            attempts::note(status, "Pinned", reason, &message);
-            // The kubelet tries again by itself, with a backoff of its own.
-            match attempts::deadline(status, "Pinned", PIN_DEADLINE) {
-                Some(deadline) if view.now >= deadline => Failure::new(
-                    Reason::ImagePullFailed,
-                    format!(
-                        "{message}; not pulled within {}",
-                        crate::conditions::duration(PIN_DEADLINE)
-                    ),
-                )
-                .verdict(),
-                deadline => {
-                    let wait = Wait::machine(Reason::ImagePullFailed, message);
-                    Verdict::Wait(Wait {
-                        until: deadline,
-                        ..wait
-                    })
-                }
-            }
-        }
-        Pinning::Lost { message } => attempts::failed(
-            status,
-            &retry,
-            Reason::PodLost,
-            &message,
-            ObjectRef::of(Kind::Pod, &pod.metadata),
-        ),
-        Pinning::Pulling => attempts::overdue(status, &retry).unwrap_or_else(|| {
-            let until = attempts::deadline(status, "Pinned", PIN_DEADLINE);
-            Verdict::Wait(Wait { until, ..waiting })
-        }),
     }
 }
 
