@@ -78,9 +78,9 @@ const NOT_REASONS: &[&str] = &[
 /// The headings of a page, in their order.
 const HEADINGS: [&str; 5] = [
     "## What it means",
-    "## What Fairway has done, and what it has not",
-    "## What to look at",
-    "## How to mend it",
+    "## What Fairway did and did not do",
+    "## What to check",
+    "## How to fix it",
     "## What happens next",
 ];
 
