@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     category = "fairway",
     shortname = "fapp",
-    doc = "What runs and how it is released. Editing an App releases it: Fairway turns the change into a Release and carries it to production.",
+    doc = "What runs and how it is released. Editing an App releases it: Fairway turns the change into a Release and brings it to production.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether the live version is healthy"),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "The reason of the condition Ready"),
     printcolumn(name = "Live", type_ = "string", json_path = ".status.live.release", description = "The Release that serves"),

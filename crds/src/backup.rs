@@ -100,7 +100,7 @@ pub struct BackupSet {
     pub path: String,
 }
 
-/// How a Backup ended.
+/// How the Backup ended; absent until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupOutcome {
     /// The backup is complete and proven to the level in status.

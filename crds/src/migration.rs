@@ -130,7 +130,8 @@ pub struct Fingerprints {
     pub after: Option<String>,
 }
 
-/// How a Migration ended.
+/// How the Migration ended; absent until then. `Partial` and `Unknown` block every further migration of the database
+/// until the user resolves them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MigrationOutcome {
     /// The migration ran and was committed.

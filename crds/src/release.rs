@@ -114,7 +114,7 @@ pub struct ReleaseStatus {
     pub last_handled_resolve: Option<String>,
 }
 
-/// How a Release ended.
+/// How the Release ended; absent until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReleaseOutcome {
     /// The release serves, and the previous version is retired.
@@ -148,7 +148,7 @@ pub struct Milestone {
     pub message: Option<String>,
 }
 
-/// Types of milestones.
+/// Type of the milestone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MilestoneKind {
     /// The migration is about to start: from here on the release finishes or rolls back.
