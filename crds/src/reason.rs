@@ -1,0 +1,258 @@
+//! Reasons of conditions, Events, milestones and attempts.
+
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumMessage, EnumString, IntoStaticStr};
+
+/// The `reason` of a condition, Event, milestone or attempt: CamelCase and stable.
+///
+/// Each reason has a page of the same name in `docs/runbooks`; the doc comment of a variant is the first paragraph of
+/// its page. In a status a reason is a string, so that a version that does not know the reason can read it.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Display,
+    EnumIter,
+    EnumMessage,
+    EnumString,
+    Eq,
+    Hash,
+    IntoStaticStr,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Deserialize,
+    Serialize,
+)]
+pub enum Reason {
+    /// A migration left the database schema partly changed, or its outcome is unknown. Every further migration of this
+    /// database is blocked until the user resolves it.
+    MigrationUnresolved,
+    /// The migration failed and left the database schema changed: some of its changes are there.
+    MigrationPartial,
+    /// The outcome of the migration cannot be determined: it was interrupted after the schema had changed, sessions
+    /// that may belong to it are still active, or its row is missing from the ledger.
+    MigrationUnknown,
+    /// Traffic cannot be switched: another field manager owns the selector of the Service, or the API server refuses
+    /// the change.
+    ServiceRefused,
+    /// The release must be rolled back, but the snapshot of the previous version (a ControllerRevision) no longer
+    /// exists.
+    PreviousMissing,
+    /// `spec.suspend` of the App is `true`. No release starts, and a release in progress holds before its next
+    /// irreversible step.
+    Suspended,
+    /// A container of the App has no `image`, so the App cannot be released on its own. It waits for a Release, applied
+    /// by the user or by CI, that names the images.
+    AwaitingRelease,
+    /// The desired Release requires user action. The message repeats what to do.
+    ActionRequired,
+    /// The environment does not fit: for example, the database is unreachable, a password is wrong, or the store is
+    /// full. Fairway retries until the deadline in the message.
+    WaitingForEnvironment,
+    /// The Secret holds no valid database connection: it is neither a `postgres://` URL nor `key=value` pairs, or a
+    /// part is missing or invalid. The message names the part, never its value.
+    ConnectionInvalid,
+    /// The database could not be reached, or the connection was lost while a statement ran. The message names the host
+    /// and the port.
+    DatabaseUnreachable,
+    /// The database server does not accept the role or its password, or requires a password that the connection does
+    /// not contain.
+    PasswordRejected,
+    /// The database server answers, but it has no database with the name in the connection.
+    DatabaseMissing,
+    /// The TLS handshake with the database failed, or the server's certificate is not trusted.
+    TlsFailed,
+    /// The database connection goes through a pooler in transaction mode, such as PgBouncer. The migration lock needs
+    /// one session of its own, which such a pooler does not keep.
+    TransactionPooler,
+    /// The database role may not create the schema `fairway`, or may not use the tables in it. Fairway runs no
+    /// migration without this ledger.
+    LedgerNotPermitted,
+    /// Another App already releases to this database. Fairway refuses a second one, because their migrations would
+    /// conflict.
+    DatabaseOwned,
+    /// Another migration is running on this database, so this one cannot start.
+    MigrationRunning,
+    /// The migration's pod ended before the migration was executed: the ledger has no row for this run, so nothing was
+    /// changed.
+    MigrationNotStarted,
+    /// `database.image` does not contain all of `pg_dump`, `pg_dumpall` and `pg_restore`.
+    ToolMissing,
+    /// The `pg_dump` in `database.image` has another major version than the database server.
+    ToolVersionMismatch,
+    /// The backup store or the scratch volume has no space left. The message says which.
+    StoreFull,
+    /// The backup store cannot be written to.
+    StoreReadOnly,
+    /// The backup store does not return what was written to it: the SHA-256 differs, a file is missing, or the manifest
+    /// is unreadable.
+    StoreCorrupt,
+    /// `pg_dump` failed, or its output was empty. The message contains the last line of its error output.
+    DumpFailed,
+    /// The dump was written to the store, but `pg_restore` cannot read all of it back.
+    DecodeFailed,
+    /// An image cannot be pulled, or the pod that pulls it cannot be scheduled or started. The message says which.
+    ImagePullFailed,
+    /// A Fairway pod cannot start or cannot be created. The message contains what Kubernetes reports.
+    PodNotStarting,
+    /// A Fairway pod ended without a result: it was evicted, deleted or out of memory, or its node was lost.
+    PodLost,
+    /// The operator cannot open a connection to a ready pod of the candidate. A NetworkPolicy blocks it, or nothing
+    /// listens on the port of the health request.
+    ProbeUnreachable,
+    /// The Fairway agent in a pod could not do its work: it was stopped, or it could not read its input. Unreadable
+    /// input means that the operator and the agent come from images of different versions.
+    AgentFailed,
+    /// A write to the API server failed: the API server is unreachable or overloaded, or the namespace is being
+    /// deleted.
+    WriteFailed,
+    /// The API server refuses a write by Fairway, for example because of a quota, an admission policy, a missing verb
+    /// in a role, or another object with the same name.
+    WriteRefused,
+    /// Fairway needs a name that is still used by an object that is being deleted.
+    ObjectBeingDeleted,
+    /// This version of Fairway cannot read a stored object. The message says which part does not fit, without its
+    /// values.
+    Unreadable,
+    /// The Backup or Migration refers to something that does not exist: the App, its `spec.backup` or `spec.database`,
+    /// the Release, or the Release's snapshot.
+    AppMissing,
+    /// A container has no image: neither the App's template nor `spec.images` of the Release names one.
+    ImageMissing,
+    /// An image reference is not valid, for example because of capital letters in the repository, a space, a scheme
+    /// such as `https://`, or an empty tag.
+    InvalidImageName,
+    /// The image is on the node, but the node knows no registry digest for it. It was loaded onto the node directly and
+    /// never pulled from a registry.
+    ImageWithoutDigest,
+    /// A component with `strategy: BlueGreen` mounts a PersistentVolumeClaim whose access modes have neither
+    /// `ReadWriteMany` nor `ReadOnlyMany`. Pods of the previous version and of the candidate could not mount it on
+    /// different nodes at the same time.
+    ClaimNotShared,
+    /// The API server rejects the Deployment of a component. The message contains its answer.
+    TemplateRefused,
+    /// No pod can be created for this migration: its component does not exist or has no valid pod template, the App has
+    /// no database, or the component of an `onStart` migration has no health requests.
+    MigrationInvalid,
+    /// The component that `migration.component` names has no container with an image, so the migration cannot run.
+    MigrationImageMissing,
+    /// The first word of `migration.command` is not a program in the image, or is not executable.
+    CommandNotFound,
+    /// The migration failed, and the database schema is unchanged. Rows may have changed.
+    MigrationFailed,
+    /// The migration did not end, or its application did not become healthy, within `migration.timeout`. The database
+    /// schema is unchanged.
+    MigrationTimedOut,
+    /// The migration's pod was terminated before the migration ended, and the database schema is unchanged. The message
+    /// says how the pod ended where Kubernetes reports it.
+    MigrationInterrupted,
+    /// The user resolved the migration as not applied.
+    MigrationNotApplied,
+    /// The migration was applied and committed, but one of `migration.checks` returned an unexpected result, or an
+    /// index is invalid.
+    MigrationCheckFailed,
+    /// The Backup for this release failed, or was not complete within 24 hours. The message repeats the reason of the
+    /// Backup.
+    BackupFailed,
+    /// Not all pods of the candidate are ready. The message contains the first cause that Kubernetes reports.
+    PodsNotReady,
+    /// The candidate's pods are ready, but a health request does not pass. The message names the pod, the request and
+    /// the response.
+    Unhealthy,
+    /// The candidate became unhealthy after traffic had moved to it: a ready pod failed its health requests
+    /// `health.failureThreshold` times in a row, or a component that serves had no ready pod left. The message names
+    /// the pod, the request and the response.
+    HealthLost,
+    /// A rung that depends on the environment was not met within its deadline of one hour, and no attempt reported a
+    /// more specific reason.
+    DeadlineExceeded,
+    /// The release was rolled back: the previous version serves again.
+    RolledBack,
+    /// The desired Release failed, and its own reason is not known.
+    Failed,
+    /// The desired Release failed. The condition `Ready` says whether the live version is healthy.
+    ReleaseFailed,
+    /// A component of the live version should have ready pods and has none.
+    NotReady,
+    /// The database has the schema of a newer version than the one that runs on it. A release migrated it and was then
+    /// rolled back, or an older image was released on purpose.
+    MigrationKept,
+    /// The user aborted the release with the annotation `fairway.dev/abort`.
+    Aborted,
+    /// The user requested a rollback with the annotation `fairway.dev/rollback`.
+    RollbackRequested,
+    /// A newer Release of the App took the place of this one before this one had changed anything.
+    Superseded,
+    /// The App has not accepted this Release yet: there is no snapshot (a ControllerRevision of the same name) for it.
+    WaitingForApp,
+    /// An older Release of this App is still in progress. It must finish or be rolled back first.
+    WaitingForRelease,
+    /// Fairway asks the API server, in a dry run, whether it would accept the pods of this release. This is done before
+    /// a migration runs.
+    CheckingTemplates,
+    /// At least one image is named by tag. A pod pulls it, which resolves its digest and proves that registry, pull
+    /// secret and platform fit.
+    PullingImages,
+    /// A Job checks the database and the backup store before the release changes anything.
+    CheckingDatabase,
+    /// The database is being backed up for this release. The dump is hashed while it is written, then read back from
+    /// the store, hashed again and decoded to the end by `pg_restore`.
+    BackingUp,
+    /// The database migration of this release is about to run, or is running. It is not interrupted, not even by an
+    /// abort.
+    Migrating,
+    /// The migration's pod ended without a usable result. A Job reads the ledger in the database to find out how the
+    /// migration ended.
+    CheckingLedger,
+    /// The pods of the candidate are starting, or their health is being checked. Every health request must pass
+    /// `health.successThreshold` times in a row on every ready pod.
+    StartingPods,
+    /// A pod that sends health requests with headers from a Secret is starting in the App's namespace. It is needed
+    /// because the operator cannot read Secrets.
+    StartingProbePod,
+    /// A component has `strategy: Recreate`, so its previous pods must be gone before its new pods start. The message
+    /// names a pod that still exists.
+    StoppingPrevious,
+    /// The Service selects the candidate, but its EndpointSlices do not yet contain only the candidate's pods.
+    SwitchingTraffic,
+    /// Traffic has moved to the candidate, which is watched until `policy.bake.for` has passed. Fairway sends the
+    /// health requests to every ready pod during this time.
+    Baking,
+    /// The bake is over. The pods of the previous version drain and end.
+    RetiringPrevious,
+    /// The release has met its last rung and is about to end.
+    Finishing,
+    /// The release is being rolled back to the previous version. The candidate becoming healthy again does not stop the
+    /// rollback.
+    RollingBack,
+    /// The previous version is being started at the App's current replica count. It must be ready before traffic
+    /// returns to it.
+    RestoringPrevious,
+    /// The previous version serves again. The pods of the failed candidate drain and end.
+    WithdrawingCandidate,
+    /// A Release of the current spec is in progress, or is being rolled back.
+    Releasing,
+    /// The version that the App's spec asks for serves.
+    Live,
+    /// The Release, Migration or Backup has completed successfully.
+    Succeeded,
+}
+
+impl Reason {
+    /// The reason as the API writes it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The first paragraph of the reason's runbook page.
+    pub fn meaning(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.as_str().to_owned()
+    }
+}
