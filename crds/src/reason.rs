@@ -226,10 +226,10 @@ pub enum Reason {
     /// The release is being rolled back to the previous version. The candidate becoming healthy again does not stop the
     /// rollback.
     RollingBack,
-    /// The previous version is being started at the App's current replica count. It must be ready before traffic
-    /// returns to it.
+    /// The previous version is being started at the App's current replica count. It must be ready before it receives
+    /// traffic or work.
     RestoringPrevious,
-    /// The previous version serves again. The pods of the failed candidate drain and end.
+    /// The previous version serves. The pods of the failed candidate drain and end.
     WithdrawingCandidate,
     /// A Release of the current spec is in progress, or is being rolled back.
     Releasing,
