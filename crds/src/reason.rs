@@ -169,8 +169,6 @@ pub enum Reason {
     DeadlineExceeded,
     /// The release was rolled back: the previous version serves again.
     RolledBack,
-    /// The desired Release failed, and its own reason is not known.
-    Failed,
     /// The desired Release failed. The condition `Ready` says whether the live version is healthy.
     ReleaseFailed,
     /// A component of the live version should have ready pods and has none.
