@@ -60,26 +60,26 @@ pub struct Rung {
 /// From an edited App to a version that serves.
 #[rustfmt::skip]
 pub const FORWARD: &[Rung] = &[
-    Rung { name: "Accepted",     climb: accepted::climb,      evidence: "`previous`",           met_when: "no older release of the App is under way, none of its migrations is unsettled, every container has an image, `BlueGreen` components mount only claims that two versions can share, and, where there is a migration, the API server accepts the new pods (server-side dry run)" },
-    Rung { name: "Pinned",       climb: pinned::climb,        evidence: "`digests`",            met_when: "the digest of every image is known: given, or learned by a small pod that pulls the image, which proves pull secrets and platform as well" },
-    Rung { name: "Preflighted",  climb: preflighted::climb,   evidence: "`evidence.preflight`", met_when: "the database is reachable and fit, and the backup store can be written" },
-    Rung { name: "BackedUp",     climb: backed_up::climb,     evidence: "`evidence.backup`",    met_when: "a Backup of this release was taken and read back (only with `spec.backup`)" },
+    Rung { name: "Accepted",     climb: accepted::climb,      evidence: "`previous`",           met_when: "no older release of this App is in progress, no migration of it is unresolved, every container has an image, no `BlueGreen` component mounts a claim that two versions cannot share, and, if there is a migration, the API server would accept the new pods (a dry run)" },
+    Rung { name: "Pinned",       climb: pinned::climb,        evidence: "`digests`",            met_when: "the digest of every image is known: given, or resolved by a pod that pulls the image, which also proves pull secrets and platform" },
+    Rung { name: "Preflighted",  climb: preflighted::climb,   evidence: "`evidence.preflight`", met_when: "the database is reachable and suitable, and the backup store is writable" },
+    Rung { name: "BackedUp",     climb: backed_up::climb,     evidence: "`evidence.backup`",    met_when: "a Backup for this release was taken and read back (only with `spec.backup`)" },
     Rung { name: "Migrated",     climb: migrated::climb,      evidence: "`evidence.migration`", met_when: "the ledger in the database says that the migration is committed (only with `spec.migration`)" },
-    Rung { name: "RolledOut",    climb: rolled_out::climb,    evidence: "",                     met_when: "as many new pods of `BlueGreen` components are ready as the App says" },
-    Rung { name: "Healthy",      climb: healthy::climb,       evidence: "",                     met_when: "every health request passed `successThreshold` times in a row on every one of these pods" },
-    Rung { name: "HandedOver",   climb: handed_over::climb,   evidence: "",                     met_when: "the previous pods of `Recreate` components are gone, then the new ones are ready and healthy" },
-    Rung { name: "TrafficMoved", climb: traffic_moved::climb, evidence: "",                     met_when: "every Service selects the new version, and its EndpointSlices show only its pods" },
-    Rung { name: "Baked",        climb: baked::climb,         evidence: "`evidence.probes`",    met_when: "the new version stayed healthy for `policy.bake.for`" },
-    Rung { name: "Retired",      climb: retired::climb,       evidence: "`outcome`",            met_when: "the previous pods have drained and are gone" },
+    Rung { name: "RolledOut",    climb: rolled_out::climb,    evidence: "",                     met_when: "the candidate's pods of `BlueGreen` components are ready, as many as the App asks for" },
+    Rung { name: "Healthy",      climb: healthy::climb,       evidence: "",                     met_when: "every health request passed `successThreshold` times in a row on each of these pods" },
+    Rung { name: "HandedOver",   climb: handed_over::climb,   evidence: "",                     met_when: "`Recreate` components: the previous pods are gone, then the new ones are ready and healthy" },
+    Rung { name: "TrafficMoved", climb: traffic_moved::climb, evidence: "",                     met_when: "every Service selects the candidate, and its EndpointSlices contain only the candidate's pods" },
+    Rung { name: "Baked",        climb: baked::climb,         evidence: "`evidence.probes`",    met_when: "the candidate stayed healthy for `policy.bake.for`" },
+    Rung { name: "Retired",      climb: retired::climb,       evidence: "`outcome`",            met_when: "the previous pods have drained and are gone; old Releases beyond the history limit are removed" },
 ];
 
 /// From a version that cannot stay to the one before it. The database keeps its schema: the previous image runs on what
 /// the migration made (`SchemaAhead`).
 #[rustfmt::skip]
 pub const BACKWARD: &[Rung] = &[
-    Rung { name: "TrafficReturned", climb: traffic_returned::climb, evidence: "",          met_when: "the previous version is ready **now**, at today's replica count, and has the traffic" },
-    Rung { name: "HandedBack",      climb: handed_back::climb,      evidence: "",          met_when: "`Recreate` components run the previous version again, and what its retirement had ended already is ready" },
-    Rung { name: "Withdrawn",       climb: withdrawn::climb,        evidence: "`outcome`", met_when: "the new pods are gone" },
+    Rung { name: "TrafficReturned", climb: traffic_returned::climb, evidence: "",          met_when: "the previous version is ready **now**, at the App's current replica count, and receives the traffic" },
+    Rung { name: "HandedBack",      climb: handed_back::climb,      evidence: "",          met_when: "`Recreate` components run the previous version again, and whatever its retirement had already ended runs again" },
+    Rung { name: "Withdrawn",       climb: withdrawn::climb,        evidence: "`outcome`", met_when: "the candidate's pods are gone" },
 ];
 
 /// Decides the next pass of a release.

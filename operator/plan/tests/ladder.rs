@@ -7,7 +7,7 @@ use std::path::Path;
 const CONCEPTS: &str = include_str!("../../../docs/concepts.md");
 
 fn table(ladder: &[Rung]) -> String {
-    let mut table = "| rung | met when | kept as evidence |\n|---|---|---|\n".to_owned();
+    let mut table = "| rung | met when | evidence |\n|---|---|---|\n".to_owned();
     for rung in ladder {
         let _ = writeln!(table, "| {} | {} | {} |", rung.name, rung.met_when, rung.evidence);
     }
