@@ -147,7 +147,7 @@ async fn a_release_that_is_suspended_while_it_backs_up_holds_before_it_migrates(
         apps::apply(&context, &app).await?;
         let held = seen::waits(&context, "crm-2", "Suspended", SOON).await?;
         let message = seen::message(&held);
-        ensure!(message.contains("spec.suspend of the App is true"), "{message}");
+        ensure!(message.contains("is suspended"), "{message}");
         ensure!(
             seen::holds(seen::release_condition(&held, "Stalled")),
             "nobody is told that a person must act"

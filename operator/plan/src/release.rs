@@ -14,6 +14,7 @@ pub mod history;
 mod images;
 mod leftovers;
 mod patience;
+mod pods;
 mod position;
 mod readiness;
 mod refusals;

@@ -1,11 +1,12 @@
 //! HandedBack: what of the previous version has no traffic works again.
 
 use crate::release::history::happened;
+use crate::release::pods::standing;
 use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
 use crate::release::verdict::Verdict;
 use crate::release::view::View;
-use crate::release::workloads::{predecessor, standing};
+use crate::release::workloads::predecessor;
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 

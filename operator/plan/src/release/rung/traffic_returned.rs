@@ -1,12 +1,13 @@
 //! TrafficReturned: users reach the previous version again.
 
 use crate::release::history::happened;
+use crate::release::pods::standing;
 use crate::release::rollback::{self, Patience};
 use crate::release::stopping::stopped;
 use crate::release::traffic::{direct, has_users};
 use crate::release::verdict::{Verdict, Wait};
 use crate::release::view::View;
-use crate::release::workloads::{predecessor, standing};
+use crate::release::workloads::predecessor;
 use crate::traffic::{Care, serving};
 use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
