@@ -139,7 +139,11 @@ impl Attempt<'_> {
     ) -> Advanced<Done> {
         let (reason, message) = match self.look(attempts, child, outcome, create) {
             Standing::UnderWay(planned) => return Advanced::UnderWay(planned),
-            Standing::Overdue { reason, message } | Standing::Impossible(Impossible { reason, message }) => {
+            Standing::Overdue { reason, message } => {
+                let message = self.schedule.giving_up(&message);
+                return Advanced::Failed { reason, message };
+            }
+            Standing::Impossible(Impossible { reason, message }) => {
                 return Advanced::Failed { reason, message };
             }
             Standing::Lost { message } => (Reason::PodLost, message),
@@ -287,7 +291,7 @@ impl Attempt<'_> {
         let message = attempts.message.as_deref().unwrap_or(self.doing);
         Standing::Overdue {
             reason: noted.unwrap_or(Reason::DeadlineExceeded),
-            message: self.schedule.giving_up(message),
+            message: message.to_owned(),
         }
     }
 

@@ -39,14 +39,14 @@ pub use object::{Object, ObjectRef, Step};
 
 use jiff::Timestamp;
 
-/// What a planner wants done. One pass carries out the steps in their order, then writes the status if it
-/// differs from the one observed.
+/// What a planner decides. One pass executes the steps in their order, then writes the status if it differs from the
+/// one observed.
 ///
-/// Where a milestone or an intent has to be on record before the next effect, the planner returns the status
-/// that holds it and no steps; the next pass, which sees it committed, returns the steps.
+/// Where a milestone or an intent has to be recorded before the next effect, the planner returns the status that holds
+/// it and no steps; the next pass, which sees it committed, returns the steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision<Status> {
-    /// Effects, each idempotent or create-once, in order.
+    /// Effects in order, each idempotent or create-once.
     pub steps: Vec<Step>,
     /// The whole desired status.
     pub status: Status,
@@ -64,7 +64,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    /// The earlier of two wishes.
+    /// The earlier of two wakes.
     pub fn sooner(self, other: Self) -> Self {
         match (self, other) {
             (Self::OnChange, wake) | (wake, Self::OnChange) => wake,

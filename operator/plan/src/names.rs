@@ -1,4 +1,5 @@
-//! Names of owned objects: all deterministic, so that an object made twice is the same object.
+//! Names of owned objects: all deterministic, so that an object created twice is the same object. Those of the agent's
+//! Jobs and pods follow from [`crate::tasks`].
 //!
 //! Lengths: an App has at most 30 characters, a component 16, a revision 6 digits. A Deployment's name is at
 //! most 54, which leaves room for the suffix of its ReplicaSets within the 63 of a label value.

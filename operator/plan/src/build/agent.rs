@@ -1,9 +1,9 @@
-//! Pods and Jobs of the agent: what they are made of, and how their answers are read.
+//! Pods and Jobs of the agent: how they are built, and how their reports are read.
 //!
 //! The agent is one static binary. Where the work needs another image's tools (`pg_dump`, the application), an
 //! init container copies the binary into a shared folder and that image's container runs it from there; where it
-//! needs none, the agent's own image runs it. Every container that works is called [`CONTAINER`], and what it
-//! found is its termination message.
+//! needs none, the agent's own image runs it. Every container that works is called [`CONTAINER`], and its
+//! report is its termination message.
 
 mod database;
 mod files;
@@ -94,7 +94,7 @@ impl Errand<'_> {
     }
 }
 
-/// A Job that runs one pod once. Nothing removes it but its planner, so that its answer is not lost; the deadline
+/// A Job that runs one pod once. Nothing removes it but its planner, so that its report is not lost; the deadline
 /// is a backstop for a pod that never gets on.
 fn job(metadata: ObjectMeta, pod: PodTemplateSpec, deadline_seconds: i64) -> Job {
     Job {
@@ -339,7 +339,7 @@ fn restricted() -> SecurityContext {
     }
 }
 
-/// The same for a container of ours in a pod of the team's, whose pod-wide settings are theirs.
+/// What [`restricted`] asks, for a container of Fairway's in a pod of the team's, whose pod-wide settings are theirs.
 fn restricted_as_own_user() -> SecurityContext {
     SecurityContext {
         run_as_non_root: Some(true),

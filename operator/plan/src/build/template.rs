@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// A template from which no pods can be made. Its text is a message for status, with the field and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// It is no PodTemplateSpec.
+    /// The template is no PodTemplateSpec.
     #[error("The template of component {component} is not a pod template: {detail}. Correct it in the App.")]
     Unreadable {
         /// Name of the component.
@@ -17,7 +17,7 @@ pub enum InvalidTemplate {
         /// What serde found.
         detail: String,
     },
-    /// It has a member that Kubernetes does not know: kept silently it would be dropped silently.
+    /// The template has a field that Kubernetes does not know, and would drop silently.
     #[error(
         "{field} of component {component} is not a field of a pod template (or one of a newer Kubernetes than this Fairway knows). Correct or remove it in the App."
     )]
@@ -27,7 +27,7 @@ pub enum InvalidTemplate {
         /// Path of the member, e.g. `template.spec.containers[0].imagee`.
         field: String,
     },
-    /// It has no spec, or no container in it.
+    /// The template has no spec, or no container.
     #[error(
         "The template of component {component} has no containers. Add template.spec.containers in the App."
     )]
@@ -78,7 +78,7 @@ fn without_value(error: &str) -> String {
 /// The typed template of a component, without what belongs to other tools.
 ///
 /// # Errors
-/// When it is none.
+/// When the template is no pod template.
 pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), InvalidTemplate> {
     let mut template = snapshot::pod_template(component).map_err(|error| InvalidTemplate::Unreadable {
         component: component.name.clone(),

@@ -5,12 +5,12 @@ use super::position::Position;
 use super::refusals::without_refused;
 use super::verdict::{Failure, Shown, Wait, WaitOn};
 use super::view::View;
-use crate::conditions::{self, Desired};
+use crate::conditions::{self, Desired, Progress, State};
 use crate::kubectl;
 use crate::message::{sentence, sentences};
 use crate::{Decision, Step, Wake};
 use fairway_crds::Reason;
-use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
+use fairway_crds::condition::{BAKING, SCHEMA_AHEAD};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use kube::ResourceExt;
 
@@ -50,24 +50,23 @@ fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
         message,
         on,
     } = summary;
-    let reconciling = on == Some(WaitOn::Machine);
-    let stalled = on == Some(WaitOn::User) || succeeded == conditions::Status::False;
-    let baking = on == Some(WaitOn::Bake);
-    // The same message in every condition hides the others; it stands where users and tools look for it.
-    let ready = match succeeded {
-        conditions::Status::False => format!(
-            "{} did not succeed. The condition Succeeded says why.",
-            view.name()
-        ),
-        _ => message.clone(),
+    let state = match (succeeded, on) {
+        (conditions::Status::True, _) => State::Succeeded,
+        (conditions::Status::False, _) => State::Failed,
+        (conditions::Status::Unknown, Some(WaitOn::Machine)) => State::Running,
+        (conditions::Status::Unknown, Some(WaitOn::User)) => State::Stalled,
+        (conditions::Status::Unknown, Some(WaitOn::Clock | WaitOn::Bake) | None) => State::Waiting,
     };
-    let mut desired = vec![
-        Desired::new(SUCCEEDED, succeeded, reason, &message),
-        Desired::new(READY, succeeded, reason, ready),
-    ];
-    let passing = [(RECONCILING, reconciling), (STALLED, stalled), (BAKING, baking)];
-    let passing = passing.into_iter().filter(|(_, holds)| *holds);
-    desired.extend(passing.map(|(type_, _)| Desired::new(type_, conditions::Status::True, reason, &message)));
+    let progress = Progress::new(state, reason, message);
+    let mut desired = conditions::summary(&format!("Release {}", view.name()), &progress);
+    if on == Some(WaitOn::Bake) {
+        desired.push(Desired::new(
+            BAKING,
+            conditions::Status::True,
+            reason,
+            progress.message,
+        ));
+    }
     if schema_ahead {
         desired.push(Desired::new(
             SCHEMA_AHEAD,

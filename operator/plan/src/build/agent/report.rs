@@ -14,21 +14,21 @@ use std::sync::Arc;
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 const JOB_UID: &str = "batch.kubernetes.io/controller-uid";
 
-/// What became of the agent's work.
+/// What became of a task of the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome<T> {
-    /// There is no pod of it.
+    /// There is no pod that does the task.
     NotThere,
-    /// It is under way.
+    /// The task is under way.
     Running {
         /// What keeps it from starting, as the kubelet or the scheduler says: one or two sentences.
         waiting: Option<String>,
     },
-    /// The agent answered.
+    /// The agent reported.
     Reported(T),
-    /// It ended without an answer.
+    /// The pod ended without a report.
     Lost {
-        /// How, for people.
+        /// How it ended: a clause that follows a colon.
         reason: String,
     },
 }
@@ -41,18 +41,18 @@ pub fn pods_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a
     })
 }
 
-/// The answer in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
-/// successor), an answer counts more than one that is under way, and that more than one that was lost. That another
-/// one is at work is no answer while there is one at work.
+/// The report in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
+/// successor), one that reported counts more than one that is under way, and that more than one that was lost. A pod
+/// that only found another one at work counts less than the one at work.
 pub fn report<T: DeserializeOwned>(pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
-    weightiest(pods_of(pods, name))
+    most_telling(pods_of(pods, name))
 }
 
-fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> Outcome<T> {
+fn most_telling<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> Outcome<T> {
     let rank = |(pod, outcome): &(&Pod, Outcome<T>)| match outcome {
         Outcome::NotThere => 0,
         Outcome::Lost { .. } => 1,
-        Outcome::Reported(_) if made_way(pod) => 2,
+        Outcome::Reported(_) if found_another(pod) => 2,
         Outcome::Running { .. } => 3,
         Outcome::Reported(_) => 4,
     };
@@ -63,7 +63,7 @@ fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> O
 }
 
 /// Whether a pod did nothing because another one holds the migration's lock: a Job may start two.
-fn made_way(pod: &Pod) -> bool {
+fn found_another(pod: &Pod) -> bool {
     let agent = pod.status.iter().flat_map(containers);
     agent
         .filter(|container| container.name == CONTAINER)
@@ -72,13 +72,13 @@ fn made_way(pod: &Pod) -> bool {
         .any(|ended| ended.exit_code == i32::from(EXIT_OTHER_OWNER))
 }
 
-/// The same for a Job that is known. Pods of an earlier Job of the same name are not taken for its own, and one
-/// that ended and has no pod left has lost its answer.
+/// The report of a Job that was observed, or of the pods that a Job of that name left. Pods of an earlier Job of the
+/// same name are not taken for its own, and a Job that ended and has no pod left has lost its report.
 pub fn job_report<T: DeserializeOwned>(job: Option<&Job>, pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
     let uid = job.and_then(|job| job.metadata.uid.as_ref());
     let others =
         |pod: &&Pod| uid.is_some() && pod.labels().get(JOB_UID).is_some_and(|found| Some(found) != uid);
-    let found = weightiest(pods_of(pods, name).filter(|pod| !others(pod)));
+    let found = most_telling(pods_of(pods, name).filter(|pod| !others(pod)));
     match (found, job.and_then(ended)) {
         (Outcome::NotThere, Some(reason)) => Outcome::Lost { reason },
         (outcome, _) => outcome,
@@ -110,11 +110,11 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
         return Outcome::Running { waiting: None };
     };
     let agent = containers(status).find(|container| container.name == CONTAINER);
-    if let Some(report) = agent.and_then(answer) {
+    if let Some(report) = agent.and_then(parsed) {
         return Outcome::Reported(report);
     }
     let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    // A guard is a native sidecar, which the kubelet starts again.
+    // A guard is a native sidecar, which the kubelet restarts.
     let is_final = status.container_statuses.iter().flatten().any(|container| {
         container.name == CONTAINER
             && container
@@ -140,7 +140,7 @@ fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
         .chain(status.container_statuses.iter().flatten())
 }
 
-fn answer<T: DeserializeOwned>(container: &ContainerStatus) -> Option<T> {
+fn parsed<T: DeserializeOwned>(container: &ContainerStatus) -> Option<T> {
     [&container.state, &container.last_state]
         .into_iter()
         .find_map(|state| {
