@@ -18,7 +18,7 @@ use rustls::{
 use tempfile::NamedTempFile;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::connection::{Connection, TlsMode};
+use crate::connection::{Connection, TlsMode};
 use fairway_health::tls::{AnyCertificate, provider};
 
 /// Why TLS could not be set up. Names files, never their content.

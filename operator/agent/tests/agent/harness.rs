@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use fairway_protocol::{MigrationReport, MigrationTask, Requester, RunIdentity, SettleTask, Task};
+use fairway_protocol::{MigrationReport, MigrationTask, Requester, RunIdentity, SettleTask, Store, Task};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -200,6 +200,11 @@ pub(crate) fn requester(app: &str) -> Requester {
         app: app.into(),
         release: format!("{app}-1"),
     }
+}
+
+/// The store of a pod: its volume.
+pub(crate) fn store() -> Store {
+    serde_json::from_value(serde_json::json!({"volume": {"claimName": "backups"}})).expect("a store")
 }
 
 /// A run of an image; the command counts as the same in all tests.

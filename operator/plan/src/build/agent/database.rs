@@ -49,7 +49,7 @@ pub fn preflight_job(
     let task = Task::Preflight(PreflightTask {
         requester: errand.requester(),
         migrates: snapshot.migration.is_some(),
-        store: store.is_some(),
+        store: store.cloned(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     if let Some(store) = store {
@@ -79,6 +79,7 @@ pub fn backup_job(
     };
     let task = Task::Backup(BackupTask {
         requester: errand.requester(),
+        store: store.clone(),
         set: set_path(backup),
         scratch: scratch.is_some(),
         images: images.clone(),
