@@ -37,7 +37,7 @@ pub(crate) async fn run(task: BackupTask, environment: &Environment) -> BackupRe
     BackupReport { evidence, failure }
 }
 
-/// The answer to a task that was not begun.
+/// The answer to a task that was not started.
 pub(crate) fn not_run(failure: Failure) -> BackupReport {
     BackupReport {
         evidence: None,
@@ -209,7 +209,7 @@ impl Backup<'_> {
             // The snapshot is gone with the session; and pg_dump waits two hours for a server that vanished silently.
             () = loss.awaited() => {
                 self.programs.end();
-                // Only then does nobody write into what is removed next.
+                // Only then is nothing written any more into what is removed next.
                 let _ = dump.await;
                 return Err(environment_failure(
                     Reason::DatabaseUnreachable,

@@ -293,7 +293,7 @@ fn url_parameters(rest: &str) -> Result<BTreeMap<String, String>, ConnectionErro
         .filter(|before| before.contains('/'))
         .unwrap_or(rest);
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // The last `@`, so that a password with an `@` or `/` that nobody encoded still works, as in most drivers.
+    // The last `@`, so that a password with an `@` or `/` that was not encoded still works, as in most drivers.
     let (credentials, location) = match location.rsplit_once('@') {
         Some((credentials, location)) => (Some(credentials), location),
         None => (None, location),

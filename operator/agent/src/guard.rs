@@ -65,7 +65,7 @@ pub(crate) fn started(environment: &Environment) -> bool {
     Files::of(environment).started.exists()
 }
 
-/// The answer to a task that was not begun.
+/// The answer to a task that was not started.
 pub(crate) fn not_run(failure: Failure) -> MigrationReport {
     not_started(failure)
 }

@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// An unknown state can only come from a newer agent; it must never look like success.
+    /// An unknown state can only come from a newer agent; it must never be taken for success.
     fn parse(text: &str) -> Self {
         match text {
             "running" => Self::Running,
@@ -163,11 +163,16 @@ const COLUMNS: &str = "run_id, release, pod_uid, pod_ip, client_address, state, 
     round(extract(epoch from finished_at - started_at)::numeric, 3)::float8 as seconds, pre_fingerprint, post_fingerprint, \
     invalid_indexes, at_work, exit_code, sqlstate, reason, message, last_error, failed_check, resolution";
 
-/// A reason that the ledger recorded. One that this version does not know was recorded by a newer agent.
-fn known_reason(recorded: Option<&str>) -> Reason {
+/// The reason that the ledger recorded of a run; where an agent of another version recorded one that this version does
+/// not know, the reason that its state implies.
+fn known_reason(recorded: Option<&str>, state: State) -> Reason {
     recorded
         .and_then(|reason| reason.parse().ok())
-        .unwrap_or(Reason::MigrationUnknown)
+        .unwrap_or(match state {
+            State::Failed => Reason::MigrationFailed,
+            State::Partial => Reason::MigrationPartial,
+            State::Running | State::Committed | State::Unknown => Reason::MigrationUnknown,
+        })
 }
 
 impl Entry {
@@ -200,7 +205,7 @@ impl Entry {
 
     /// Why the run's guard asked for its end while its processes were alive, if it did: the reason, and what happened.
     pub(crate) fn stop_reason(&self) -> Option<(Reason, String)> {
-        let reason = known_reason(Some(self.reason.as_deref()?));
+        let reason = known_reason(Some(self.reason.as_deref()?), State::Failed);
         self.message.clone().map(|message| (reason, message))
     }
 
@@ -219,7 +224,7 @@ impl Entry {
                 "A user resolved the migration as not applied: its work is not in the database.",
             )),
             _ => Some(version(
-                known_reason(self.reason.as_deref()),
+                known_reason(self.reason.as_deref(), self.state),
                 self.message
                     .unwrap_or_else(|| "The migration was interrupted.".to_owned()),
             )),

@@ -4,7 +4,7 @@
 //! them: no shell, no libc, no home, no writable root, no name for its user. It reads one task from
 //! [`TASK_VARIABLE`], does it and answers with one report in the termination message.
 //!
-//! [`tasks`] is the table of tasks; [`run`](mod@run) is a migration's run, which three of them share; [`store`] is
+//! [`tasks`] is the table of tasks; [`run`] is a migration's run, which three of them share; [`store`] is
 //! where backups are kept.
 
 mod backends;
@@ -69,7 +69,7 @@ enum Command {
 
 /// Runs the agent and returns what the container exits with: 0 for success, 75 when another pod owns the run, 1
 /// for any other failure.
-pub fn run(arguments: Arguments) -> ExitCode {
+pub fn main(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Install { destination } => match install::install(&destination) {
             Ok(()) => ExitCode::SUCCESS,

@@ -67,7 +67,7 @@ impl Lock {
     /// Takes the lock again on a new session, within `patience`.
     ///
     /// # Errors
-    /// See [`Lock::acquire`]; the lock is then still the lost one.
+    /// Those of [`Lock::acquire`]; the lock is then still the lost one.
     pub(crate) async fn reacquire(&mut self, patience: Duration) -> Result<(), Failure> {
         *self = Self::acquire(&self.connection, patience, patience).await?;
         Ok(())

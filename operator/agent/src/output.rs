@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn a_secret_with_control_characters_is_hidden() {
         let redactor = Redactor::new(["hun\tter2-secret".to_owned()]);
-        for said in ["fatal: hun\tter2-secret", "fatal: hun\u{7}ter2-secret"] {
-            assert_eq!(tail(said).last_error(&redactor).as_deref(), Some("fatal: ***"));
+        for line in ["fatal: hun\tter2-secret", "fatal: hun\u{7}ter2-secret"] {
+            assert_eq!(tail(line).last_error(&redactor).as_deref(), Some("fatal: ***"));
         }
     }
 }

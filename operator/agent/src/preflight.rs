@@ -29,7 +29,7 @@ pub(crate) async fn run(task: PreflightTask, environment: &Environment) -> Prefl
     report
 }
 
-/// The answer to a task that was not begun.
+/// The answer to a task that was not started.
 pub(crate) fn not_run(failure: Failure) -> PreflightReport {
     PreflightReport {
         checks: Vec::new(),

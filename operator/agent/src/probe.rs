@@ -68,7 +68,7 @@ pub(crate) async fn run(task: ProbeTask, environment: &Environment) -> ProbeRepo
     }
 }
 
-/// The answer to a task that was not begun.
+/// The answer to a task that was not started.
 pub(crate) fn not_run(failure: Failure) -> ProbeReport {
     ProbeReport {
         failure: Some(failure),

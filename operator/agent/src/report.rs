@@ -126,7 +126,7 @@ pub(crate) fn write(path: &Path, json: &str) {
     }
 }
 
-/// The report on a migration that was not begun.
+/// The report on a migration that was not started.
 pub(crate) fn not_started(failure: Failure) -> MigrationReport {
     migration(MigrationOutcome::NotStarted, Some(failure))
 }

@@ -1,6 +1,7 @@
 //! One run of a migration, from its claim in the ledger to its recorded end.
 
 mod conclude;
+mod observed;
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use fairway_protocol::{
 };
 use tokio::time::Instant;
 
-pub(crate) use conclude::{Observed, Processes, Verdict};
+pub(crate) use observed::{Observed, Processes, Verdict};
 
 use crate::{
     backends::{self, Origin},
@@ -86,7 +87,7 @@ impl<'a> Request<'a> {
 
 /// A run of a migration and the migration lock of its database, which this agent holds.
 ///
-/// Connection, session, lock, ledger row and checks are in one place, so that whoever watches a run can wait for the
+/// Connection, session, lock, ledger row and checks are in one place, so that the watcher of a run can wait for the
 /// loss of its lock, take it again, and conclude the run.
 pub(crate) struct Run<'a> {
     lock: Lock,
@@ -218,7 +219,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The same run with the request's checks: its own pod goes on with it.
+    /// This run with the checks of a request, because the pod that began it goes on with it.
     pub(crate) fn resumed(self, request: &Request<'a>) -> Self {
         Self {
             checks: request.checks,
@@ -269,7 +270,7 @@ impl<'a> Run<'a> {
     }
 
     /// Records and reports that the run's pod must be ended, and why: its processes are alive and must not go on. What
-    /// it did is judged by whoever settles the run after that.
+    /// it did is judged when the run is settled after that.
     pub(crate) async fn ask_for_end(self, reason: Reason, what: &str) -> MigrationReport {
         let recorded = ledger::record_stop_reason(self.lock.session.client(), self.id(), reason, what).await;
         if let Err(error) = recorded {

@@ -187,7 +187,7 @@ impl Session {
 pub(crate) struct Loss<'a>(&'a mut JoinHandle<()>);
 
 impl Loss<'_> {
-    /// See [`Session::lost`].
+    /// Resolves when the connection is gone; as [`Session::lost`].
     pub(crate) async fn awaited(&mut self) {
         if !self.0.is_finished() {
             // The only error is a panic of the driver, after which the session is as lost as after its end.
@@ -281,12 +281,12 @@ fn refusal(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
     let Some(database) = error.as_db_error() else {
         return refusal_by_client(connection, error);
     };
-    let (address, said) = (connection.address(), database.message());
+    let (address, message) = (connection.address(), database.message());
     match database.code() {
         &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => environment(
             Reason::PasswordRejected,
             format!(
-                "The database at {address} rejected role {:?} ({said}). Correct user and password in the Secret that \
+                "The database at {address} rejected role {:?} ({message}). Correct user and password in the Secret that \
                  database.connection names.",
                 connection.user
             ),
@@ -298,14 +298,14 @@ fn refusal(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
                 connection.database
             ),
         ),
-        &SqlState::PROTOCOL_VIOLATION if said.contains("startup parameter") => pooler(connection),
-        code => unreachable(connection, &format!("it answered {}: {said}", code.code())),
+        &SqlState::PROTOCOL_VIOLATION if message.contains("startup parameter") => pooler(connection),
+        code => unreachable(connection, &format!("it answered {}: {message}", code.code())),
     }
 }
 
 fn refusal_by_client(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
-    let (said, cause) = (error.to_string(), cause(error));
-    if said.contains("TLS") || cause.contains("TLS") || cause.contains("certificate") {
+    let (message, cause) = (error.to_string(), cause(error));
+    if message.contains("TLS") || cause.contains("TLS") || cause.contains("certificate") {
         return environment(
             Reason::TlsFailed,
             format!(
@@ -396,7 +396,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_does_not_answer_is_passed_over() {
-        // The kernel accepts for them, and nobody reads.
+        // The kernel accepts connections for them, and nothing reads.
         let silent = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [first, second] = silent
             .each_ref()

@@ -64,7 +64,7 @@ macro_rules! tasks {
             }
         }
 
-        /// The answer to the task of this name when it was not begun, in the form in which that task is answered.
+        /// The answer to the task of this name when it was not started, in the form in which that task is answered.
         fn not_run(name: Option<&str>, failure: Failure) -> Answer {
             match name {
                 $(Some(stringify!($file)) => Answer::of($file::not_run(failure)),)+
@@ -90,7 +90,7 @@ pub(crate) fn row(task: &str) -> Option<&'static Row> {
     TASKS.iter().find(|row| task.get(row.name).is_some())
 }
 
-/// The answer to a task that could not be begun, in the form in which that task is answered.
+/// The answer to a task that could not be started, in the form in which that task is answered.
 pub(crate) fn without_work(task: &str, failure: Failure) -> Answer {
     not_run(row(task).map(|row| row.name), failure)
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_was_not_begun_is_answered_in_its_form() {
+    fn a_task_that_was_not_started_is_answered_in_its_form() {
         let preflight: PreflightReport =
             serde_json::from_str(&stopped(r#"{"preflight":{}}"#)).expect("a report");
         let backup: BackupReport = serde_json::from_str(&stopped(r#"{"backup":{}}"#)).expect("a report");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fairway_crds::app::Store;
 use serde::{Deserialize, Serialize};
 
-use crate::HttpRequest;
+use crate::probe::HttpRequest;
 
 /// One unit of work for the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,18 +18,19 @@ pub(crate) fn program_failed(program: &str, error: &io::Error) -> Failure {
     )
 }
 
-fn last_line(said: &Tail, redactor: &Redactor) -> String {
-    said.last_error(redactor)
+fn last_line(errors: &Tail, redactor: &Redactor) -> String {
+    errors
+        .last_error(redactor)
         .unwrap_or_else(|| "without an error message".to_owned())
 }
 
 /// The failure that the errors of a dump program mean.
-pub(crate) fn dump_failed(program: &str, said: &Tail, redactor: &Redactor) -> Failure {
-    let line = last_line(said, redactor);
-    if said.any(scratch_is_full) {
+pub(crate) fn dump_failed(program: &str, errors: &Tail, redactor: &Redactor) -> Failure {
+    let line = last_line(errors, redactor);
+    if errors.any(scratch_is_full) {
         return environment_failure(Reason::StoreFull, SCRATCH_FULL);
     }
-    if let Some(failure) = not_connected(said, &line) {
+    if let Some(failure) = not_connected(errors, &line) {
         return failure;
     }
     environment_failure(
@@ -54,7 +55,7 @@ fn scratch_is_full(line: &str) -> bool {
 }
 
 /// The failure of a program that lost its connection, or never had one.
-fn not_connected(said: &Tail, line: &str) -> Option<Failure> {
+fn not_connected(errors: &Tail, line: &str) -> Option<Failure> {
     let refused = |line: &str| {
         [
             "connection to server",
@@ -73,7 +74,7 @@ fn not_connected(said: &Tail, line: &str) -> Option<Failure> {
             .iter()
             .any(|words| line.contains(words))
     };
-    if said.any(by_tls) {
+    if errors.any(by_tls) {
         return Some(environment_failure(
             Reason::TlsFailed,
             format!(
@@ -82,7 +83,7 @@ fn not_connected(said: &Tail, line: &str) -> Option<Failure> {
             ),
         ));
     }
-    let what = match (said.any(gone), said.any(refused)) {
+    let what = match (errors.any(gone), errors.any(refused)) {
         (true, _) => "The database closed the connection during the backup",
         (false, true) => "PostgreSQL's own programs cannot reach the database",
         (false, false) => return None,
@@ -97,13 +98,13 @@ fn not_connected(said: &Tail, line: &str) -> Option<Failure> {
 ///
 /// # Errors
 /// Any other failure, because another attempt may read them.
-pub(crate) fn why_without_globals(said: &Tail, redactor: &Redactor) -> Result<String, Failure> {
-    match said.mentions("permission denied") {
+pub(crate) fn why_without_globals(errors: &Tail, redactor: &Redactor) -> Result<String, Failure> {
+    match errors.mentions("permission denied") {
         true => Ok(format!(
             "Roles and tablespaces are not in this backup: {}.",
-            last_line(said, redactor)
+            last_line(errors, redactor)
         )),
-        false => Err(dump_failed("pg_dumpall", said, redactor)),
+        false => Err(dump_failed("pg_dumpall", errors, redactor)),
     }
 }
 
@@ -146,9 +147,9 @@ mod tests {
          No space left on device",
         Reason::DumpFailed
     )]
-    fn each_error_of_pg_dump_has_its_reason(#[case] said: &str, #[case] reason: Reason) {
+    fn each_error_of_pg_dump_has_its_reason(#[case] errors: &str, #[case] reason: Reason) {
         let mut tail = Tail::default();
-        said.lines().for_each(|line| tail.push(line.as_bytes()));
+        errors.lines().for_each(|line| tail.push(line.as_bytes()));
         assert_eq!(dump_failed("pg_dump", &tail, &Redactor::new([])).reason, reason);
     }
 
@@ -166,11 +167,11 @@ mod tests {
         Some(Reason::DumpFailed)
     )]
     fn only_a_missing_right_gives_a_backup_without_globals(
-        #[case] said: &str,
+        #[case] errors: &str,
         #[case] reason: Option<Reason>,
     ) {
         let mut tail = Tail::default();
-        tail.push(said.as_bytes());
+        tail.push(errors.as_bytes());
         let failure = why_without_globals(&tail, &Redactor::new([])).err();
         assert_eq!(failure.map(|failure| failure.reason), reason);
     }

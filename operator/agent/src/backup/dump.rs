@@ -27,7 +27,7 @@ const LOCK_WAIT: &str = "--lock-wait-timeout=300000";
 const GLOBALS_FILE: &str = "globals.sql.zst";
 
 /// Proves that `pg_dump` reaches the database: libpq has more conditions than the agent's own driver, such as a
-/// private key that nobody else may read.
+/// private key that no other user may read.
 ///
 /// # Errors
 /// What a backup would fail with.

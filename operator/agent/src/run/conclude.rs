@@ -5,7 +5,10 @@ use std::time::Duration;
 use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, Reason};
 use tokio::time::Instant;
 
-use super::Run;
+use super::{
+    Run,
+    observed::{Execution, Observed, Processes, Verdict},
+};
 use crate::{
     backends::{self, SessionsRemain},
     failure::version,
@@ -20,92 +23,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Pause before an attempt to conclude is repeated on the same session.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// What an observer of a run concludes from its end.
-#[derive(Clone, Debug)]
-pub(crate) enum Verdict {
-    /// The process exited 0, or health passed.
-    Success,
-    /// Anything else.
-    Failure {
-        /// The reason to report when the schema is unchanged.
-        reason: Reason,
-        /// What happened, as the predicate of `The migration …`, e.g. `exited with code 1`.
-        what: String,
-        /// Whether anything of the migration was executed.
-        execution: Execution,
-        /// The state to record when the schema changed.
-        if_changed: State,
-    },
-}
-
-/// Whether anything of a failed migration was executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Execution {
-    /// Its process ran, or may have run.
-    Possible,
-    /// Its process was never started.
-    None,
-}
-
-impl Verdict {
-    /// A run that is known to have failed: when it changed the schema, only a part of it was done.
-    pub(crate) fn failed(reason: Reason, what: String) -> Self {
-        Self::Failure {
-            reason,
-            what,
-            execution: Execution::Possible,
-            if_changed: State::Partial,
-        }
-    }
-
-    /// A run whose process could not be started.
-    pub(crate) fn not_started(reason: Reason, what: String) -> Self {
-        Self::Failure {
-            reason,
-            what,
-            execution: Execution::None,
-            if_changed: State::Partial,
-        }
-    }
-}
-
-/// The end of a run as its observer saw it.
-#[derive(Clone, Debug)]
-pub(crate) struct Observed {
-    /// What the observer concludes.
-    pub(crate) verdict: Verdict,
-    /// What became of the run's processes.
-    pub(crate) processes: Processes,
-    /// Exit code of the migration's process.
-    pub(crate) exit_code: Option<i32>,
-    /// The last SQLSTATE in its output.
-    pub(crate) sqlstate: Option<String>,
-    /// The last error line of its output.
-    pub(crate) last_error: Option<String>,
-}
-
-impl Observed {
-    /// An end of which only the verdict is known.
-    pub(crate) fn new(verdict: Verdict, processes: Processes) -> Self {
-        Self {
-            verdict,
-            processes,
-            exit_code: None,
-            sqlstate: None,
-            last_error: None,
-        }
-    }
-}
-
-/// What became of the run's processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Processes {
-    /// They are gone, so that sessions of theirs are leftovers and are ended.
-    Gone,
-    /// They go on serving: an application became healthy.
-    Serving,
-}
 
 impl Run<'_> {
     /// Ends the run's sessions, compares the schema and records the end, however often the connection breaks.
@@ -254,21 +171,5 @@ impl Run<'_> {
             "{what} (the schema changed). Look at the database and resolve the Release as applied or not applied."
         );
         Ok(observed.ending(*if_changed, Some(after), Some((reason, message))))
-    }
-}
-
-impl Observed {
-    fn ending(&self, state: State, after: Option<String>, why: Option<(Reason, String)>) -> Ending {
-        let (reason, message) = why.unzip();
-        Ending {
-            state,
-            after,
-            exit_code: self.exit_code,
-            sqlstate: self.sqlstate.clone(),
-            reason: reason.map(|reason| reason.as_str().to_owned()),
-            message,
-            last_error: self.last_error.clone(),
-            failed_check: None,
-        }
     }
 }

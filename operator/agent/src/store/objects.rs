@@ -10,7 +10,10 @@ use std::{
 use async_trait::async_trait;
 use fairway_protocol::{Failure, Reason};
 
-use super::{Attempt, Content, Found, MANIFEST, Published, PutError, SetPath, Store, pipe};
+use super::{
+    content::{Content, pipe},
+    port::{Attempt, Found, MANIFEST, Published, PutError, SetPath, Store},
+};
 use crate::failure::environment as environment_failure;
 
 /// Objects by key, and the parts of unfinished uploads by key.

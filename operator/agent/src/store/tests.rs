@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::{objects::Objects, volume::Volume, *};
 use crate::blocking::blocking;
+use fairway_protocol::Failure;
 
 /// A store, and the folder of one that has a folder.
 struct Case {

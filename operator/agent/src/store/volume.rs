@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use fairway_protocol::{Failure, Reason};
 use sha2::{Digest as _, Sha256};
 
-use super::{Attempt, Content, Found, MANIFEST, Published, PutError, SetPath, Store, pipe};
+use super::{
+    content::{Content, pipe},
+    port::{Attempt, Found, MANIFEST, Published, PutError, SetPath, Store},
+};
 use crate::{blocking::blocking, failure::environment as environment_failure, text::hex};
 
 /// A mounted PersistentVolumeClaim.

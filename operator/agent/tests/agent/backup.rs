@@ -69,7 +69,7 @@ fn reason_of(outcome: &Outcome) -> Reason {
     report.failure.expect("a failure").reason
 }
 
-/// Restores a stored dump as a person would, with PostgreSQL's own programs.
+/// Restores a stored dump as a user would, with PostgreSQL's own programs.
 fn restore(pod: &Pod, into: &Database, scratch: bool) {
     let server = into.server();
     let set = pod.path("store").join(SET);
@@ -255,7 +255,7 @@ fn stored(pod: &Pod) -> Vec<String> {
     names
 }
 
-/// A pod that was given up, on a node that nobody reached, goes on when another one has made the backup.
+/// A pod that was replaced, on a node that cannot be reached, goes on when another one has taken the backup.
 #[rstest]
 #[case::ends_late(None)]
 #[case::is_stopped(Some("TERM"))]

@@ -11,7 +11,7 @@ use crate::{
     postgres::{Database, value},
 };
 
-/// An application beside the guard: not healthy until told so.
+/// An application beside the guard, which a test makes healthy.
 struct Application {
     port: u16,
     healthy: watch::Sender<bool>,
