@@ -5,7 +5,6 @@
 pub mod apps;
 pub mod bench;
 pub mod cluster;
-pub mod command;
 pub mod dump;
 pub mod images;
 pub mod install;
@@ -13,13 +12,13 @@ pub mod load;
 pub mod manifest;
 pub mod ns;
 pub mod operator;
-pub mod progress;
 pub mod reach;
 mod registry;
 pub mod seen;
 pub mod story;
 pub mod target;
 pub mod timeline;
-pub mod tools;
 pub mod volumes;
 pub mod wait;
+
+pub use fairway_tools::{build as tools, command, progress};

@@ -9,7 +9,6 @@ mod cgroups;
 mod components;
 mod mounts;
 pub mod network;
-pub mod paths;
 mod pki;
 mod process;
 mod storage;
@@ -27,8 +26,9 @@ use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 
+pub use fairway_tools::paths::{self, Paths};
+
 pub use self::components::memory_for_time;
-pub use self::paths::Paths;
 pub use self::pki::NODE_NAME;
 use crate::progress::Progress;
 

@@ -51,7 +51,7 @@ pub fn feed(mut command: Command, input: &[u8]) -> Result<Output> {
 }
 
 /// Keeps a program that honours proxies from asking one for addresses that only this machine knows.
-pub(crate) fn without_proxy(command: &mut Command) -> &mut Command {
+pub fn without_proxy(command: &mut Command) -> &mut Command {
     command.env("NO_PROXY", "*").env("no_proxy", "*")
 }
 
