@@ -1,7 +1,10 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down bench check fmt fmt-check clippy test-unit drift charts deny advisories crds docs \
-	test test-e2e prerequisites cluster-binaries images up began install down
+	test test-e2e test-long prerequisites cluster-binaries images up began install down
+
+# Targets that build, start and test depend on their order.
+.NOTPARALLEL:
 
 CARGO = cargo --locked
 # Where cargo puts programs. They are started from there, and not by `cargo run`, where another one may be compiling.
@@ -13,6 +16,8 @@ CLUSTER = $(RUN) cluster --
 # `make demo KUBE_CONTEXT=name REGISTRY=host/path`: an existing cluster instead of the embedded one.
 export KUBE_CONTEXT
 export REGISTRY
+# `make test TEST_THREADS=2`: fewer tests at a time, on a machine that has other work.
+export TEST_THREADS
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
@@ -69,10 +74,11 @@ docs: ## write the API reference from the types
 
 test: up install test-e2e ## run every test that needs a cluster, on the embedded one
 
-# Six tests at a time within a file: most of the time they wait for pods, which leaves two cores half idle.
-test-e2e: ## run them on the cluster that runs, or on that of KUBE_CONTEXT
-	@$(CARGO) test --test admission --test applications --test cluster --test existing --test harness --test operator \
-		--test stories --test unleash -- --test-threads=$(or $(TEST_THREADS),6)
+test-e2e: ## run them on the cluster that runs, or on that of KUBE_CONTEXT: make test-e2e TESTS=part-of-a-name
+	@$(RUN) e2e -- test $(TESTS)
+
+test-long: $(if $(filter-out simulator,$(PART)),up install) ## run what takes too long for CI: PART=name; without it, list the parts
+	@$(RUN) e2e -- long $(PART)
 
 prerequisites: ## install the Debian packages that the embedded cluster needs
 	@e2e/tools/prerequisites

@@ -135,6 +135,18 @@ impl Paths {
         self.root.join("lock")
     }
 
+    /// Held by each test that works on the cluster, alone or with others.
+    #[must_use]
+    pub fn tests_lock(&self) -> PathBuf {
+        self.root.join("tests-lock")
+    }
+
+    /// Held by the test that kills the operator, until it works again.
+    #[must_use]
+    pub fn operator_lock(&self) -> PathBuf {
+        self.root.join("operator-lock")
+    }
+
     /// Sockets: their paths may be 107 bytes long at most, so they do not live in the checkout.
     #[must_use]
     pub fn sockets(&self) -> PathBuf {
