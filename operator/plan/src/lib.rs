@@ -20,7 +20,6 @@ pub mod migration;
 pub mod names;
 pub mod object;
 pub mod observed;
-pub mod protocol;
 pub mod release;
 pub mod retry;
 #[cfg(any(test, feature = "sim"))]
@@ -28,6 +27,7 @@ pub mod sim;
 pub mod snapshot;
 mod stand;
 
+pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};
 
 use jiff::Timestamp;

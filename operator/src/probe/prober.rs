@@ -1,11 +1,11 @@
 //! The prober: asks pods for as long as their Release wants it, counts, and wakes the Release when a count becomes
 //! news.
 
-use super::request::request;
 use super::via::{self, Token};
 use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use fairway_health::request;
 use fairway_plan::observed::{PodHealth, ProbeTarget};
 use fairway_plan::protocol::ProbeVerdict;
 use futures::future::join_all;
