@@ -198,7 +198,7 @@ pub(crate) fn apply(target: &Target, name: &str, mut objects: Vec<Value>) -> Res
 }
 
 #[test]
-fn the_apiserver_takes_every_object_and_every_other_block_is_yaml() -> Result<()> {
+fn documented_objects_are_accepted_and_other_blocks_are_yaml() -> Result<()> {
     let target = Target::from_env()?;
     let mut ours = BTreeSet::new();
     for document in documents()? {
@@ -324,7 +324,7 @@ fn kinds(target: &Target) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn every_kind_and_annotation_that_a_kubectl_command_names_exists() -> Result<()> {
+fn kinds_and_annotations_in_documented_commands_exist() -> Result<()> {
     let target = Target::from_env()?;
     let kinds = kinds(&target)?;
     let annotations = [

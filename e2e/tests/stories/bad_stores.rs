@@ -33,7 +33,7 @@ async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: 
 }
 
 #[tokio::test]
-async fn a_store_that_is_full_holds_the_release_until_the_app_names_another() -> Result<()> {
+async fn full_store_holds_the_release_until_the_app_names_another() -> Result<()> {
     holds_the_release_until_it_is_replaced(
         Behaviour::Limited { bytes: 64 << 10 },
         "The volume of backup.store is full (",
@@ -42,7 +42,7 @@ async fn a_store_that_is_full_holds_the_release_until_the_app_names_another() ->
 }
 
 #[tokio::test]
-async fn a_store_that_is_read_only_holds_the_release_until_the_app_names_another() -> Result<()> {
+async fn read_only_store_holds_the_release_until_replaced() -> Result<()> {
     holds_the_release_until_it_is_replaced(
         Behaviour::ReadOnly,
         "The volume of backup.store cannot be written to (",

@@ -71,7 +71,7 @@ async fn logs(context: &Context) -> Result<Vec<(String, String)>> {
 }
 
 #[tokio::test]
-async fn a_password_is_in_no_object_no_event_and_no_log_even_when_a_migration_prints_it() -> Result<()> {
+async fn printed_password_is_in_no_object_event_or_log() -> Result<()> {
     with_temp_ns(|context| async move {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": crm::DATABASE},

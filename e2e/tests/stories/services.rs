@@ -147,7 +147,7 @@ async fn takes_over_one_that_serves(context: &Context) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_selector_of_another_manager_is_left_alone_and_one_that_is_free_is_taken() -> Result<()> {
+async fn selector_of_another_manager_is_kept_and_a_free_one_taken() -> Result<()> {
     with_temp_ns(|context| async move {
         let (given_up, removed, bare, handed_over) = tokio::join!(
             goes_on_when_the_other_gives_it_up(&context),

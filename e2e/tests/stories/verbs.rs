@@ -23,7 +23,7 @@ async fn baking(context: &Context) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_release_aborted_before_it_migrates_leaves_the_old_version_as_it_was() -> Result<()> {
+async fn release_aborted_before_migration_leaves_the_previous_as_is() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         crm::set_version(&context, &mut app, "v2");
@@ -108,7 +108,7 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -> Result<()> {
+async fn failed_release_is_retried_on_request_and_only_once() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         // A table of this name stands in the way of v2's migration.
@@ -143,7 +143,7 @@ async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -
 }
 
 #[tokio::test]
-async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() -> Result<()> {
+async fn partial_migration_blocks_others_until_it_is_resolved() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 1);
