@@ -24,7 +24,7 @@ help: ## list the targets
 
 # --- to see it ---
 
-demo: prerequisites ## tell the story of a release on a real cluster, and leave it running
+demo: prerequisites ## show the story of a release on a real cluster, and leave it running
 	@$(call build_beside_each_other,$(CLUSTER) images --story --no-push)
 	@$(RUN) demo
 

@@ -1,5 +1,5 @@
 //! The embedded cluster and what tests, demo and benchmark share: images, a namespace for each test,
-//! waits that tell what they last saw, volumes that misbehave, a client that counts failures, and the
+//! waits that report what they last saw, volumes that misbehave, a client that counts failures, and the
 //! applications that Fairway releases.
 
 pub mod apps;

@@ -1,4 +1,4 @@
-//! What befalls the operator and its agents: killed without warning, absent, there twice.
+//! What happens to the operator and its agents: killed without warning, absent, running twice.
 //!
 //! Processes are killed on the embedded cluster only, whose node is this machine.
 

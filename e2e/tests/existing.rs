@@ -1,4 +1,4 @@
-//! A cluster that a person names: `KUBE_CONTEXT` and `REGISTRY` make every command work on that context, and none
+//! A cluster that the user names: `KUBE_CONTEXT` and `REGISTRY` make every command work on that context, and none
 //! connects to anything else, whatever else the kubeconfig and the environment name. The embedded cluster stands for
 //! the one that is named.
 
@@ -27,7 +27,7 @@ const NAMED: &str = "named";
 const POWERLESS: &str = "powerless";
 const CURRENT: &str = "current";
 
-/// What nobody was told to connect to. It counts who does.
+/// A server that nothing should connect to. It counts the connections.
 struct Elsewhere {
     address: SocketAddr,
     seen: Receiver<SocketAddr>,
@@ -65,7 +65,7 @@ impl Elsewhere {
     }
 }
 
-/// A person's machine: two kubeconfigs, and an environment that names other servers wherever it can.
+/// A user's machine: two kubeconfigs, and an environment that names other servers wherever it can.
 struct Machine {
     target: Target,
     client: Client,
@@ -248,10 +248,10 @@ async fn commands_work_on_the_named_context_and_connect_to_no_other() -> Result<
 async fn demo_works_on_the_named_context() -> Result<()> {
     let machine = Machine::new().await?;
     let registry = machine.target.registry();
-    let told = machine.goes_well(DEMO, &["--again"], &registry)?;
+    let shown = machine.goes_well(DEMO, &["--again"], &registry)?;
     ensure!(
-        told.contains(&format!("kubectl config use-context {NAMED}\n")),
-        "{told}"
+        shown.contains(&format!("kubectl config use-context {NAMED}\n")),
+        "{shown}"
     );
     assert_eq!(machine.elsewhere.connections()?, 0);
     Ok(())

@@ -23,7 +23,7 @@ async fn unleash_with_a_migration_command_is_upgraded_and_back() -> Result<()> {
     alone(async |context| upgraded_and_rolled_back(&context, by_command).await).await
 }
 
-/// The demo tells of the upgrade, and not of the rollback.
+/// The demo shows the upgrade, and not the rollback.
 #[tokio::test]
 #[ignore = "make test-long PART=applications; the demo shows the upgrade"]
 async fn unleash_that_migrates_itself_is_upgraded_and_back() -> Result<()> {
@@ -37,7 +37,7 @@ async fn upgraded_and_rolled_back(context: &Context, change: impl FnOnce(&mut Ap
     change(&mut app);
     let mut upgrade = Upgrade::prepare(&story, app).await?;
     upgrade.upgrade(&story).await?;
-    upgrade.take_back(&story).await?;
+    upgrade.roll_back(&story).await?;
     story.no_request_failed("Unleash", &upgrade.load).await?;
     Ok(())
 }

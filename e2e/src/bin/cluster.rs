@@ -28,7 +28,7 @@ enum Subcommands {
     },
     /// Remove the cluster: processes, mounts, namespace, interfaces, cgroup. Images stay built.
     Down,
-    /// Tell which processes run.
+    /// List the processes that run.
     Status,
     /// Build images and push them to the registry; skips what is up to date.
     Images {

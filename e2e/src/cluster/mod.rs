@@ -2,7 +2,7 @@
 //! Docker and without any image registry but its own.
 //!
 //! [`Cluster::up`] may be interrupted at any point and run any number of times: a cluster that runs
-//! whole is used as it is, and anything less is removed and started anew. State of the control plane
+//! whole is used as it is, and anything less is removed and started again. State of the control plane
 //! never outlives the cluster; built binaries and images do.
 
 mod cgroups;
@@ -273,7 +273,7 @@ impl Cluster {
         let nodes = watcher(Api::<Node>::all(client), watcher::Config::default())
             .default_backoff()
             .applied_objects();
-        // The watch mends its own errors, so only a node ends the wait, or the deadline.
+        // The watch recovers from its own errors, so only a node ends the wait, or the deadline.
         let mut ready = nodes
             .filter_map(|node| std::future::ready(node.ok().filter(is_ready)))
             .boxed();

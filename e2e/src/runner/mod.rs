@@ -39,7 +39,7 @@ struct Queued<'a> {
     lane: &'a Lane,
 }
 
-/// Runs the tests of these phases, and tells on standard error of each that ends.
+/// Runs the tests of these phases, and reports each that ends on standard error.
 ///
 /// # Errors
 /// When a test does not compile, or there is none to run. A test that fails is part of the report.

@@ -79,7 +79,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tells on standard error that a test has ended, and all that it said when it failed.
+/// Reports on standard error that a test has ended, with its whole output when it failed.
 pub(super) fn ended(outcome: &Outcome, number: usize, of: usize) {
     let word = if outcome.failure.is_some() { "FAILED" } else { "ok" };
     eprintln!(

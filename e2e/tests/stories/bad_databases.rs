@@ -21,7 +21,7 @@ async fn set_url(context: &Context, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// A first release with a wrong URL waits with this reason, and succeeds once the Secret is mended.
+/// A first release with a wrong URL waits with this reason, and succeeds once the Secret is fixed.
 async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
@@ -34,7 +34,7 @@ async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result
         let attempts = waiting.status.clone().unwrap_or_default().attempts;
         let attempt = attempts
             .get("Preflighted")
-            .context("no try of Preflighted is on record")?;
+            .context("no attempt of Preflighted is recorded")?;
         ensure!(attempt.reason.as_deref() == Some(reason), "{attempt:?}");
         ensure!(
             !seen::message(&waiting).contains("wrong-password"),

@@ -116,13 +116,13 @@ async fn unhealthy_on_start_migration_is_ended_then_judged() -> Result<()> {
 /// Whom the kernel ended when the memory of the migration's container was used up.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
-    /// The migration, of which the agent told.
+    /// The migration, as the agent reported.
     TheMigration,
     /// The agent as well, so that the ledger had to be asked.
     TheAgentToo,
 }
 
-/// Reads it from what a person is told, which says in either case that it was the memory.
+/// Reads it from the status message, which says in either case that it was the memory.
 async fn ended(context: &Context, failed: &Release) -> Result<Ended> {
     let migration = context.api::<Migration>().get("crm-2").await?;
     let exit_code = migration.status.unwrap_or_default().exit_code;
@@ -220,7 +220,7 @@ async fn migration_without_effect_keeps_traffic_from_its_version() -> Result<()>
             .context("no migration")?;
         ensure!(
             migration.unchanged,
-            "nobody is told that the schema is unchanged: {migration:?}"
+            "no message says that the schema is unchanged: {migration:?}"
         );
         let message = seen::message(&failed);
         ensure!(message.contains("left the schema unchanged"), "{message}");

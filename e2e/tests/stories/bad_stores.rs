@@ -20,8 +20,8 @@ async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: 
         apps::set_bake(&mut app, 1);
         crm::set_version(&context, &mut app, "v2");
         apps::apply(&context, &app).await?;
-        let told = |release: &Release| seen::message(release).contains(expected);
-        let waiting = seen::release(&context, "crm-2", expected, told, crm::PATIENCE).await?;
+        let expects = |release: &Release| seen::message(release).contains(expected);
+        let waiting = seen::release(&context, "crm-2", expected, expects, crm::PATIENCE).await?;
         ensure!(seen::milestone(&waiting, MilestoneKind::Migrating).is_none(), "it migrates without a backup");
 
         app.spec.backup.as_mut().context("no backup")?.store.volume.claim_name = "backups".to_owned();

@@ -99,7 +99,7 @@ async fn version_that_turns_bad_is_rolled_back_within_a_second() -> Result<()> {
         let mut app = crm::install(&context).await?;
         let clients = clients(&context).await?;
         let story = Story::new(&context);
-        TurnsBad::is_taken_back(&story, &mut app, &clients).await?;
+        TurnsBad::is_rolled_back(&story, &mut app, &clients).await?;
         story.no_request_failed("CRM", &clients).await?;
         seen::observed(&context, "crm", SOON).await?;
         shown::listed(&context, "get.txt")?;

@@ -185,7 +185,7 @@ impl Watch {
         Ok(Self { seen, task })
     }
 
-    /// Begins anew with a Service of this name.
+    /// Starts again with a Service of this name.
     fn forget(&self, service: &str) {
         self.seen
             .lock()

@@ -1,4 +1,4 @@
-//! People edit while a release is under way, apply the same again, and change their minds.
+//! Users edit while a release is under way, apply the same again, and change their minds.
 
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::Release;
@@ -166,7 +166,7 @@ async fn revert_is_a_release_without_migration_on_a_schema_ahead() -> Result<()>
         );
         ensure!(
             seen::holds(seen::release_condition(&back, "SchemaAhead")),
-            "SchemaAhead is not told"
+            "there is no condition SchemaAhead"
         );
         ensure!(
             runs(&context, "v1").await? == 1,

@@ -150,7 +150,7 @@ async fn release_suspended_during_backup_holds_before_migration() -> Result<()> 
         ensure!(message.contains("spec.suspend of the App is true"), "{message}");
         ensure!(
             seen::holds(seen::release_condition(&held, "Stalled")),
-            "nobody is told that a person must act"
+            "no condition says that a user must act"
         );
         // A backup that runs is finished, and is the one that the release relies on when it goes on.
         let name = seen::names_of::<Backup>(&context, "crm")
@@ -252,7 +252,7 @@ fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
         "{sum} bytes are there, and {:?} in status",
         status.bytes
     );
-    for (told, kept) in [
+    for (reported, kept) in [
         (&status.sha256, &manifest["database"]["sha256"]),
         (&status.level, &manifest["level"]),
         (&status.taken_at, &manifest["takenAt"]),
@@ -260,7 +260,7 @@ fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
         (&status.fingerprint, &manifest["fingerprint"]),
     ] {
         ensure!(
-            told.is_some() && told.as_deref() == kept.as_str(),
+            reported.is_some() && reported.as_deref() == kept.as_str(),
             "{status:?} is not {manifest}"
         );
     }
@@ -482,7 +482,7 @@ async fn failed_check_stops_the_release_until_the_data_is_fixed() -> Result<()> 
         database
             .batch_execute("update leads set email = 'ada@example.com'")
             .await?;
-        apps::say(&context, "crm-2", annotation::RETRY, "mended").await?;
+        apps::say(&context, "crm-2", annotation::RETRY, "fixed").await?;
         let again = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         let migration = again.status.unwrap_or_default().evidence.migration;
         ensure!(
