@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fairway_e2e::cluster::Paths;
 use fairway_e2e::images;
@@ -22,8 +22,8 @@ enum Subcommands {
     Test {
         /// Only tests with this in their name.
         filter: Option<String>,
-        /// Most tests at a time; a machine that has other work needs fewer than are usual.
-        #[arg(long, env = "TEST_THREADS")]
+        /// Most tests at a time, fewer than are usual, on a machine that has other work. `TEST_THREADS` sets it too.
+        #[arg(long)]
         at_once: Option<usize>,
     },
     /// Run a part of `make test-long` and write its result to e2e/README.md; without a name, list the parts.
@@ -54,6 +54,13 @@ async fn main() -> ExitCode {
 }
 
 async fn test(filter: Option<String>, at_once: Option<usize>) -> Result<bool> {
+    let at_once = match std::env::var("TEST_THREADS") {
+        // make exports it without a value where none is given.
+        Ok(threads) if at_once.is_none() && !threads.is_empty() => {
+            Some(threads.parse().context("TEST_THREADS is no number")?)
+        }
+        _ => at_once,
+    };
     let choice = Choice {
         filter: filter.filter(|filter| !filter.is_empty()),
         at_once,
