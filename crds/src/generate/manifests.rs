@@ -10,7 +10,7 @@ pub fn manifests() -> Vec<File> {
     crate::all_crds()
         .into_iter()
         .map(|mut crd| {
-            // Uninstalling the chart must not take every App with it.
+            // Uninstalling the chart must not delete every App.
             let annotations = crd.metadata.annotations.get_or_insert_default();
             annotations.insert("helm.sh/resource-policy".into(), "keep".into());
             #[expect(clippy::expect_used, reason = "a definition is plain data with string keys")]
