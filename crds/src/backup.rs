@@ -1,6 +1,6 @@
 //! One proven copy of a database.
 
-use crate::release::Attempts;
+use crate::attempts::Attempts;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -13,6 +13,7 @@
 )]
 
 pub mod app;
+pub mod attempts;
 pub mod backup;
 pub mod component;
 pub mod condition;

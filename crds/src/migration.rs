@@ -1,8 +1,8 @@
 //! One run of a database migration.
 
+use crate::attempts::Attempts;
 use crate::database::{MigrationCheck, OnStart};
 use crate::duration::Duration;
-use crate::release::Attempts;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,6 +1,6 @@
 //! The API reference: one table of fields per object, from the same schemas that the API server uses.
 
-use super::File;
+use super::files::File;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
     ValidationRule,

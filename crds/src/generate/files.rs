@@ -1,12 +1,4 @@
-//! Files that are generated from the types and kept in the repository: manifests and API reference.
-//!
-//! The binaries `crdgen` and `apidoc` write them, or name those that are out of date.
-
-mod manifests;
-mod reference;
-
-pub use manifests::manifests;
-pub use reference::reference;
+//! Writing the generated files, and comparing them with what is there.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
