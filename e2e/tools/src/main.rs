@@ -20,8 +20,8 @@ fn build(names: impl Iterator<Item = String>) -> Result<()> {
     let paths = Paths::from_env()?;
     let named = names.map(|name| known(&name)).collect::<Result<Vec<_>>>()?;
     let programs = if named.is_empty() { BUILT } else { &named };
-    if build_each(&paths, programs)?.is_empty() {
-        eprintln!("{} of {} programs are up to date", programs.len(), BUILT.len());
+    if build_each(&paths, programs)?.is_empty() && named.is_empty() {
+        eprintln!("the programs of the cluster are up to date");
     }
     Ok(())
 }
