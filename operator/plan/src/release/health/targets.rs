@@ -1,9 +1,10 @@
 //! Whom the operator asks for health: the ready pods of a release between its rollout and the end of its bake.
 
-use super::world::{World, happened, has_ended};
 use crate::build::agent;
 use crate::names;
 use crate::observed::{ProbePod, ProbeTarget, ReleaseObserved, Settings};
+use crate::release::history::{happened, has_ended};
+use crate::release::view::View;
 use fairway_crds::component::Component;
 use fairway_crds::release::MilestoneKind;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,7 +22,7 @@ pub fn probe_targets(observed: &ReleaseObserved, settings: &Settings) -> Vec<Pro
     if done || observed.release.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let world = World {
+    let view = View {
         observed,
         settings,
         now: jiff::Timestamp::UNIX_EPOCH,
@@ -31,7 +32,7 @@ pub fn probe_targets(observed: &ReleaseObserved, settings: &Settings) -> Vec<Pro
     let probe_pod = observed
         .pods
         .iter()
-        .find(|pod| pod.name_any() == names::probe_pod(world.name(), &settings.probe_token_sha256))
+        .find(|pod| pod.name_any() == names::probe_pod(view.name(), &settings.probe_token_sha256))
         .and_then(|pod| address(pod));
     let components = snapshot
         .components
@@ -39,8 +40,7 @@ pub fn probe_targets(observed: &ReleaseObserved, settings: &Settings) -> Vec<Pro
         .filter(|component| component.health.is_some());
     components
         .flat_map(|component| {
-            world
-                .ready_pods(&component.name, world.name())
+            view.ready_pods(&component.name, view.name())
                 .into_iter()
                 .map(move |pod| (component, pod))
         })
