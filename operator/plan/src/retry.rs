@@ -6,7 +6,7 @@ use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 
 /// So long after the end of its grace period, a pod that is still there is on a node that does not answer.
-pub(crate) const UNHEARD: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const NODE_LOST: SignedDuration = SignedDuration::from_mins(5);
 
 /// Pause before the attempt after number `attempt`: 5 s, doubling, at most 5 minutes.
 pub fn backoff(attempt: u32) -> SignedDuration {

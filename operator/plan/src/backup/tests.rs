@@ -91,7 +91,7 @@ fn proven() -> BackupReport {
 fn failure(cause: Cause, reason: &str) -> BackupReport {
     let failure = Failure {
         cause,
-        reason: reason.into(),
+        reason: reason.parse().unwrap(),
         message: format!("{reason} happened."),
     };
     BackupReport {

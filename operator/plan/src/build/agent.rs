@@ -11,6 +11,7 @@ mod migrate;
 mod pin;
 mod probe;
 mod report;
+mod store;
 
 pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};

@@ -8,7 +8,7 @@ use crate::attempt::{Attempt, Bounds, Found, Impossible, Planned, Standing};
 use crate::build::agent;
 use crate::conditions::{Progress, State};
 use crate::message;
-use crate::retry::{Due, Next, Schedule, UNHEARD};
+use crate::retry::{Due, NODE_LOST, Next, Schedule};
 use crate::tasks::SETTLE;
 use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::Reason;
@@ -90,8 +90,8 @@ fn can_still_begin(view: &View, status: &MigrationStatus) -> Option<Planned> {
 
 fn end_pod(view: &View, status: &MigrationStatus, pod: &Arc<Pod>) -> Option<Planned> {
     if let Some(deleted) = &pod.metadata.deletion_timestamp {
-        let unheard = deleted.0.saturating_add(UNHEARD).unwrap_or(Timestamp::MAX);
-        return (view.now < unheard).then(|| asking(view, status).until(unheard));
+        let lost = deleted.0.saturating_add(NODE_LOST).unwrap_or(Timestamp::MAX);
+        return (view.now < lost).then(|| asking(view, status).until(lost));
     }
     let name = pod.name_any();
     let has_started = agent::started_at(std::slice::from_ref(pod), &name).is_some();

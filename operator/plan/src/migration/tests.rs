@@ -159,7 +159,7 @@ fn report(outcome: Reported) -> MigrationReport {
 fn failed(outcome: Reported, cause: Cause, reason: &str) -> MigrationReport {
     let failure = Failure {
         cause,
-        reason: reason.into(),
+        reason: reason.parse().unwrap(),
         message: format!("{reason} happened."),
     };
     MigrationReport {

@@ -6,7 +6,7 @@ use super::view::View;
 use super::workloads::scale;
 use crate::kubectl;
 use crate::message::moment;
-use crate::retry::UNHEARD;
+use crate::retry::NODE_LOST;
 use crate::{Step, labels};
 use fairway_crds::Reason;
 use jiff::Timestamp;
@@ -56,9 +56,9 @@ pub(super) fn ending(view: &View, pod: &Pod, wait: Wait) -> Wait {
     let Some(end) = pod.metadata.deletion_timestamp.as_ref().map(|end| end.0) else {
         return wait;
     };
-    let unheard = end.saturating_add(UNHEARD).unwrap_or(Timestamp::MAX);
-    if view.now < unheard {
-        return wait.until(unheard);
+    let lost = end.saturating_add(NODE_LOST).unwrap_or(Timestamp::MAX);
+    if view.now < lost {
+        return wait.until(lost);
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let name = pod.name_any();

@@ -2,15 +2,14 @@
 
 use super::files::mount_files;
 use super::migrate::mark;
+use super::store;
 use super::{
-    Errand, empty_dir, environment, install, job, mount, own_container, own_pod, pull_secrets,
-    run_copied_agent, run_own_agent, stay_put,
+    Errand, empty_dir, environment, install, job, own_container, own_pod, pull_secrets, run_copied_agent,
+    run_own_agent, stay_put,
 };
 use crate::build::annotate;
 use crate::observed::Settings;
-use crate::protocol::{
-    BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, STORE_DIRECTORY, SettleTask, Task,
-};
+use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
 use fairway_crds::app::{BackupSettings, Store};
@@ -18,11 +17,10 @@ use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
-const STORE_VOLUME: &str = "store";
 const SCRATCH_VOLUME: &str = "scratch";
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -48,11 +46,11 @@ pub fn preflight_job(
     let task = Task::Preflight(PreflightTask {
         requester: errand.requester(),
         migrates: snapshot.migration.is_some(),
-        store: store.is_some(),
+        store: store.cloned(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     if let Some(store) = store {
-        mount_store(&mut pod, store);
+        store::attach(&mut pod, store);
     }
     finish(&errand, pod, HOUR)
 }
@@ -79,17 +77,18 @@ pub fn backup_job(
     };
     let task = Task::Backup(BackupTask {
         requester: errand.requester(),
+        store: store.clone(),
         set: set_path(backup),
         scratch: scratch.is_some(),
         images: images.clone(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
-    mount_store(&mut pod, store);
+    store::attach(&mut pod, store);
     if let Some(scratch) = scratch {
         pod.volumes
             .get_or_insert_default()
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
-        mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
+        store::mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
     }
     finish(&errand, pod, DAY)
 }
@@ -169,27 +168,6 @@ fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec 
     install(&mut pod, settings);
     mount_files(&mut pod, snapshot);
     pod
-}
-
-fn mount_store(pod: &mut PodSpec, store: &Store) {
-    pod.volumes.get_or_insert_default().push(Volume {
-        name: STORE_VOLUME.to_owned(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: store.volume.claim_name.clone(),
-            read_only: None,
-        }),
-        ..Volume::default()
-    });
-    mount_into_agent(pod, STORE_VOLUME, STORE_DIRECTORY);
-}
-
-fn mount_into_agent(pod: &mut PodSpec, volume: &str, path: &str) {
-    for container in &mut pod.containers {
-        container
-            .volume_mounts
-            .get_or_insert_default()
-            .push(mount(volume, path, false));
-    }
 }
 
 fn finish(errand: &Errand, pod: PodSpec, deadline_seconds: i64) -> Job {

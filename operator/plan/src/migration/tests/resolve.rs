@@ -124,7 +124,7 @@ fn a_row_that_a_restore_took_away_is_not_run_again() {
 }
 
 #[test]
-fn a_migration_applied_by_hand_is_resolved_by_its_own_annotation() {
+fn a_migration_by_hand_is_resolved_by_its_own_annotation() {
     let mut story = Story::by_command();
     story.migration.spec.release = None;
     story.release = None;

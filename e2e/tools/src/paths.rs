@@ -28,14 +28,14 @@ impl Paths {
     /// The state folder named by `FAIRWAY_E2E_DIR`, or `.e2e` in the repository.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn from_env() -> Result<Self> {
         let root = match std::env::var_os("FAIRWAY_E2E_DIR") {
             Some(dir) => PathBuf::from(dir),
             None => repository().join(".e2e"),
         };
         std::fs::create_dir_all(&root)
-            .with_context(|| format!("make the state folder {}", root.display()))?;
+            .with_context(|| format!("create the state folder {}", root.display()))?;
         let root = root
             .canonicalize()
             .with_context(|| format!("resolve the state folder {}", root.display()))?;
@@ -123,10 +123,28 @@ impl Paths {
         self.root.join("kubeconfig")
     }
 
-    /// Held by whoever starts or stops the cluster.
+    /// Held by the process that builds programs.
+    #[must_use]
+    pub fn build_lock(&self) -> PathBuf {
+        self.root.join("build-lock")
+    }
+
+    /// Held by the process that starts or stops the cluster.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
+    }
+
+    /// Held by each test that works on the cluster, alone or with others.
+    #[must_use]
+    pub fn tests_lock(&self) -> PathBuf {
+        self.root.join("tests-lock")
+    }
+
+    /// Held by the test that kills the operator, until it works again.
+    #[must_use]
+    pub fn operator_lock(&self) -> PathBuf {
+        self.root.join("operator-lock")
     }
 
     /// Sockets: their paths may be 107 bytes long at most, so they do not live in the checkout.
@@ -175,8 +193,8 @@ impl Paths {
 /// The repository's root folder.
 #[must_use]
 pub fn repository() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tools.ancestors().nth(2).unwrap_or(tools).to_path_buf()
 }
 
 #[cfg(test)]
@@ -190,6 +208,12 @@ mod tests {
         assert_ne!(one.name(), other.name());
         assert_ne!(one.machine_link(), other.machine_link());
         assert_ne!(one.link(), other.link());
+    }
+
+    #[test]
+    fn the_repository_is_the_folder_of_the_workspace() {
+        let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[workspace]"), "{manifest}");
     }
 
     #[test]

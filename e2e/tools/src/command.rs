@@ -1,4 +1,4 @@
-//! Running other programs with errors that tell what was run and what it said.
+//! Running other programs with errors that show what was run and what it printed.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -38,7 +38,7 @@ pub fn feed(mut command: Command, input: &[u8]) -> Result<Output> {
         .with_context(|| format!("start `{line}`"))?;
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(input) {
-            // A program that ends without reading its input tells why by its exit status.
+            // A program that ends without reading its input shows why by its exit status.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 return Err(error).with_context(|| format!("write the input of `{line}`"));
             }
@@ -51,7 +51,7 @@ pub fn feed(mut command: Command, input: &[u8]) -> Result<Output> {
 }
 
 /// Keeps a program that honours proxies from asking one for addresses that only this machine knows.
-pub(crate) fn without_proxy(command: &mut Command) -> &mut Command {
+pub fn without_proxy(command: &mut Command) -> &mut Command {
     command.env("NO_PROXY", "*").env("no_proxy", "*")
 }
 

@@ -1,14 +1,13 @@
-//! Nobody is there for a while: the release goes on where it was.
+//! No operator runs for a while: the release goes on where it was.
 
 use anyhow::Result;
 use fairway_crds::release::ReleaseOutcome;
 use fairway_e2e::apps::{self, crm, small};
+use fairway_e2e::ns::alone;
 use fairway_e2e::{operator, seen, wait};
 
-use crate::alone;
-
 #[tokio::test]
-async fn a_release_goes_on_when_the_operator_was_absent_for_the_whole_rollout() -> Result<()> {
+async fn release_goes_on_after_an_operator_absent_for_the_rollout() -> Result<()> {
     alone(|context| async move {
         let mut app = small::app(&context, "shop", "v1")?;
         apps::apply(&context, &app).await?;

@@ -1,4 +1,4 @@
-//! Telling a person what goes on, how far it is and since when.
+//! Progress of a long step: what is done, how far it is and since when.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -25,12 +25,12 @@ impl Progress {
         progress
     }
 
-    /// Tells how far it is, for example `12 of 40`.
+    /// Shows how far it is, for example `12 of 40`.
     pub fn step(&self, state: &str) {
         self.line(state, false);
     }
 
-    /// Tells that it is done.
+    /// Shows that it is done.
     pub fn done(&self, state: &str) {
         self.line(state, true);
     }

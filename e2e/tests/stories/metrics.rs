@@ -1,16 +1,15 @@
-//! What the running operator tells Prometheus.
+//! Metrics of the running operator.
 
 use anyhow::{Result, ensure};
 use fairway_crds::release::ReleaseOutcome;
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::install::OPERATOR_NAMESPACE;
+use fairway_e2e::ns::with_temp_ns;
 use fairway_e2e::seen;
 
-use crate::undisturbed;
-
 #[tokio::test]
-async fn it_counts_under_the_names_that_dashboards_know() -> Result<()> {
-    undisturbed(async |context| {
+async fn metrics_have_the_names_that_dashboards_use() -> Result<()> {
+    with_temp_ns(async |context| {
         apps::apply(&context, &small::app(&context, "shop", "v1")?).await?;
         seen::ended(&context, "shop-1", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         let page = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/services/fairway:http/proxy/metrics");
