@@ -26,6 +26,7 @@ pub mod object;
 pub mod observed;
 pub mod readings;
 pub mod release;
+pub mod resolution;
 pub mod retry;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
