@@ -8,18 +8,16 @@ use super::{
     run_own_agent, stay_put,
 };
 use crate::build::annotate;
-use crate::labels::Work;
-use crate::names;
 use crate::observed::Settings;
 use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
 use crate::snapshot::Snapshot;
+use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
 use fairway_crds::app::{BackupSettings, Store};
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
@@ -37,12 +35,13 @@ pub fn preflight_job(
 ) -> Job {
     let release_name = release.name_any();
     let errand = Errand {
-        name: &names::preflight_job(&release_name, attempt),
+        task: &PREFLIGHT,
+        name: &PREFLIGHT.child(&release_name, attempt),
         namespace: release.metadata.namespace.as_ref(),
         app: &release.spec.app,
         release: Some(&release_name),
-        work: Work::Preflight,
         work_for: &release_name,
+        owner: release.controller_owner_ref(&()),
     };
     let task = Task::Preflight(PreflightTask {
         requester: errand.requester(),
@@ -53,7 +52,7 @@ pub fn preflight_job(
     if let Some(store) = store {
         store::attach(&mut pod, store);
     }
-    finish(&errand, pod, release.controller_owner_ref(&()), HOUR)
+    finish(&errand, pod, HOUR)
 }
 
 /// The Job that makes a backup and reads it back.
@@ -68,12 +67,13 @@ pub fn backup_job(
     let BackupSettings { scratch, store } = backup_settings;
     let backup_name = backup.name_any();
     let errand = Errand {
-        name: &names::backup_job(&backup_name, attempt),
+        task: &BACKUP,
+        name: &BACKUP.child(&backup_name, attempt),
         namespace: backup.metadata.namespace.as_ref(),
         app: &backup.spec.app,
         release: backup.spec.release.as_deref(),
-        work: Work::Backup,
         work_for: &backup_name,
+        owner: backup.controller_owner_ref(&()),
     };
     let task = Task::Backup(BackupTask {
         requester: errand.requester(),
@@ -90,11 +90,11 @@ pub fn backup_job(
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
         store::mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
     }
-    finish(&errand, pod, backup.controller_owner_ref(&()), DAY)
+    finish(&errand, pod, DAY)
 }
 
 /// Folder of a backup in its store: `shop/crm/crm-42-1a2b3c4d-5e6f7a8b`. With a part of the Backup's UID, so that
-/// a another object with the same name made later finds a folder of its own.
+/// another Backup of the same name, created later, finds a folder of its own.
 pub fn set_path(backup: &Backup) -> String {
     let uid = backup.metadata.uid.as_deref().unwrap_or_default();
     let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
@@ -117,16 +117,17 @@ pub fn settle_job(
 ) -> Job {
     let migration_name = migration.name_any();
     let errand = Errand {
-        name: &names::settle_job(&migration_name, attempt),
+        task: &SETTLE,
+        name: &SETTLE.child(&migration_name, attempt),
         namespace: migration.metadata.namespace.as_ref(),
         app: &migration.spec.app,
         release: migration.spec.release.as_deref(),
-        work: Work::Settle,
         work_for: &migration_name,
+        owner: None,
     };
     let asked = resolution
         .as_ref()
-        .map(|(resolution, token)| crate::migration::verdict_text(*resolution, token));
+        .map(|(resolution, token)| crate::migration::resolve_value(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
         requester: errand.requester(),
@@ -140,7 +141,7 @@ pub fn settle_job(
     run_own_agent(&mut container, settings);
     pod.containers = vec![container];
     mount_files(&mut pod, snapshot);
-    let mut job = finish(&errand, pod, None, HOUR);
+    let mut job = finish(&errand, pod, HOUR);
     mark(&mut job.metadata, migration);
     if let Some(asked) = asked {
         // What it answers, although the annotation may say something else by then.
@@ -169,14 +170,14 @@ fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec 
     pod
 }
 
-fn finish(errand: &Errand, pod: PodSpec, owner: Option<OwnerReference>, deadline_seconds: i64) -> Job {
+fn finish(errand: &Errand, pod: PodSpec, deadline_seconds: i64) -> Job {
     let mut metadata = kube::core::ObjectMeta {
         labels: Some(errand.labels()),
         ..Default::default()
     };
     stay_put(&mut metadata);
     job(
-        errand.metadata(owner),
+        errand.metadata(),
         PodTemplateSpec {
             metadata: Some(metadata),
             spec: Some(pod),
