@@ -70,8 +70,9 @@ advisories: ## look for dependencies with known vulnerabilities; fetches the Rus
 crds: ## write the manifests of the kinds from the types
 	@$(RUN) crdgen -- charts/fairway-crds/templates
 
-docs: ## write the API reference from the types
+docs: ## write the API reference from the types, and the tables of the ladder from its rungs
 	@$(RUN) apidoc -- docs/reference
+	@UPDATE_DOCS=1 $(CARGO) test --quiet --package fairway-plan --test ladder
 
 # --- to test it on a real cluster ---
 

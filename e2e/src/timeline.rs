@@ -153,17 +153,25 @@ fn releases(release: &Release) -> Vec<String> {
         let why = milestone
             .message
             .as_ref()
-            .map(|why| format!(", because {why}"))
+            .map(|why| format!(": {why}"))
             .unwrap_or_default();
         format!("● {:?}{why}", milestone.kind)
     });
     let said = seen::release_condition(release, "Succeeded");
     let said = said.map(|condition| {
-        // The milestone gave the reason of the rollback; what it does now comes last.
-        let message = match condition.message.strip_prefix("rolling back because ") {
-            Some(message) => message.rsplit("; ").next().unwrap_or(message),
-            None => &condition.message,
-        };
+        // The milestone says why it rolls back; what it does now comes after that.
+        let mut causes = status
+            .milestones
+            .iter()
+            .filter_map(|milestone| milestone.message.as_deref());
+        let message = condition
+            .message
+            .strip_prefix("Rolling back: ")
+            .unwrap_or(&condition.message);
+        let message = causes
+            .find_map(|cause| message.strip_prefix(cause))
+            .unwrap_or(message)
+            .trim_start();
         format!("{}: {message}", condition.reason)
     });
     reached.chain(said).collect()

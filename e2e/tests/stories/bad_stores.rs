@@ -36,7 +36,7 @@ async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: 
 async fn full_store_holds_the_release_until_the_app_names_another() -> Result<()> {
     holds_the_release_until_it_is_replaced(
         Behaviour::Limited { bytes: 64 << 10 },
-        "The volume of backup.store is full (",
+        "(spec.backup.store.volume) is full (",
     )
     .await
 }
@@ -45,7 +45,7 @@ async fn full_store_holds_the_release_until_the_app_names_another() -> Result<()
 async fn read_only_store_holds_the_release_until_replaced() -> Result<()> {
     holds_the_release_until_it_is_replaced(
         Behaviour::ReadOnly,
-        "The volume of backup.store cannot be written to (",
+        "(spec.backup.store.volume) cannot be written to (",
     )
     .await
 }

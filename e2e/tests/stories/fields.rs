@@ -147,7 +147,7 @@ async fn release_suspended_during_backup_holds_before_migration() -> Result<()> 
         apps::apply(&context, &app).await?;
         let held = seen::waits(&context, "crm-2", "Suspended", SOON).await?;
         let message = seen::message(&held);
-        ensure!(message.contains("spec.suspend of the App is true"), "{message}");
+        ensure!(message.contains("is suspended"), "{message}");
         ensure!(
             seen::holds(seen::release_condition(&held, "Stalled")),
             "no condition says that a user must act"

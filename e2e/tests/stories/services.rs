@@ -54,7 +54,7 @@ async fn is_refused(context: &Context, release: &str, service: &str) -> Result<R
     ensure!(
         message.contains(&format!("Service {service} "))
             && message.contains(&format!("\"{MANAGER}\""))
-            && message.contains("remove spec.selector"),
+            && message.contains("Remove spec.selector"),
         "{message}"
     );
     ensure!(

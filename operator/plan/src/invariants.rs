@@ -3,7 +3,8 @@
 //! The planners do not look at this file; it states in other words what they are to guarantee. [`Checker`] is
 //! asked after every write of every simulated story.
 
-use crate::release::world::{happened, has_begun, has_ended, has_finished, is_ready, replicas_of};
+use crate::readings::{has_finished, is_ready, replicas_of};
+use crate::release::history::{happened, has_begun, has_ended};
 use crate::sim::cluster::Cluster;
 use crate::sim::store::{Objects, Shelf};
 use crate::snapshot::Snapshot;

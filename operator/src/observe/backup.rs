@@ -5,6 +5,7 @@ use crate::key::{Key, Reconciled, Work};
 use crate::world::{View, World};
 use fairway_plan::labels;
 use fairway_plan::observed::BackupObserved;
+use std::collections::BTreeMap;
 
 /// What is done for a Backup.
 const KINDS: [labels::Work; 1] = [labels::Work::Backup];
@@ -28,6 +29,7 @@ pub(crate) fn observe(world: &World, app: &Key, key: &Key) -> View<BackupObserve
                 .all()
                 .filter(|pod| works_for(&**pod, &key.name, &KINDS))
                 .collect(),
+            refused: BTreeMap::new(),
             backup,
         })
     })

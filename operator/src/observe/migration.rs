@@ -5,6 +5,7 @@ use crate::key::{Key, Reconciled, Work};
 use crate::world::{View, World};
 use fairway_plan::labels;
 use fairway_plan::observed::MigrationObserved;
+use std::collections::BTreeMap;
 
 /// What is done for a Migration.
 const KINDS: [labels::Work; 2] = [labels::Work::Migrate, labels::Work::Settle];
@@ -28,6 +29,7 @@ pub(crate) fn observe(world: &World, app: &Key, key: &Key) -> View<MigrationObse
                 .all()
                 .filter(|pod| works_for(&**pod, &key.name, &KINDS))
                 .collect(),
+            refused: BTreeMap::new(),
             migration,
         })
     })

@@ -11,7 +11,7 @@ use fairway_plan::object::Kind;
 use fairway_plan::observed::ReleaseObserved;
 use fairway_plan::release::{
     claims,
-    world::{has_begun, serves},
+    history::{has_begun, serves},
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;

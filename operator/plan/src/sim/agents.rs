@@ -5,7 +5,7 @@ use super::cluster::{Cluster, PodRun};
 use super::database::{Claim, Effect, environment, report};
 use crate::protocol::{
     BackupEvidence, BackupReport, EXIT_OTHER_OWNER, GuardTask, MigrationOutcome, MigrationReport,
-    MigrationTask, PreflightReport, PreflightTask, RunIdentity, SettleTask, TASK_VARIABLE, Task, reason,
+    MigrationTask, PreflightReport, PreflightTask, Reason, RunIdentity, SettleTask, TASK_VARIABLE, Task,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
@@ -37,7 +37,7 @@ impl Answer {
         let other_owner = report
             .failure
             .as_ref()
-            .is_some_and(|found| found.reason == reason::MIGRATION_RUNNING);
+            .is_some_and(|found| found.reason == Reason::MigrationRunning);
         let exit_code = match report.outcome {
             Applied | AlreadyApplied => 0,
             _ if other_owner => i32::from(EXIT_OTHER_OWNER),
@@ -79,13 +79,13 @@ impl Cluster {
         }
         let unsettled = self.database.unsettled("").filter(|_| task.migrates).map(|row| {
             environment(
-                reason::MIGRATION_UNSETTLED,
+                Reason::MigrationUnresolved,
                 format!("Migration {} is not settled.", row.identity.run_id),
             )
         });
         let full = || {
-            let full = self.database.store_is_full && task.store;
-            full.then(|| environment(reason::STORE_FULL, "The store is full."))
+            let full = self.database.store_is_full && task.store.is_some();
+            full.then(|| environment(Reason::StoreFull, "The store is full."))
         };
         let failure = self.database.refusal().or(unsettled).or_else(full);
         let exit_code = i32::from(failure.is_some());
@@ -105,7 +105,7 @@ impl Cluster {
         let full = self
             .database
             .store_is_full
-            .then(|| environment(reason::STORE_FULL, "The store is full."));
+            .then(|| environment(Reason::StoreFull, "The store is full."));
         let failure = self.database.refusal().or(full);
         let evidence = failure.is_none().then(|| BackupEvidence {
             level: "Decoded".to_owned(),
@@ -185,7 +185,7 @@ impl Cluster {
             Some(_) => return None,
             None if self.is_locked_by_other(uid) && run.worked < PATIENCE => return None,
             None if self.is_locked_by_other(uid) => {
-                environment(reason::MIGRATION_RUNNING, "Another pod holds the lock.")
+                environment(Reason::MigrationRunning, "Another pod holds the lock.")
             }
             None => {
                 return match self.database.claim(release, identity) {
@@ -221,7 +221,7 @@ impl Cluster {
         let row = self.database.row(&task.run.run_id);
         let has_ended = row.is_some_and(|row| row.state != super::database::State::Running);
         if (!has_ended || task.resolution.is_some()) && self.is_locked_by_other(uid) {
-            let failure = environment(reason::MIGRATION_RUNNING, "Another pod holds the lock.");
+            let failure = environment(Reason::MigrationRunning, "Another pod holds the lock.");
             return if u64::from(run.worked) < task.timeout_seconds {
                 None
             } else {

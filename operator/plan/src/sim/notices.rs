@@ -4,7 +4,7 @@
 use super::operator::Work;
 use super::store::{Objects, Shelf, Stored};
 use crate::labels;
-use crate::release::world::has_ended;
+use crate::release::history::has_ended;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;

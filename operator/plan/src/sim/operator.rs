@@ -175,12 +175,14 @@ impl Operator {
                 Some(Decided::Release(observed.release, decision))
             }
             Work::Migration(name) => {
-                let observed = observe_migration(view, name, &self.frozen)?;
+                let mut observed = observe_migration(view, name, &self.frozen)?;
+                observed.refused = self.refusals();
                 let decision = migration::plan(&observed, &self.settings, now);
                 Some(Decided::Migration(observed.migration, decision))
             }
             Work::Backup(name) => {
-                let observed = observe_backup(view, name, &self.frozen)?;
+                let mut observed = observe_backup(view, name, &self.frozen)?;
+                observed.refused = self.refusals();
                 let decision = backup::plan(&observed, &self.settings, now);
                 Some(Decided::Backup(observed.backup, decision))
             }
@@ -340,6 +342,13 @@ impl Operator {
             .map(|(uid, (_, health))| (uid, health.passes))
     }
 
+    fn refusals(&self) -> BTreeMap<String, Refusal> {
+        let known = self.refused.iter();
+        known
+            .map(|(id, known)| (id.clone(), known.refusal.clone()))
+            .collect()
+    }
+
     fn observe_release(&self, view: &Objects, name: &str) -> Option<ReleaseObserved> {
         let release = view.releases.get(name)?.clone();
         let app_name = release.spec.app.clone();
@@ -379,11 +388,7 @@ impl Operator {
             probes: asked
                 .map(|(uid, (_, health))| (uid.clone(), health.clone()))
                 .collect(),
-            refused: self
-                .refused
-                .iter()
-                .map(|(id, known)| (id.clone(), known.refusal.clone()))
-                .collect(),
+            refused: self.refusals(),
             dry_run_passed: self.dry_run_passed.clone(),
             release,
         })
@@ -479,6 +484,7 @@ fn observe_migration(view: &Objects, name: &str, frozen: &Frozen) -> Option<Migr
         release,
         jobs: working_for(view, name, &["migrate", "settle"]),
         pods: working_for(view, name, &["migrate", "settle"]),
+        refused: BTreeMap::new(),
         migration,
     })
 }
@@ -498,6 +504,7 @@ fn observe_backup(view: &Objects, name: &str, frozen: &Frozen) -> Option<BackupO
         release,
         jobs: working_for(view, name, &["backup"]),
         pods: working_for(view, name, &["backup"]),
+        refused: BTreeMap::new(),
         backup,
     })
 }
@@ -528,7 +535,7 @@ fn claims_of(
     release: &Release,
     snapshot: Option<&Arc<Snapshot>>,
 ) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
-    let snapshot = snapshot.filter(|_| !release::world::has_begun(release));
+    let snapshot = snapshot.filter(|_| !release::history::has_begun(release));
     let mounts = snapshot
         .into_iter()
         .flat_map(|snapshot| release::claims::mounts(snapshot));
