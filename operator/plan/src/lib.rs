@@ -13,8 +13,6 @@ pub mod backup;
 mod bench;
 pub mod build;
 pub mod conditions;
-#[cfg(any(test, feature = "sim"))]
-pub mod invariants;
 pub mod labels;
 pub mod migration;
 pub mod names;
@@ -23,8 +21,6 @@ pub mod observed;
 pub mod protocol;
 pub mod release;
 pub mod retry;
-#[cfg(any(test, feature = "sim"))]
-pub mod sim;
 pub mod snapshot;
 mod stand;
 

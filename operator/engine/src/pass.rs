@@ -1,0 +1,642 @@
+//! One pass: observe, plan, execute, commit. It asks for requests and is given answers; what they mean is decided here.
+
+use crate::adoption::{NotOurs, adopt};
+use crate::announcement::{Announcement, Severity};
+use crate::answer::{Meaning, Refused, meaning};
+use crate::caches::{View, version_of};
+use crate::clock::{Instant, Now};
+use crate::engine::Engine;
+use crate::expectations::Until;
+use crate::key::{Key, Work};
+use crate::kinds::{Kind, Reconciled, Service};
+use crate::lookups::{Found, Lookup};
+use crate::observe::Sight;
+use crate::own::{Commit, Decided, Observation, Own, Planning, gone};
+use crate::refusals::News;
+use crate::request::{Action, Answer, Request, Resource, written};
+use fairway_plan::object;
+use fairway_plan::{Step, Wake};
+use kube::core::DynamicObject;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often one pass plans again because an answer was news. Each time it has learned something that stays
+/// learned, so this is only ever reached by an App with more objects than that.
+const LESSONS: usize = 64;
+
+/// Least time to a wake that is due already. The pass took until then, or the planner is wrong, and that must not
+/// keep a processor busy.
+const DUE: Duration = Duration::from_millis(10);
+
+/// Time to the next pass after a conflict. The newer object's event is on its way, or has already asked for a pass.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A pass that is under way.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    work: Work,
+    /// The object's App, once it is known.
+    app: Key,
+    /// When the first of the reasons for this pass came up.
+    since: Instant,
+    waited: Duration,
+    lessons: usize,
+    ended: Ended,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// The caches are to be looked at.
+    Observing,
+    /// The first of these has been asked for.
+    LookingUp(Box<Observation>, VecDeque<Lookup>, Instant),
+    /// The planner has been asked.
+    Planning,
+    /// Probes begin.
+    Probing(Box<Decided>),
+    /// The first of the steps has been asked for.
+    Executing(Execution),
+    /// The object that has the name of the one to be created has been asked for.
+    Adopting(Execution),
+    /// The status has been asked to be written.
+    Committing(Commit, Wake),
+    /// The pass is over.
+    Over,
+}
+
+/// Steps on their way.
+#[derive(Clone, Debug)]
+struct Execution {
+    steps: VecDeque<Arc<Step>>,
+    /// The resource version under which the object of the first step is cached.
+    cached: Option<u64>,
+    then: Then,
+}
+
+/// What comes after the steps.
+#[derive(Clone, Debug)]
+enum Then {
+    /// The status.
+    Commit {
+        observed: Own,
+        commit: Option<Commit>,
+        wake: Wake,
+    },
+    /// Nothing: the object is gone, and the steps remove what it has left behind.
+    Leave,
+}
+
+/// How a pass has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// When the next pass is due without any change, or why this one failed.
+    pub result: PassResult,
+    /// A Service has been switched, so long after the last change that the switch waited for.
+    pub switched: Option<Duration>,
+    /// What is worth an Event.
+    pub announcements: Vec<Announcement>,
+    /// The outcome with which the object has ended.
+    pub outcome: Option<(Reconciled, String)>,
+}
+
+/// When the next pass is due, or why this one failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PassResult {
+    /// It waits for a change.
+    #[default]
+    OnChange,
+    /// It waits for a change or this moment.
+    At(Instant),
+    /// It looks again at once.
+    Again,
+    /// It failed and is retried after this time.
+    Failed(PassError, Duration),
+}
+
+/// Why a pass failed. Says nothing of an object's contents.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PassError {
+    /// The apiserver refused a write, and the planner cannot say so or has done so already.
+    #[error("{object} was refused: {message}")]
+    Refused {
+        /// `Kind/name`.
+        object: String,
+        /// What the apiserver said.
+        message: String,
+        /// Whether an Event has said so before.
+        announced: bool,
+    },
+    /// The name is taken by an object that is just being deleted.
+    #[error("{object} exists and is being deleted")]
+    BeingDeleted {
+        /// `Kind/name`.
+        object: String,
+    },
+    /// A write could not be done now.
+    #[error("{object} could not be written: {message}")]
+    Unavailable {
+        /// `Kind/name`.
+        object: String,
+        /// Why.
+        message: String,
+    },
+    /// An object could not be read.
+    #[error("{object} could not be read: {message}")]
+    Unread {
+        /// What was asked for.
+        object: String,
+        /// Why.
+        message: String,
+    },
+    /// The status could not be written.
+    #[error("status could not be written: {message}")]
+    Uncommitted {
+        /// Why.
+        message: String,
+    },
+    /// The driver gave an answer to another question.
+    #[error("the driver answered another question than was asked")]
+    Unasked,
+}
+
+impl Pass {
+    pub(crate) fn new(work: Work, since: Instant, waited: Duration) -> Self {
+        Self {
+            app: work.key.clone(),
+            work,
+            since,
+            waited,
+            lessons: 0,
+            ended: Ended::default(),
+            state: State::Observing,
+        }
+    }
+
+    /// The object.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// How long the object has waited for this pass, while passes could start.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Goes on with the answer to what was asked last; [`Answer::Nothing`] to begin.
+    pub fn next(&mut self, engine: &mut Engine, answer: Answer, now: Now) -> Action {
+        match (std::mem::replace(&mut self.state, State::Over), answer) {
+            (State::Observing, Answer::Nothing) => self.observe(engine, now),
+            (State::LookingUp(observation, lookups, asked), answer) => {
+                self.looked_up(engine, observation, lookups, asked, answer, now)
+            }
+            (State::Planning, Answer::Decided(decided)) => self.decided(engine, decided, now),
+            (State::Probing(decided), Answer::Nothing) => self.execute(engine, *decided, now),
+            (State::Executing(execution), answer) => self.executed(engine, execution, answer, now),
+            (State::Adopting(execution), answer) => self.adopt(engine, execution, answer, now),
+            (State::Committing(commit, wake), answer) => self.committed(engine, commit, wake, answer, now),
+            _ => self.fail(engine, PassError::Unasked, now),
+        }
+    }
+
+    fn observe(&mut self, engine: &mut Engine, now: Now) -> Action {
+        let Work { kind, key } = &self.work;
+        // An App that is gone may have left objects behind: it stays its own App.
+        match engine.caches.home(kind.kind(), key) {
+            Some(app) => self.app = app.clone(),
+            None if *kind == Reconciled::App => {}
+            None => return self.leave(engine, now),
+        }
+        let Engine {
+            caches,
+            refusals,
+            probes,
+            ..
+        } = engine;
+        let app = &self.app;
+        let view = caches.view(app, &self.work, now.monotonic, |group| {
+            let sight = Sight {
+                group,
+                app,
+                refusals,
+                probes,
+                now: now.monotonic,
+            };
+            Observation::observe(*kind, &sight, key)
+        });
+        match view {
+            View::Of(observation) => {
+                let lookups = observation.lookups(key).into();
+                self.look_up(engine, observation, lookups, now)
+            }
+            View::Stale(until) => self.end(engine, PassResult::At(until), now),
+            View::Held => self.end(engine, PassResult::OnChange, now),
+            View::Gone => self.leave(engine, now),
+        }
+    }
+
+    /// Adds what is known, and asks for the first object that is not.
+    fn look_up(
+        &mut self,
+        engine: &mut Engine,
+        mut observation: Box<Observation>,
+        mut lookups: VecDeque<Lookup>,
+        now: Now,
+    ) -> Action {
+        while let Some(lookup) = lookups.front() {
+            let Some(found) = known(engine, lookup, now.monotonic) else {
+                let request = match lookup {
+                    Lookup::Service(key) => Request::Read(Resource::Of(Kind::Service), key.clone()),
+                    Lookup::Claim(key) => Request::Read(Resource::Claim, key.clone()),
+                };
+                self.state = State::LookingUp(observation, lookups, now.monotonic);
+                return Action::Ask(request);
+            };
+            observation.add(&lookup.key().name, found);
+            lookups.pop_front();
+        }
+        self.state = State::Planning;
+        Action::Plan(Planning {
+            observation,
+            settings: engine.settings.clone(),
+        })
+    }
+
+    fn looked_up(
+        &mut self,
+        engine: &mut Engine,
+        mut observation: Box<Observation>,
+        mut lookups: VecDeque<Lookup>,
+        asked: Instant,
+        answer: Answer,
+        now: Now,
+    ) -> Action {
+        let Some(lookup) = lookups.pop_front() else {
+            return self.fail(engine, PassError::Unasked, now);
+        };
+        let found = match result_of(answer) {
+            Ok(object) => engine
+                .lookups
+                .answered(&lookup, object.map(|object| *object), asked)
+                .map_err(|_| "it cannot be parsed".to_owned()),
+            Err(Meaning::NotFound) => engine
+                .lookups
+                .answered(&lookup, None, asked)
+                .map_err(|_| String::new()),
+            Err(meaning) => Err(message_of(meaning)),
+        };
+        match found {
+            Ok(found) => {
+                observation.add(&lookup.key().name, found);
+                self.look_up(engine, observation, lookups, now)
+            }
+            Err(message) => {
+                let object = match &lookup {
+                    Lookup::Service(key) => format!("Service {key}"),
+                    Lookup::Claim(key) => format!("PersistentVolumeClaim {key}"),
+                };
+                self.fail(engine, PassError::Unread { object, message }, now)
+            }
+        }
+    }
+
+    fn decided(&mut self, engine: &mut Engine, mut decided: Box<Decided>, now: Now) -> Action {
+        if let Some(targets) = decided.probes.take() {
+            let begin = engine.probes.set(&self.work.key, targets);
+            if !begin.is_empty() {
+                self.state = State::Probing(decided);
+                return Action::Probe(begin);
+            }
+        }
+        self.execute(engine, *decided, now)
+    }
+
+    fn execute(&mut self, engine: &mut Engine, decided: Decided, now: Now) -> Action {
+        let execution = Execution {
+            steps: decided.steps.into_iter().map(Arc::new).collect(),
+            cached: None,
+            then: Then::Commit {
+                observed: decided.object,
+                commit: decided.commit,
+                wake: decided.wake,
+            },
+        };
+        self.step(engine, execution, now)
+    }
+
+    /// The object is gone: what it has left behind is removed.
+    fn leave(&mut self, engine: &mut Engine, now: Now) -> Action {
+        let steps = gone(engine, self.work.kind, &self.work.key);
+        let execution = Execution {
+            steps: steps.into_iter().map(Arc::new).collect(),
+            cached: None,
+            then: Then::Leave,
+        };
+        self.step(engine, execution, now)
+    }
+
+    /// Asks for the first step, or for what comes after the steps.
+    fn step(&mut self, engine: &mut Engine, mut execution: Execution, now: Now) -> Action {
+        let Some(step) = execution.steps.front().cloned() else {
+            return self.commit(engine, execution.then, now);
+        };
+        if matches!(*step, Step::Apply(_) | Step::DryRun(_) | Step::Create(_))
+            && let Some(until) = engine
+                .refusals
+                .terminating(&self.app.namespace, now.monotonic)
+        {
+            return self.end(engine, PassResult::At(until), now);
+        }
+        execution.cached = engine
+            .caches
+            .version(&self.app, written(&step).into(), name_of(&step));
+        self.state = State::Executing(execution);
+        Action::Ask(Request::Write(step))
+    }
+
+    fn executed(&mut self, engine: &mut Engine, execution: Execution, answer: Answer, now: Now) -> Action {
+        let Some(step) = execution.steps.front().cloned() else {
+            return self.fail(engine, PassError::Unasked, now);
+        };
+        let kind = written(&step);
+        match (&*step, result_of(answer)) {
+            (Step::DryRun(_), Ok(_)) => {
+                if engine.refusals.passed(&self.app, &step.id(), &step.hash()) == News::Yes {
+                    return self.again(engine, now);
+                }
+                self.after(engine, execution, now)
+            }
+            (Step::Apply(_) | Step::Create(_) | Step::Scale(..), Ok(Some(object))) => {
+                let meta = &object.metadata;
+                let is_news = execution
+                    .cached
+                    .is_none_or(|cached| cached < version_of(meta));
+                if matches!(*step, Step::Apply(_)) && kind == object::Kind::Service && is_news {
+                    self.ended.switched = Some(now.monotonic.since(self.since));
+                }
+                engine.caches.wrote(&self.app, kind.into(), meta, now.monotonic);
+                self.accepted(engine, execution, now)
+            }
+            (Step::Delete(target), Ok(object)) => {
+                let key = Key::new(&target.namespace, &target.name);
+                // An object that does not end at once comes back with the version in which it began to.
+                let ending = object.filter(|object| object.metadata.deletion_timestamp.is_some());
+                let until = match ending {
+                    Some(ending) => Until::Version(version_of(&ending.metadata)),
+                    None => Until::Gone(target.uid.clone()),
+                };
+                engine
+                    .caches
+                    .deleted(&self.app, kind.into(), &key, until, now.monotonic);
+                self.accepted(engine, execution, now)
+            }
+            (Step::Create(object), Err(Meaning::AlreadyExists)) => {
+                let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+                let key = Key::new(namespace, name_of(&step));
+                self.state = State::Adopting(execution);
+                Action::Ask(Request::Read(Resource::Of(kind.into()), key))
+            }
+            // Gone or replaced already: its event says so to the planner.
+            (
+                Step::Scale(..) | Step::Delete(_),
+                Err(Meaning::NotFound | Meaning::Conflict | Meaning::AlreadyExists),
+            ) => self.accepted(engine, execution, now),
+            (Step::Apply(_), Err(Meaning::Conflict | Meaning::AlreadyExists)) => self.soon(engine, now),
+            (_, Err(Meaning::Refused(refused))) => self.refused(engine, &execution, &step, refused, now),
+            (_, Err(Meaning::NamespaceTerminating)) => {
+                let until = engine.refusals.terminates(&self.app.namespace, now.monotonic);
+                self.end(engine, PassResult::At(until), now)
+            }
+            (_, Err(meaning)) => {
+                let message = message_of(meaning);
+                let object = step.id();
+                self.fail(engine, PassError::Unavailable { object, message }, now)
+            }
+            (_, Ok(None)) => self.fail(engine, PassError::Unasked, now),
+        }
+    }
+
+    /// The name of an object to be created is taken: by that object, or by another one.
+    fn adopt(&mut self, engine: &mut Engine, execution: Execution, answer: Answer, now: Now) -> Action {
+        let Some(step) = execution.steps.front().cloned() else {
+            return self.fail(engine, PassError::Unasked, now);
+        };
+        let Step::Create(object) = &*step else {
+            return self.fail(engine, PassError::Unasked, now);
+        };
+        let existing = match result_of(answer) {
+            Ok(Some(existing)) => existing,
+            Ok(None) => return self.fail(engine, PassError::Unasked, now),
+            Err(meaning) => {
+                let message = message_of(meaning);
+                let object = step.id();
+                return self.fail(engine, PassError::Unavailable { object, message }, now);
+            }
+        };
+        match adopt(object.kind().as_str(), object.meta(), &existing.metadata) {
+            Ok(()) => {
+                let kind = object.kind().into();
+                engine
+                    .caches
+                    .wrote(&self.app, kind, &existing.metadata, now.monotonic);
+                self.accepted(engine, execution, now)
+            }
+            Err(NotOurs::Terminating) => {
+                self.fail(engine, PassError::BeingDeleted { object: step.id() }, now)
+            }
+            Err(NotOurs::Taken(refused)) => self.refused(engine, &execution, &step, refused, now),
+        }
+    }
+
+    fn accepted(&mut self, engine: &mut Engine, execution: Execution, now: Now) -> Action {
+        if let Some(step) = execution.steps.front() {
+            engine.refusals.accepted(&self.app, &step.id());
+        }
+        self.after(engine, execution, now)
+    }
+
+    fn after(&mut self, engine: &mut Engine, mut execution: Execution, now: Now) -> Action {
+        execution.steps.pop_front();
+        self.step(engine, execution, now)
+    }
+
+    /// A refusal that is news is planned on at once; another one fails the pass.
+    fn refused(
+        &mut self,
+        engine: &mut Engine,
+        execution: &Execution,
+        step: &Step,
+        refused: Refused,
+        now: Now,
+    ) -> Action {
+        let (object, message) = (step.id(), refused.message.clone());
+        let news = engine
+            .refusals
+            .refused(&self.app, &object, &step.hash(), refused, now.monotonic);
+        let error = |announced| PassError::Refused {
+            object,
+            message,
+            announced,
+        };
+        let observed = match &execution.then {
+            Then::Commit { observed, .. } => observed,
+            // Nobody plans for what is gone.
+            Then::Leave => return self.fail(engine, error(true), now),
+        };
+        match news {
+            News::Yes => self.again(engine, now),
+            News::Announced => self.fail(engine, error(true), now),
+            News::No => {
+                let error = error(false);
+                self.ended.announcements.push(Announcement {
+                    about: observed.reference(),
+                    severity: Severity::Warning,
+                    reason: "WriteRefused".to_owned(),
+                    message: error.to_string(),
+                });
+                self.fail(engine, error, now)
+            }
+        }
+    }
+
+    fn commit(&mut self, engine: &mut Engine, then: Then, now: Now) -> Action {
+        match then {
+            Then::Leave => self.end(engine, PassResult::OnChange, now),
+            Then::Commit {
+                commit: None, wake, ..
+            } => self.rest(engine, wake, now),
+            Then::Commit {
+                commit: Some(commit),
+                wake,
+                ..
+            } => {
+                let request = Request::Commit(commit.object.clone());
+                self.state = State::Committing(commit, wake);
+                Action::Ask(request)
+            }
+        }
+    }
+
+    fn committed(&mut self, engine: &mut Engine, commit: Commit, wake: Wake, answer: Answer, now: Now) -> Action {
+        match result_of(answer) {
+            Ok(Some(stored)) => {
+                let kind = self.work.kind.kind();
+                engine
+                    .caches
+                    .wrote(&self.app, kind, &stored.metadata, now.monotonic);
+                self.ended.announcements.extend(commit.announcement);
+                self.ended.outcome = commit.outcome.map(|outcome| (self.work.kind, outcome));
+                self.rest(engine, wake, now)
+            }
+            Ok(None) => self.fail(engine, PassError::Unasked, now),
+            Err(
+                Meaning::Conflict
+                | Meaning::AlreadyExists
+                | Meaning::NotFound
+                | Meaning::NamespaceTerminating,
+            ) => self.soon(engine, now),
+            Err(meaning) => {
+                let message = message_of(meaning);
+                self.fail(engine, PassError::Uncommitted { message }, now)
+            }
+        }
+    }
+
+    /// All is done until the planner's time comes, or a refused write is attempted again.
+    fn rest(&mut self, engine: &mut Engine, wake: Wake, now: Now) -> Action {
+        let forgotten = engine.refusals.forgotten(&self.app, now.monotonic);
+        let next = timer(wake, now).into_iter().chain(forgotten).min();
+        self.end(engine, next.map_or(PassResult::OnChange, PassResult::At), now)
+    }
+
+    /// An answer that leaves nothing behind in the cluster is planned on before anything else is done.
+    fn again(&mut self, engine: &mut Engine, now: Now) -> Action {
+        self.lessons += 1;
+        if self.lessons >= LESSONS {
+            return self.end(engine, PassResult::Again, now);
+        }
+        self.observe(engine, now)
+    }
+
+    fn soon(&mut self, engine: &mut Engine, now: Now) -> Action {
+        self.end(engine, PassResult::At(now.monotonic + SOON), now)
+    }
+
+    fn fail(&mut self, engine: &mut Engine, error: PassError, now: Now) -> Action {
+        let delay = engine.backoff.failed(&self.work);
+        engine.queue.done(&self.work, Some(now.monotonic + delay));
+        self.done(PassResult::Failed(error, delay))
+    }
+
+    fn end(&mut self, engine: &mut Engine, result: PassResult, now: Now) -> Action {
+        engine.backoff.reset(&self.work);
+        let next = match result {
+            PassResult::At(at) => Some(at),
+            PassResult::Again => Some(now.monotonic),
+            PassResult::OnChange | PassResult::Failed(..) => None,
+        };
+        engine.queue.done(&self.work, next);
+        self.done(result)
+    }
+
+    fn done(&mut self, result: PassResult) -> Action {
+        self.state = State::Over;
+        Action::Done(Ended {
+            result,
+            ..std::mem::take(&mut self.ended)
+        })
+    }
+}
+
+/// What is known of an object that is looked up: from a watch after all, or from an answer of a short while ago.
+fn known(engine: &mut Engine, lookup: &Lookup, now: Instant) -> Option<Found> {
+    if let Lookup::Service(key) = lookup
+        && let Some(service) = engine.caches.get::<Service>(key)
+    {
+        engine.lookups.forget(lookup);
+        return Some(Found::Service(service));
+    }
+    engine.lookups.known(lookup, now)
+}
+
+/// What the apiserver holds now, or what its error means.
+fn result_of(answer: Answer) -> Result<Option<Box<DynamicObject>>, Meaning> {
+    match answer {
+        Answer::Object(object) => Ok(Some(object)),
+        Answer::Done => Ok(None),
+        Answer::Error(status) => Err(meaning(&status)),
+        Answer::Lost(why) => Err(Meaning::Unavailable(why.to_owned())),
+        Answer::Nothing | Answer::Decided(_) => {
+            Err(Meaning::Unavailable("the driver gave no answer".to_owned()))
+        }
+    }
+}
+
+fn message_of(meaning: Meaning) -> String {
+    match meaning {
+        Meaning::Refused(refused) => refused.message,
+        Meaning::NotFound => "it or its namespace does not exist".to_owned(),
+        Meaning::Conflict => "it was changed meanwhile".to_owned(),
+        Meaning::AlreadyExists => "it exists already".to_owned(),
+        Meaning::NamespaceTerminating => "the namespace is being deleted".to_owned(),
+        Meaning::Unavailable(message) => message,
+    }
+}
+
+fn name_of(step: &Step) -> &str {
+    match step {
+        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
+            object.meta().name.as_deref().unwrap_or_default()
+        }
+        Step::Scale(target, _) | Step::Delete(target) => &target.name,
+    }
+}
+
+/// The moment of a wake on the monotonic clock.
+fn timer(wake: Wake, now: Now) -> Option<Instant> {
+    let Wake::At(moment) = wake else { return None };
+    // Timers count whole milliseconds: one more, or the planner would be asked just before its time.
+    let wait = Duration::try_from(moment.duration_since(now.wall)).map(|wait| wait + Duration::from_millis(1));
+    Some(now.monotonic + wait.unwrap_or_default().max(DUE))
+}
