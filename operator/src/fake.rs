@@ -1,11 +1,41 @@
-//! A fake apiserver for tests: what was asked, and the answer that the test gives.
+//! For tests: an engine, and a fake apiserver that shows what was asked and gives the answer of the test.
 
+use crate::driver::SharedEngine;
+use fairway_engine::Engine;
+use fairway_engine::kinds::{Cached, ForKind, for_each};
+use fairway_plan::observed::Settings;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tower_test::mock::Handle;
+
+/// An engine that has seen nothing yet.
+pub(crate) fn engine() -> Engine {
+    let settings = Settings {
+        agent_image: "fairway".into(),
+        agent_pull_secrets: Vec::new(),
+        agent_pull_policy: "IfNotPresent".into(),
+        probe_token_sha256: "0".repeat(64),
+    };
+    Engine::new(settings, 1)
+}
+
+/// Ends the first list of every kind; none holds an object.
+pub(crate) fn complete(engine: &SharedEngine) {
+    struct Complete<'a>(&'a SharedEngine);
+
+    impl ForKind for Complete<'_> {
+        fn visit<K: Cached>(&mut self) {
+            self.0
+                .with(|engine, now| engine.listed::<K>(&BTreeSet::new(), now));
+        }
+    }
+
+    for_each(&mut Complete(engine));
+}
 
 /// The apiserver's side.
 pub(crate) struct Apiserver {

@@ -423,7 +423,11 @@ impl Cluster {
             let desired = self.endpoints_of(&service);
             let slice_name = format!("{name}-slice");
             let current = self.objects().endpoint_slices.get(&slice_name);
-            if current.is_some_and(|current| current.endpoints == desired.endpoints) {
+            // The controller gives slices the labels of their Service, also those that it gets later.
+            let is_same = |current: &Arc<EndpointSlice>| {
+                current.endpoints == desired.endpoints && current.metadata.labels == desired.metadata.labels
+            };
+            if current.is_some_and(is_same) {
                 self.lags.remove(&name);
                 continue;
             }
@@ -432,10 +436,11 @@ impl Cluster {
             lags = true;
             if *lag > self.pace.endpoints {
                 self.lags.remove(&name);
-                let endpoints = desired.endpoints.clone();
+                let (endpoints, labels) = (desired.endpoints.clone(), desired.metadata.labels.clone());
                 if self.api.create(desired, self.now).is_err() {
-                    self.api
-                        .change::<EndpointSlice>(&slice_name, |slice| slice.endpoints = endpoints);
+                    self.api.change::<EndpointSlice>(&slice_name, |slice| {
+                        (slice.endpoints, slice.metadata.labels) = (endpoints, labels);
+                    });
                 }
             }
         }
