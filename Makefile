@@ -1,6 +1,6 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
-.PHONY: help check fmt fmt-check clippy test-unit drift charts deny advisories crds docs prerequisites \
+.PHONY: help check fmt fmt-check clippy test-unit drift charts deny dependencies advisories crds docs prerequisites \
 	cluster-binaries images up began install down test test-e2e demo demo-down bench
 
 CARGO = cargo --locked
@@ -28,7 +28,7 @@ bench: up install ## measure Fairway beside Argo Rollouts and print a table
 
 # --- to change it ---
 
-check: fmt-check clippy test-unit drift charts deny ## everything that needs no cluster; run it before each commit
+check: fmt-check clippy test-unit drift charts deny dependencies ## everything that needs no cluster; run it before each commit
 
 fmt: ## format the Rust code
 	@cargo fmt --all
@@ -55,6 +55,9 @@ charts: prerequisites ## lint and render the Helm charts
 
 deny: ## check licences, duplicates and sources of the dependencies
 	@scripts/cargo-deny --log-level error --all-features check --hide-inclusion-graph bans licenses sources
+
+dependencies: ## check that the operator has no PostgreSQL client, the agent no Kubernetes client
+	@scripts/check-dependencies
 
 advisories: ## look for dependencies with known vulnerabilities; fetches the RustSec database from GitHub
 	@scripts/cargo-deny --all-features check advisories

@@ -21,6 +21,7 @@ pub mod duration;
 pub mod generate;
 pub mod health;
 pub mod migration;
+pub mod reason;
 pub mod release;
 
 mod schema;
@@ -29,6 +30,7 @@ mod text;
 pub use app::{App, AppSpec, AppStatus};
 pub use backup::{Backup, BackupSpec, BackupStatus};
 pub use migration::{Migration, MigrationSpec, MigrationStatus};
+pub use reason::Reason;
 pub use release::{Release, ReleaseSpec, ReleaseStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

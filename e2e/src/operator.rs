@@ -55,7 +55,7 @@ pub async fn kill(context: &Context) -> Result<()> {
 /// # Errors
 /// As [`kill`].
 pub async fn kill_one(context: &Context, pod: &Pod) -> Result<()> {
-    kill_in(context, pod, "operator")?;
+    kill_in(context, pod, Program::Operator)?;
     pods(context)
         .delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
         .await?;
@@ -255,7 +255,7 @@ async fn stop_copy(context: &Context, name: &str) -> Result<()> {
 /// When none runs, or the cluster is not the embedded one.
 pub async fn kill_agent(context: &Context, work: &str) -> Result<()> {
     let pod = pod_that_does(context, work).await?;
-    kill_in(context, &pod, "agent")
+    kill_in(context, &pod, Program::Agent)
 }
 
 async fn pod_that_does(context: &Context, work: &str) -> Result<Pod> {
@@ -278,7 +278,7 @@ pub async fn prefer_as_victim(context: &Context, work: &str) -> Result<()> {
         let file = format!("/proc/{process}/oom_score_adj");
         fs::write(&file, score).with_context(|| format!("write {file}"))
     };
-    for agent in processes_in(context, &pod, "agent")? {
+    for agent in processes_in(context, &pod, Program::Agent)? {
         let agent = agent.as_raw_pid();
         // Children belong to the thread that has started them.
         for thread in fs::read_dir(format!("/proc/{agent}/task"))?.flatten() {
@@ -292,22 +292,40 @@ pub async fn prefer_as_victim(context: &Context, work: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends SIGKILL to Fairway's own processes with this subcommand in a pod.
-fn kill_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<()> {
-    for process in processes_in(context, pod, subcommand)? {
+/// A program of Fairway's, which its processes are found by.
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    Operator,
+    Agent,
+}
+
+impl Program {
+    /// The program's file and its subcommand.
+    fn command_line(self) -> [&'static str; 2] {
+        match self {
+            Self::Operator => ["fairway", "operator"],
+            Self::Agent => ["fairway-agent", "run"],
+        }
+    }
+}
+
+/// Sends SIGKILL to the processes of a program of Fairway's in a pod.
+fn kill_in(context: &Context, pod: &Pod, program: Program) -> Result<()> {
+    for process in processes_in(context, pod, program)? {
         kill_process(process, Signal::KILL).with_context(|| format!("kill process {process}"))?;
     }
     Ok(())
 }
 
-/// Fairway's own processes with this subcommand in a pod, of which there is at least one.
-fn processes_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<Vec<Pid>> {
+/// The processes of a program of Fairway's in a pod, of which there is at least one.
+fn processes_in(context: &Context, pod: &Pod, program: Program) -> Result<Vec<Pid>> {
     if !context.target.is_embedded() {
         bail!("only the processes of the embedded cluster can be killed");
     }
     let uid = pod.uid().context("the pod has no UID")?;
     // systemd's driver writes the UID with underscores, cgroupfs as it is.
     let spellings = [uid.clone(), uid.replace('-', "_")];
+    let [file, subcommand] = program.command_line();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry
@@ -321,14 +339,14 @@ fn processes_in(context: &Context, pod: &Pod, subcommand: &str) -> Result<Vec<Pi
         let ours = spellings.iter().any(|spelling| read("cgroup").contains(spelling));
         let line = read("cmdline");
         let mut words = line.split('\0');
-        let fairway = words.next().is_some_and(|program| program.ends_with("/fairway"));
-        if ours && fairway && words.next() == Some(subcommand) {
+        let name = words.next().and_then(|path| path.rsplit('/').next());
+        if ours && name == Some(file) && words.next() == Some(subcommand) {
             found.push(Pid::from_raw(pid).context("a process has no pid")?);
         }
     }
     ensure!(
         !found.is_empty(),
-        "no process `fairway {subcommand}` runs in pod {}",
+        "no process `{file} {subcommand}` runs in pod {}",
         pod.name_any()
     );
     Ok(found)

@@ -8,7 +8,7 @@ pub(crate) struct OperatorArgs {
     /// Address of /metrics, /healthz and /readyz.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub(crate) metrics_address: SocketAddr,
-    /// Image that holds the agent at /fairway: the operator's own image.
+    /// Image that holds the agent at /fairway-agent: the operator's own image.
     #[arg(long, env = "FAIRWAY_AGENT_IMAGE")]
     pub(crate) agent_image: String,
     /// Pull secret of that image, by its name in each App's namespace. May be repeated.

@@ -1,6 +1,5 @@
-//! Fairway: the operator, and the agent that it puts into pods, in one binary.
+//! Fairway: the operator. What it puts into pods is the crate `fairway-agent`.
 
-mod agent;
 mod args;
 mod client;
 mod driver;
@@ -35,15 +34,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Operator(args::OperatorArgs),
-    /// Work inside a pod, next to the database or the application.
-    Agent(agent::AgentArgs),
     CheckReady(ready::ReadyArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Operator(arguments) => operator::run(arguments),
-        Command::Agent(arguments) => agent::run(arguments),
         Command::CheckReady(arguments) => ready::run(arguments),
     }
 }

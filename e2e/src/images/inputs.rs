@@ -149,7 +149,9 @@ impl Input {
     }
 }
 
-/// Compiles all binaries among the inputs at once, so that cargo shares what they share.
+/// Compiles all static binaries among the inputs in one invocation of cargo. Crates that several packages need get the
+/// union of the features that the packages of one invocation ask for: built one by one, the operator and the agent
+/// would each compile hyper, rustls and tokio again with features of their own, and throw away the other's.
 pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>) -> Result<()> {
     let mut packages = BTreeSet::new();
     let mut features = BTreeSet::new();

@@ -69,24 +69,8 @@ pub fn all() -> Vec<Image> {
             feature: None,
         }],
     ));
-    images.push(plain(
-        "fairway",
-        "dev",
-        vec![Input::Binary {
-            package: "fairway-operator",
-            name: "fairway",
-            feature: None,
-        }],
-    ));
-    images.push(plain(
-        "fairway-faulty",
-        "dev",
-        vec![Input::Binary {
-            package: "fairway-operator",
-            name: "fairway",
-            feature: Some("fault-injection"),
-        }],
-    ));
+    images.push(plain("fairway", "dev", fairway(None)));
+    images.push(plain("fairway-faulty", "dev", fairway(Some("fault-injection"))));
     images
 }
 
@@ -127,6 +111,22 @@ fn linked(
         inputs: std::iter::once(program).chain(files).collect(),
         version: Some(version),
     }
+}
+
+/// The operator, with or without a feature, and the agent that it puts into pods.
+fn fairway(feature: Option<&'static str>) -> Vec<Input> {
+    vec![
+        Input::Binary {
+            package: "fairway-operator",
+            name: "fairway",
+            feature,
+        },
+        Input::Binary {
+            package: "fairway-agent",
+            name: "fairway-agent",
+            feature: None,
+        },
+    ]
 }
 
 fn plain(name: &'static str, tag: &'static str, inputs: Vec<Input>) -> Image {

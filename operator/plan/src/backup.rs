@@ -12,6 +12,7 @@ use crate::retry::{self, Next};
 use crate::snapshot::Snapshot;
 use crate::stand::Stand;
 use crate::{Decision, Object, ObjectRef, Step, Wake, names, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::app::{BackupSettings, Store, VolumeStore};
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
 use fairway_crds::release::Attempts;
@@ -61,7 +62,7 @@ fn next(observed: &BackupObserved, settings: &Settings, status: &mut BackupStatu
     match attempts.next {
         Some(next) if now < next => {
             let message = retry::pausing(&attempts, next, DEADLINE);
-            Stand::at(Progress::running("WaitingForEnvironment", message)).until(next)
+            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
         }
         Some(_) => begin(observed, status, attempts.current + 1, attempts.since),
         None => attend(observed, settings, status, &attempts, now),
@@ -72,7 +73,7 @@ fn next(observed: &BackupObserved, settings: &Settings, status: &mut BackupStatu
 fn begin(observed: &BackupObserved, status: &mut BackupStatus, current: u32, since: Timestamp) -> Stand {
     let (backup_settings, _) = match ready(observed) {
         Ok(ready) => ready,
-        Err(message) => return fail(status, "AppMissing", message),
+        Err(message) => return fail(status, Reason::AppMissing, message),
     };
     status.attempts = Some(Attempts {
         current,
@@ -85,7 +86,7 @@ fn begin(observed: &BackupObserved, status: &mut BackupStatus, current: u32, sin
         claim_name: backup_settings.store.volume.claim_name.clone(),
         path: agent::set_path(&observed.backup),
     });
-    Stand::at(Progress::running("BackingUp", working()))
+    Stand::at(Progress::running(Reason::BackingUp, working()))
 }
 
 fn working() -> String {
@@ -134,7 +135,7 @@ fn attend(
     if !is_ours(observed, job) {
         // Left by a Backup of the same name that was deleted; the garbage collector is at it.
         let message = format!("waiting until Job {name} of a deleted Backup is gone");
-        return Stand::at(Progress::running("BackingUp", message));
+        return Stand::at(Progress::running(Reason::BackingUp, message));
     }
     let mut stand = match agent::job_report::<BackupReport>(Some(job.as_ref()), &observed.pods, &name) {
         Outcome::Reported(BackupReport {
@@ -147,8 +148,8 @@ fn attend(
             failure: Some(failure),
             ..
         }) => match failure.cause {
-            Cause::Version => return fail(status, &failure.reason, failure.message),
-            Cause::Environment => failed(status, attempts, now, &failure.reason, &failure.message),
+            Cause::Version => return fail(status, failure.reason(), failure.message),
+            Cause::Environment => failed(status, attempts, now, failure.reason(), &failure.message),
         },
         Outcome::Reported(BackupReport {
             failure: None,
@@ -157,12 +158,12 @@ fn attend(
             status,
             attempts,
             now,
-            "AgentFailed",
+            Reason::AgentFailed,
             "the agent's answer says neither success nor failure",
         ),
         Outcome::Lost { reason } => {
             let message = format!("the backup's pod ended without an answer: {reason}");
-            failed(status, attempts, now, "PodLost", &message)
+            failed(status, attempts, now, Reason::PodLost, &message)
         }
         Outcome::Running {
             waiting: Some((_, message)),
@@ -184,7 +185,7 @@ fn start(
 ) -> Stand {
     let (backup_settings, snapshot) = match ready(observed) {
         Ok(ready) => ready,
-        Err(message) => return fail(status, "AppMissing", message),
+        Err(message) => return fail(status, Reason::AppMissing, message),
     };
     if now >= retry::end(attempts, DEADLINE) {
         let namespace = observed.backup.namespace().unwrap_or_default();
@@ -193,7 +194,7 @@ fn start(
             conditions::duration(DEADLINE),
             observed.backup.name_any(),
         );
-        return fail(status, "PodNotStarting", message);
+        return fail(status, Reason::PodNotStarting, message);
     }
     // The claim on record, lest the status name another one than the Job uses.
     let claim_name = match &status.set {
@@ -224,7 +225,7 @@ fn start(
     );
     let mut steps = leftovers(observed, None);
     steps.push(Step::Create(Box::new(Object::Job(job))));
-    Stand::at(Progress::running("BackingUp", working()))
+    Stand::at(Progress::running(Reason::BackingUp, working()))
         .until(retry::end(attempts, DEADLINE))
         .with(steps)
 }
@@ -245,7 +246,7 @@ fn under_way(
     match slow {
         Some(slow) if agent::started_at(&observed.pods, name).is_none() => {
             if now < slow {
-                return Stand::at(Progress::running("BackingUp", working())).until(slow);
+                return Stand::at(Progress::running(Reason::BackingUp, working())).until(slow);
             }
             let namespace = observed.backup.namespace().unwrap_or_default();
             let message = format!(
@@ -254,7 +255,7 @@ fn under_way(
             );
             not_starting(status, attempts, now, message)
         }
-        _ => Stand::at(Progress::running("BackingUp", working())),
+        _ => Stand::at(Progress::running(Reason::BackingUp, working())),
     }
 }
 
@@ -285,30 +286,30 @@ fn not_starting(status: &mut BackupStatus, attempts: &Attempts, now: Timestamp, 
             retry::sentence(&message),
             conditions::duration(DEADLINE)
         );
-        return fail(status, "PodNotStarting", message);
+        return fail(status, Reason::PodNotStarting, message);
     }
-    Stand::at(Progress::running("PodNotStarting", message)).until(end)
+    Stand::at(Progress::running(Reason::PodNotStarting, message)).until(end)
 }
 
 fn failed(
     status: &mut BackupStatus,
     attempts: &Attempts,
     now: Timestamp,
-    reason: &str,
+    reason: Reason,
     message: &str,
 ) -> Stand {
     match retry::after_failure(attempts, attempts.current, DEADLINE, now, reason, message) {
-        Next::GiveUp { reason, message } => fail(status, &reason, message),
+        Next::GiveUp { reason, message } => fail(status, reason, message),
         Next::Again(again) => {
             let next = again.next.unwrap_or(now);
             let message = retry::pausing(&again, next, DEADLINE);
             status.attempts = Some(again);
-            Stand::at(Progress::running("WaitingForEnvironment", message)).until(next)
+            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
         }
     }
 }
 
-fn fail(status: &mut BackupStatus, reason: &str, message: String) -> Stand {
+fn fail(status: &mut BackupStatus, reason: Reason, message: String) -> Stand {
     status.outcome = Some(BackupOutcome::Failed);
     status.set = None;
     Stand::at(Progress::failed(reason, message))
@@ -340,7 +341,7 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
     status.server_version = Some(server_version);
     status.fingerprint = Some(fingerprint);
     status.notes = notes;
-    Stand::at(Progress::succeeded("Succeeded", message))
+    Stand::at(Progress::succeeded(Reason::Succeeded, message))
 }
 
 fn is_ours(observed: &BackupObserved, job: &Job) -> bool {

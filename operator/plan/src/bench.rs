@@ -247,18 +247,9 @@ pub(crate) fn container(name: &str, state: Value) -> Value {
 
 /// `Succeeded`, `Reconciling`, `Stalled`, the reason and the message.
 pub(crate) fn told(conditions: &[Condition]) -> (String, String, String) {
-    let of = |type_: &str| {
-        conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
-            .unwrap()
-    };
-    let succeeded = of(SUCCEEDED);
-    let state = format!(
-        "{}/{}/{}",
-        succeeded.status,
-        of(RECONCILING).status,
-        of(STALLED).status
-    );
+    let of = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
+    let status = |type_: &str| of(type_).map_or("False", |condition| condition.status.as_str());
+    let succeeded = of(SUCCEEDED).unwrap();
+    let state = format!("{}/{}/{}", succeeded.status, status(RECONCILING), status(STALLED));
     (state, succeeded.reason.clone(), succeeded.message.clone())
 }

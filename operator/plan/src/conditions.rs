@@ -1,5 +1,6 @@
 //! Status conditions: what they say, and when they change.
 
+use fairway_crds::Reason;
 use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
 use fairway_crds::duration::Duration;
 use jiff::{SignedDuration, Timestamp};
@@ -40,23 +41,18 @@ pub struct Desired {
     /// Whether it holds.
     pub status: Status,
     /// Why: CamelCase, stable, for machines.
-    pub reason: String,
+    pub reason: Reason,
     /// Why, for people.
     pub message: String,
 }
 
 impl Desired {
     /// A desired condition.
-    pub fn new(
-        type_: &'static str,
-        status: Status,
-        reason: impl Into<String>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn new(type_: &'static str, status: Status, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             type_,
             status,
-            reason: reason.into(),
+            reason,
             message: message.into(),
         }
     }
@@ -78,7 +74,7 @@ pub fn set(
             Condition {
                 type_: desired.type_.to_owned(),
                 status: desired.status.as_str().to_owned(),
-                reason: valid_reason(desired.reason),
+                reason: desired.reason.into(),
                 message: capped(&desired.message, MESSAGE_LIMIT),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or_else(
@@ -96,28 +92,28 @@ pub enum Progress {
     /// Machines are at it.
     Running {
         /// What is being done or waited for.
-        reason: String,
+        reason: Reason,
         /// The same, for people.
         message: String,
     },
     /// A person must do something, and then it goes on.
     Waiting {
         /// What is wrong.
-        reason: String,
+        reason: Reason,
         /// What to do.
         message: String,
     },
     /// It is done, for good.
     Succeeded {
         /// How.
-        reason: String,
+        reason: Reason,
         /// The same, for people.
         message: String,
     },
     /// It has failed, for good.
     Failed {
         /// Why.
-        reason: String,
+        reason: Reason,
         /// One sentence with the mend.
         message: String,
     },
@@ -125,39 +121,39 @@ pub enum Progress {
 
 impl Progress {
     /// Machines are at it.
-    pub fn running(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn running(reason: Reason, message: impl Into<String>) -> Self {
         Self::Running {
-            reason: reason.into(),
+            reason,
             message: message.into(),
         }
     }
 
     /// A person must do something.
-    pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn waiting(reason: Reason, message: impl Into<String>) -> Self {
         Self::Waiting {
-            reason: reason.into(),
+            reason,
             message: message.into(),
         }
     }
 
     /// It is done.
-    pub fn succeeded(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn succeeded(reason: Reason, message: impl Into<String>) -> Self {
         Self::Succeeded {
-            reason: reason.into(),
+            reason,
             message: message.into(),
         }
     }
 
     /// It has failed.
-    pub fn failed(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
         Self::Failed {
-            reason: reason.into(),
+            reason,
             message: message.into(),
         }
     }
 }
 
-/// The four conditions of bounded work. `Reconciling` and `Stalled` are never true together.
+/// The conditions of bounded work: `Succeeded` and `Ready`, and `Reconciling` or `Stalled` while one of them holds.
 pub fn bounded(
     previous: &[Condition],
     progress: &Progress,
@@ -165,27 +161,22 @@ pub fn bounded(
     now: Timestamp,
 ) -> Vec<Condition> {
     use Status::{False, True, Unknown};
-    let (succeeded, ready, reconciling, stalled, reason, message) = match progress {
-        Progress::Running { reason, message } => (Unknown, False, True, False, reason, message),
-        Progress::Waiting { reason, message } => (Unknown, False, False, True, reason, message),
-        Progress::Succeeded { reason, message } => (True, True, False, False, reason, message),
-        Progress::Failed { reason, message } => (False, False, False, True, reason, message),
+    let (succeeded, ready, passing, reason, message) = match progress {
+        Progress::Running { reason, message } => (Unknown, False, Some(RECONCILING), reason, message),
+        Progress::Waiting { reason, message } => (Unknown, False, Some(STALLED), reason, message),
+        Progress::Succeeded { reason, message } => (True, True, None, reason, message),
+        Progress::Failed { reason, message } => (False, False, Some(STALLED), reason, message),
     };
-    let told = |type_, status, otherwise: &str| match status {
-        False => Desired::new(type_, status, reason, otherwise),
-        _ => Desired::new(type_, status, reason, message),
-    };
-    // A long sentence in every condition hides the others; it stands where people and tools look for it.
-    let not_ready = match succeeded {
+    // A long message in every condition hides the others; it stands where people and tools look for it.
+    let ready_message = match succeeded {
         False => "it did not succeed: the condition Succeeded says why",
         _ => message,
     };
-    let desired = vec![
-        Desired::new(SUCCEEDED, succeeded, reason, message),
-        told(READY, ready, not_ready),
-        told(RECONCILING, reconciling, "nothing is under way"),
-        told(STALLED, stalled, "nobody is waited for"),
+    let mut desired = vec![
+        Desired::new(SUCCEEDED, succeeded, *reason, message),
+        Desired::new(READY, ready, *reason, ready_message),
     ];
+    desired.extend(passing.map(|type_| Desired::new(type_, True, *reason, message)));
     set(previous, desired, generation, now)
 }
 
@@ -233,20 +224,6 @@ fn capped(text: &str, limit: usize) -> String {
     }
 }
 
-/// The API wants a reason that starts with a letter and holds letters, digits, `_`, `,` and `:`.
-fn valid_reason(reason: String) -> String {
-    let valid = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    if reason.starts_with(|first: char| first.is_ascii_alphabetic()) && reason.chars().all(valid) {
-        return reason;
-    }
-    let kept: String = reason.chars().filter(|character| valid(*character)).collect();
-    if kept.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        kept
-    } else {
-        format!("Reason{kept}")
-    }
-}
-
 fn to_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
@@ -261,16 +238,13 @@ mod tests {
     }
 
     fn status<'a>(conditions: &'a [Condition], type_: &str) -> &'a str {
-        &conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
-            .unwrap()
-            .status
+        let found = conditions.iter().find(|condition| condition.type_ == type_);
+        found.map_or("absent", |condition| &condition.status)
     }
 
     #[test]
     fn the_time_of_a_condition_moves_only_with_its_status() {
-        let desired = |status, message: &str| vec![Desired::new(READY, status, "Because", message)];
+        let desired = |status, message: &str| vec![Desired::new(READY, status, Reason::Live, message)];
         let first = set(
             &[],
             desired(Status::False, "one"),
@@ -298,10 +272,10 @@ mod tests {
     }
 
     #[rstest]
-    #[case::running(Progress::running("R", "m"), ["Unknown", "False", "True", "False"])]
-    #[case::waiting_for_a_person(Progress::waiting("R", "m"), ["Unknown", "False", "False", "True"])]
-    #[case::succeeded(Progress::succeeded("R", "m"), ["True", "True", "False", "False"])]
-    #[case::failed(Progress::failed("R", "m"), ["False", "False", "False", "True"])]
+    #[case::running(Progress::running(Reason::Live, "m"), ["Unknown", "False", "True", "absent"])]
+    #[case::waiting_for_a_person(Progress::waiting(Reason::Live, "m"), ["Unknown", "False", "absent", "True"])]
+    #[case::succeeded(Progress::succeeded(Reason::Live, "m"), ["True", "True", "absent", "absent"])]
+    #[case::failed(Progress::failed(Reason::Live, "m"), ["False", "False", "absent", "True"])]
     fn bounded_work_is_never_reconciling_and_stalled(
         #[case] progress: Progress,
         #[case] expected: [&str; 4],
@@ -314,15 +288,6 @@ mod tests {
                 .iter()
                 .all(|condition| !condition.reason.is_empty() && !condition.message.is_empty())
         );
-    }
-
-    #[rstest]
-    #[case("ErrImagePull", "ErrImagePull")]
-    #[case("Image pull!", "Imagepull")]
-    #[case("", "Reason")]
-    #[case("137", "Reason137")]
-    fn reasons_are_made_valid(#[case] given: &str, #[case] valid: &str) {
-        assert_eq!(valid_reason(given.to_owned()), valid);
     }
 
     #[rstest]
@@ -340,7 +305,12 @@ mod tests {
     fn long_messages_are_cut_at_a_character() {
         let conditions = set(
             &[],
-            vec![Desired::new(READY, Status::False, "R", "ü".repeat(3000))],
+            vec![Desired::new(
+                READY,
+                Status::False,
+                Reason::NotReady,
+                "ü".repeat(3000),
+            )],
             None,
             Timestamp::UNIX_EPOCH,
         );

@@ -18,12 +18,12 @@ pub mod migration;
 pub mod names;
 pub mod object;
 pub mod observed;
-pub mod protocol;
 pub mod release;
 pub mod retry;
 pub mod snapshot;
 mod stand;
 
+pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};
 
 use jiff::Timestamp;

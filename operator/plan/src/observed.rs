@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What the chart and the process fix for a whole run of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Image that holds the agent at `/fairway`; an init container of it copies the agent into other images' pods.
+    /// Image that holds the agent at `/fairway-agent`; an init container of it copies the agent into other images' pods.
     pub agent_image: String,
     /// Pull secrets of that image, in the App's namespace.
     pub agent_pull_secrets: Vec<String>,

@@ -24,6 +24,7 @@ pub use probing::probe_targets;
 use crate::object::Kind;
 use crate::observed::{ReleaseObserved, Settings};
 use crate::{Decision, Step, Wake};
+use fairway_crds::Reason;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -150,7 +151,7 @@ fn not_taken_up(world: &World, status: &mut ReleaseStatus) -> Stand {
         Some(revision) if revision > world.release().spec.revision => Some(Failure {
             outcome: ReleaseOutcome::Superseded,
             ..Failure::new(
-                "Superseded",
+                Reason::Superseded,
                 format!(
                     "App {app} is at revision {revision} already and takes up only newer ones; to release this, apply it \
                      again as {} with that revision",
@@ -165,7 +166,7 @@ fn not_taken_up(world: &World, status: &mut ReleaseStatus) -> Stand {
         return Stand::Ended(failure);
     }
     let wait = Wait::machine(
-        "WaitingForApp",
+        Reason::WaitingForApp,
         format!("waiting for App {app} to take this Release up"),
     );
     Stand::Waiting {
@@ -211,7 +212,7 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
             },
         ) if is_stuck(world, status)
             && accept::newer(world).is_some()
-            && (rung == "TrafficReturned" || wait.reason == "RestoringPrevious") =>
+            && (rung == "TrafficReturned" || wait.reason == Reason::RestoringPrevious) =>
         {
             let newer = accept::newer(world).unwrap_or_default();
             let failure = cause(status);
@@ -236,11 +237,11 @@ fn go_back(world: &World, status: &mut ReleaseStatus) -> (Vec<Step>, Stand) {
                 rung: rung @ ("TrafficReturned" | "HandedBack"),
                 wait,
             },
-        ) if wait.reason == "RestoringPrevious" => {
+        ) if wait.reason == Reason::RestoringPrevious => {
             let wait = match stuck_at(status) {
                 Some(stuck) if world.now < stuck => wait.until(stuck),
                 _ => Wait::person(
-                    "RestoringPrevious",
+                    Reason::RestoringPrevious,
                     format!(
                         "{}; to go forward instead, edit the App to a version that works",
                         wait.message
@@ -324,7 +325,7 @@ fn record(status: &mut ReleaseStatus, kind: MilestoneKind, at: Timestamp, failur
     status.milestones.push(Milestone {
         kind,
         at: report::to_milliseconds(at),
-        reason: failure.map(|failure| failure.reason.clone()),
+        reason: failure.map(|failure| failure.reason.into()),
         message: failure.map(|failure| crate::conditions::shorten(&failure.message)),
     });
 }
@@ -364,15 +365,15 @@ fn runs(world: &World) -> bool {
 fn cause(status: &ReleaseStatus) -> Failure {
     let milestone = happened(status, MilestoneKind::RollingBack);
     let reason = milestone
-        .and_then(|milestone| milestone.reason.clone())
-        .unwrap_or_else(|| "RolledBack".to_owned());
+        .and_then(|milestone| milestone.reason.as_deref()?.parse().ok())
+        .unwrap_or(Reason::RolledBack);
     let message = milestone
         .and_then(|milestone| milestone.message.clone())
         .unwrap_or_default();
-    let outcome = match reason.as_str() {
+    let outcome = match reason {
         _ if happened(status, MilestoneKind::TrafficMoved).is_some() => ReleaseOutcome::RolledBack,
-        "Aborted" | "RollbackRequested" => ReleaseOutcome::Aborted,
-        "Superseded" => ReleaseOutcome::Superseded,
+        Reason::Aborted | Reason::RollbackRequested => ReleaseOutcome::Aborted,
+        Reason::Superseded => ReleaseOutcome::Superseded,
         _ => ReleaseOutcome::Failed,
     };
     Failure {
@@ -450,7 +451,7 @@ fn without_refused(world: &World, steps: Vec<Step>, stand: Stand) -> (Vec<Step>,
     let stand = match (stand, told) {
         // Another thing that a person has to see to comes first.
         (Stand::Waiting { rung, wait }, Some(told)) if wait.on != WaitOn::Person => {
-            let refused = Wait::person("WriteRefused", told);
+            let refused = Wait::person(Reason::WriteRefused, told);
             // A moment that has come is answered already: by the write that is refused.
             let until = wait.until.filter(|until| *until > world.now);
             let wait = Wait { until, ..refused };
@@ -493,7 +494,7 @@ fn decided(
 /// A release that the App holds.
 fn held(rung: &str) -> Wait {
     Wait::person(
-        "Suspended",
+        Reason::Suspended,
         format!("spec.suspend of the App is true, so it holds {rung}; set it to false to go on"),
     )
 }

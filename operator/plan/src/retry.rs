@@ -1,6 +1,7 @@
 //! Trying again what the environment keep from succeeding: with a growing pause, until a deadline.
 
 use crate::conditions::{duration, moment};
+use fairway_crds::Reason;
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 
@@ -32,7 +33,7 @@ pub enum Next {
     /// None: the deadline would have passed.
     GiveUp {
         /// Why the last one failed: stable reason.
-        reason: String,
+        reason: Reason,
         /// The same as a sentence, with how long was tried.
         message: String,
     },
@@ -44,20 +45,17 @@ pub fn after_failure(
     count: u32,
     deadline: SignedDuration,
     now: Timestamp,
-    reason: &str,
+    reason: Reason,
     message: &str,
 ) -> Next {
     let next = now.saturating_add(backoff(count)).unwrap_or(Timestamp::MAX);
     if next >= end(attempts, deadline) {
         let message = format!("{} Given up after {}.", sentence(message), duration(deadline));
-        return Next::GiveUp {
-            reason: reason.to_owned(),
-            message,
-        };
+        return Next::GiveUp { reason, message };
     }
     Next::Again(Attempts {
         next: Some(next),
-        reason: Some(reason.to_owned()),
+        reason: Some(reason.into()),
         message: Some(message.to_owned()),
         ..attempts.clone()
     })
@@ -109,19 +107,31 @@ mod tests {
         let start = Timestamp::UNIX_EPOCH;
         let hour = SignedDuration::from_hours(1);
         let late = start + SignedDuration::from_mins(59);
-        let next = after_failure(&first(start), 7, hour, late, "StoreFull", "the store is full");
+        let next = after_failure(
+            &first(start),
+            7,
+            hour,
+            late,
+            Reason::StoreFull,
+            "the store is full",
+        );
         let message = "the store is full. Given up after 1h.".to_owned();
         assert_eq!(
             next,
             Next::GiveUp {
-                reason: "StoreFull".to_owned(),
+                reason: Reason::StoreFull,
                 message
             }
         );
         let soon = start + SignedDuration::from_secs(1);
-        let Next::Again(again) =
-            after_failure(&first(start), 1, hour, soon, "StoreFull", "the store is full")
-        else {
+        let Next::Again(again) = after_failure(
+            &first(start),
+            1,
+            hour,
+            soon,
+            Reason::StoreFull,
+            "the store is full",
+        ) else {
             panic!("there is time left");
         };
         assert_eq!(again.next, Some(start + SignedDuration::from_secs(6)));

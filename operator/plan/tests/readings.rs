@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
+use fairway_crds::Reason;
 use fairway_plan::build::agent::{self, Outcome, Pinning};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -149,17 +150,17 @@ fn digests_are_joined_to_the_repository_that_was_given() {
 #[case::under_way(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Pending", Pinning::Pulling)]
 #[case::a_name_that_is_none(
     json!({"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image name"}}), "", "Pending",
-    Pinning::Waiting { reason: "InvalidImageName".into(), is_final: true,
+    Pinning::Waiting { reason: Reason::InvalidImageName, is_final: true,
         message: "container i0 of pod crm-42-check-1-x cannot pull x: couldn't parse image name; push that image, or correct its name or pull secret".into() }
 )]
 #[case::a_registry_that_says_no(
     json!({"waiting": {"reason": "ImagePullBackOff", "message": "GET https://a:b@ghcr.io/token?k=v : 401"}}), "", "Pending",
-    Pinning::Waiting { reason: "ImagePullBackOff".into(), is_final: false,
+    Pinning::Waiting { reason: Reason::ImagePullFailed, is_final: false,
         message: "container i0 of pod crm-42-check-1-x cannot pull x: GET https://ghcr.io/token?… : 401; push that image, or correct its name or pull secret".into() }
 )]
 #[case::an_image_that_no_registry_knows(
     json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}), WEB, "Succeeded",
-    Pinning::Waiting { reason: "ImageWithoutDigest".into(), is_final: true,
+    Pinning::Waiting { reason: Reason::ImageWithoutDigest, is_final: true,
         message: "the node knows no registry digest of ghcr.io/acme/crm:2: give the image by digest".into() }
 )]
 #[case::evicted(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Failed",

@@ -21,19 +21,15 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Conditions of an App.
-const OF_APP: [&str; 6] = [
-    READY,
-    RECONCILING,
-    STALLED,
-    BAKING,
-    DIVERGED_FROM_SPEC,
-    SCHEMA_AHEAD,
-];
-/// Conditions of a Release.
-const OF_RELEASE: [&str; 6] = [SUCCEEDED, READY, RECONCILING, STALLED, BAKING, SCHEMA_AHEAD];
-/// Conditions of bounded work: a Migration, a Backup.
-const OF_WORK: [&str; 4] = [SUCCEEDED, READY, RECONCILING, STALLED];
+/// Types of the conditions that a kind always has, and of those that it has only while they are true.
+type Types = (&'static [&'static str], &'static [&'static str]);
+const OF_APP: Types = (
+    &[READY],
+    &[RECONCILING, STALLED, BAKING, DIVERGED_FROM_SPEC, SCHEMA_AHEAD],
+);
+const OF_RELEASE: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED, BAKING, SCHEMA_AHEAD]);
+/// Bounded work: a Migration, a Backup.
+const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
 
 /// How current the operator's observations are, which some invariants need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -373,7 +369,7 @@ impl Checker {
         }
     }
 
-    /// From the first write on every condition is there, `Reconciling` and `Stalled` are never true together, and
+    /// Conditions are complete from the first write on, `Reconciling` and `Stalled` are never true together, and
     /// the generation is told.
     fn conditions(&mut self, before: &Objects, after: &Objects) {
         let mut seen = Vec::new();
@@ -383,7 +379,7 @@ impl Checker {
                 format!("App {name}"),
                 status.observed_generation,
                 status.conditions,
-                &OF_APP[..],
+                OF_APP,
             ));
         }
         for (name, release) in changed(&before.releases, &after.releases) {
@@ -392,7 +388,7 @@ impl Checker {
                 format!("Release {name}"),
                 status.observed_generation,
                 status.conditions,
-                &OF_RELEASE[..],
+                OF_RELEASE,
             ));
         }
         for (name, migration) in changed(&before.migrations, &after.migrations) {
@@ -401,7 +397,7 @@ impl Checker {
                 format!("Migration {name}"),
                 status.observed_generation,
                 status.conditions,
-                &OF_WORK[..],
+                OF_WORK,
             ));
         }
         for (name, backup) in changed(&before.backups, &after.backups) {
@@ -410,7 +406,7 @@ impl Checker {
                 format!("Backup {name}"),
                 status.observed_generation,
                 status.conditions,
-                &OF_WORK[..],
+                OF_WORK,
             ));
         }
         for (name, generation, conditions, expected) in seen {
@@ -420,13 +416,21 @@ impl Checker {
         }
     }
 
-    fn complete(&mut self, name: &str, conditions: &[Condition], expected: &[&str]) {
+    fn complete(&mut self, name: &str, conditions: &[Condition], expected: Types) {
         let types: BTreeSet<_> = conditions
             .iter()
             .map(|condition| condition.type_.as_str())
             .collect();
-        if types != expected.iter().copied().collect() {
+        let (always, passing) = expected;
+        let is_known = |type_: &&str| always.contains(type_) || passing.contains(type_);
+        if !always.iter().all(|type_| types.contains(type_)) || !types.iter().all(|type_| is_known(type_)) {
             self.is_broken(format!("{name} has the conditions {types:?}"));
+        }
+        let passing = conditions
+            .iter()
+            .filter(|condition| passing.contains(&&*condition.type_));
+        for condition in passing.filter(|condition| condition.status != "True") {
+            self.is_broken(format!("{name} has {} although it is not true", condition.type_));
         }
         let is_true = |type_: &str| {
             conditions

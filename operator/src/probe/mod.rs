@@ -1,6 +1,4 @@
-//! Health requests to pod addresses, as the operator and the agent both make them.
+//! Health requests to the pods of releases under way, and what was counted of them.
 
 pub(crate) mod prober;
-pub(crate) mod request;
-pub(crate) mod tls;
 pub(crate) mod via;

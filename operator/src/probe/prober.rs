@@ -1,10 +1,10 @@
 //! The prober: asks pods for as long as the engine wants to know. What a round's verdict means is the engine's.
 
-use super::request::request;
 use super::via::{self, Token};
 use crate::driver::SharedEngine;
 use crate::metrics::Metrics;
 use fairway_engine::{Probe, Probing, verdict_of_round};
+use fairway_health::request;
 use fairway_plan::observed::ProbeTarget;
 use fairway_plan::protocol::ProbeVerdict;
 use futures::future::join_all;

@@ -4,6 +4,7 @@ use crate::conditions::{self, Desired, Status};
 use crate::labels;
 use crate::observed::AppObserved;
 use crate::release::world::{happened, has_ended, is_ready, live};
+use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};
 use fairway_crds::condition::{
@@ -42,9 +43,8 @@ enum Course {
 }
 
 /// What the Release itself says of it.
-#[derive(Default)]
 struct Told {
-    reason: String,
+    reason: Reason,
     message: String,
 }
 
@@ -91,13 +91,19 @@ fn course(observed: &AppObserved, standing: &Standing, desired: Option<&Arc<Rele
             .iter()
             .find(|condition| condition.type_ == kind && condition.status == value)?;
         Some(Told {
-            reason: condition.reason.clone(),
+            reason: condition.reason.parse().unwrap_or(Reason::ReleaseFailed),
             message: condition.message.clone(),
         })
     };
     match status.outcome {
         Some(ReleaseOutcome::Succeeded) => Course::Done,
-        Some(outcome) => Course::Failed(outcome, told(SUCCEEDED, "False").unwrap_or_default()),
+        Some(outcome) => Course::Failed(
+            outcome,
+            told(SUCCEEDED, "False").unwrap_or(Told {
+                reason: Reason::ReleaseFailed,
+                message: String::new(),
+            }),
+        ),
         None => match told(STALLED, "True") {
             Some(told) => Course::Person(told),
             None if happened(&status, MilestoneKind::RollingBack).is_some() => Course::RollingBack,
@@ -118,27 +124,26 @@ fn conditions(
     course: &Course,
     desired: &str,
 ) -> Vec<Desired> {
-    let truth = |condition: bool| if condition { Status::True } else { Status::False };
     let serves = serving.map_or_else(
         || "nothing serves yet".to_owned(),
         |release| format!("{} serves", release.name_any()),
     );
     let (reason, message) = match course {
         Course::Releasing => (
-            "Releasing",
+            Reason::Releasing,
             format!("{serves}; {desired} is on its way: kubectl describe release {desired}"),
         ),
         Course::RollingBack => (
-            "RollingBack",
+            Reason::RollingBack,
             format!("{serves}; {desired} is being taken back: kubectl describe release {desired}"),
         ),
         Course::Baking => (
-            "Baking",
+            Reason::Baking,
             format!("{serves} and is watched: kubectl describe release {desired}"),
         ),
-        Course::Done => ("Live", serves.clone()),
+        Course::Done => (Reason::Live, serves.clone()),
         Course::Person(told) => (
-            "ActionRequired",
+            Reason::ActionRequired,
             format!(
                 "{serves}; {desired} waits for a person ({}): kubectl describe release {desired}",
                 told.reason
@@ -152,17 +157,17 @@ fn conditions(
             ),
         ),
         Course::Held => (
-            "Suspended",
+            Reason::Suspended,
             format!("{serves}; spec.suspend is true: set it to false to release what the spec asks for now"),
         ),
-        Course::Awaiting(message) => ("AwaitingRelease", format!("{serves}; {message}")),
+        Course::Awaiting(message) => (Reason::AwaitingRelease, format!("{serves}; {message}")),
     };
     let (ready, ready_reason, ready_message) = match (serving, course) {
         (None, Course::Failed(..)) => (Status::False, reason, message.clone()),
         (None, _) => (Status::Unknown, reason, message.clone()),
         (Some(release), _) => match unready(observed, release) {
             None => (Status::True, reason, message.clone()),
-            Some(unready) => (Status::False, "NotReady", format!("{message}; {unready}")),
+            Some(unready) => (Status::False, Reason::NotReady, format!("{message}; {unready}")),
         },
     };
     let reconciling = matches!(course, Course::Releasing | Course::RollingBack);
@@ -171,75 +176,51 @@ fn conditions(
     let diverged =
         matches!(course, Course::Failed(..)) && serving.is_none_or(|release| release.name_any() != desired);
     let ahead = schema_ahead(observed, serving);
-    let or = |condition: bool, otherwise: &str| {
-        if condition {
-            message.clone()
-        } else {
-            otherwise.to_owned()
-        }
-    };
-    vec![
-        Desired::new(READY, ready, ready_reason, ready_message),
-        Desired::new(
-            RECONCILING,
-            truth(reconciling),
-            reason,
-            or(reconciling, "no release is on its way"),
-        ),
-        stalled(course, reason, desired),
-        Desired::new(
-            BAKING,
-            truth(baking),
-            reason,
-            or(baking, "nothing is being watched"),
-        ),
-        Desired::new(
-            DIVERGED_FROM_SPEC,
-            truth(diverged),
-            reason,
-            if diverged {
-                format!("{serves}; the spec asks for {desired}")
-            } else {
-                "what serves is, or is becoming, what the spec asks for".to_owned()
-            },
-        ),
-        Desired::new(
+    let mut conditions = vec![Desired::new(READY, ready, ready_reason, ready_message)];
+    if reconciling {
+        conditions.push(Desired::new(RECONCILING, Status::True, reason, message.clone()));
+    }
+    conditions.extend(stalled(course, reason, desired));
+    if baking {
+        conditions.push(Desired::new(BAKING, Status::True, reason, message));
+    }
+    if diverged {
+        let message = format!("{serves}; the spec asks for {desired}");
+        conditions.push(Desired::new(DIVERGED_FROM_SPEC, Status::True, reason, message));
+    }
+    if ahead {
+        conditions.push(Desired::new(
             SCHEMA_AHEAD,
-            truth(ahead),
-            if ahead { "MigrationKept" } else { "SchemaFits" },
-            if ahead {
-                "the database keeps the schema of a newer version than the one that serves"
-            } else {
-                "the schema is not newer than the version that serves"
-            },
-        ),
-    ]
+            Status::True,
+            Reason::MigrationKept,
+            "the database keeps the schema of a newer version than the one that serves",
+        ));
+    }
+    conditions
 }
 
 /// The one condition that repeats all that the Release says: tools that wait for an App show it.
-fn stalled(course: &Course, reason: &str, desired: &str) -> Desired {
+fn stalled(course: &Course, reason: Reason, desired: &str) -> Option<Desired> {
     let (reason, message) = match course {
         Course::Failed(_, told) => (
-            told.reason.as_str(),
+            told.reason,
             format!("{desired} did not succeed: {}", told.message),
         ),
         Course::Person(told) => (reason, format!("{desired} waits for a person: {}", told.message)),
-        _ => {
-            return Desired::new(STALLED, Status::False, reason, "nothing waits for a person");
-        }
+        _ => return None,
     };
-    Desired::new(STALLED, Status::True, reason, message)
+    Some(Desired::new(STALLED, Status::True, reason, message))
 }
 
 /// How the App says in a word how the release that it asks for ended. Beside `Ready=True` the Release's own reason,
 /// such as that health was lost, would read as if it were said of what serves.
-const fn ended(outcome: ReleaseOutcome) -> &'static str {
+const fn ended(outcome: ReleaseOutcome) -> Reason {
     match outcome {
-        ReleaseOutcome::Succeeded => "Live",
-        ReleaseOutcome::Failed => "ReleaseFailed",
-        ReleaseOutcome::RolledBack => "RolledBack",
-        ReleaseOutcome::Aborted => "Aborted",
-        ReleaseOutcome::Superseded => "Superseded",
+        ReleaseOutcome::Succeeded => Reason::Live,
+        ReleaseOutcome::Failed => Reason::ReleaseFailed,
+        ReleaseOutcome::RolledBack => Reason::RolledBack,
+        ReleaseOutcome::Aborted => Reason::Aborted,
+        ReleaseOutcome::Superseded => Reason::Superseded,
     }
 }
 

@@ -40,7 +40,7 @@ pub const CONTAINER: &str = "agent";
 /// Name of the init container that copies the agent.
 const INSTALL_CONTAINER: &str = "install-agent";
 /// The agent in its own image.
-const OWN_BINARY: &str = "/fairway";
+const OWN_BINARY: &str = "/fairway-agent";
 /// Where the init container sees the folder that [`protocol::AGENT_DIRECTORY`] is elsewhere: there it would hide
 /// the agent's own image.
 const INSTALL_DIRECTORY: &str = "/install";
@@ -147,11 +147,7 @@ fn own_container(environment: Vec<EnvVar>) -> Container {
 
 /// Makes a container run the agent that [`install`] has copied.
 fn run_copied_agent(container: &mut Container) {
-    container.command = Some(vec![
-        protocol::AGENT_BINARY.to_owned(),
-        "agent".to_owned(),
-        "run".to_owned(),
-    ]);
+    container.command = Some(vec![protocol::AGENT_BINARY.to_owned(), "run".to_owned()]);
     container.args = None;
     container.volume_mounts.get_or_insert_default().push(mount(
         AGENT_VOLUME,
@@ -164,7 +160,7 @@ fn run_copied_agent(container: &mut Container) {
 fn run_own_agent(container: &mut Container, settings: &Settings) {
     container.image = Some(settings.agent_image.clone());
     container.image_pull_policy = Some(settings.agent_pull_policy.clone());
-    container.command = Some(vec![OWN_BINARY.to_owned(), "agent".to_owned(), "run".to_owned()]);
+    container.command = Some(vec![OWN_BINARY.to_owned(), "run".to_owned()]);
 }
 
 /// Adds the init container that copies the agent into the pod, before all others.
@@ -175,9 +171,8 @@ fn install(pod: &mut PodSpec, settings: &Settings) {
         image_pull_policy: Some(settings.agent_pull_policy.clone()),
         command: Some(vec![
             OWN_BINARY.to_owned(),
-            "agent".to_owned(),
             "install".to_owned(),
-            format!("{INSTALL_DIRECTORY}/fairway"),
+            format!("{INSTALL_DIRECTORY}/fairway-agent"),
         ]),
         security_context: Some(restricted_as_own_user()),
         volume_mounts: Some(vec![mount(AGENT_VOLUME, INSTALL_DIRECTORY, false)]),

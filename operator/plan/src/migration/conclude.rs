@@ -7,6 +7,7 @@ use crate::conditions::Progress;
 use crate::protocol::{self, Cause, MigrationReport};
 use crate::retry::{self, Next, sentence};
 use crate::stand::Stand;
+use fairway_crds::Reason;
 use fairway_crds::migration::{Fingerprints, MigrationOutcome, MigrationStatus};
 
 /// Who reported.
@@ -32,9 +33,9 @@ pub(super) fn conclude(
 ) -> Stand {
     use protocol::MigrationOutcome as Reported;
     let (reason, message) = match &report.failure {
-        Some(failure) => (failure.reason.clone(), failure.message.clone()),
+        Some(failure) => (failure.reason(), failure.message.clone()),
         None => (
-            "MigrationFailed".to_owned(),
+            Reason::MigrationFailed,
             "the migration did not succeed".to_owned(),
         ),
     };
@@ -44,7 +45,7 @@ pub(super) fn conclude(
         (Reported::Failed, _) => {
             evidence(status, report, source);
             let (reason, message) = not_started_why(status).unwrap_or_else(|| {
-                let message = with_the_pods_end(status, &reason, message);
+                let message = with_the_pods_end(status, reason, message);
                 (reason, message)
             });
             end(
@@ -56,41 +57,40 @@ pub(super) fn conclude(
         (Reported::Partial, _) => unsettled(world, status, report, MigrationOutcome::Partial, source),
         // The ledger may still say that it runs.
         (Reported::Unknown | Reported::Undecided, Source::Run | Source::Guard) => {
-            settle::begin(status, &reason, &message)
+            settle::begin(status, reason, &message)
         }
         (Reported::Unknown, Source::Settling { .. }) => {
             unsettled(world, status, report, MigrationOutcome::Unknown, source)
         }
-        (Reported::Undecided, Source::Settling { .. }) => settle::again(world, status, &reason, &message),
+        (Reported::Undecided, Source::Settling { .. }) => settle::again(world, status, reason, &message),
         // Whoever holds the lock may be this run's own pod, which nobody sees any more.
-        (Reported::NotStarted, Source::Run | Source::Guard)
-            if reason == protocol::reason::MIGRATION_RUNNING =>
-        {
-            settle::begin(status, &reason, &message)
+        (Reported::NotStarted, Source::Run | Source::Guard) if reason == Reason::MigrationRunning => {
+            settle::begin(status, reason, &message)
         }
         (Reported::NotStarted | Reported::Blocked, _) => {
-            not_started(world, status, &report, &source, &reason, &message)
+            not_started(world, status, &report, &source, reason, &message)
         }
     }
 }
 
 /// What kept an application from starting, if its guard waited for it in vain: then the version is not to blame.
-fn not_started_why(status: &MigrationStatus) -> Option<(String, String)> {
+fn not_started_why(status: &MigrationStatus) -> Option<(Reason, String)> {
     let attempts = status.attempts.as_ref()?;
-    let reason = attempts.reason.clone().filter(|reason| reason == NOT_STARTING)?;
+    let reason = attempts.reason.as_deref()?.parse().ok();
+    let reason = reason.filter(|reason| *reason == NOT_STARTING)?;
     let message = sentence(attempts.message.as_deref()?);
     Some((reason, format!("{message} The schema is unchanged.")))
 }
 
 /// The ledger knows of a run that was cut off no more than that; how its pod ended, say out of memory, is what a
 /// person can mend.
-fn with_the_pods_end(status: &MigrationStatus, reason: &str, message: String) -> String {
+fn with_the_pods_end(status: &MigrationStatus, reason: Reason, message: String) -> String {
     let told = status
         .attempts
         .as_ref()
         .and_then(|attempts| attempts.message.as_deref());
     match told.filter(|told| told.starts_with(POD_ENDED)) {
-        Some(told) if reason == protocol::reason::MIGRATION_CUT_OFF => {
+        Some(told) if reason == Reason::MigrationInterrupted => {
             format!("{message} {}", sentence(told))
         }
         _ => message,
@@ -113,17 +113,17 @@ fn applied(
             let message = format!(
                 "the migration was applied{seconds}, but what it must have done is not there: {check}"
             );
-            Progress::failed("MigrationCheckFailed", message)
+            Progress::failed(Reason::MigrationCheckFailed, message)
         }
         (None, MigrationOutcome::AlreadyApplied) => Progress::succeeded(
-            "Succeeded",
+            Reason::Succeeded,
             "the ledger already has this image and command, so nothing was run",
         ),
         (None, _) if unchanged => Progress::succeeded(
-            "Succeeded",
+            Reason::Succeeded,
             format!("applied{seconds}; it left the schema unchanged: make sure that it had nothing to do"),
         ),
-        (None, _) => Progress::succeeded("Succeeded", format!("applied{seconds}")),
+        (None, _) => Progress::succeeded(Reason::Succeeded, format!("applied{seconds}")),
     };
     evidence(status, report, source);
     end(status, outcome, progress)
@@ -146,7 +146,7 @@ fn unsettled(
     status.settling = false;
     status.attempts = None;
     Stand::at(Progress::waiting(
-        "MigrationUnresolved",
+        Reason::MigrationUnresolved,
         resolve::question(world, status),
     ))
 }
@@ -157,7 +157,7 @@ fn not_started(
     status: &mut MigrationStatus,
     report: &MigrationReport,
     source: &Source,
-    reason: &str,
+    reason: Reason,
     message: &str,
 ) -> Stand {
     if let (Some(_), Source::Settling { asked }) = (status.outcome, source) {
@@ -167,13 +167,15 @@ fn not_started(
         return end(
             status,
             MigrationOutcome::Failed,
-            Progress::failed("MigrationNotStarted", message),
+            Progress::failed(Reason::MigrationNotStarted, message),
         );
     }
     let attempts = status.attempts.clone().unwrap_or_else(|| retry::first(world.now));
     // Why its pod ended says more than that the ledger does not know it.
     let (reason, message) = match (source, &attempts.reason, &attempts.message) {
-        (Source::Settling { .. }, Some(reason), Some(message)) => (reason.as_str(), sentence(message)),
+        (Source::Settling { .. }, Some(recorded), Some(message)) => {
+            (recorded.parse().unwrap_or(reason), sentence(message))
+        }
         _ => (reason, sentence(message)),
     };
     let is_final = report
@@ -205,7 +207,7 @@ fn not_started(
             let message = retry::pausing(&again, next, START_DEADLINE);
             status.settling = false;
             status.attempts = Some(again);
-            Stand::at(Progress::running("WaitingForEnvironment", message)).until(next)
+            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::protocol::Resolution;
 use crate::retry::{self, sentence};
 use crate::stand::Stand;
 use fairway_crds::Migration;
+use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use kube::ResourceExt;
 
@@ -51,12 +52,12 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
     let leftovers = world.leftovers(status, &[]);
     let question = question(world, status);
     let stand = match pending(world, status) {
-        None => Stand::at(Progress::waiting("MigrationUnresolved", question)),
+        None => Stand::at(Progress::waiting(Reason::MigrationUnresolved, question)),
         Some(value) if parse(value).is_some() => {
             status.attempts = Some(retry::first(world.now));
             settle::begin(
                 status,
-                "MigrationUnresolved",
+                Reason::MigrationUnresolved,
                 &format!("a person says {}", shorten(value)),
             )
         }
@@ -65,7 +66,7 @@ pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
                 "fairway.dev/resolve={:?} is not understood: write applied:<token> or not-applied:<token>. {question}",
                 shorten(value)
             );
-            Stand::at(Progress::waiting("MigrationUnresolved", message))
+            Stand::at(Progress::waiting(Reason::MigrationUnresolved, message))
         }
     };
     stand.with(leftovers)

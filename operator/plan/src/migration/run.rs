@@ -10,6 +10,7 @@ use crate::protocol::{MigrationOutcome as Reported, MigrationReport};
 use crate::retry;
 use crate::stand::Stand;
 use crate::{Object, ObjectRef, Step, names, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +21,7 @@ use kube::ResourceExt;
 pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
 const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
-pub(super) const NOT_STARTING: &str = "PodNotStarting";
+pub(super) const NOT_STARTING: Reason = Reason::PodNotStarting;
 /// Begins the message of a run whose pod is gone; how it ended follows.
 pub(super) const POD_ENDED: &str = "the migration's pod ended without an answer";
 /// Room beside the timeout for the agent to end the run's sessions and write the ledger.
@@ -37,7 +38,7 @@ pub(super) fn begin(world: &World, status: &mut MigrationStatus) -> Stand {
         return conclude::end(
             status,
             MigrationOutcome::NotStarted,
-            Progress::failed("AppMissing", message),
+            Progress::failed(Reason::AppMissing, message),
         );
     }
     if let (Some(release), None) = (&spec.release, &world.observed.snapshot) {
@@ -46,11 +47,11 @@ pub(super) fn begin(world: &World, status: &mut MigrationStatus) -> Stand {
         return conclude::end(
             status,
             MigrationOutcome::NotStarted,
-            Progress::failed("AppMissing", message),
+            Progress::failed(Reason::AppMissing, message),
         );
     }
     if let Err(error) = build(world, 1) {
-        let failed = Progress::failed("MigrationInvalid", error.to_string());
+        let failed = Progress::failed(Reason::MigrationInvalid, error.to_string());
         return conclude::end(status, MigrationOutcome::NotStarted, failed);
     }
     status.run_id = Some(super::run_id(
@@ -58,7 +59,10 @@ pub(super) fn begin(world: &World, status: &mut MigrationStatus) -> Stand {
         world.observed.release.as_deref(),
     ));
     status.attempts = Some(retry::first(world.now));
-    Stand::at(Progress::running("Migrating", "the migration is about to start"))
+    Stand::at(Progress::running(
+        Reason::Migrating,
+        "the migration is about to start",
+    ))
 }
 
 /// The Job or pod of a try.
@@ -87,7 +91,7 @@ pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
     match attempts.next {
         Some(next) if world.now < next => {
             let message = retry::pausing(&attempts, next, START_DEADLINE);
-            Stand::at(Progress::running("WaitingForEnvironment", message)).until(next)
+            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
         }
         Some(_) => {
             let current = attempts.current + 1;
@@ -96,7 +100,10 @@ pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
                 next: None,
                 ..attempts
             });
-            Stand::at(Progress::running("Migrating", "the migration is about to start"))
+            Stand::at(Progress::running(
+                Reason::Migrating,
+                "the migration is about to start",
+            ))
         }
         None => look(world, status, &attempts),
     }
@@ -128,7 +135,7 @@ fn look(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Sta
             };
             conclude::conclude(world, status, report, source)
         }
-        Outcome::Lost { reason } => settle::begin(status, "PodLost", &format!("{POD_ENDED}: {reason}")),
+        Outcome::Lost { reason } => settle::begin(status, Reason::PodLost, &format!("{POD_ENDED}: {reason}")),
     }
 }
 
@@ -138,10 +145,10 @@ pub(super) fn stale(name: &str, object: Option<ObjectRef>, alive: bool) -> Stand
         let message = format!(
             "{name} of an App of the same name that was deleted is still at work; waiting for its end"
         );
-        return Stand::at(Progress::running("MigrationRunning", message));
+        return Stand::at(Progress::running(Reason::MigrationRunning, message));
     }
     let message = format!("removing {name}, which an App of the same name left behind");
-    Stand::at(Progress::running("Migrating", message)).with(object.map(Step::Delete))
+    Stand::at(Progress::running(Reason::Migrating, message)).with(object.map(Step::Delete))
 }
 
 fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name: &str) -> Stand {
@@ -149,7 +156,7 @@ fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name:
         // It may have run and been removed since: the ledger knows.
         return settle::begin(
             status,
-            "AppMissing",
+            Reason::AppMissing,
             "the App is gone, and with it the migration's pod",
         );
     }
@@ -158,21 +165,21 @@ fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name:
         .saturating_add(SLOW_START)
         .unwrap_or(Timestamp::MAX);
     let end = retry::end(attempts, START_DEADLINE);
-    if world.now >= end && attempts.reason.as_deref() == Some(NOT_STARTING) {
+    if world.now >= end && attempts.reason.as_deref() == Some(NOT_STARTING.as_str()) {
         return settle::begin(status, NOT_STARTING, &not_made(world, name));
     }
     if world.now >= end {
         // Perhaps nobody was there to make it: the time counts once more, from now on.
         status.attempts = Some(Attempts {
             since: world.now,
-            reason: Some(NOT_STARTING.to_owned()),
+            reason: Some(NOT_STARTING.into()),
             message: Some(not_made(world, name)),
             ..attempts.clone()
         });
         return Stand::at(Progress::running(NOT_STARTING, not_made(world, name)));
     }
     let progress = if world.now < slow {
-        Progress::running("Migrating", "the migration is about to start")
+        Progress::running(Reason::Migrating, "the migration is about to start")
     } else {
         Progress::running(NOT_STARTING, not_made(world, name))
     };
@@ -181,7 +188,7 @@ fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name:
             .until(if world.now < slow { slow } else { end })
             .with(world.leftovers(status, &[name]))
             .with([Step::Create(Box::new(object))]),
-        Err(error) => settle::begin(status, "MigrationInvalid", &error.to_string()),
+        Err(error) => settle::begin(status, Reason::MigrationInvalid, &error.to_string()),
     }
 }
 
@@ -210,7 +217,7 @@ fn starting(
     let (reason, message) = match waiting {
         Some((_, message)) => (NOT_STARTING, message),
         None if world.now >= slow => (NOT_STARTING, not_starting(world, name)),
-        None => ("Migrating", "the migration's pod is starting".to_owned()),
+        None => (Reason::Migrating, "the migration's pod is starting".to_owned()),
     };
     if world.now >= end {
         return settle::begin(status, NOT_STARTING, &message);
@@ -233,8 +240,8 @@ fn given_up(world: &World, status: &mut MigrationStatus, name: &str, report: &Mi
     let kept = agent::pods_of(&pods, name).find_map(agent::waiting);
     match (kept, &report.failure) {
         (Some((_, why)), _) => settle::begin(status, NOT_STARTING, &why),
-        (None, Some(failure)) => settle::begin(status, &failure.reason, &failure.message),
-        (None, None) => settle::begin(status, "PodLost", "the migration's guard gave up"),
+        (None, Some(failure)) => settle::begin(status, failure.reason(), &failure.message),
+        (None, None) => settle::begin(status, Reason::PodLost, "the migration's guard gave up"),
     }
 }
 
@@ -255,13 +262,13 @@ fn running(
             "the migration's pod, running since {}, has not answered in time",
             moment(started)
         );
-        return settle::begin(status, "PodLost", &message);
+        return settle::begin(status, Reason::PodLost, &message);
     }
     let under_way = format!("migrating since {}; ended after {timeout}", moment(started));
     let progress = match waiting {
         // The guard is at work, but what it guards is not.
         Some((_, message)) => Progress::running(NOT_STARTING, format!("{message}; {under_way}")),
-        None => Progress::running("Migrating", under_way),
+        None => Progress::running(Reason::Migrating, under_way),
     };
     let halted = match found {
         Found::Pod(pod) if is_halted(pod) => ObjectRef::of(Kind::Pod, &pod.metadata),

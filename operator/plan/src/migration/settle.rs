@@ -10,6 +10,7 @@ use crate::protocol::MigrationReport;
 use crate::retry::{self, UNHEARD, backoff, sentence};
 use crate::stand::Stand;
 use crate::{Object, ObjectRef, Step, names, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::{Attempts, annotation};
 use jiff::Timestamp;
@@ -19,16 +20,16 @@ use kube::core::ObjectMeta;
 use std::sync::Arc;
 
 /// Puts on record that the run is over and its outcome is to be read in the ledger.
-pub(super) fn begin(status: &mut MigrationStatus, reason: &str, message: &str) -> Stand {
+pub(super) fn begin(status: &mut MigrationStatus, reason: Reason, message: &str) -> Stand {
     status.settling = true;
     status.settle_attempt = Some(status.settle_attempt.unwrap_or_default() + 1);
     if let Some(attempts) = &mut status.attempts {
         attempts.next = None;
-        attempts.reason = Some(reason.to_owned());
+        attempts.reason = Some(reason.into());
         attempts.message = Some(message.to_owned());
     }
     let message = format!("{} The ledger is asked how it ended.", sentence(message));
-    Stand::at(Progress::running("CheckingLedger", message))
+    Stand::at(Progress::running(Reason::CheckingLedger, message))
 }
 
 /// Looks after the settling.
@@ -121,7 +122,7 @@ fn ask(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Stan
         Outcome::Lost { reason } => again(
             world,
             status,
-            "PodLost",
+            Reason::PodLost,
             &format!("the settling pod ended without an answer: {reason}"),
         ),
         Outcome::Reported(report) => {
@@ -135,7 +136,7 @@ fn start(world: &World, status: &MigrationStatus, attempts: &Attempts, attempt: 
     let Some(snapshot) = &world.observed.snapshot else {
         let message = "the App and its snapshot are gone, so the ledger cannot be asked how the migration ended: look \
                        into table fairway.migration_run of the database";
-        return Stand::at(Progress::waiting("AppMissing", message));
+        return Stand::at(Progress::waiting(Reason::AppMissing, message));
     };
     // A verdict that was given before there was a question is no answer to it.
     let verdict = resolve::pending(world, status)
@@ -150,13 +151,13 @@ fn start(world: &World, status: &MigrationStatus, attempts: &Attempts, attempt: 
 }
 
 /// The ledger could not be asked: again after a pause.
-pub(super) fn again(world: &World, status: &mut MigrationStatus, reason: &str, message: &str) -> Stand {
+pub(super) fn again(world: &World, status: &mut MigrationStatus, reason: Reason, message: &str) -> Stand {
     let pause = backoff(status.settle_attempt.unwrap_or(1));
     let next = world.now.saturating_add(pause).unwrap_or(Timestamp::MAX);
     let attempts = status.attempts.clone().unwrap_or_else(|| retry::first(world.now));
     let attempts = Attempts {
         next: Some(next),
-        reason: Some(reason.to_owned()),
+        reason: Some(reason.into()),
         message: Some(message.to_owned()),
         ..attempts
     };
@@ -186,9 +187,9 @@ fn told(world: &World, attempts: &Attempts) -> Stand {
 /// It goes on asking for as long as it takes; when that is long, a person should know.
 fn patient(world: &World, attempts: &Attempts, message: String) -> Progress {
     if world.now < overdue(world, attempts) {
-        Progress::running("CheckingLedger", message)
+        Progress::running(Reason::CheckingLedger, message)
     } else {
-        Progress::waiting("CheckingLedger", message)
+        Progress::waiting(Reason::CheckingLedger, message)
     }
 }
 

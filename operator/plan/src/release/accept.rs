@@ -8,6 +8,7 @@ use crate::build::agent::{self, Outcome, Pinning};
 use crate::build::deployment::{DeploymentInput, deployment};
 use crate::protocol::{Cause, PreflightReport};
 use crate::{Object, ObjectRef, names, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{CheckVerdict, MilestoneKind, ReleaseOutcome, ReleaseStatus};
@@ -33,7 +34,7 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         return Verdict::Fail(Failure {
             outcome: ReleaseOutcome::Superseded,
             ..Failure::new(
-                "Superseded",
+                Reason::Superseded,
                 format!("{newer} took its place before it had changed anything"),
             )
         });
@@ -69,7 +70,7 @@ pub fn accepted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         .collect();
     if !missing.is_empty() {
         return Failure::new(
-            "ImageMissing",
+            Reason::ImageMissing,
             format!(
                 "no image is named for {}: name it in the Release's spec.images or in the App's template",
                 missing.join(", ")
@@ -93,7 +94,7 @@ fn waiting_for(world: &World, older: &Release) -> Wait {
         "has not begun, but has not ended either"
     };
     let wait = Wait::clock(
-        "WaitingForRelease",
+        Reason::WaitingForRelease,
         format!("{older} {does}; to give it up: kubectl annotate release {older} fairway.dev/abort=now"),
     );
     let made = world.release().metadata.creation_timestamp.as_ref();
@@ -125,7 +126,7 @@ fn unsettled_migration(world: &World) -> Option<Verdict> {
             )
     })?;
     Some(Verdict::Wait(Wait::person(
-        "MigrationUnresolved",
+        Reason::MigrationUnresolved,
         format!(
             "what migration {name} did to the database is not settled, so no other may run. {how}",
             name = unsettled.name_any(),
@@ -151,7 +152,7 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
             drain: world.snapshot.traffic.drain.get(),
         }) {
             Ok(desired) => desired,
-            Err(error) => return Failure::new("TemplateRefused", error.to_string()).verdict(),
+            Err(error) => return Failure::new(Reason::TemplateRefused, error.to_string()).verdict(),
         };
         if let Some(verdict) = super::rollout::refused(world, component, &desired) {
             return verdict;
@@ -162,7 +163,7 @@ fn accepted_by_apiserver(world: &World, images: &BTreeMap<String, String>) -> Ve
         return Verdict::Met;
     }
     let wait = Wait::machine(
-        "CheckingTemplates",
+        Reason::CheckingTemplates,
         "asking the apiserver whether it would take the pods",
     )
     .until(world.now);
@@ -216,7 +217,7 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
         pod.name_any() == names::pin_pod(world.name(), attempt) && world.owns(pod.owner_references())
     });
     let waiting = Wait::machine(
-        "PullingImages",
+        Reason::PullingImages,
         format!("pulling {} to learn the digests", list(by_tag.values())),
     );
     let retry = Retry {
@@ -243,11 +244,11 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
             message,
             is_final: false,
         } => {
-            attempts::note(status, "Pinned", &reason, &message);
+            attempts::note(status, "Pinned", reason, &message);
             // The kubelet tries again by itself, with a backoff of its own.
             match attempts::deadline(status, "Pinned", PIN_DEADLINE) {
                 Some(deadline) if world.now >= deadline => Failure::new(
-                    "ImagePullFailed",
+                    Reason::ImagePullFailed,
                     format!(
                         "{message}; not pulled within {}",
                         crate::conditions::duration(PIN_DEADLINE)
@@ -255,7 +256,7 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
                 )
                 .verdict(),
                 deadline => {
-                    let wait = Wait::machine("ImagePullFailed", message);
+                    let wait = Wait::machine(Reason::ImagePullFailed, message);
                     Verdict::Wait(Wait {
                         until: deadline,
                         ..wait
@@ -266,7 +267,7 @@ pub fn pinned(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Pinning::Lost { message } => attempts::failed(
             status,
             &retry,
-            "PodLost",
+            Reason::PodLost,
             &message,
             ObjectRef::of(Kind::Pod, &pod.metadata),
         ),
@@ -306,7 +307,7 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
         .iter()
         .find(|job| job.name_any() == name && world.owns(job.owner_references()));
     let waiting = Wait::machine(
-        "CheckingDatabase",
+        Reason::CheckingDatabase,
         "checking that the database is reachable and fit for this release",
     );
     let Some(job) = job else {
@@ -341,25 +342,25 @@ pub fn preflighted(world: &World, status: &mut ReleaseStatus) -> Verdict {
             failure: Some(failure),
             ..
         }) => match failure.cause {
-            Cause::Environment => attempts::failed(status, &retry, &failure.reason, &failure.message, used),
-            Cause::Version => Failure::new(failure.reason, failure.message).verdict(),
+            Cause::Environment => attempts::failed(status, &retry, failure.reason(), &failure.message, used),
+            Cause::Version => Failure::new(failure.reason(), failure.message).verdict(),
         },
         Outcome::Lost { reason } => attempts::failed(
             status,
             &retry,
-            "PodLost",
+            Reason::PodLost,
             &format!("the checking pod ended without an answer: {reason}"),
             used,
         ),
         Outcome::Running {
             waiting: Some((_, message)),
         } => {
-            attempts::note(status, "Preflighted", "PodNotStarting", &message);
+            attempts::note(status, "Preflighted", Reason::PodNotStarting, &message);
             attempts::overdue(status, &retry).unwrap_or_else(|| {
                 let until = attempts::deadline(status, "Preflighted", PREFLIGHT_DEADLINE);
                 Verdict::Wait(Wait {
                     until,
-                    ..Wait::machine("PodNotStarting", message)
+                    ..Wait::machine(Reason::PodNotStarting, message)
                 })
             })
         }

@@ -3,6 +3,7 @@
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::World;
 use crate::{Object, ObjectRef, Step, retry};
+use fairway_crds::Reason;
 use fairway_crds::release::{Attempts, ReleaseStatus};
 use jiff::{SignedDuration, Timestamp};
 
@@ -43,7 +44,11 @@ pub(super) fn current(
 }
 
 fn waiting(attempts: &Attempts, deadline: SignedDuration, next: Timestamp) -> Wait {
-    Wait::machine("WaitingForEnvironment", retry::pausing(attempts, next, deadline)).until(next)
+    Wait::machine(
+        Reason::WaitingForEnvironment,
+        retry::pausing(attempts, next, deadline),
+    )
+    .until(next)
 }
 
 /// When the rung gives up.
@@ -52,9 +57,9 @@ pub(super) fn deadline(status: &ReleaseStatus, rung: &str, deadline: SignedDurat
 }
 
 /// Keeps why the try under way does not get on.
-pub(super) fn note(status: &mut ReleaseStatus, rung: &str, reason: &str, message: &str) {
+pub(super) fn note(status: &mut ReleaseStatus, rung: &str, reason: Reason, message: &str) {
     if let Some(attempts) = status.attempts.get_mut(rung) {
-        attempts.reason = Some(reason.to_owned());
+        attempts.reason = Some(reason.into());
         attempts.message = Some(message.to_owned());
     }
 }
@@ -70,10 +75,8 @@ pub(super) fn overdue(status: &ReleaseStatus, rung: &Retry) -> Option<Verdict> {
     if rung.now < deadline(status, rung.name, rung.deadline)? {
         return None;
     }
-    let reason = since
-        .reason
-        .clone()
-        .unwrap_or_else(|| "DeadlineExceeded".to_owned());
+    let reason = since.reason.as_deref().and_then(|reason| reason.parse().ok());
+    let reason = reason.unwrap_or(Reason::DeadlineExceeded);
     let message = since
         .message
         .clone()
@@ -102,12 +105,12 @@ pub(super) fn create(
         return Verdict::Act(vec![step], waiting);
     };
     let message = format!("the apiserver refuses {}: {}", step.id(), refusal.message);
-    note(status, rung.name, "WriteRefused", &message);
+    note(status, rung.name, Reason::WriteRefused, &message);
     overdue(status, rung).unwrap_or_else(|| {
         let until = deadline(status, rung.name, rung.deadline);
         Verdict::Wait(Wait {
             until,
-            ..Wait::machine("WriteRefused", message)
+            ..Wait::machine(Reason::WriteRefused, message)
         })
     })
 }
@@ -117,7 +120,7 @@ pub(super) fn create(
 pub(super) fn failed(
     status: &mut ReleaseStatus,
     rung: &Retry,
-    reason: &str,
+    reason: Reason,
     message: &str,
     leftover: Option<ObjectRef>,
 ) -> Verdict {
@@ -134,7 +137,7 @@ pub(super) fn failed(
         return verdict;
     }
     let Some(attempts) = status.attempts.get_mut(rung.name) else {
-        return Verdict::Wait(Wait::machine("WaitingForEnvironment", message));
+        return Verdict::Wait(Wait::machine(Reason::WaitingForEnvironment, message));
     };
     let next = *attempts.next.get_or_insert(next);
     let wait = waiting(attempts, rung.deadline, next);

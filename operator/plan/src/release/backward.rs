@@ -6,6 +6,7 @@ use super::verdict::{Verdict, Wait};
 use super::world::{World, happened};
 use crate::build::service;
 use crate::labels;
+use fairway_crds::Reason;
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 use kube::ResourceExt;
@@ -22,7 +23,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
     };
     let Some(snapshot) = world.snapshot_of(&previous) else {
         return Verdict::Wait(Wait::person(
-            "PreviousMissing",
+            Reason::PreviousMissing,
             format!(
                 "{previous} is gone, so traffic stays where it is; edit the App to release a version that works"
             ),
@@ -52,7 +53,7 @@ pub(super) fn traffic_returned(world: &World, status: &mut ReleaseStatus) -> Ver
     }
     if let Some(unready) = unready {
         let message = format!("{unready}; traffic goes back when they are");
-        return Verdict::Act(steps, Wait::machine("RestoringPrevious", message));
+        return Verdict::Act(steps, Wait::machine(Reason::RestoringPrevious, message));
     }
     match direct(world, snapshot, &previous) {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
@@ -110,7 +111,7 @@ pub(super) fn handed_back(world: &World, status: &mut ReleaseStatus) -> Verdict 
         .iter()
         .map(|component| (&component.name, standing(world, component, &previous)))
         .find(|(_, (ready, desired))| ready < desired);
-    let wait = |message: String| Wait::machine("RestoringPrevious", message);
+    let wait = |message: String| Wait::machine(Reason::RestoringPrevious, message);
     match behind {
         None if steps.is_empty() => Verdict::Met,
         None => Verdict::Act(steps, wait(format!("starting {previous} again"))),
@@ -152,7 +153,7 @@ pub(super) fn withdrawn(world: &World, _: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    let wait = Wait::machine("WithdrawingCandidate", "the new pods drain and end");
+    let wait = Wait::machine(Reason::WithdrawingCandidate, "the new pods drain and end");
     Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 

@@ -4,6 +4,7 @@
 
 use super::verdict::Failure;
 use crate::snapshot::Snapshot;
+use fairway_crds::Reason;
 use fairway_crds::component::Strategy;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use std::collections::BTreeMap;
@@ -61,7 +62,7 @@ pub(super) fn not_shared(
             return None;
         }
         Some(Failure::new(
-            "ClaimNotShared",
+            Reason::ClaimNotShared,
             format!(
                 "volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the old and the new pods side by side: set strategy: Recreate on component {component}, or use a ReadWriteMany claim",
                 modes = modes.join(", ")
@@ -144,7 +145,7 @@ mod tests {
             &claims("uploads", &["ReadWriteOnce"]),
         )
         .unwrap();
-        assert_eq!(failure.reason, "ClaimNotShared");
+        assert_eq!(failure.reason, Reason::ClaimNotShared);
         assert_eq!(
             failure.message,
             "volume files of component web is claim uploads, which is ReadWriteOnce and cannot be used by the old and the new pods side by side: set strategy: Recreate on component web, or use a ReadWriteMany claim"

@@ -3,6 +3,7 @@
 use super::verdict::{Failure, Verdict, Wait};
 use super::world::{World, happened};
 use crate::{Object, Step, labels, names};
+use fairway_crds::Reason;
 use fairway_crds::backup::{BackupOutcome, BackupSpec};
 use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
@@ -30,14 +31,14 @@ pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
             world.app_name()
         );
         return match world.snapshot.migration {
-            Some(_) => Verdict::Wait(Wait::machine("WaitingForApp", message)),
+            Some(_) => Verdict::Wait(Wait::machine(Reason::WaitingForApp, message)),
             None => Verdict::Met,
         };
     }
     let waiting = "backing the database up and reading the backup back";
     let take = |number: u32| {
         let step = Step::Create(Box::new(Object::Backup(backup_of(world, number))));
-        Verdict::Act(vec![step], Wait::machine("BackingUp", waiting))
+        Verdict::Act(vec![step], Wait::machine(Reason::BackingUp, waiting))
     };
     let Some((number, backup)) = world.backup() else {
         return take(1);
@@ -59,11 +60,15 @@ pub(super) fn backed_up(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Some(BackupOutcome::Failed) => {
             let message =
                 said(&found.conditions).unwrap_or_else(|| "the backup could not be made".to_owned());
-            Failure::new("BackupFailed", format!("backup {}: {message}", backup.name_any())).verdict()
+            Failure::new(
+                Reason::BackupFailed,
+                format!("backup {}: {message}", backup.name_any()),
+            )
+            .verdict()
         }
         None => {
             let message = said(&found.conditions).unwrap_or_else(|| waiting.to_owned());
-            Verdict::Wait(Wait::machine("BackingUp", message))
+            Verdict::Wait(Wait::machine(Reason::BackingUp, message))
         }
     }
 }
@@ -125,10 +130,10 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
         return match migration_of(world, status) {
             Some(migration) => Verdict::Act(
                 vec![Step::Create(Box::new(Object::Migration(migration)))],
-                Wait::machine("Migrating", "starting the migration"),
+                Wait::machine(Reason::Migrating, "starting the migration"),
             ),
             None => Failure::new(
-                "MigrationImageMissing",
+                Reason::MigrationImageMissing,
                 format!(
                     "component {} has no container whose image could migrate",
                     template.component
@@ -142,7 +147,7 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
     match found.outcome {
         None => {
             let message = message.unwrap_or_else(|| "the migration is about to start".to_owned());
-            Verdict::Wait(Wait::machine("Migrating", message))
+            Verdict::Wait(Wait::machine(Reason::Migrating, message))
         }
         Some(outcome @ (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied)) => {
             let fingerprints = found.fingerprints.unwrap_or_default();
@@ -160,15 +165,15 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) if found.settling => {
             // A person has said how it ended, and the ledger takes note.
             let message = message.unwrap_or_else(|| "settling what the migration did".to_owned());
-            Verdict::Wait(Wait::machine("Migrating", message))
+            Verdict::Wait(Wait::machine(Reason::Migrating, message))
         }
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::person(
-            "MigrationUnresolved",
+            Reason::MigrationUnresolved,
             message.unwrap_or_else(|| "what the migration did to the database is not settled".to_owned()),
         )),
         Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {
             let message = message.unwrap_or_else(|| "the migration failed".to_owned());
-            Failure::new("MigrationFailed", message).verdict()
+            Failure::new(Reason::MigrationFailed, message).verdict()
         }
     }
 }
@@ -176,7 +181,7 @@ pub(super) fn migrated(world: &World, status: &mut ReleaseStatus) -> Verdict {
 fn failed_check(world: &World) -> Option<Failure> {
     let check = world.migration()?.status.as_ref()?.failed_check.clone()?;
     Some(Failure::new(
-        "MigrationCheckFailed",
+        Reason::MigrationCheckFailed,
         format!(
             "the migration was applied but its check did not hold: {check}; the old version goes on serving on the new schema"
         ),

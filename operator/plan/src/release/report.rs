@@ -3,6 +3,7 @@
 use super::verdict::{Failure, Wait, WaitOn};
 use super::world::{World, happened};
 use crate::conditions::{self, Desired};
+use fairway_crds::Reason;
 use fairway_crds::condition::{BAKING, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use jiff::{Timestamp, Unit};
@@ -57,17 +58,8 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     let generation = world.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);
-    if *stand == Stand::Unchanged {
+    let Some(told) = told(world, status, stand) else {
         return;
-    }
-    let told = told(world, status, stand);
-    let not = |what: &str| format!("{} is not {what}", world.name());
-    let truth = |condition: bool| {
-        if condition {
-            conditions::Status::True
-        } else {
-            conditions::Status::False
-        }
     };
     let Told {
         succeeded,
@@ -77,7 +69,7 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
     } = told;
     let reconciling = succeeded == conditions::Status::Unknown && on == Some(WaitOn::Machine);
     let stalled = on == Some(WaitOn::Person) || succeeded == conditions::Status::False;
-    let baking = reason == "Baking";
+    let baking = reason == Reason::Baking;
     // The same sentence in every condition hides the others; it stands where people and tools look for it.
     let ready = match succeeded {
         conditions::Status::False => format!(
@@ -86,46 +78,21 @@ pub(super) fn tell(world: &World, status: &mut ReleaseStatus, stand: &Stand) {
         ),
         _ => message.clone(),
     };
-    let desired = vec![
-        Desired::new(SUCCEEDED, succeeded, &reason, &message),
-        Desired::new(READY, succeeded, &reason, ready),
-        Desired::new(
-            RECONCILING,
-            truth(reconciling),
-            &reason,
-            if reconciling {
-                message.clone()
-            } else {
-                not("being reconciled")
-            },
-        ),
-        Desired::new(
-            STALLED,
-            truth(stalled),
-            &reason,
-            if stalled { message.clone() } else { not("stalled") },
-        ),
-        Desired::new(
-            BAKING,
-            truth(baking),
-            &reason,
-            if baking { message.clone() } else { not("baking") },
-        ),
-        Desired::new(
-            SCHEMA_AHEAD,
-            truth(schema_ahead),
-            if schema_ahead {
-                "MigrationKept"
-            } else {
-                "SchemaFits"
-            },
-            if schema_ahead {
-                "the database keeps the schema of a newer version than the one that runs on it"
-            } else {
-                "the schema is not newer than this version"
-            },
-        ),
+    let mut desired = vec![
+        Desired::new(SUCCEEDED, succeeded, reason, &message),
+        Desired::new(READY, succeeded, reason, ready),
     ];
+    let passing = [(RECONCILING, reconciling), (STALLED, stalled), (BAKING, baking)];
+    let passing = passing.into_iter().filter(|(_, holds)| *holds);
+    desired.extend(passing.map(|(type_, _)| Desired::new(type_, conditions::Status::True, reason, &message)));
+    if schema_ahead {
+        desired.push(Desired::new(
+            SCHEMA_AHEAD,
+            conditions::Status::True,
+            Reason::MigrationKept,
+            "the database keeps the schema of a newer version than the one that runs on it",
+        ));
+    }
     status.conditions = conditions::set(&status.conditions, desired, generation, world.now);
 }
 
@@ -151,13 +118,13 @@ fn schema_ahead(status: &ReleaseStatus) -> bool {
 
 struct Told {
     succeeded: conditions::Status,
-    reason: String,
+    reason: Reason,
     message: String,
     on: Option<WaitOn>,
 }
 
-fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
-    match stand {
+fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Option<Told> {
+    Some(match stand {
         Stand::Waiting { wait, .. } => {
             let back =
                 happened(status, MilestoneKind::RollingBack).and_then(|milestone| milestone.message.clone());
@@ -167,13 +134,13 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
             };
             let reason =
                 if happened(status, MilestoneKind::RollingBack).is_some() && wait.on == WaitOn::Machine {
-                    "RollingBack"
+                    Reason::RollingBack
                 } else {
                     wait.reason
                 };
             Told {
                 succeeded: conditions::Status::Unknown,
-                reason: reason.to_owned(),
+                reason,
                 message,
                 on: Some(wait.on),
             }
@@ -181,8 +148,8 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
         Stand::Recorded { rung, wait } => {
             let wait = wait
                 .clone()
-                .unwrap_or_else(|| Wait::machine("Finishing", "finishing"));
-            told(world, status, &Stand::Waiting { rung, wait })
+                .unwrap_or_else(|| Wait::machine(Reason::Finishing, "finishing"));
+            return told(world, status, &Stand::Waiting { rung, wait });
         }
         Stand::Succeeded => {
             let warning = warning(status);
@@ -193,24 +160,19 @@ fn told(world: &World, status: &ReleaseStatus, stand: &Stand) -> Told {
                 .unwrap_or_default();
             Told {
                 succeeded: conditions::Status::True,
-                reason: "Succeeded".to_owned(),
+                reason: Reason::Succeeded,
                 message: format!("{} serves{previous}{warning}", world.name()),
                 on: None,
             }
         }
         Stand::Ended(failure) => Told {
             succeeded: conditions::Status::False,
-            reason: failure.reason.clone(),
+            reason: failure.reason,
             message: ending(world, status, failure),
             on: None,
         },
-        Stand::Unchanged => Told {
-            succeeded: conditions::Status::Unknown,
-            reason: String::new(),
-            message: String::new(),
-            on: None,
-        },
-    }
+        Stand::Unchanged => return None,
+    })
 }
 
 /// What a person should know of a migration that exited well and changed nothing.

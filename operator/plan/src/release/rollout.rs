@@ -8,6 +8,7 @@ use crate::build::{InvalidTemplate, agent};
 use crate::observed::PodHealth;
 use crate::retry::UNHEARD;
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::component::Component;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 use jiff::{SignedDuration, Timestamp};
@@ -17,8 +18,8 @@ use kube::ResourceExt;
 
 /// Time to become available for a component that does not say.
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
-const TEMPLATE_REFUSED: &str = "TemplateRefused";
-const STARTING_PROBE_POD: &str = "StartingProbePod";
+const TEMPLATE_REFUSED: Reason = Reason::TemplateRefused;
+const STARTING_PROBE_POD: Reason = Reason::StartingProbePod;
 
 /// Met when the candidates of overlapping components have as many ready pods as the App wants.
 pub(super) fn rolled_out(world: &World, status: &mut ReleaseStatus) -> Verdict {
@@ -48,7 +49,7 @@ fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Op
             ..
         }) if world.now >= deadline => Some(
             Failure::new(
-                "PodsNotReady",
+                Reason::PodsNotReady,
                 format!("{message}; not ready by {}", crate::conditions::moment(deadline)),
             )
             .verdict(),
@@ -61,7 +62,7 @@ fn start(world: &World, status: &ReleaseStatus, components: &[&Component]) -> Op
             steps,
             Wait {
                 until: deadline,
-                ..Wait::machine("PodsNotReady", message)
+                ..Wait::machine(Reason::PodsNotReady, message)
             },
         )),
         Some(Unready { deadline, .. }) => {
@@ -83,7 +84,7 @@ fn starting(components: &[&Component]) -> Wait {
         .map(|component| component.name.as_str())
         .collect();
     Wait::machine(
-        "StartingPods",
+        Reason::StartingPods,
         format!(
             "waiting until the new pods of {} are ready and healthy",
             names.join(", ")
@@ -414,13 +415,13 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
             (starting.reason, starting.message.clone())
         }
         Some(found) if unreachable > 0 => (
-            "ProbeUnreachable",
+            Reason::ProbeUnreachable,
             format!(
                 "the operator cannot reach pod {}: {found}; a NetworkPolicy must let it in from the operator's namespace",
                 behind.name_any()
             ),
         ),
-        Some(found) => ("Unhealthy", format!("pod {}: {found}", behind.name_any())),
+        Some(found) => (Reason::Unhealthy, format!("pod {}: {found}", behind.name_any())),
         None => (starting.reason, starting.message.clone()),
     };
     if world.now < deadline {
@@ -441,7 +442,7 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
             Wait::machine(reason, message).until(soon.unwrap_or(Timestamp::MAX)),
         ));
     }
-    let mend = if reason == "Unhealthy" {
+    let mend = if reason == Reason::Unhealthy {
         format!(
             ": correct what it answers, or health.http of component {}",
             component.name
@@ -449,10 +450,10 @@ fn unhealthy(world: &World, component: &Component, starting: &Wait) -> Option<Ve
     } else {
         String::new()
     };
-    let reason = if reason == "ProbeUnreachable" {
+    let reason = if reason == Reason::ProbeUnreachable {
         reason
     } else {
-        "Unhealthy"
+        Reason::Unhealthy
     };
     let moment = crate::conditions::moment(deadline);
     Some(Failure::new(reason, format!("{message}; not healthy by {moment}{mend}")).verdict())
@@ -527,7 +528,7 @@ pub(super) fn stopped(world: &World, components: &[&str], keep: &str) -> Option<
         .iter()
         .find(|deployment| !has_settled_at_zero(deployment))
         .map(|deployment| deployment.name_any());
-    let reason = "StoppingPrevious";
+    let reason = Reason::StoppingPrevious;
     let wait = match (left, unseen) {
         (Some(pod), _) => {
             let message = format!("{} must be gone before its successor starts", pod.name_any());

@@ -6,6 +6,7 @@ use super::world::{World, happened};
 use crate::build::service;
 use crate::snapshot::Snapshot;
 use crate::{Object, ObjectRef, Step, labels, names, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::component::{Component, Serves};
 use fairway_crds::release::{MilestoneKind, ProbeCounts, ReleaseStatus};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -76,7 +77,7 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
             "App {} is gone, so nobody says where its traffic goes",
             world.app_name()
         );
-        return Some(Verdict::Wait(Wait::machine("WaitingForApp", message)));
+        return Some(Verdict::Wait(Wait::machine(Reason::WaitingForApp, message)));
     };
     let mut switches = Vec::new();
     for (component, serves) in serving(snapshot) {
@@ -87,7 +88,7 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
                 "Service {} gets the traffic of App {other}: name another one in serves.service of component {}",
                 serves.service, component.name
             );
-            return Some(Verdict::Wait(Wait::person("ServiceRefused", message)));
+            return Some(Verdict::Wait(Wait::person(Reason::ServiceRefused, message)));
         }
         if !service::needs_apply(&desired, existing) {
             continue;
@@ -105,7 +106,7 @@ pub fn direct(world: &World, snapshot: &Snapshot, release: &str) -> Option<Verdi
         );
         switches.push(desired);
     }
-    let wait = |message: String| Wait::machine("SwitchingTraffic", message);
+    let wait = |message: String| Wait::machine(Reason::SwitchingTraffic, message);
     if release == world.name()
         && let Some(steps) = rehearsals(world, &switches)
     {
@@ -187,7 +188,7 @@ fn conflict(world: &World, desired: &Service, existing: Option<&Service>) -> Opt
         refusal.message.clone()
     };
     Some(Verdict::Wait(Wait::person(
-        "ServiceRefused",
+        Reason::ServiceRefused,
         format!("Service {name} cannot be switched: {mend}"),
     )))
 }
@@ -245,10 +246,10 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
     );
     let components: Vec<_> = world.snapshot.components.iter().collect();
     if let Some(step) = super::rollout::probe_pod(world, &components) {
-        return Verdict::Act(vec![step], Wait::clock("Baking", message).until(until));
+        return Verdict::Act(vec![step], Wait::clock(Reason::Baking, message).until(until));
     }
     if world.now < until {
-        return Verdict::Wait(Wait::clock("Baking", message).until(until));
+        return Verdict::Wait(Wait::clock(Reason::Baking, message).until(until));
     }
     // Were the operator away for the whole bake, nothing would have been watched: ask at least once.
     let unasked = watched(world).find(|(component, pod)| {
@@ -257,17 +258,17 @@ pub fn baked(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if let Some((_, pod)) = unasked {
         let blocked = world.health(pod).filter(|found| found.unreachable > 0);
         return Verdict::Wait(match blocked.and_then(|found| found.last_failure.as_ref()) {
-            Some(found) => Wait::clock("ProbeUnreachable", unreachable(world, pod, found)),
-            None => Wait::clock("Baking", message),
+            Some(found) => Wait::clock(Reason::ProbeUnreachable, unreachable(world, pod, found)),
+            None => Wait::clock(Reason::Baking, message),
         });
     }
     if let Some((message, given)) = super::rollout::behind(world) {
         let limit = until.saturating_add(given).unwrap_or(jiff::Timestamp::MAX);
         let message = format!("{message}; the old version goes when all are");
         return if world.now < limit {
-            Verdict::Wait(Wait::clock("Baking", message).until(limit))
+            Verdict::Wait(Wait::clock(Reason::Baking, message).until(limit))
         } else {
-            Failure::new("HealthLost", message).verdict()
+            Failure::new(Reason::HealthLost, message).verdict()
         };
     }
     status.evidence.probes = Some(counts(world));
@@ -320,7 +321,7 @@ fn tripped(world: &World) -> Option<Failure> {
         });
     unhealthy
         .or(empty)
-        .map(|message| Failure::new("HealthLost", message))
+        .map(|message| Failure::new(Reason::HealthLost, message))
 }
 
 fn counts(world: &World) -> ProbeCounts {
@@ -353,7 +354,7 @@ pub fn retired(world: &World, status: &mut ReleaseStatus) -> Verdict {
     if steps.is_empty() && left.is_none() {
         return Verdict::Met;
     }
-    let wait = Wait::machine("RetiringPrevious", "the old pods drain and end");
+    let wait = Wait::machine(Reason::RetiringPrevious, "the old pods drain and end");
     Verdict::Act(steps, left.map_or(wait.clone(), |pod| ending(world, pod, wait)))
 }
 

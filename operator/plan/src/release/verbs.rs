@@ -3,6 +3,7 @@
 use super::verdict::Failure;
 use super::world::{World, happened, has_ended, live};
 use crate::labels;
+use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus, annotation};
 use kube::ResourceExt;
 
@@ -28,7 +29,7 @@ pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failu
         if stays(world, status) {
             return None;
         }
-        let failure = Failure::new("Aborted", "given up by a person (fairway.dev/abort)");
+        let failure = Failure::new(Reason::Aborted, "given up by a person (fairway.dev/abort)");
         return Some(Failure {
             outcome: ReleaseOutcome::Aborted,
             ..failure
@@ -37,7 +38,7 @@ pub(super) fn give_up(world: &World, status: &mut ReleaseStatus) -> Option<Failu
     let token = pending(world, annotation::ROLLBACK, status.last_handled_rollback.as_ref())?;
     status.last_handled_rollback = Some(token.clone());
     let failure = Failure::new(
-        "RollbackRequested",
+        Reason::RollbackRequested,
         "taken back by a person (fairway.dev/rollback)",
     );
     Some(Failure {
@@ -96,7 +97,7 @@ pub(super) fn after_the_end(world: &World, status: &mut ReleaseStatus) -> Option
     let possible = serves && world.previous(status).is_some();
     possible.then(|| {
         Failure::new(
-            "RollbackRequested",
+            Reason::RollbackRequested,
             "taken back by a person (fairway.dev/rollback)",
         )
     })

@@ -1,6 +1,7 @@
 //! What a rung can say.
 
 use crate::Step;
+use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
 
@@ -23,7 +24,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {
     /// CamelCase, stable, with a runbook page.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// One or two sentences; they change only when what is waited for changes.
     pub message: String,
     /// When to look again although nothing was seen to change.
@@ -47,7 +48,7 @@ pub enum WaitOn {
 
 impl Wait {
     /// A wait for machines.
-    pub fn machine(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn machine(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -58,7 +59,7 @@ impl Wait {
     }
 
     /// A wait for a person.
-    pub fn person(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn person(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -69,7 +70,7 @@ impl Wait {
     }
 
     /// A wait for the clock or for another release.
-    pub fn clock(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn clock(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -97,7 +98,7 @@ impl Wait {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// CamelCase, stable, with a runbook page.
-    pub reason: String,
+    pub reason: Reason,
     /// One clear sentence with the mend.
     pub message: String,
     /// How the release ends when traffic had not moved.
@@ -106,9 +107,9 @@ pub struct Failure {
 
 impl Failure {
     /// The version's fault, or the environment' past their deadline.
-    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
-            reason: reason.into(),
+            reason,
             message: message.into(),
             outcome: ReleaseOutcome::Failed,
         }

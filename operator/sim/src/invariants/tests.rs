@@ -53,10 +53,12 @@ fn release(cluster: &mut Cluster, name: &str, change: impl FnOnce(&mut ReleaseSt
         .change::<Release>(name, |release| change(release.status.get_or_insert_default()));
 }
 
-fn let_be_true(conditions: &mut [Condition], type_: &str) {
-    for condition in conditions.iter_mut().filter(|condition| condition.type_ == type_) {
-        "True".clone_into(&mut condition.status);
-    }
+fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.push(Condition {
+        type_: type_.to_owned(),
+        status: "True".to_owned(),
+        ..conditions[0].clone()
+    });
 }
 
 #[rstest]
@@ -126,7 +128,7 @@ fn let_be_true(conditions: &mut [Condition], type_: &str) {
 )]
 #[case::condition_missing(
     |cluster: &mut Cluster| {
-        cluster.api.change::<App>(APP, |app| { app.status.get_or_insert_default().conditions.pop(); });
+        cluster.api.change::<App>(APP, |app| { app.status.get_or_insert_default().conditions.remove(0); });
     },
     "has the conditions"
 )]

@@ -217,11 +217,7 @@ fn guard(settings: &Settings, variables: Vec<EnvVar>, files: Vec<VolumeMount>) -
     guard.volume_mounts = Some(std::iter::once(own).chain(files).collect());
     guard.startup_probe = Some(Probe {
         exec: Some(ExecAction {
-            command: Some(vec![
-                super::OWN_BINARY.to_owned(),
-                "agent".to_owned(),
-                "started".to_owned(),
-            ]),
+            command: Some(vec![super::OWN_BINARY.to_owned(), "started".to_owned()]),
         }),
         period_seconds: Some(1),
         timeout_seconds: Some(10),

@@ -7,6 +7,7 @@ use crate::labels::Work;
 use crate::observed::Settings;
 use crate::snapshot::Snapshot;
 use crate::{names, protocol};
+use fairway_crds::Reason;
 use fairway_crds::Release;
 use k8s_openapi::api::core::v1::{Affinity, Container, ContainerStatus, Pod, PodSpec};
 use kube::{Resource, ResourceExt};
@@ -86,11 +87,7 @@ fn container(name: String, image: &str) -> Container {
         name,
         image: Some(image.to_owned()),
         image_pull_policy: Some("Always".to_owned()),
-        command: Some(vec![
-            protocol::AGENT_BINARY.to_owned(),
-            "agent".to_owned(),
-            "pin".to_owned(),
-        ]),
+        command: Some(vec![protocol::AGENT_BINARY.to_owned(), "pin".to_owned()]),
         security_context: Some(restricted()),
         volume_mounts: Some(vec![mount(AGENT_VOLUME, protocol::AGENT_DIRECTORY, true)]),
         resources: Some(small()),
@@ -105,8 +102,8 @@ pub enum Pinning {
     Pinned(BTreeMap<String, String>),
     /// An image cannot be pulled; the kubelet tries again unless `is_final`.
     Waiting {
-        /// The kubelet's reason.
-        reason: String,
+        /// Why, as far as it matters to a user.
+        reason: Reason,
         /// The kubelet's message, shortened.
         message: String,
         /// Trying again is of no use.
@@ -137,7 +134,7 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
             references.insert(image, format!("{}@{digest}", repository(image)));
         } else if ran(found) {
             return Pinning::Waiting {
-                reason: "ImageWithoutDigest".to_owned(),
+                reason: Reason::ImageWithoutDigest,
                 message: format!("the node knows no registry digest of {image}: give the image by digest"),
                 is_final: true,
             };
@@ -184,9 +181,14 @@ fn digest(image_id: &str) -> Option<&str> {
 
 fn waiting(pod: &Pod) -> Option<Pinning> {
     let (reason, message) = super::report::waiting(pod)?;
+    let is_final = reason == "InvalidImageName";
     Some(Pinning::Waiting {
-        is_final: reason == "InvalidImageName",
+        reason: if is_final {
+            Reason::InvalidImageName
+        } else {
+            Reason::ImagePullFailed
+        },
         message: shorten(&message),
-        reason,
+        is_final,
     })
 }

@@ -1,0 +1,169 @@
+//! PostgreSQL's own programs in the image that the pod runs.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use fairway_protocol::{Failure, VARIABLE_PREFIX, reason};
+
+use tempfile::NamedTempFile;
+
+use crate::{
+    connection::Connection, environment::Environment, failure::environment as environment_failure, tls,
+};
+
+/// Where one major version's programs are, by who packaged them: Debian and the official image, RPM, Alpine,
+/// Bitnami. They come before `PATH` because Debian puts a wrapper script there.
+const FOLDERS: [&str; 4] = [
+    "/usr/lib/postgresql/{major}/bin",
+    "/usr/pgsql-{major}/bin",
+    "/usr/libexec/postgresql{major}",
+    "/opt/bitnami/postgresql/bin",
+];
+
+/// How PostgreSQL's programs reach the database. Its files are gone when it is dropped.
+pub(crate) struct Login {
+    /// The connection, as the agent itself uses it.
+    pub(crate) connection: Connection,
+    authorities: Option<NamedTempFile>,
+}
+
+impl Login {
+    /// Writes what libpq does not find by itself.
+    pub(crate) fn new(connection: Connection) -> Result<Self, Failure> {
+        let authorities = tls::authorities_file(&connection).map_err(|error: io::Error| {
+            environment_failure(
+                reason::AGENT_FAILED,
+                format!("The certificate authorities for pg_dump cannot be written to /tmp ({error})."),
+            )
+        })?;
+        Ok(Self {
+            connection,
+            authorities,
+        })
+    }
+}
+
+/// Programs of the server's major version.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    folder: PathBuf,
+    /// What `pg_dump --version` says, e.g. `15.14`.
+    pub(crate) version: String,
+}
+
+impl Tools {
+    /// A program that will reach the database by its environment alone.
+    pub(crate) fn command(&self, program: &str, login: &Login) -> Command {
+        let mut command = self.offline(program);
+        command.envs(login.connection.libpq_variables());
+        if let Some(file) = &login.authorities {
+            command.env("PGSSLROOTCERT", file.path());
+        }
+        command
+    }
+
+    /// A program that needs no database.
+    pub(crate) fn offline(&self, program: &str) -> Command {
+        let mut command = Command::new(self.folder.join(program));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with(VARIABLE_PREFIX) || text.starts_with("PG") {
+                command.env_remove(&name);
+            }
+        }
+        // Messages in English, because they are looked at.
+        command
+            .env("LC_MESSAGES", "C")
+            .env_remove("LC_ALL")
+            .env_remove("LANGUAGE")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+/// Finds the programs of a major version.
+///
+/// # Errors
+/// `ToolMissing` when the image has none, `ToolVersionMismatch` when it has those of another version.
+pub(crate) fn find(environment: &Environment, major: u32) -> Result<Tools, Failure> {
+    let packaged = FOLDERS
+        .iter()
+        .map(|folder| PathBuf::from(folder.replace("{major}", &major.to_string())));
+    let path = environment
+        .get("PATH")
+        .unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
+    let folders = packaged.chain(std::env::split_paths(&path).collect::<Vec<_>>());
+    let mut other = None;
+    for folder in folders {
+        match version_in(&folder) {
+            Some(version) if major_of(&version) == Some(major) => return Ok(Tools { folder, version }),
+            Some(version) => other = other.or(Some(version)),
+            None => {}
+        }
+    }
+    Err(match other {
+        Some(version) => environment_failure(
+            reason::TOOL_VERSION_MISMATCH,
+            format!(
+                "The server is PostgreSQL {major} but the image has pg_dump {version}; set database.image to an image \
+                 of PostgreSQL {major}."
+            ),
+        ),
+        None => environment_failure(
+            reason::TOOL_MISSING,
+            format!(
+                "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
+            ),
+        ),
+    })
+}
+
+fn version_in(folder: &Path) -> Option<String> {
+    let programs = ["pg_dump", "pg_dumpall", "pg_restore"];
+    if !programs.iter().all(|program| folder.join(program).is_file()) {
+        return None;
+    }
+    let output = Command::new(folder.join("pg_dump"))
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// `pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)` has version 15.14.
+fn parse_version(text: &str) -> Option<String> {
+    let version = text
+        .split_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    Some(version.to_owned())
+}
+
+fn major_of(version: &str) -> Option<u32> {
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_all_packagers_are_read() {
+        for (text, version, major) in [
+            (
+                "pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n",
+                "15.14",
+                15,
+            ),
+            ("pg_dump (PostgreSQL) 18beta1\n", "18beta1", 18),
+        ] {
+            let read = parse_version(text).unwrap();
+            assert_eq!(read, version);
+            assert_eq!(major_of(&read), Some(major));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What must hold after a migration: no index left invalid, and the team's own statements.
+
+use std::time::Duration;
+
+use fairway_protocol::{Failure, SqlCheck};
+use tokio::time::Instant;
+use tokio_postgres::{GenericClient, SimpleQueryMessage, Transaction};
+
+use super::{
+    connection::Connection,
+    report::shortened,
+    session::{SearchPath, Session, cause, is_about_surroundings, statement_failed},
+};
+
+/// Time for all checks together, however long the migration took.
+const LEAST: Duration = Duration::from_secs(60);
+/// Pause before a check is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Indexes that the server does not use, for example after a failed `create index concurrently`.
+pub(crate) async fn invalid_indexes(
+    client: &impl GenericClient,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client
+        .query(
+            "select format('%I.%I', n.nspname, c.relname) from pg_index i join pg_class c on c.oid = i.indexrelid \
+             join pg_namespace n on n.oid = c.relnamespace \
+             where not (i.indisvalid and i.indisready) and n.nspname !~ '^pg_' order by 1",
+            &[],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The sentence for the first index that became invalid.
+pub(crate) fn newly_invalid(before: &[String], after: &[String]) -> Option<String> {
+    let index = after.iter().find(|index| !before.contains(index))?;
+    Some(format!("index {index} is invalid; drop it and build it again"))
+}
+
+/// The team's statements, and until when they may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checks<'a> {
+    statements: &'a [SqlCheck],
+    until: Instant,
+}
+
+impl<'a> Checks<'a> {
+    /// Statements that share the migration's time.
+    pub(crate) fn within(limit: Duration, statements: &'a [SqlCheck]) -> Self {
+        Self {
+            statements,
+            until: Instant::now() + limit,
+        }
+    }
+
+    /// Nothing to ask.
+    pub(crate) fn none() -> Self {
+        Self::within(Duration::ZERO, &[])
+    }
+}
+
+/// Runs the team's statements as the application would see its tables; returns the sentence of the first that
+/// does not hold, or that could not be asked in time.
+///
+/// # Errors
+/// When the database cannot be reached.
+pub(crate) async fn first_broken(
+    connection: &Connection,
+    checks: &Checks<'_>,
+) -> Result<Option<String>, Failure> {
+    if checks.statements.is_empty() {
+        return Ok(None);
+    }
+    let until = checks.until.max(Instant::now() + LEAST);
+    let mut session = Session::connect(connection, SearchPath::Application).await?;
+    for check in checks.statements {
+        if let Some(broken) = broken(&mut session, check, until).await? {
+            return Ok(Some(shortened(&format!("check {} {broken}", check.name), 200)));
+        }
+    }
+    Ok(None)
+}
+
+/// Why a check does not hold, as the predicate of a sentence. What is wrong only at the moment is asked again.
+async fn broken(session: &mut Session, check: &SqlCheck, until: Instant) -> Result<Option<String>, Failure> {
+    let doing = |error| statement_failed("running the migration's checks", &error);
+    loop {
+        let transaction = session
+            .client_mut()
+            .build_transaction()
+            .read_only(true)
+            .start()
+            .await
+            .map_err(doing)?;
+        let found = value(&transaction, &check.sql, until).await;
+        if transaction.client().is_closed() {
+            return found.map(|_| None).map_err(doing);
+        }
+        transaction.rollback().await.map_err(doing)?;
+        match found {
+            Ok(Some(found)) if found == check.expect => return Ok(None),
+            Ok(Some(found)) => {
+                let found = shortened(&found, 60);
+                return Ok(Some(format!("returned {found:?}, expected {:?}", check.expect)));
+            }
+            Ok(None) => return Ok(Some(format!("returned no row, expected {:?}", check.expect))),
+            Err(error) if !error.code().is_some_and(is_about_surroundings) => {
+                return Ok(Some(format!("failed: {}", cause(&error))));
+            }
+            Err(error) if Instant::now() + PAUSE >= until => {
+                return Ok(Some(format!("could not be asked in time: {}", cause(&error))));
+            }
+            Err(error) => {
+                tracing::warn!("check {} could not be asked: {}", check.name, cause(&error));
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The first column of the first row as the server writes it. A cursor takes one statement only, and only one
+/// that reads.
+async fn value(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    until: Instant,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    // A statement may take, and wait for a lock, as long as there is time; 0 would be for ever.
+    let left = until.saturating_duration_since(Instant::now()).as_millis();
+    let left = left.clamp(1, 1_000_000_000);
+    transaction
+        .batch_execute(&format!(
+            "set local lock_timeout = 0; set local statement_timeout = {left}"
+        ))
+        .await?;
+    let statement = sql.trim().trim_end_matches(';');
+    transaction
+        .execute(
+            &format!("declare fairway_check no scroll cursor for {statement}"),
+            &[],
+        )
+        .await?;
+    let messages = transaction.simple_query("fetch 1 from fairway_check").await?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("null").to_owned()),
+        _ => None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_was_invalid_before_is_not_the_migrations_fault() {
+        let before = ["public.old".to_owned()];
+        assert_eq!(newly_invalid(&before, &before), None);
+        let after = ["public.new".to_owned(), "public.old".to_owned()];
+        assert_eq!(
+            newly_invalid(&before, &after).as_deref(),
+            Some("index public.new is invalid; drop it and build it again")
+        );
+    }
+}

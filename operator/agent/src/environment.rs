@@ -1,0 +1,93 @@
+//! The agent's environment, read once.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use fairway_protocol::{
+    AGENT_DIRECTORY, GUARD_DIRECTORY_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT,
+    PROBE_PORT_VARIABLE, SCRATCH_DIRECTORY, SCRATCH_DIRECTORY_VARIABLE, STORE_DIRECTORY,
+    STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
+};
+
+use super::{connection::Connection, redact::Redactor};
+
+/// All variables of this process.
+#[derive(Clone)]
+pub(crate) struct Environment {
+    variables: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// Reads the process's variables; bytes that are not UTF-8 are replaced.
+    pub(crate) fn of_process() -> Self {
+        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+        Self {
+            variables: std::env::vars_os()
+                .map(|(name, value)| (text(name), text(value)))
+                .collect(),
+        }
+    }
+
+    /// One variable.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+
+    /// All variables.
+    pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
+    /// This pod's address; empty when the pod was not given it.
+    pub(crate) fn pod_ip(&self) -> String {
+        self.get(POD_IP_VARIABLE).unwrap_or_default()
+    }
+
+    /// This pod's UID; empty when the pod was not given it.
+    pub(crate) fn pod_uid(&self) -> String {
+        self.get(POD_UID_VARIABLE).unwrap_or_default()
+    }
+
+    /// Where the report goes.
+    pub(crate) fn termination_log(&self) -> PathBuf {
+        self.path(TERMINATION_LOG_VARIABLE, "/dev/termination-log")
+    }
+
+    /// Where a guard keeps its files.
+    pub(crate) fn guard_directory(&self) -> PathBuf {
+        self.path(GUARD_DIRECTORY_VARIABLE, AGENT_DIRECTORY)
+    }
+
+    /// Where backups are stored.
+    pub(crate) fn store_directory(&self) -> PathBuf {
+        self.path(STORE_DIRECTORY_VARIABLE, STORE_DIRECTORY)
+    }
+
+    /// Where a backup may keep working files.
+    pub(crate) fn scratch_directory(&self) -> PathBuf {
+        self.path(SCRATCH_DIRECTORY_VARIABLE, SCRATCH_DIRECTORY)
+    }
+
+    /// Where a probe agent listens.
+    pub(crate) fn probe_port(&self) -> u16 {
+        self.get(PROBE_PORT_VARIABLE)
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(PROBE_PORT)
+    }
+
+    /// Hides every value.
+    pub(crate) fn redactor(&self) -> Redactor {
+        let password = Connection::from_variables(|name| self.get(name))
+            .ok()
+            .and_then(|connection| connection.password);
+        Redactor::new(self.variables.values().cloned().chain(password))
+    }
+
+    fn path(&self, variable: &str, default: &str) -> PathBuf {
+        self.variables
+            .get(variable)
+            .map_or_else(|| Path::new(default).to_owned(), PathBuf::from)
+    }
+}

@@ -1,0 +1,145 @@
+//! The migration's lock: one session advisory lock per database, on a direct connection of its own.
+//!
+//! It is taken by trying again and again, never by waiting inside the server: a session that waits for an
+//! advisory lock holds a snapshot, and `create index concurrently` waits for snapshots, so the two would wait
+//! for each other for ever (flyway#1654, golang-migrate#960).
+
+use std::time::Duration;
+
+use fairway_protocol::{Failure, reason};
+use tokio::time::Instant;
+
+use super::{
+    connection::Connection,
+    failure::environment,
+    session::{SearchPath, Session, pooler, statement_failed},
+};
+
+/// The lock's key: the bytes of `fairway`. Advisory locks are per database, so one key is enough.
+const KEY: i64 = 0x0066_6169_7277_6179;
+/// Pause between tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The lock and the session that holds it; both end together.
+pub(crate) struct Lock {
+    /// Everything that must only happen under the lock happens on this session.
+    pub(crate) session: Session,
+    /// The address from which the server sees this pod, if it is TCP.
+    pub(crate) client_address: Option<String>,
+}
+
+impl Lock {
+    /// Connects within `reach` and takes the lock within `patience`.
+    ///
+    /// # Errors
+    /// Why the database cannot be reached, that a pooler is in between, or who holds the lock.
+    pub(crate) async fn acquire(
+        connection: &Connection,
+        reach: Duration,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let session = Session::connect_within(connection, SearchPath::Catalog, reach).await?;
+        let doing = |error| statement_failed("taking the migration's lock", &error);
+        let deadline = Instant::now() + patience;
+        while !try_lock(&session).await.map_err(doing)? {
+            if Instant::now() + PAUSE > deadline {
+                return Err(held_by_other(&session).await.map_err(doing)?);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        if pooled(connection, &session).await? {
+            return Err(pooler(connection));
+        }
+        let row = session
+            .client()
+            .query_one("select host(inet_client_addr())", &[])
+            .await
+            .map_err(doing)?;
+        Ok(Self {
+            session,
+            client_address: row.get(0),
+        })
+    }
+}
+
+async fn try_lock(session: &Session) -> Result<bool, tokio_postgres::Error> {
+    Ok(session
+        .client()
+        .query_one("select pg_try_advisory_lock($1)", &[&KEY])
+        .await?
+        .get(0))
+}
+
+/// Who holds the lock, if anybody does.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn held(session: &Session) -> Result<Option<Failure>, Failure> {
+    let doing = |error| statement_failed("looking for the migration's lock", &error);
+    if !try_lock(session).await.map_err(doing)? {
+        return held_by_other(session).await.map(Some).map_err(doing);
+    }
+    session
+        .client()
+        .query_one("select pg_advisory_unlock($1)", &[&KEY])
+        .await
+        .map_err(doing)?;
+    Ok(None)
+}
+
+async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Error> {
+    let holder = session
+        .client()
+        .query_opt(
+            "select format('process %s from %s, connected since %s', a.pid, coalesce(host(a.client_addr), 'a socket'), \
+             to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) \
+             from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted \
+             and l.objsubid = 1 and (l.classid::int8 << 32) | l.objid::int8 = $1 \
+             and l.database = (select oid from pg_database where datname = current_database()) limit 1",
+            &[&KEY],
+        )
+        .await?;
+    let holder = holder.map_or_else(|| "a process that just let go".to_owned(), |row| row.get(0));
+    Ok(environment(
+        reason::MIGRATION_RUNNING,
+        format!(
+            "Another migration pod holds this database's lock ({holder}); its run must end before anything else starts."
+        ),
+    ))
+}
+
+/// Whether statements of one connection reach the server on different sessions.
+///
+/// A pooler in transaction mode gives a session away between statements: then a second connection is served by
+/// the very process that the first believes to be its own, or the lock is not where it was taken.
+pub(crate) async fn pooled(connection: &Connection, session: &Session) -> Result<bool, Failure> {
+    let doing = |error| statement_failed("looking for a pooler", &error);
+    let own = session
+        .client()
+        .query_one("select pg_backend_pid(), current_setting('search_path')", &[])
+        .await
+        .map_err(doing)?;
+    let (own, path): (i32, &str) = (own.get(0), own.get(1));
+    if path != "pg_catalog" {
+        return Ok(true);
+    }
+    let mut other = Session::connect(connection, SearchPath::Catalog).await?;
+    // The open transaction keeps the pooler from moving this one, too.
+    let transaction = other.client_mut().transaction().await.map_err(doing)?;
+    let row = transaction
+        .query_one(
+            "select pg_backend_pid(), exists (select from pg_locks l where l.locktype = 'advisory' and l.granted \
+             and l.pid = pg_backend_pid() and (l.classid::int8 << 32) | l.objid::int8 = $1)",
+            &[&KEY],
+        )
+        .await
+        .map_err(doing)?;
+    let (pid, holds): (i32, bool) = (row.get(0), row.get(1));
+    let again: i32 = session
+        .client()
+        .query_one("select pg_backend_pid()", &[])
+        .await
+        .map_err(doing)?
+        .get(0);
+    Ok(pid == own || holds || again != own)
+}

@@ -1,0 +1,10 @@
+//! The binary `fairway-agent`, which runs in pods.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fairway_agent::Arguments;
+
+fn main() -> ExitCode {
+    fairway_agent::run(Arguments::parse())
+}

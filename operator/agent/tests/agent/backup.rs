@@ -1,0 +1,466 @@
+//! Backups that can be restored, and failures that leave nothing behind that looks like one.
+
+use std::{fs, io::Write as _, path::Path, process::Command};
+
+use fairway_protocol::{BackupReport, BackupTask, Task, reason};
+use rstest::rstest;
+
+use crate::{
+    harness::{Outcome, Pod, requester},
+    postgres::{Database, value},
+};
+
+const SET: &str = "shop/crm/crm-1-1a2b3c4d";
+
+fn task(scratch: bool) -> Task {
+    Task::Backup(BackupTask {
+        requester: requester("crm"),
+        set: SET.into(),
+        scratch,
+        images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
+    })
+}
+
+/// A schema with something of everything, and a dropped column, which no restored copy has.
+const CONTENT: &str = "
+    set role crm; create table plain (a int4);
+    create type mood as enum ('sad', 'ok'); create domain positive as int4 check (value > 0);
+    create table lead (id serial primary key, gone text, name text not null default 'none', mood mood, n positive);
+    alter table lead drop column gone; alter table lead add column late jsonb;
+    create index lead_name on lead (lower(name)); alter table lead add constraint named check (name <> '') not valid;
+    create table part (at date not null) partition by range (at);
+    create table part_1 partition of part for values from ('2024-01-01') to ('2025-01-01');
+    create view named as select id, name from lead where name <> 'none';
+    create materialized view counted as select count(*) from lead;
+    create function touch() returns trigger language plpgsql as $$ begin return new; end $$;
+    create trigger touched before update on lead for each row execute function touch();
+    create aggregate total (int4) (sfunc = int4pl, stype = int4, initcond = '0');
+    create sequence counter start 5 increment 3;
+    create table flyway_schema_history (installed_on timestamptz, day date, took interval, checksum bytea, part float8);
+    insert into flyway_schema_history values ('2024-02-01 10:00Z', '2024-02-01', '1 day 2 hours', '\\x01ff', 0.1);
+    create table schema_migrations (version text); insert into schema_migrations values ('1'), ('2');
+    alter table lead enable row level security; create policy own on lead using (name = current_user);
+    insert into lead (name, mood, n) select 'lead ' || i, 'ok', i from generate_series(1, 5000) i;";
+
+/// What a database may set and `pg_restore` into another one does not bring along.
+const SETTINGS: &str = "do $do$ declare setting text; begin
+    foreach setting in array array['timezone = \"Asia/Tokyo\"', 'datestyle = \"SQL, DMY\"', 'bytea_output = escape',
+      'intervalstyle = sql_standard', 'extra_float_digits = -3']
+    loop execute format('alter database %I set %s', current_database(), setting); end loop; end $do$";
+
+/// Makes pg_dump wait, and nobody else: the fingerprint waits for tables of which a view tells.
+const HOLD_UP: &str = "begin; lock table plain in access exclusive mode";
+
+async fn filled() -> Database {
+    let database = Database::new().await;
+    database
+        .admin()
+        .await
+        .batch_execute(CONTENT)
+        .await
+        .expect("content");
+    database
+}
+
+fn reason_of(outcome: &Outcome) -> String {
+    let report: BackupReport = outcome.report();
+    assert_eq!((outcome.code, &report.evidence), (Some(1), &None));
+    report.failure.expect("a failure").reason
+}
+
+/// Restores a stored dump as a person would, with PostgreSQL's own programs.
+fn restore(pod: &Pod, into: &Database, scratch: bool) {
+    let server = into.server();
+    let set = pod.path("store").join(SET);
+    let file = fs::File::open(set.join(if scratch {
+        "database.tar.zst"
+    } else {
+        "database.dump.zst"
+    }))
+    .unwrap();
+    let plain = zstd::decode_all(file).expect("zstd");
+    let dump = pod.path("restored");
+    match scratch {
+        true => tar::Archive::new(plain.as_slice()).unpack(&dump).expect("tar"),
+        false => fs::write(&dump, plain).expect("a file"),
+    }
+    let restored = Command::new(server.programs.join("pg_restore"))
+        .args([
+            "--exit-on-error",
+            "--dbname",
+            &into.name,
+            "--username",
+            "postgres",
+            "--port",
+        ])
+        .arg(server.port.to_string())
+        .arg("--host")
+        .arg(&server.folder)
+        .arg(&dump)
+        .output()
+        .expect("pg_restore");
+    assert!(
+        restored.status.success(),
+        "{}",
+        String::from_utf8_lossy(&restored.stderr)
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_backup_restores_to_the_same_fingerprint(#[values(false, true)] scratch: bool) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let outcome = pod.run(&task(scratch)).await;
+    let report: BackupReport = outcome.report();
+    let evidence = report
+        .evidence
+        .unwrap_or_else(|| panic!("{:?}\n{}", report.failure, outcome.log));
+    assert_eq!((outcome.code, evidence.level.as_str()), (Some(0), "Decoded"));
+    assert!(evidence.bytes > 0 && evidence.taken_at.ends_with('Z'));
+    let left = fs::read_dir(pod.path("scratch")).unwrap().count();
+    assert_eq!(left, 0, "the scratch volume is empty again");
+
+    let copy = Database::new().await;
+    restore(&pod, &copy, scratch);
+    assert_eq!(
+        value(&copy.admin().await, "select count(*) from lead").await,
+        "5000"
+    );
+    let copied: BackupReport = Pod::new(&copy, "pod-2").run(&task(false)).await.report();
+    assert_eq!(
+        copied.evidence.expect("a backup").fingerprint,
+        evidence.fingerprint
+    );
+}
+
+#[tokio::test]
+async fn every_change_of_the_schema_changes_the_fingerprint() {
+    let database = filled().await;
+    let admin = database.admin().await;
+    let fingerprint = async || {
+        let report: BackupReport = Pod::new(&database, "pod-1").run(&task(false)).await.report();
+        report.evidence.expect("a backup").fingerprint
+    };
+    let mut last = fingerprint().await;
+    for change in [
+        "insert into schema_migrations values ('3')",
+        "alter table lead alter name set default 'some'",
+        "alter table lead validate constraint named",
+        "create or replace function touch() returns trigger language plpgsql as $$ begin return null; end $$",
+        "alter type mood add value 'happy'",
+        "alter sequence counter increment 4",
+        "drop index lead_name",
+    ] {
+        admin.batch_execute(change).await.expect(change);
+        let next = fingerprint().await;
+        assert_ne!(next, last, "{change}");
+        last = next;
+    }
+    for no_change in [
+        "insert into lead (name) values ('x')",
+        "select nextval('counter')",
+        "create schema fairway",
+        SETTINGS,
+    ] {
+        admin.batch_execute(no_change).await.expect(no_change);
+        assert_eq!(fingerprint().await, last, "{no_change}");
+    }
+}
+
+#[tokio::test]
+async fn what_frameworks_note_as_applied_is_in_the_fingerprint() {
+    let database = Database::new().await;
+    let admin = database.admin().await;
+    let tables = [
+        "__EFMigrationsHistory",
+        "goose_db_version",
+        "pgmigrations",
+        "kysely_migration",
+        "doctrine_migration_versions",
+        "mikro_orm_migrations",
+    ];
+    for table in tables {
+        let create = format!("set role crm; create table \"{table}\" (version text)");
+        admin.batch_execute(&create).await.expect("a table");
+    }
+    let fingerprint = async || {
+        let report: BackupReport = Pod::new(&database, "pod-1").run(&task(false)).await.report();
+        report.evidence.expect("a backup").fingerprint
+    };
+    let mut last = fingerprint().await;
+    for table in tables {
+        let insert = format!("insert into \"{table}\" values ('1')");
+        admin.batch_execute(&insert).await.expect("a row");
+        let next = fingerprint().await;
+        assert_ne!(next, last, "{table}");
+        last = next;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_once_and_then_proven_again() {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let first: BackupReport = pod.run(&task(false)).await.report();
+    let second: BackupReport = pod.run(&task(false)).await.report();
+    assert_eq!(first, second);
+    assert!(first.evidence.is_some());
+}
+
+#[rstest]
+#[case::flipped_bit(|set: &Path| {
+    let dump = set.join("database.dump.zst");
+    let mut bytes = fs::read(&dump).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&dump, bytes).unwrap();
+})]
+#[case::missing_file(|set: &Path| fs::remove_file(set.join("database.dump.zst")).unwrap())]
+#[case::unreadable_manifest(|set: &Path| fs::write(set.join("manifest.json"), "{").unwrap())]
+#[tokio::test]
+async fn a_stored_backup_that_proves_corrupt_is_kept_and_another_is_made(#[case] corrupt: fn(&Path)) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let first: BackupReport = pod.run(&task(false)).await.report();
+    corrupt(&pod.path("store").join(SET));
+    let next = Pod::new(&database, "pod-2").with(
+        "FAIRWAY_STORE_DIRECTORY",
+        &pod.path("store").display().to_string(),
+    );
+    let second: BackupReport = next.run(&task(false)).await.report();
+    let [first, second] = [first, second].map(|report| report.evidence.expect("a backup"));
+    assert_ne!(first.taken_at, second.taken_at);
+    assert!(
+        second.notes[0].ends_with("crm-1-1a2b3c4d.pod-2.unusable"),
+        "{:?}",
+        second.notes
+    );
+    assert_eq!(stored(&pod), ["crm-1-1a2b3c4d", "crm-1-1a2b3c4d.pod-2.unusable"]);
+    let again: BackupReport = next.run(&task(false)).await.report();
+    assert_eq!(again.evidence, Some(second));
+}
+
+/// What is beside the backup's folder, and it itself.
+fn stored(pod: &Pod) -> Vec<String> {
+    let folder = pod.path("store").join(SET);
+    let Ok(entries) = fs::read_dir(folder.parent().unwrap()) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A pod that was given up, on a node that nobody reached, goes on when another one has made the backup.
+#[rstest]
+#[case::ends_late(None)]
+#[case::is_stopped(Some("TERM"))]
+#[tokio::test]
+async fn a_late_pod_leaves_the_backup_of_its_successor_alone(#[case] signal: Option<&str>) {
+    let database = filled().await;
+    let (admin, locker) = (database.admin().await, database.admin().await);
+    let late = Pod::new(&database, "pod-1");
+    let store = late.path("store").display().to_string();
+    let next = Pod::new(&database, "pod-2").with("FAIRWAY_STORE_DIRECTORY", &store);
+    locker.batch_execute(HOLD_UP).await.expect("a lock");
+    let running = late.start(&task(false));
+    let waiting = "select count(*) from pg_stat_activity \
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    while value(&admin, waiting).await != "1" {}
+    running.signal("STOP");
+    locker.batch_execute("rollback").await.expect("no lock");
+    let report: BackupReport = next.run(&task(false)).await.report();
+    let evidence = report.evidence.expect("a backup");
+    if let Some(signal) = signal {
+        running.signal(signal);
+    }
+    running.signal("CONT");
+    let outcome = running.end().await;
+    assert_eq!(stored(&late), ["crm-1-1a2b3c4d"], "{}", outcome.log);
+    if signal.is_none() {
+        assert_eq!(
+            outcome.report::<BackupReport>().evidence.as_ref(),
+            Some(&evidence)
+        );
+    }
+    let again: BackupReport = next.run(&task(false)).await.report();
+    assert_eq!(again.evidence, Some(evidence));
+}
+
+#[tokio::test]
+async fn a_dump_ends_when_the_session_that_holds_its_snapshot_is_lost() {
+    let database = filled().await;
+    let (admin, locker) = (database.admin().await, database.admin().await);
+    locker.batch_execute(HOLD_UP).await.expect("a lock");
+    let pod = Pod::new(&database, "pod-1");
+    let running = pod.start(&task(false));
+    let waiting = "select count(*) from pg_stat_activity \
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    while value(&admin, waiting).await != "1" {}
+    // pg_dump itself goes on waiting.
+    let holder = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() \
+                  and application_name = 'fairway-agent' and state = 'idle in transaction'";
+    assert_eq!(value(&admin, holder).await, "1");
+    let outcome = running.end().await;
+    assert_eq!(reason_of(&outcome), reason::DATABASE_UNREACHABLE);
+    assert_eq!(stored(&pod), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_another_pod_has_begun_stays_there() {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let set = pod.path("store").join(SET);
+    let other = set.with_file_name("crm-1-1a2b3c4d.pod-0.partial");
+    fs::create_dir_all(&other).expect("a folder");
+    fs::File::create(other.join("database.dump.zst.partial"))
+        .unwrap()
+        .write_all(b"half")
+        .unwrap();
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert!(report.evidence.is_some());
+    assert_eq!(stored(&pod), ["crm-1-1a2b3c4d", "crm-1-1a2b3c4d.pod-0.partial"]);
+    let mut names: Vec<_> = fs::read_dir(&set)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["database.dump.zst", "globals.sql.zst", "manifest.json"]);
+    let manifest = fs::read_to_string(set.join("manifest.json")).unwrap();
+    assert!(!manifest.contains(crate::postgres::PASSWORD));
+    let globals = zstd::decode_all(fs::File::open(set.join("globals.sql.zst")).unwrap()).unwrap();
+    let globals = String::from_utf8(globals).unwrap();
+    assert!(
+        globals.contains("CREATE ROLE crm") && !globals.contains("SCRAM"),
+        "{globals}"
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_may_not_be_read_fails_the_backup_and_leaves_nothing() {
+    let database = filled().await;
+    database
+        .admin()
+        .await
+        .batch_execute("create table secret (a int4)")
+        .await
+        .expect("a superuser's table");
+    let pod = Pod::new(&database, "pod-1");
+    let outcome = pod.run(&task(false)).await;
+    assert_eq!(reason_of(&outcome), reason::DUMP_FAILED);
+    let report: BackupReport = outcome.report();
+    let message = report.failure.unwrap().message;
+    assert!(
+        message.contains("permission denied for table secret"),
+        "{message}"
+    );
+    assert_eq!(stored(&pod), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_or_refuses_is_said() {
+    let database = Database::new().await;
+    for (url, reason) in [
+        (
+            "postgres://crm:x@127.0.0.1:1/d".to_owned(),
+            reason::DATABASE_UNREACHABLE,
+        ),
+        (
+            database.url().replace(crate::postgres::PASSWORD_IN_URL, "wrong"),
+            reason::PASSWORD_REJECTED,
+        ),
+    ] {
+        let outcome = Pod::new(&database, "pod-1")
+            .with("FAIRWAY_DATABASE_URL", &url)
+            .run(&task(false))
+            .await;
+        assert_eq!(reason_of(&outcome), reason);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_without_roles_says_so() {
+    let database = filled().await;
+    // Privileges of a shared table are those of each database.
+    database
+        .admin()
+        .await
+        .batch_execute("revoke select on pg_auth_members from public")
+        .await
+        .expect("no right");
+    let pod = Pod::new(&database, "pod-1");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    let notes = report.evidence.expect("a backup").notes;
+    assert!(
+        notes[0].contains("permission denied for table pg_auth_members"),
+        "{notes:?}"
+    );
+}
+
+#[rstest]
+#[case("")]
+#[case("&sslrootcert=system")]
+#[tokio::test]
+async fn a_server_that_a_public_authority_vouches_for_needs_no_file(#[case] more: &str) {
+    let database = Database::new().await;
+    let url = format!("{}&sslmode=verify-full{more}", database.url());
+    let authority = database.server().folder.join("ca.crt").display().to_string();
+    let pod = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_DATABASE_URL", &url)
+        .with("SSL_CERT_FILE", &authority)
+        .with("HOME", "/nowhere");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert_eq!(report.failure, None);
+}
+
+/// A small volume; only root may mount one.
+struct Volume<'a>(&'a Path);
+
+impl<'a> Volume<'a> {
+    fn mount(path: &'a Path, options: &str) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "fairway-test"])
+            .arg(path)
+            .output();
+        mount
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(path))
+    }
+}
+
+impl Drop for Volume<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0).status();
+        assert!(
+            unmounted.is_ok_and(|status| status.success()),
+            "{} is still mounted",
+            self.0.display()
+        );
+    }
+}
+
+#[rstest]
+#[case::full("size=16k", "store", false, reason::STORE_FULL)]
+#[case::full_with_scratch("size=16k", "store", true, reason::STORE_FULL)]
+#[case::full_scratch("size=16k", "scratch", true, reason::STORE_FULL)]
+#[case::read_only("ro", "store", false, reason::STORE_READ_ONLY)]
+#[tokio::test]
+async fn a_volume_that_cannot_be_written_to_is_said_and_left_clean(
+    #[case] options: &str,
+    #[case] volume: &str,
+    #[case] scratch: bool,
+    #[case] reason: &str,
+) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let path = pod.path(volume);
+    let Some(_mounted) = Volume::mount(&path, options) else {
+        eprintln!("not proven here: only root may mount a small volume");
+        return;
+    };
+    assert_eq!(reason_of(&pod.run(&task(scratch)).await), reason);
+    assert_eq!(stored(&pod), [""; 0]);
+}

@@ -1,0 +1,254 @@
+//! A migration that the application makes itself when it starts.
+
+use std::net::Ipv4Addr;
+
+use axum::{Router, http::StatusCode, routing::get};
+use fairway_protocol::{GuardTask, HttpRequest, MigrationOutcome, Scheme, Task, reason};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    harness::{Container, Pod, identity, migration, psql, requester, settle},
+    postgres::{Database, value},
+};
+
+/// An application beside the guard: not healthy until told so.
+struct Application {
+    port: u16,
+    healthy: watch::Sender<bool>,
+    asked: watch::Receiver<u32>,
+}
+
+impl Application {
+    async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    async fn start_at(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (healthy, state) = watch::channel(false);
+        let (count, asked) = watch::channel(0);
+        let health = move || async move {
+            count.send_modify(|count| *count += 1);
+            match *state.borrow() {
+                true => (StatusCode::OK, r#"{"ok":true}"#),
+                false => (StatusCode::SERVICE_UNAVAILABLE, r#"{"ok":false}"#),
+            }
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/health", get(health))).await });
+        Self { port, healthy, asked }
+    }
+
+    /// Returns when the guard has asked once more.
+    async fn asked(&mut self) {
+        self.asked.changed().await.expect("the application serves");
+    }
+}
+
+fn guard(run: &str, application: &Application) -> GuardTask {
+    GuardTask {
+        requester: requester("crm"),
+        run: identity(run, "sha256:a"),
+        timeout_seconds: 60,
+        health: vec![(
+            application.port,
+            HttpRequest {
+                scheme: Scheme::Http,
+                path: "/health".into(),
+                host: None,
+                headers: Vec::new(),
+                status: 200,
+                json: Some(serde_json::json!({"ok": true})),
+            },
+        )],
+        success_threshold: 3,
+        period_milliseconds: 10,
+        checks: Vec::new(),
+    }
+}
+
+fn may_start(pod: &Pod) -> bool {
+    pod.command(&["started"]).status().expect("the agent").success()
+}
+
+/// What the application does to the database when it starts.
+async fn migrate(database: &Database) {
+    database
+        .admin()
+        .await
+        .batch_execute("create table made_at_start (a int4)")
+        .await
+        .expect("a table");
+}
+
+#[tokio::test]
+async fn health_that_passes_is_success_and_is_said_again_after_a_restart() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    let pod = Pod::new(&database, "pod-1");
+    assert!(!may_start(&pod));
+    let task = Task::Guard(guard("run-1", &application));
+    let container = pod.start(&task);
+    application.asked().await;
+    assert!(
+        may_start(&pod),
+        "health is only asked for after the application may start"
+    );
+    assert_eq!(
+        value(&database.admin().await, "select state from fairway.migration_run").await,
+        "running"
+    );
+    migrate(&database).await;
+    application.healthy.send_replace(true);
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(
+        (outcome.code, report.outcome),
+        (Some(0), MigrationOutcome::Applied),
+        "{}",
+        outcome.log
+    );
+    assert_ne!(report.before, report.after);
+
+    let restarted = pod.start(&task);
+    restarted.terminated().await;
+    assert_eq!(restarted.end().await.migration(), report);
+}
+
+#[tokio::test]
+async fn an_application_that_ends_before_it_is_healthy_failed() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    let pod = Pod::new(&database, "pod-1");
+    let container = pod.start(&Task::Guard(guard("run-1", &application)));
+    application.asked().await;
+    application.asked().await;
+    container.signal("TERM");
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(
+        (outcome.code, report.outcome),
+        (Some(1), MigrationOutcome::Failed)
+    );
+    let failure = report.failure.expect("a failure");
+    assert_eq!(failure.reason, reason::MIGRATION_FAILED);
+    let why = "exited or was stopped before its health passed (GET /health answered 503, expected 200)";
+    assert!(failure.message.contains(why), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_guard_that_was_killed_goes_on_watching() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    let pod = Pod::new(&database, "pod-1");
+    let task = Task::Guard(guard("run-1", &application));
+    let container = pod.start(&task);
+    application.asked().await;
+    container.killed().await;
+    migrate(&database).await;
+    application.healthy.send_replace(true);
+    let outcome = pod.run(&task).await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Applied, "{}", outcome.log);
+    assert_ne!(report.before, report.after);
+    assert_eq!(
+        value(
+            &database.admin().await,
+            "select count(*) from fairway.migration_run"
+        )
+        .await,
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn an_application_that_goes_on_after_its_time_is_judged_when_it_is_gone() {
+    let database = Database::new().await;
+    let application = Application::start().await;
+    let pod = Pod::new(&database, "pod-1");
+    let mut task = guard("run-1", &application);
+    task.timeout_seconds = 1;
+    let task = Task::Guard(task);
+    let outcome = pod.run(&task).await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Undecided, "{}", outcome.log);
+    assert_eq!(
+        report.failure.clone().expect("a failure").reason,
+        reason::MIGRATION_TIMED_OUT
+    );
+
+    // The kubelet starts the guard again, and the application changes the schema after all.
+    let restarted = pod.start(&task);
+    migrate(&database).await;
+    restarted.terminated().await;
+    assert_eq!(restarted.end().await.migration(), report);
+    let settled = Pod::new(&database, "pod-2")
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(settled.outcome, MigrationOutcome::Partial);
+    let message = settled.failure.expect("a failure").message;
+    assert!(
+        message.contains("did not become healthy within 1 s") && message.contains("the schema changed"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn an_application_that_had_no_effect_in_its_time_has_failed_because_of_that() {
+    let database = Database::new().await;
+    let application = Application::start().await;
+    let mut task = guard("run-1", &application);
+    task.timeout_seconds = 1;
+    Pod::new(&database, "pod-1").run(&Task::Guard(task)).await;
+    let settled = Pod::new(&database, "pod-2")
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(settled.outcome, MigrationOutcome::Failed);
+    assert_eq!(
+        settled.failure.expect("a failure").reason,
+        reason::MIGRATION_TIMED_OUT
+    );
+}
+
+#[tokio::test]
+async fn health_is_asked_at_the_pods_own_address() {
+    let database = Database::new().await;
+    // Not 127.0.0.1: the application of this pod does not listen there.
+    let own = Ipv4Addr::new(127, 0, 0, 9);
+    let application = Application::start_at(own).await;
+    application.healthy.send_replace(true);
+    let outcome = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_POD_IP", "127.0.0.9,::1")
+        .run(&Task::Guard(guard("run-1", &application)))
+        .await;
+    assert_eq!(
+        outcome.migration().outcome,
+        MigrationOutcome::Applied,
+        "{}",
+        outcome.log
+    );
+}
+
+#[tokio::test]
+async fn an_application_that_must_not_migrate_is_never_started() {
+    let database = Database::new().await;
+    let application = Application::start().await;
+    let broken = psql("create table half (a int4); insert into missing values (1);");
+    Pod::new(&database, "pod-0")
+        .run(&Task::Migrate(migration("run-0", "sha256:0", &broken)))
+        .await;
+    let pod = Pod::new(&database, "pod-1");
+    let outcome = pod.run(&Task::Guard(guard("run-1", &application))).await;
+    assert_eq!(outcome.migration().outcome, MigrationOutcome::Blocked);
+    assert!(!may_start(&pod));
+}
+
+impl Container {
+    /// Asks the agent to end, once it can hear it.
+    async fn terminated(&self) {
+        self.hears_termination().await;
+        self.signal("TERM");
+    }
+}

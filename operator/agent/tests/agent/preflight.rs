@@ -1,0 +1,415 @@
+//! What is known before a release begins.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Stdio},
+};
+
+use fairway_protocol::{Cause, MigrationOutcome, PreflightReport, PreflightTask, Task, reason};
+use rstest::rstest;
+use tokio::net::TcpStream;
+
+use crate::{
+    harness::{Pod, migration, psql, requester},
+    postgres::{Database, PASSWORD_IN_URL, as_server_user, free_port, until, value},
+};
+
+fn task(app: &str) -> Task {
+    Task::Preflight(PreflightTask {
+        requester: requester(app),
+        migrates: true,
+        store: true,
+    })
+}
+
+fn failed_as(report: &PreflightReport, expected: &str) -> String {
+    let failure = report.failure.as_ref().expect("a failure");
+    assert_eq!(failure.reason, expected, "{}", failure.message);
+    assert!(
+        report.checks.last().is_some_and(|(_, holds)| !holds),
+        "{:?}",
+        report.checks
+    );
+    failure.message.clone()
+}
+
+#[tokio::test]
+async fn a_good_database_passes_and_stays_as_it_was() {
+    let database = Database::new().await;
+    let outcome = Pod::new(&database, "pod-1").run(&task("crm")).await;
+    let report: PreflightReport = outcome.report();
+    assert_eq!((outcome.code, &report.failure), (Some(0), &None));
+    let names: Vec<_> = report.checks.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "connection",
+            "database",
+            "collation",
+            "primary",
+            "direct",
+            "schema",
+            "ledger",
+            "settled",
+            "staleLocks",
+            "tools",
+            "store"
+        ]
+    );
+    assert!(
+        report.checks.iter().all(|(_, holds)| *holds),
+        "{:?}",
+        report.checks
+    );
+    assert!(report.database_bytes.is_some_and(|bytes| bytes > 0) && report.server_version.is_some());
+    let schemas = "select count(*) from pg_namespace where nspname = 'fairway'";
+    assert_eq!(value(&database.admin().await, schemas).await, "0");
+}
+
+#[rstest]
+#[case(
+    "postgres://crm:wrong-one@127.0.0.1:{port}/{name}",
+    reason::PASSWORD_REJECTED,
+    "rejected role \"crm\""
+)]
+#[case(
+    "postgres://crm@127.0.0.1:{port}/{name}",
+    reason::PASSWORD_REJECTED,
+    "holds none"
+)]
+#[case(
+    "postgres://crm:{password}@127.0.0.1:{port}/nowhere",
+    reason::DATABASE_MISSING,
+    "\"nowhere\""
+)]
+#[case(
+    "postgres://crm:{password}@127.0.0.1:1/{name}",
+    reason::DATABASE_UNREACHABLE,
+    "127.0.0.1:1 cannot be reached"
+)]
+#[case(
+    "postgres://crm:{password}@nowhere.invalid/{name}",
+    reason::DATABASE_UNREACHABLE,
+    "nowhere.invalid:5432"
+)]
+#[case(
+    "postgres://crm:{password}@127.0.0.1:{port}/{name}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt",
+    reason::TLS_FAILED,
+    "/nowhere/ca.crt cannot be read"
+)]
+#[case(
+    "mysql://crm:{password}@127.0.0.1/{name}",
+    reason::CONNECTION_INVALID,
+    "Secret of database.connection"
+)]
+#[tokio::test]
+async fn a_connection_that_cannot_work_is_one_sentence(
+    #[case] url: &str,
+    #[case] reason: &str,
+    #[case] sentence: &str,
+) {
+    let database = Database::new().await;
+    let url = url
+        .replace("{port}", &database.server().port.to_string())
+        .replace("{name}", &database.name)
+        .replace("{password}", PASSWORD_IN_URL);
+    let outcome = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_DATABASE_URL", &url)
+        .run(&task("crm"))
+        .await;
+    let message = failed_as(&outcome.report(), reason);
+    assert!(message.contains(sentence), "{message}");
+    for secret in ["wrong-one", PASSWORD_IN_URL, crate::postgres::PASSWORD] {
+        assert!(
+            !outcome.log.contains(secret) && !outcome.message().contains(secret),
+            "{}",
+            outcome.log
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_the_ledger_is_told_the_grant() {
+    let database = Database::new().await;
+    let admin = database.admin().await;
+    admin
+        .batch_execute(&format!("alter database {} owner to postgres", database.name))
+        .await
+        .expect("an owner");
+    let message = failed_as(
+        &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
+        reason::LEDGER_NOT_PERMITTED,
+    );
+    let grant = format!("GRANT CREATE ON DATABASE \"{}\" TO \"crm\"", database.name);
+    assert!(message.contains(&grant), "{message}");
+    admin.batch_execute(&grant).await.expect("the grant works");
+    let report: PreflightReport = Pod::new(&database, "pod-1").run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    admin
+        .batch_execute("create schema fairway")
+        .await
+        .expect("a schema of someone else");
+    failed_as(
+        &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
+        reason::LEDGER_NOT_PERMITTED,
+    );
+}
+
+#[tokio::test]
+async fn another_apps_database_and_an_unsettled_run_are_refused() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let broken = psql("create table half (a int4); insert into missing values (1);");
+    pod.run(&Task::Migrate(migration("run-1", "sha256:a", &broken)))
+        .await;
+    failed_as(&pod.run(&task("crm")).await.report(), reason::MIGRATION_UNSETTLED);
+    failed_as(&pod.run(&task("blog")).await.report(), reason::DATABASE_OWNED);
+}
+
+#[tokio::test]
+async fn a_run_that_is_alive_is_waited_for_and_a_dead_one_left_to_the_next_migration() {
+    let database = Database::new().await;
+    let mut started = database.listen("started").await;
+    let pod = Pod::new(&database, "pod-1");
+    let go = pod.path("go");
+    let script = format!(
+        "{}\nuntil test -e {}; do :; done",
+        psql("notify started;"),
+        go.display()
+    );
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    let looks = Pod::new(&database, "pod-2");
+    failed_as(&looks.run(&task("crm")).await.report(), reason::MIGRATION_RUNNING);
+
+    container.killed().await;
+    std::fs::write(go, "").expect("a file");
+    // The server lets go of the lock when it has noticed that the agent is gone.
+    until(
+        &database.admin().await,
+        "not exists (select from pg_locks where locktype = 'advisory')",
+    )
+    .await;
+    let report: PreflightReport = looks.run(&task("crm")).await.report();
+    assert_eq!(report.failure, None, "the next migration settles it");
+}
+
+#[tokio::test]
+async fn a_stale_lock_of_liquibase_warns() {
+    let database = Database::new().await;
+    let table = "create table databasechangeloglock (id int4, locked bool); \
+                 insert into databasechangeloglock values (1, true); grant select on databasechangeloglock to crm";
+    database
+        .admin()
+        .await
+        .batch_execute(table)
+        .await
+        .expect("a table");
+    let report: PreflightReport = Pod::new(&database, "pod-1").run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    assert!(
+        report.checks.contains(&("staleLocks".to_owned(), false)),
+        "{:?}",
+        report.checks
+    );
+}
+
+/// An image whose `pg_dump`, `pg_dumpall` and `pg_restore` are of this version.
+fn tools_of(pod: &Pod, version: &str) -> String {
+    let folder = pod.path("tools");
+    fs::create_dir(&folder).expect("a folder");
+    for program in ["pg_dump", "pg_dumpall", "pg_restore"] {
+        let file = folder.join(program);
+        let script =
+            format!("#!/bin/sh\necho '{program} (PostgreSQL) {version} (Debian {version}-1.pgdg120+1)'\n");
+        fs::write(&file, script).expect("a program");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    folder.display().to_string()
+}
+
+#[rstest]
+#[case::of_another_version(
+    Some("9.6.24"),
+    reason::TOOL_VERSION_MISMATCH,
+    "The server is PostgreSQL {major} but the image has pg_dump 9.6.24; set database.image to an image of PostgreSQL {major}."
+)]
+#[case::none(
+    None,
+    reason::TOOL_MISSING,
+    "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
+)]
+#[tokio::test]
+async fn an_image_without_the_tools_of_the_servers_version_is_told_which_one_to_take(
+    #[case] version: Option<&str>,
+    #[case] reason: &str,
+    #[case] sentence: &str,
+) {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let path = version.map_or_else(|| "/nowhere".to_owned(), |version| tools_of(&pod, version));
+    let pod = pod.with("PATH", &path);
+    let outcome = pod
+        .start_without(&database.server().programs, &task("crm"))
+        .end()
+        .await;
+    let report: PreflightReport = outcome.report();
+    let major = report.server_version.clone().expect("a version");
+    let major = major.split('.').next().expect("a number");
+    assert_eq!(failed_as(&report, reason), sentence.replace("{major}", major));
+    assert_eq!(report.checks.last(), Some(&("tools".to_owned(), false)));
+    assert_eq!(
+        report.failure.expect("a failure").cause,
+        Cause::Environment,
+        "another image, and the release goes on"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_said() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1").with("FAIRWAY_STORE_DIRECTORY", "/proc/nowhere");
+    failed_as(&pod.run(&task("crm")).await.report(), reason::STORE_READ_ONLY);
+}
+
+#[rstest]
+#[case("127.0.0.1", "?sslmode=disable", None)]
+#[case("127.0.0.1", "?sslmode=require", None)]
+#[case("127.0.0.1", "?sslmode=verify-full&sslrootcert={ca}", None)]
+#[case("localhost", "?sslmode=verify-ca&sslrootcert={ca}", None)]
+#[case("localhost", "?sslmode=verify-full&sslrootcert={ca}", Some("localhost"))]
+#[case("127.0.0.1", "?sslmode=verify-full", Some("sslrootcert"))]
+#[case("127.0.0.1", "?sslmode=verify-ca&sslrootcert={server}", Some("sslrootcert"))]
+#[tokio::test]
+async fn tls_proves_what_its_mode_asks_for(
+    #[case] host: &str,
+    #[case] query: &str,
+    #[case] refusal: Option<&str>,
+) {
+    let database = Database::new().await;
+    let server = database.server();
+    let file = |name: &str| server.folder.join(name).display().to_string();
+    // The folder is the server's own; an application mounts the authority from a Secret.
+    let query = query
+        .replace("{ca}", &file("ca.crt"))
+        .replace("{server}", &file("server.crt"));
+    let url = format!(
+        "postgres://crm:{PASSWORD_IN_URL}@{host}:{}/{}{query}",
+        server.port, database.name
+    );
+    let outcome = Pod::new(&database, "pod-1")
+        .with("FAIRWAY_DATABASE_URL", &url)
+        .run(&task("crm"))
+        .await;
+    let report: PreflightReport = outcome.report();
+    match refusal {
+        None => assert_eq!(report.failure, None),
+        Some(sentence) => {
+            let message = failed_as(&report, reason::TLS_FAILED);
+            assert!(message.contains(sentence), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_history_table_in_a_schema_that_is_closed_to_the_role_stops_nothing() {
+    let database = Database::new().await;
+    let closed = "create schema closed; create table closed.schema_migrations (version text); \
+                  grant select on closed.schema_migrations to crm";
+    database
+        .admin()
+        .await
+        .batch_execute(closed)
+        .await
+        .expect("a schema");
+    let pod = Pod::new(&database, "pod-1");
+    let report: PreflightReport = pod.run(&task("crm")).await.report();
+    assert_eq!(report.failure, None);
+    let run = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
+        .await;
+    assert_eq!(run.migration().outcome, MigrationOutcome::Applied);
+}
+
+#[tokio::test]
+async fn what_only_pg_dump_objects_to_is_said_before_the_backup() {
+    let database = Database::new().await;
+    let pod = Pod::new(&database, "pod-1");
+    let key = pod.path("client.key");
+    fs::copy(database.server().folder.join("server.key"), &key).expect("a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let url = format!(
+        "{}&sslmode=require&sslcert={}&sslkey={}",
+        database.url(),
+        database.server().folder.join("server.crt").display(),
+        key.display()
+    );
+    let pod = pod.with("FAIRWAY_DATABASE_URL", &url);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TLS_FAILED);
+    assert!(message.contains("has group or world access"), "{message}");
+}
+
+/// A pooler in transaction mode; gone when dropped.
+struct Pooler(Child, u16);
+
+impl Pooler {
+    fn start(database: &Database, ignored: &str) -> Option<Self> {
+        let port = free_port();
+        let server = database.server();
+        let file = server.folder.join(format!("pooler-{port}.ini"));
+        let settings = format!(
+            "[databases]\n{} = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nauth_type = any\npool_mode = transaction\nunix_socket_dir =\n\
+             ignore_startup_parameters = {ignored}\n",
+            database.name,
+            server.folder.display(),
+            server.port
+        );
+        std::fs::write(&file, settings).ok()?;
+        let present = as_server_user("pgbouncer").arg("--version").output();
+        if !present.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let child = as_server_user("pgbouncer")
+            .arg("-q")
+            .arg(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        Some(Self(child, port))
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ended");
+    }
+}
+
+#[rstest]
+#[case("extra_float_digits")]
+#[case("options")]
+#[tokio::test]
+async fn a_transaction_pooler_is_recognised(#[case] ignored: &str) {
+    let database = Database::new().await;
+    let Some(pooler) = Pooler::start(&database, ignored) else {
+        eprintln!("not proven here: pgbouncer is not installed");
+        return;
+    };
+    while TcpStream::connect(("127.0.0.1", pooler.1)).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let url = format!("postgres://postgres:x@127.0.0.1:{}/{}", pooler.1, database.name);
+    let pod = Pod::new(&database, "pod-1").with("FAIRWAY_DATABASE_URL", &url);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TRANSACTION_POOLER);
+    assert!(message.contains("direct address"), "{message}");
+    let run = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
+        .await;
+    assert_eq!(
+        run.migration().failure.expect("a failure").reason,
+        reason::TRANSACTION_POOLER
+    );
+}

@@ -1,0 +1,305 @@
+//! Runs that were cut off: settled by what is in the database, never by running them again.
+
+use fairway_protocol::{MigrationOutcome, Resolution, SettleTask, Task, reason};
+
+use crate::{
+    harness::{Pod, migration, psql, psql_in_background, settle},
+    postgres::{Database, until, value},
+};
+
+/// Starts a migration, waits until it is past `first`, and kills the agent; the migration's own processes live on.
+async fn cut_off_after(database: &Database, first: &str) {
+    let admin = database.admin().await;
+    admin
+        .batch_execute("select pg_advisory_lock(42)")
+        .await
+        .expect("the lock");
+    let mut started = database.listen("started").await;
+    let script = psql(&format!(
+        "{first}\nnotify started; select pg_advisory_lock(42); create table too_late (a int4);"
+    ));
+    let pod = Pod::new(database, "pod-1");
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    container.killed().await;
+    let sessions = "select count(*) from pg_stat_activity where datname = current_database() and usename = 'crm' \
+                    and application_name = 'psql'";
+    assert_eq!(
+        value(&admin, sessions).await,
+        "1",
+        "the migration's session outlives the agent"
+    );
+}
+
+const ROW: &str = "insert into log values ('ran');";
+
+async fn with_log() -> Database {
+    let database = Database::new().await;
+    database
+        .admin()
+        .await
+        .batch_execute("create table log (line text); grant all on log to crm")
+        .await
+        .expect("a table");
+    database
+}
+
+#[tokio::test]
+async fn a_cut_off_run_whose_schema_is_unchanged_failed_and_is_not_run_again() {
+    let database = with_log().await;
+    cut_off_after(&database, ROW).await;
+    let pod = Pod::new(&database, "pod-2");
+    let report = pod
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(report.outcome, MigrationOutcome::Failed);
+    let failure = report.failure.expect("a failure");
+    assert_eq!(failure.reason, reason::MIGRATION_CUT_OFF);
+    assert!(
+        failure.message.contains("rows may have changed"),
+        "{}",
+        failure.message
+    );
+
+    let again = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", &psql(ROW))))
+        .await
+        .migration();
+    assert_eq!(again.outcome, MigrationOutcome::Failed);
+    let admin = database.admin().await;
+    assert_eq!(value(&admin, "select count(*) from log").await, "1");
+    assert_eq!(
+        value(&admin, "select to_regclass('too_late') is null").await,
+        "t",
+        "its session was ended"
+    );
+}
+
+#[tokio::test]
+async fn the_next_pod_of_a_cut_off_run_settles_it_itself() {
+    let database = with_log().await;
+    cut_off_after(&database, ROW).await;
+    let pod = Pod::new(&database, "pod-2");
+    let report = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", &psql(ROW))))
+        .await
+        .migration();
+    assert_eq!(report.outcome, MigrationOutcome::Failed);
+    assert_eq!(
+        value(&database.admin().await, "select count(*) from log").await,
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn a_cut_off_run_that_changed_the_schema_is_unknown_until_a_person_resolves_it() {
+    let database = with_log().await;
+    cut_off_after(&database, "create table half (a int4);").await;
+    let pod = Pod::new(&database, "pod-2");
+    let report = pod
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(report.outcome, MigrationOutcome::Unknown);
+    assert_eq!(
+        report.failure.expect("a failure").reason,
+        reason::MIGRATION_UNKNOWN
+    );
+    let blocked = pod
+        .run(&Task::Migrate(migration("run-2", "sha256:b", "true")))
+        .await
+        .migration();
+    assert_eq!(blocked.outcome, MigrationOutcome::Blocked);
+
+    let verdict = SettleTask {
+        resolution: Some(Resolution::Applied),
+        resolution_token: Some("token-1".into()),
+        ..settle("run-1", "sha256:a")
+    };
+    let report = pod.run(&Task::Settle(verdict.clone())).await.migration();
+    assert_eq!(
+        (report.outcome, report.failure),
+        (MigrationOutcome::Applied, None)
+    );
+    let other = SettleTask {
+        resolution: Some(Resolution::NotApplied),
+        ..verdict
+    };
+    let report = pod.run(&Task::Settle(other)).await.migration();
+    assert_eq!(
+        report.outcome,
+        MigrationOutcome::Applied,
+        "the first verdict stays"
+    );
+    let again = pod
+        .run(&Task::Migrate(migration("run-2", "sha256:a", "false")))
+        .await
+        .migration();
+    assert_eq!(again.outcome, MigrationOutcome::AlreadyApplied);
+}
+
+#[tokio::test]
+async fn a_run_whose_release_is_gone_is_settled_by_the_next_one() {
+    let database = with_log().await;
+    cut_off_after(&database, ROW).await;
+    let pod = Pod::new(&database, "pod-2");
+    let next = Task::Migrate(migration("run-2", "sha256:b", "true"));
+    assert_eq!(
+        pod.run(&next).await.migration().outcome,
+        MigrationOutcome::Applied
+    );
+    let states = "select string_agg(state, ' ' order by ordinal) from fairway.migration_run";
+    assert_eq!(value(&database.admin().await, states).await, "failed committed");
+}
+
+#[tokio::test]
+async fn without_a_row_nothing_ran() {
+    let database = Database::new().await;
+    let report = Pod::new(&database, "pod-1")
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(report.outcome, MigrationOutcome::NotStarted);
+    assert_eq!(
+        report.failure.expect("a failure").reason,
+        reason::MIGRATION_NOT_STARTED
+    );
+    let schemas = "select count(*) from pg_namespace where nspname = 'fairway'";
+    assert_eq!(
+        value(&database.admin().await, schemas).await,
+        "0",
+        "reading creates nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_live_run_is_not_settled() {
+    let database = Database::new().await;
+    let admin = database.admin().await;
+    admin
+        .batch_execute("select pg_advisory_lock(42)")
+        .await
+        .expect("the lock");
+    let mut started = database.listen("started").await;
+    let pod = Pod::new(&database, "pod-1");
+    let script = psql("notify started; select pg_advisory_lock(42);");
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    let task = SettleTask {
+        timeout_seconds: 1,
+        ..settle("run-1", "sha256:a")
+    };
+    let outcome = Pod::new(&database, "pod-2").run(&Task::Settle(task)).await;
+    let report = outcome.migration();
+    assert_eq!(
+        (outcome.code, report.outcome),
+        (Some(75), MigrationOutcome::Undecided)
+    );
+    assert_eq!(
+        report.failure.expect("a failure").reason,
+        reason::MIGRATION_RUNNING
+    );
+    admin
+        .batch_execute("select pg_advisory_unlock(42)")
+        .await
+        .expect("the lock");
+    assert_eq!(
+        container.end().await.migration().outcome,
+        MigrationOutcome::Applied
+    );
+    let report = pod
+        .run(&Task::Settle(settle("run-1", "sha256:a")))
+        .await
+        .migration();
+    assert_eq!(report.outcome, MigrationOutcome::Applied);
+}
+
+#[tokio::test]
+async fn sessions_of_another_address_are_waited_for_and_not_ended() {
+    let database = with_log().await;
+    let admin = database.admin().await;
+    // The pod's own address is not the one that the server sees, so no session may be taken for the migration's.
+    let pod = Pod::new(&database, "pod-1").with("FAIRWAY_POD_IP", "10.0.0.9");
+    admin
+        .batch_execute("select pg_advisory_lock(42)")
+        .await
+        .expect("the lock");
+    let insert = psql_in_background("insert into log select 'slow' from pg_advisory_lock(42);");
+    let go = pod.path("go");
+    let script = format!("{insert}\nuntil test -e {}; do :; done; exit 1", go.display());
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    until(
+        &admin,
+        "exists (select from pg_stat_activity where datname = current_database() and wait_event = 'advisory')",
+    )
+    .await;
+    std::fs::write(go, "").expect("a file");
+    until(&admin, LOOKS_FOR_WORK).await;
+    admin
+        .batch_execute("select pg_advisory_unlock(42)")
+        .await
+        .expect("the lock");
+    let report = container.end().await.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Failed);
+    assert_eq!(
+        value(&admin, "select count(*) from log").await,
+        "1",
+        "the statement was let to its end"
+    );
+}
+
+#[tokio::test]
+async fn work_of_another_role_that_began_since_is_waited_for() {
+    let database = with_log().await;
+    let (mut admin, watching) = (database.admin().await, database.admin().await);
+    let pod = Pod::new(&database, "pod-1");
+    let go = pod.path("go");
+    let mut started = database.listen("started").await;
+    let notify = psql("notify started;");
+    let script = format!("{notify}\nuntil test -e {}; do :; done; exit 1", go.display());
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    // As a pooler's session or one of a role that the migration takes on: nobody can tell whose it is.
+    let work = admin.transaction().await.expect("a transaction");
+    work.batch_execute("create table late (a int4)")
+        .await
+        .expect("a table");
+    std::fs::write(go, "").expect("a file");
+    until(&watching, LOOKS_FOR_WORK).await;
+    work.commit().await.expect("a commit");
+    let report = container.end().await.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Partial, "{:?}", report.failure);
+}
+
+#[tokio::test]
+async fn work_that_began_before_the_run_is_nobodys_business() {
+    let database = with_log().await;
+    let mut admin = database.admin().await;
+    let other = admin.transaction().await.expect("a transaction");
+    other
+        .batch_execute("insert into log values ('of somebody else')")
+        .await
+        .expect("a row");
+    let pod = Pod::new(&database, "pod-1");
+    let failed = pod
+        .run(&Task::Migrate(migration("run-1", "sha256:a", "exit 1")))
+        .await
+        .migration();
+    assert_eq!(failed.outcome, MigrationOutcome::Failed, "{:?}", failed.failure);
+    let applied = pod
+        .run(&Task::Migrate(migration("run-2", "sha256:b", "true")))
+        .await
+        .migration();
+    assert_eq!(
+        applied.outcome,
+        MigrationOutcome::Applied,
+        "{:?}",
+        applied.failure
+    );
+    other.rollback().await.expect("a rollback");
+}
+
+/// Whether an agent looks for sessions that are still at work, after its own look at the beginning of the run.
+const LOOKS_FOR_WORK: &str = "exists (select from pg_stat_activity where query like '%virtualtransaction%' \
+    and application_name = 'fairway-agent' and datname = current_database())";

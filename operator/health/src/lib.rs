@@ -1,0 +1,9 @@
+//! One health request to one pod, as the operator's prober, the guard and the probe agent all make it.
+//!
+//! A crate of its own, because the operator has no PostgreSQL client and the agent no Kubernetes client, and what a
+//! pod's answer means must be the same to both.
+
+mod request;
+pub mod tls;
+
+pub use request::{BODY_LIMIT, TIMEOUT, request};
