@@ -8,69 +8,14 @@ pub(crate) use watch::watch_all;
 use crate::events::Events;
 use crate::metrics::{Metrics, PassLabel};
 use crate::probe::prober::Prober;
-use fairway_engine::{Action, Answer, Ended, Engine, Instant, Now, Pass, PassResult, Work};
+use crate::shared::SharedEngine;
+use fairway_engine::{Action, Answer, Ended, Engine, Pass, PassResult, Work};
 use jiff::Timestamp;
 use kube::Client;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, watch as channel};
+use std::sync::Arc;
+use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
 use transport::Transport;
-
-/// The engine, for the tasks of this process. They share one lock, which nobody holds while waiting, parsing an
-/// event or planning.
-#[derive(Debug)]
-pub(crate) struct SharedEngine {
-    engine: Mutex<Engine>,
-    /// The origin of the engine's monotonic clock.
-    origin: tokio::time::Instant,
-    /// A pass can be started.
-    ready: Notify,
-}
-
-impl SharedEngine {
-    /// Shares an engine.
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self {
-            engine: Mutex::new(engine),
-            origin: tokio::time::Instant::now(),
-            ready: Notify::new(),
-        }
-    }
-
-    /// Does something with the engine. Whatever that makes ready is started.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Engine, Now) -> T) -> T {
-        let (result, is_ready) = {
-            let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = act(&mut engine, self.now());
-            (result, engine.is_ready())
-        };
-        if is_ready {
-            self.ready.notify_one();
-        }
-        result
-    }
-
-    fn now(&self) -> Now {
-        Now {
-            wall: Timestamp::now(),
-            monotonic: Instant::after_origin(self.origin.elapsed()),
-        }
-    }
-
-    /// Waits until a pass may be ready to start.
-    async fn is_ready(&self) {
-        let timer = self.with(|engine, _| engine.next_timer());
-        match timer {
-            None => self.ready.notified().await,
-            Some(at) => {
-                tokio::select! {
-                    () = self.ready.notified() => {}
-                    () = tokio::time::sleep_until(self.origin + at.since_origin()) => {}
-                }
-            }
-        }
-    }
-}
 
 /// What passes are driven with.
 pub(crate) struct Driver {
@@ -131,7 +76,7 @@ impl Driver {
         let under_way = self.metrics.begins(pass.work().kind, pass.waited());
         let mut answer = Answer::Nothing;
         let ended = loop {
-            answer = match self.engine.with(|engine, now| pass.next(engine, answer, now)) {
+            answer = match self.engine.with(|engine, now| engine.next(&mut pass, answer, now)) {
                 Action::Plan(planning) => Answer::Decided(Box::new(planning.decide(Timestamp::now()))),
                 Action::Probe(probes) => {
                     for probe in probes {

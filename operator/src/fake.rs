@@ -1,8 +1,7 @@
 //! For tests: an engine, and a fake apiserver that shows what was asked and gives the answer of the test.
 
-use crate::driver::SharedEngine;
-use fairway_engine::Engine;
-use fairway_engine::kinds::{Cached, ForKind, for_each};
+use crate::shared::SharedEngine;
+use fairway_engine::{Cached, Engine, ForKind, for_each};
 use fairway_plan::observed::Settings;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};

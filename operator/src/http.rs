@@ -1,7 +1,7 @@
 //! /healthz, /readyz and /metrics.
 
-use crate::driver::SharedEngine;
 use crate::metrics;
+use crate::shared::SharedEngine;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

@@ -14,6 +14,7 @@ mod metrics;
 mod operator;
 mod probe;
 mod ready;
+mod shared;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -1,12 +1,13 @@
 //! Puts the operator together and runs it until it is stopped or one of its tasks ends.
 
 use crate::args::OperatorArgs;
-use crate::driver::{Driver, SharedEngine, watch_all};
+use crate::driver::{Driver, watch_all};
 use crate::events::{self, Events};
 use crate::http::{self, Health, Pages};
 use crate::metrics::Metrics;
 use crate::probe::prober::Prober;
 use crate::probe::via::Token;
+use crate::shared::SharedEngine;
 use crate::{client, leader, telemetry};
 use fairway_engine::Engine;
 use fairway_plan::observed::Settings;

@@ -1,17 +1,19 @@
 //! The one set of caches: every object that planners look at, grouped by App.
 
 mod group;
+mod keep;
 mod store;
 
-pub use group::Group;
-pub use store::Store;
+pub use group::{Cached, ForKind, Group, for_each};
+pub use keep::KeptSnapshot;
+pub use store::{Kept, Store};
 
 use crate::clock::Instant;
 use crate::expectations::{Expectations, Sight, Until};
 use crate::key::{Key, Work};
-use crate::kinds::{Cached, Interest, Kept, Kind, Reconciled, Unreadable, labelled_app};
+use crate::kinds::{Interest, Kind, Reconciled, Unreadable};
 use fairway_plan::{ObjectRef, labels};
-use group::Change;
+use group::{Change, labelled_app};
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};

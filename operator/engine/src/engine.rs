@@ -1,34 +1,26 @@
 //! The operator's state between passes.
 
 use crate::announcement::{Announcement, Severity};
-use crate::backoff::Backoff;
-use crate::caches::Caches;
+use crate::caches::Cached;
 use crate::clock::{Instant, Now};
 use crate::key::{Key, Work};
-use crate::kinds::{Cached, Kind, Reconciled};
-use crate::lookups::Lookups;
-use crate::pass::Pass;
-use crate::probes::{Probe, Probes, Probing};
-use crate::queue::{Load, Queue};
-use crate::refusals::Refusals;
+use crate::kinds::{Kind, Reconciled};
+use crate::pass::{Action, Pass};
+use crate::probes::{Probe, Probing};
+use crate::queue::Load;
+use crate::request::Answer;
+use crate::state::State;
 use fairway_plan::observed::{PodHealth, Settings};
 use fairway_plan::protocol::ProbeVerdict;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// An operator without its I/O. A driver feeds it what watches show, starts the passes that it has ready, carries
 /// their requests to the apiserver and their answers back, and asks pods.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) caches: Caches,
-    pub(crate) lookups: Lookups,
-    pub(crate) refusals: Refusals,
-    pub(crate) probes: Probes,
-    pub(crate) queue: Queue,
-    pub(crate) backoff: Backoff,
+    state: State,
     /// Kinds whose first list has not come in, and why.
     missing: BTreeMap<Kind, String>,
     leads: bool,
@@ -41,13 +33,7 @@ impl Engine {
     pub fn new(settings: Settings, concurrency: u16) -> Self {
         let missing = Kind::ALL.map(|kind| (kind, "the first list is under way".to_owned()));
         Self {
-            settings: Arc::new(settings),
-            caches: Caches::default(),
-            lookups: Lookups::default(),
-            refusals: Refusals::default(),
-            probes: Probes::default(),
-            queue: Queue::new(concurrency.into()),
-            backoff: Backoff::default(),
+            state: State::new(settings, concurrency),
             missing: missing.into(),
             leads: false,
             works_since: None,
@@ -56,20 +42,20 @@ impl Engine {
 
     /// Takes in an object as a watch or list shows it.
     pub fn put<K: Cached>(&mut self, object: K, now: Now) {
-        let work = self.caches.put(object);
+        let work = self.state.caches.put(object);
         self.enqueue(work, now);
     }
 
     /// Takes in that an object is gone.
     pub fn remove<K: Cached>(&mut self, key: &Key, meta: &ObjectMeta, now: Now) {
-        let work = self.caches.remove::<K>(key, meta);
+        let work = self.state.caches.remove::<K>(key, meta);
         self.enqueue(work, now);
     }
 
     /// Takes in an object that could not be parsed, whose App nothing is planned for until it can be. Returns what
     /// an Event says of it, if that is news.
     pub fn put_unreadable(&mut self, kind: Kind, meta: &ObjectMeta, message: &str) -> Option<Announcement> {
-        if !self.caches.put_unreadable(kind, meta) {
+        if !self.state.caches.put_unreadable(kind, meta) {
             return None;
         }
         let resource = kind.api_resource();
@@ -95,7 +81,7 @@ impl Engine {
 
     /// Ends a list, which makes the cache of the kind complete: what it did not hold is gone.
     pub fn listed<K: Cached>(&mut self, listed: &BTreeSet<Key>, now: Now) {
-        let work = self.caches.retain::<K>(listed);
+        let work = self.state.caches.retain::<K>(listed);
         self.enqueue(work, now);
         self.missing.remove(&K::KIND);
         self.look_whether_it_works(now);
@@ -121,10 +107,10 @@ impl Engine {
         self.leads = leads;
         self.look_whether_it_works(now);
         if leads {
-            let everything = self.caches.everything();
+            let everything = self.state.caches.everything();
             self.enqueue(everything, now);
         } else {
-            self.probes.clear();
+            self.state.probes.clear();
         }
     }
 
@@ -136,25 +122,31 @@ impl Engine {
     /// Starts the next pass, if one is due and may start.
     pub fn start(&mut self, now: Now) -> Option<Pass> {
         let works_since = self.works_since?;
-        let (work, since) = self.queue.start(now.monotonic)?;
+        let (work, since) = self.state.queue.start(now.monotonic)?;
         // What waited for the caches, or for another process, did not wait for this one.
         let waited = now.monotonic.since(since.max(works_since));
         Some(Pass::new(work, since, waited))
     }
 
+    /// Goes on with a pass: takes the answer to what it asked for last, [`Answer::Nothing`] to begin, and returns what
+    /// it asks for next. After [`Action::Done`] the pass is of no more use.
+    pub fn next(&mut self, pass: &mut Pass, answer: Answer, now: Now) -> Action {
+        pass.next(&mut self.state, answer, now)
+    }
+
     /// Whether a pass can be started now, timers aside.
     pub fn is_ready(&self) -> bool {
-        self.works_since.is_some() && self.queue.is_ready()
+        self.works_since.is_some() && self.state.queue.is_ready()
     }
 
     /// When the next timer goes off; `None` while no pass may start.
     pub fn next_timer(&self) -> Option<Instant> {
-        self.works_since.and_then(|_| self.queue.next_timer())
+        self.works_since.and_then(|_| self.state.queue.next_timer())
     }
 
     /// Whether a pod is to be asked again by this probe.
     pub fn wants(&mut self, probe: &Probe) -> Probing {
-        if self.probes.is_wanted(probe) {
+        if self.state.probes.is_wanted(probe) {
             Probing::Continues
         } else {
             Probing::Ends
@@ -163,12 +155,12 @@ impl Engine {
 
     /// Counts a round of a probe, and enqueues the Release to which it is news.
     pub fn probed(&mut self, probe: &Probe, verdict: ProbeVerdict, now: Now) -> Probing {
-        match self.probes.count(probe, verdict) {
+        match self.state.probes.count(probe, verdict) {
             None => Probing::Ends,
             Some(is_news) => {
                 if is_news {
                     let work = Work::new(Reconciled::Release, probe.release.clone());
-                    self.queue.add(work, now.monotonic);
+                    self.state.queue.add(work, now.monotonic);
                 }
                 Probing::Continues
             }
@@ -177,22 +169,22 @@ impl Engine {
 
     /// Every pod that is asked, and what was found.
     pub fn probes(&self) -> impl Iterator<Item = (&Probe, &PodHealth)> {
-        self.probes.all()
+        self.state.probes.all()
     }
 
     /// How busy a kind is.
     pub fn load(&self, kind: Reconciled) -> Load {
-        self.queue.load(kind)
+        self.state.queue.load(kind)
     }
 
     /// Number of objects that could not be parsed.
     pub fn unreadable(&self) -> usize {
-        self.caches.unreadable()
+        self.state.caches.unreadable()
     }
 
     fn enqueue(&mut self, work: Vec<Work>, now: Now) {
         for work in work {
-            self.queue.add(work, now.monotonic);
+            self.state.queue.add(work, now.monotonic);
         }
     }
 }

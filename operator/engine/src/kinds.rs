@@ -1,29 +1,14 @@
-//! The kinds, one row each. Caches, lists, dispatch, metrics labels, the simulator's store and the check of the
-//! chart's role all follow from this table.
-
-mod keep;
+//! The kinds, one row each. Caches, lists, dispatch, planning, metrics labels, the simulator's store and the check of
+//! the chart's role all follow from this table.
 
 pub use fairway_crds::{App, Backup, Migration, Release};
 pub use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 pub use k8s_openapi::api::batch::v1::Job;
 pub use k8s_openapi::api::core::v1::{Pod, Service};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
-pub use keep::KeptSnapshot;
 
-use crate::caches::{Group, Store};
-use fairway_crds::condition::{READY, SUCCEEDED};
-use fairway_crds::{AppStatus, BackupStatus, MigrationStatus, ReleaseStatus};
-use fairway_plan::observed::{AppObserved, BackupObserved, MigrationObserved, ReleaseObserved, Settings};
-use fairway_plan::{Decision, labels, object};
-use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource;
-use kube::core::{ApiResource, ObjectMeta};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use std::fmt::Debug;
-use std::sync::Arc;
+use fairway_plan::{labels, object};
+use kube::core::ApiResource;
 
 /// The table. Calls `$callback!` with the given arguments in parentheses, then all rows.
 ///
@@ -102,113 +87,6 @@ pub enum Unreadable {
     HoldsItsApp,
     /// It is planned without the object.
     IsNotSeen,
-}
-
-/// A kind that is watched and cached.
-pub trait Cached:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-    /// What caches keep of an object.
-    type Kept: Kept;
-
-    /// Which kind it is.
-    const KIND: Kind;
-
-    /// The App to which the object belongs.
-    fn app(&self) -> Option<&str>;
-
-    /// Where an App's cache holds objects of the kind.
-    fn store(group: &Group) -> &Store<Self::Kept>;
-
-    /// Where an App's cache holds objects of the kind, to change them.
-    fn store_mut(group: &mut Group) -> &mut Store<Self::Kept>;
-
-    /// Drops what no planner looks at and keeps the rest; nothing of what cannot be understood.
-    fn keep(self) -> Option<Arc<Self::Kept>>;
-}
-
-/// What is kept of an object.
-pub trait Kept: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Whether it ends with an outcome and has none yet.
-    fn is_open(&self) -> bool {
-        false
-    }
-
-    /// Names of the Releases that serve and that are desired, of an App.
-    fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
-        None
-    }
-}
-
-/// A kind of our own: planned, and with a status.
-pub trait Planned: Cached<Kept = Self> {
-    /// Status of the kind.
-    type Status: Clone + PartialEq + Send + Sync;
-    /// What its planner sees.
-    type Observed: Send + Sync;
-
-    /// Which kind it is.
-    const RECONCILED: Reconciled;
-    /// The condition that sums an object up: its reasons become Events.
-    const HEADLINE: &'static str;
-
-    /// The object in what was observed.
-    fn of(observed: &Self::Observed) -> &Arc<Self>;
-
-    /// What is to be done, by the kind's planner.
-    fn plan(observed: &Self::Observed, settings: &Settings, now: Timestamp) -> Decision<Self::Status>;
-
-    /// Status of the object.
-    fn status(&self) -> Option<&Self::Status>;
-
-    /// The same object with another status.
-    fn with_status(&self, status: Self::Status) -> Self;
-
-    /// Conditions of a status.
-    fn conditions(status: &Self::Status) -> &[Condition];
-
-    /// The outcome in a status.
-    fn outcome(status: &Self::Status) -> Option<String>;
-}
-
-/// The App that the label names.
-pub(crate) fn labelled_app(meta: &ObjectMeta) -> Option<&str> {
-    meta.labels.as_ref()?.get(labels::APP).map(String::as_str)
-}
-
-macro_rules! outcome {
-    (once, $status:expr) => {
-        $status.outcome.map(|outcome| format!("{outcome:?}"))
-    };
-    (never, $status:expr) => {{
-        let _ = $status;
-        None
-    }};
-}
-
-macro_rules! is_open {
-    (once, $object:expr) => {
-        $object
-            .status
-            .as_ref()
-            .is_none_or(|status| status.outcome.is_none())
-    };
-    (never, $object:expr) => {
-        false
-    };
-}
-
-macro_rules! app_of {
-    (labelled) => {
-        |object| labelled_app(&object.metadata)
-    };
 }
 
 macro_rules! kinds {
@@ -320,136 +198,10 @@ macro_rules! kinds {
                 }
             }
         }
-
-        $(
-            impl Cached for $own {
-                type Kept = Self;
-                const KIND: Kind = Kind::$own;
-
-                fn app(&self) -> Option<&str> {
-                    let app: fn(&Self) -> Option<&str> = $app;
-                    app(self)
-                }
-
-                fn store(group: &Group) -> &Store<Self> {
-                    &group.$own_store
-                }
-
-                fn store_mut(group: &mut Group) -> &mut Store<Self> {
-                    &mut group.$own_store
-                }
-
-                fn keep(self) -> Option<Arc<Self>> {
-                    keep::whole(self)
-                }
-            }
-
-            impl Planned for $own {
-                type Status = $status;
-                type Observed = $observed;
-                const RECONCILED: Reconciled = Reconciled::$own;
-                const HEADLINE: &'static str = $headline;
-
-                fn of(observed: &$observed) -> &Arc<Self> {
-                    &observed.$member
-                }
-
-                fn plan(observed: &$observed, settings: &Settings, now: Timestamp) -> Decision<$status> {
-                    fairway_plan::$member::plan(observed, settings, now)
-                }
-
-                fn status(&self) -> Option<&$status> {
-                    self.status.as_ref()
-                }
-
-                fn with_status(&self, status: $status) -> Self {
-                    Self { status: Some(status), ..self.clone() }
-                }
-
-                fn conditions(status: &$status) -> &[Condition] {
-                    &status.conditions
-                }
-
-                fn outcome(status: &$status) -> Option<String> {
-                    outcome!($outcome, status)
-                }
-            }
-        )*
-
-        $(
-            impl Cached for $kind {
-                type Kept = $kept;
-                const KIND: Kind = Kind::$kind;
-
-                fn app(&self) -> Option<&str> {
-                    let app: fn(&Self) -> Option<&str> = app_of!($grouped);
-                    app(self)
-                }
-
-                fn store(group: &Group) -> &Store<$kept> {
-                    &group.$store
-                }
-
-                fn store_mut(group: &mut Group) -> &mut Store<$kept> {
-                    &mut group.$store
-                }
-
-                fn keep(self) -> Option<Arc<$kept>> {
-                    $keep(self)
-                }
-            }
-
-            impl Kept for $kept {}
-        )*
-
-        impl_kept!($($own $outcome)*);
-    };
-}
-
-macro_rules! impl_kept {
-    (App never $($kind:ident $outcome:ident)*) => {
-        impl Kept for App {
-            fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
-                let status = self.status.as_ref();
-                let live = status.and_then(|status| Some(status.live.as_ref()?.release.as_str()));
-                let desired = status.and_then(|status| status.desired.as_deref());
-                Some([live.map(Arc::from), desired.map(Arc::from)])
-            }
-        }
-
-        $(
-            impl Kept for $kind {
-                fn is_open(&self) -> bool {
-                    is_open!($outcome, self)
-                }
-            }
-        )*
     };
 }
 
 for_each_kind!(kinds);
-
-/// Does something for every kind that is watched.
-pub trait ForKind {
-    /// What is done for one of them.
-    fn visit<K: Cached>(&mut self);
-}
-
-macro_rules! visit {
-    (
-        ()
-        own { $($own:ident $own_store:ident { $($own_row:tt)* })* }
-        built_in { $($kind:ident $store:ident { $($row:tt)* })* }
-    ) => {
-        /// Does something for every kind that is watched, in the order of the table.
-        pub fn for_each(visitor: &mut impl ForKind) {
-            $(visitor.visit::<$own>();)*
-            $(visitor.visit::<$kind>();)*
-        }
-    };
-}
-
-for_each_kind!(visit);
 
 impl From<object::Kind> for Kind {
     fn from(kind: object::Kind) -> Self {

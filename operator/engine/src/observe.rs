@@ -5,14 +5,15 @@ mod backup;
 mod migration;
 mod release;
 
-use crate::caches::Group;
+use crate::caches::{Group, KeptSnapshot};
 use crate::clock::Instant;
-use crate::engine::Engine;
 use crate::key::Key;
-use crate::kinds::{KeptSnapshot, Planned, Release};
+use crate::kinds::Release;
 use crate::lookups::{Found, Lookup};
+use crate::planned::Planned;
 use crate::probes::Probes;
 use crate::refusals::Refusals;
+use crate::state::State;
 use fairway_plan::Step;
 use fairway_plan::labels::{self, Work};
 use fairway_plan::observed::{ProbeTarget, Settings};
@@ -39,7 +40,7 @@ pub(crate) trait Observe: Planned {
     }
 
     /// Forgets an object that is gone. Returns what it has left behind that nobody else removes.
-    fn gone(_engine: &mut Engine, _key: &Key) -> Vec<Step> {
+    fn gone(_state: &mut State, _key: &Key) -> Vec<Step> {
         Vec::new()
     }
 }

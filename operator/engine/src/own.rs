@@ -7,6 +7,7 @@ use crate::key::Key;
 use crate::kinds::*;
 use crate::lookups::{Found, Lookup};
 use crate::observe::{Observe, Sight};
+use crate::state::State;
 use fairway_plan::observed::{AppObserved, BackupObserved, MigrationObserved, ProbeTarget, ReleaseObserved, Settings};
 use fairway_plan::{Decision, Step, Wake};
 use jiff::Timestamp;
@@ -174,9 +175,9 @@ macro_rules! own {
         }
 
         /// Forgets an object that is gone. Returns what it has left behind that nobody else removes.
-        pub(crate) fn gone(engine: &mut crate::engine::Engine, kind: Reconciled, key: &Key) -> Vec<Step> {
+        pub(crate) fn gone(state: &mut State, kind: Reconciled, key: &Key) -> Vec<Step> {
             match kind {
-                $(Reconciled::$own => $own::gone(engine, key),)*
+                $(Reconciled::$own => $own::gone(state, key),)*
             }
         }
     };

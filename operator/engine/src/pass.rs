@@ -5,15 +5,16 @@ use crate::announcement::{Announcement, Severity};
 use crate::answer::{Meaning, Refused, meaning};
 use crate::caches::{View, version_of};
 use crate::clock::{Instant, Now};
-use crate::engine::Engine;
 use crate::expectations::Until;
 use crate::key::{Key, Work};
 use crate::kinds::{Kind, Reconciled, Service};
 use crate::lookups::{Found, Lookup};
 use crate::observe::Sight;
 use crate::own::{Commit, Decided, Observation, Own, Planning, gone};
+use crate::probes::Probe;
 use crate::refusals::News;
-use crate::request::{Action, Answer, Request, Resource, written};
+use crate::request::{Answer, Request, Resource, written};
+use crate::state::State;
 use fairway_plan::object;
 use fairway_plan::{Step, Wake};
 use kube::core::DynamicObject;
@@ -43,11 +44,11 @@ pub struct Pass {
     waited: Duration,
     lessons: usize,
     ended: Ended,
-    state: State,
+    stage: Stage,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum Stage {
     /// The caches are to be looked at.
     Observing,
     /// The first of these has been asked for.
@@ -86,6 +87,19 @@ enum Then {
     },
     /// Nothing: the object is gone, and the steps remove what it has left behind.
     Leave,
+}
+
+/// What comes next in a pass.
+#[derive(Debug)]
+pub enum Action {
+    /// The planner is to be asked; the answer is [`Answer::Decided`].
+    Plan(Planning),
+    /// These pods are to be asked from now on, beside the pass; the answer is [`Answer::Nothing`].
+    Probe(Vec<Probe>),
+    /// The apiserver is to be asked; the answer is what it said.
+    Ask(Request),
+    /// The pass is over.
+    Done(Ended),
 }
 
 /// How a pass has ended.
@@ -170,7 +184,7 @@ impl Pass {
             waited,
             lessons: 0,
             ended: Ended::default(),
-            state: State::Observing,
+            stage: Stage::Observing,
         }
     }
 
@@ -185,35 +199,35 @@ impl Pass {
     }
 
     /// Goes on with the answer to what was asked last; [`Answer::Nothing`] to begin.
-    pub fn next(&mut self, engine: &mut Engine, answer: Answer, now: Now) -> Action {
-        match (std::mem::replace(&mut self.state, State::Over), answer) {
-            (State::Observing, Answer::Nothing) => self.observe(engine, now),
-            (State::LookingUp(observation, lookups, asked), answer) => {
-                self.looked_up(engine, observation, lookups, asked, answer, now)
+    pub(crate) fn next(&mut self, state: &mut State, answer: Answer, now: Now) -> Action {
+        match (std::mem::replace(&mut self.stage, Stage::Over), answer) {
+            (Stage::Observing, Answer::Nothing) => self.observe(state, now),
+            (Stage::LookingUp(observation, lookups, asked), answer) => {
+                self.looked_up(state, observation, lookups, asked, answer, now)
             }
-            (State::Planning, Answer::Decided(decided)) => self.decided(engine, decided, now),
-            (State::Probing(decided), Answer::Nothing) => self.execute(engine, *decided, now),
-            (State::Executing(execution), answer) => self.executed(engine, execution, answer, now),
-            (State::Adopting(execution), answer) => self.adopt(engine, execution, answer, now),
-            (State::Committing(commit, wake), answer) => self.committed(engine, commit, wake, answer, now),
-            _ => self.fail(engine, PassError::Unasked, now),
+            (Stage::Planning, Answer::Decided(decided)) => self.decided(state, decided, now),
+            (Stage::Probing(decided), Answer::Nothing) => self.execute(state, *decided, now),
+            (Stage::Executing(execution), answer) => self.executed(state, execution, answer, now),
+            (Stage::Adopting(execution), answer) => self.adopt(state, execution, answer, now),
+            (Stage::Committing(commit, wake), answer) => self.committed(state, commit, wake, answer, now),
+            _ => self.fail(state, PassError::Unasked, now),
         }
     }
 
-    fn observe(&mut self, engine: &mut Engine, now: Now) -> Action {
+    fn observe(&mut self, state: &mut State, now: Now) -> Action {
         let Work { kind, key } = &self.work;
         // An App that is gone may have left objects behind: it stays its own App.
-        match engine.caches.home(kind.kind(), key) {
+        match state.caches.home(kind.kind(), key) {
             Some(app) => self.app = app.clone(),
             None if *kind == Reconciled::App => {}
-            None => return self.leave(engine, now),
+            None => return self.leave(state, now),
         }
-        let Engine {
+        let State {
             caches,
             refusals,
             probes,
             ..
-        } = engine;
+        } = state;
         let app = &self.app;
         let view = caches.view(app, &self.work, now.monotonic, |group| {
             let sight = Sight {
@@ -228,44 +242,44 @@ impl Pass {
         match view {
             View::Of(observation) => {
                 let lookups = observation.lookups(key).into();
-                self.look_up(engine, observation, lookups, now)
+                self.look_up(state, observation, lookups, now)
             }
-            View::Stale(until) => self.end(engine, PassResult::At(until), now),
-            View::Held => self.end(engine, PassResult::OnChange, now),
-            View::Gone => self.leave(engine, now),
+            View::Stale(until) => self.end(state, PassResult::At(until), now),
+            View::Held => self.end(state, PassResult::OnChange, now),
+            View::Gone => self.leave(state, now),
         }
     }
 
     /// Adds what is known, and asks for the first object that is not.
     fn look_up(
         &mut self,
-        engine: &mut Engine,
+        state: &mut State,
         mut observation: Box<Observation>,
         mut lookups: VecDeque<Lookup>,
         now: Now,
     ) -> Action {
         while let Some(lookup) = lookups.front() {
-            let Some(found) = known(engine, lookup, now.monotonic) else {
+            let Some(found) = known(state, lookup, now.monotonic) else {
                 let request = match lookup {
                     Lookup::Service(key) => Request::Read(Resource::Of(Kind::Service), key.clone()),
                     Lookup::Claim(key) => Request::Read(Resource::Claim, key.clone()),
                 };
-                self.state = State::LookingUp(observation, lookups, now.monotonic);
+                self.stage = Stage::LookingUp(observation, lookups, now.monotonic);
                 return Action::Ask(request);
             };
             observation.add(&lookup.key().name, found);
             lookups.pop_front();
         }
-        self.state = State::Planning;
+        self.stage = Stage::Planning;
         Action::Plan(Planning {
             observation,
-            settings: engine.settings.clone(),
+            settings: state.settings.clone(),
         })
     }
 
     fn looked_up(
         &mut self,
-        engine: &mut Engine,
+        state: &mut State,
         mut observation: Box<Observation>,
         mut lookups: VecDeque<Lookup>,
         asked: Instant,
@@ -273,14 +287,14 @@ impl Pass {
         now: Now,
     ) -> Action {
         let Some(lookup) = lookups.pop_front() else {
-            return self.fail(engine, PassError::Unasked, now);
+            return self.fail(state, PassError::Unasked, now);
         };
         let found = match result_of(answer) {
-            Ok(object) => engine
+            Ok(object) => state
                 .lookups
                 .answered(&lookup, object.map(|object| *object), asked)
                 .map_err(|_| "it cannot be parsed".to_owned()),
-            Err(Meaning::NotFound) => engine
+            Err(Meaning::NotFound) => state
                 .lookups
                 .answered(&lookup, None, asked)
                 .map_err(|_| String::new()),
@@ -289,30 +303,30 @@ impl Pass {
         match found {
             Ok(found) => {
                 observation.add(&lookup.key().name, found);
-                self.look_up(engine, observation, lookups, now)
+                self.look_up(state, observation, lookups, now)
             }
             Err(message) => {
                 let object = match &lookup {
                     Lookup::Service(key) => format!("Service {key}"),
                     Lookup::Claim(key) => format!("PersistentVolumeClaim {key}"),
                 };
-                self.fail(engine, PassError::Unread { object, message }, now)
+                self.fail(state, PassError::Unread { object, message }, now)
             }
         }
     }
 
-    fn decided(&mut self, engine: &mut Engine, mut decided: Box<Decided>, now: Now) -> Action {
+    fn decided(&mut self, state: &mut State, mut decided: Box<Decided>, now: Now) -> Action {
         if let Some(targets) = decided.probes.take() {
-            let begin = engine.probes.set(&self.work.key, targets);
+            let begin = state.probes.set(&self.work.key, targets);
             if !begin.is_empty() {
-                self.state = State::Probing(decided);
+                self.stage = Stage::Probing(decided);
                 return Action::Probe(begin);
             }
         }
-        self.execute(engine, *decided, now)
+        self.execute(state, *decided, now)
     }
 
-    fn execute(&mut self, engine: &mut Engine, decided: Decided, now: Now) -> Action {
+    fn execute(&mut self, state: &mut State, decided: Decided, now: Now) -> Action {
         let execution = Execution {
             steps: decided.steps.into_iter().map(Arc::new).collect(),
             cached: None,
@@ -322,50 +336,50 @@ impl Pass {
                 wake: decided.wake,
             },
         };
-        self.step(engine, execution, now)
+        self.step(state, execution, now)
     }
 
     /// The object is gone: what it has left behind is removed.
-    fn leave(&mut self, engine: &mut Engine, now: Now) -> Action {
-        let steps = gone(engine, self.work.kind, &self.work.key);
+    fn leave(&mut self, state: &mut State, now: Now) -> Action {
+        let steps = gone(state, self.work.kind, &self.work.key);
         let execution = Execution {
             steps: steps.into_iter().map(Arc::new).collect(),
             cached: None,
             then: Then::Leave,
         };
-        self.step(engine, execution, now)
+        self.step(state, execution, now)
     }
 
     /// Asks for the first step, or for what comes after the steps.
-    fn step(&mut self, engine: &mut Engine, mut execution: Execution, now: Now) -> Action {
+    fn step(&mut self, state: &mut State, mut execution: Execution, now: Now) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
-            return self.commit(engine, execution.then, now);
+            return self.commit(state, execution.then, now);
         };
         if matches!(*step, Step::Apply(_) | Step::DryRun(_) | Step::Create(_))
-            && let Some(until) = engine
+            && let Some(until) = state
                 .refusals
                 .terminating(&self.app.namespace, now.monotonic)
         {
-            return self.end(engine, PassResult::At(until), now);
+            return self.end(state, PassResult::At(until), now);
         }
-        execution.cached = engine
+        execution.cached = state
             .caches
             .version(&self.app, written(&step).into(), name_of(&step));
-        self.state = State::Executing(execution);
+        self.stage = Stage::Executing(execution);
         Action::Ask(Request::Write(step))
     }
 
-    fn executed(&mut self, engine: &mut Engine, execution: Execution, answer: Answer, now: Now) -> Action {
+    fn executed(&mut self, state: &mut State, execution: Execution, answer: Answer, now: Now) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
-            return self.fail(engine, PassError::Unasked, now);
+            return self.fail(state, PassError::Unasked, now);
         };
         let kind = written(&step);
         match (&*step, result_of(answer)) {
             (Step::DryRun(_), Ok(_)) => {
-                if engine.refusals.passed(&self.app, &step.id(), &step.hash()) == News::Yes {
-                    return self.again(engine, now);
+                if state.refusals.passed(&self.app, &step.id(), &step.hash()) == News::Yes {
+                    return self.again(state, now);
                 }
-                self.after(engine, execution, now)
+                self.after(state, execution, now)
             }
             (Step::Apply(_) | Step::Create(_) | Step::Scale(..), Ok(Some(object))) => {
                 let meta = &object.metadata;
@@ -375,8 +389,8 @@ impl Pass {
                 if matches!(*step, Step::Apply(_)) && kind == object::Kind::Service && is_news {
                     self.ended.switched = Some(now.monotonic.since(self.since));
                 }
-                engine.caches.wrote(&self.app, kind.into(), meta, now.monotonic);
-                self.accepted(engine, execution, now)
+                state.caches.wrote(&self.app, kind.into(), meta, now.monotonic);
+                self.accepted(state, execution, now)
             }
             (Step::Delete(target), Ok(object)) => {
                 let key = Key::new(&target.namespace, &target.name);
@@ -386,92 +400,92 @@ impl Pass {
                     Some(ending) => Until::Version(version_of(&ending.metadata)),
                     None => Until::Gone(target.uid.clone()),
                 };
-                engine
+                state
                     .caches
                     .deleted(&self.app, kind.into(), &key, until, now.monotonic);
-                self.accepted(engine, execution, now)
+                self.accepted(state, execution, now)
             }
             (Step::Create(object), Err(Meaning::AlreadyExists)) => {
                 let namespace = object.meta().namespace.as_deref().unwrap_or_default();
                 let key = Key::new(namespace, name_of(&step));
-                self.state = State::Adopting(execution);
+                self.stage = Stage::Adopting(execution);
                 Action::Ask(Request::Read(Resource::Of(kind.into()), key))
             }
             // Gone or replaced already: its event says so to the planner.
             (
                 Step::Scale(..) | Step::Delete(_),
                 Err(Meaning::NotFound | Meaning::Conflict | Meaning::AlreadyExists),
-            ) => self.accepted(engine, execution, now),
-            (Step::Apply(_), Err(Meaning::Conflict | Meaning::AlreadyExists)) => self.soon(engine, now),
-            (_, Err(Meaning::Refused(refused))) => self.refused(engine, &execution, &step, refused, now),
+            ) => self.accepted(state, execution, now),
+            (Step::Apply(_), Err(Meaning::Conflict | Meaning::AlreadyExists)) => self.soon(state, now),
+            (_, Err(Meaning::Refused(refused))) => self.refused(state, &execution, &step, refused, now),
             (_, Err(Meaning::NamespaceTerminating)) => {
-                let until = engine.refusals.terminates(&self.app.namespace, now.monotonic);
-                self.end(engine, PassResult::At(until), now)
+                let until = state.refusals.terminates(&self.app.namespace, now.monotonic);
+                self.end(state, PassResult::At(until), now)
             }
             (_, Err(meaning)) => {
                 let message = message_of(meaning);
                 let object = step.id();
-                self.fail(engine, PassError::Unavailable { object, message }, now)
+                self.fail(state, PassError::Unavailable { object, message }, now)
             }
-            (_, Ok(None)) => self.fail(engine, PassError::Unasked, now),
+            (_, Ok(None)) => self.fail(state, PassError::Unasked, now),
         }
     }
 
     /// The name of an object to be created is taken: by that object, or by another one.
-    fn adopt(&mut self, engine: &mut Engine, execution: Execution, answer: Answer, now: Now) -> Action {
+    fn adopt(&mut self, state: &mut State, execution: Execution, answer: Answer, now: Now) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
-            return self.fail(engine, PassError::Unasked, now);
+            return self.fail(state, PassError::Unasked, now);
         };
         let Step::Create(object) = &*step else {
-            return self.fail(engine, PassError::Unasked, now);
+            return self.fail(state, PassError::Unasked, now);
         };
         let existing = match result_of(answer) {
             Ok(Some(existing)) => existing,
-            Ok(None) => return self.fail(engine, PassError::Unasked, now),
+            Ok(None) => return self.fail(state, PassError::Unasked, now),
             Err(meaning) => {
                 let message = message_of(meaning);
                 let object = step.id();
-                return self.fail(engine, PassError::Unavailable { object, message }, now);
+                return self.fail(state, PassError::Unavailable { object, message }, now);
             }
         };
         match adopt(object.kind().as_str(), object.meta(), &existing.metadata) {
             Ok(()) => {
                 let kind = object.kind().into();
-                engine
+                state
                     .caches
                     .wrote(&self.app, kind, &existing.metadata, now.monotonic);
-                self.accepted(engine, execution, now)
+                self.accepted(state, execution, now)
             }
             Err(NotOurs::Terminating) => {
-                self.fail(engine, PassError::BeingDeleted { object: step.id() }, now)
+                self.fail(state, PassError::BeingDeleted { object: step.id() }, now)
             }
-            Err(NotOurs::Taken(refused)) => self.refused(engine, &execution, &step, refused, now),
+            Err(NotOurs::Taken(refused)) => self.refused(state, &execution, &step, refused, now),
         }
     }
 
-    fn accepted(&mut self, engine: &mut Engine, execution: Execution, now: Now) -> Action {
+    fn accepted(&mut self, state: &mut State, execution: Execution, now: Now) -> Action {
         if let Some(step) = execution.steps.front() {
-            engine.refusals.accepted(&self.app, &step.id());
+            state.refusals.accepted(&self.app, &step.id());
         }
-        self.after(engine, execution, now)
+        self.after(state, execution, now)
     }
 
-    fn after(&mut self, engine: &mut Engine, mut execution: Execution, now: Now) -> Action {
+    fn after(&mut self, state: &mut State, mut execution: Execution, now: Now) -> Action {
         execution.steps.pop_front();
-        self.step(engine, execution, now)
+        self.step(state, execution, now)
     }
 
     /// A refusal that is news is planned on at once; another one fails the pass.
     fn refused(
         &mut self,
-        engine: &mut Engine,
+        state: &mut State,
         execution: &Execution,
         step: &Step,
         refused: Refused,
         now: Now,
     ) -> Action {
         let (object, message) = (step.id(), refused.message.clone());
-        let news = engine
+        let news = state
             .refusals
             .refused(&self.app, &object, &step.hash(), refused, now.monotonic);
         let error = |announced| PassError::Refused {
@@ -482,11 +496,11 @@ impl Pass {
         let observed = match &execution.then {
             Then::Commit { observed, .. } => observed,
             // Nobody plans for what is gone.
-            Then::Leave => return self.fail(engine, error(true), now),
+            Then::Leave => return self.fail(state, error(true), now),
         };
         match news {
-            News::Yes => self.again(engine, now),
-            News::Announced => self.fail(engine, error(true), now),
+            News::Yes => self.again(state, now),
+            News::Announced => self.fail(state, error(true), now),
             News::No => {
                 let error = error(false);
                 self.ended.announcements.push(Announcement {
@@ -495,93 +509,93 @@ impl Pass {
                     reason: "WriteRefused".to_owned(),
                     message: error.to_string(),
                 });
-                self.fail(engine, error, now)
+                self.fail(state, error, now)
             }
         }
     }
 
-    fn commit(&mut self, engine: &mut Engine, then: Then, now: Now) -> Action {
+    fn commit(&mut self, state: &mut State, then: Then, now: Now) -> Action {
         match then {
-            Then::Leave => self.end(engine, PassResult::OnChange, now),
+            Then::Leave => self.end(state, PassResult::OnChange, now),
             Then::Commit {
                 commit: None, wake, ..
-            } => self.rest(engine, wake, now),
+            } => self.rest(state, wake, now),
             Then::Commit {
                 commit: Some(commit),
                 wake,
                 ..
             } => {
                 let request = Request::Commit(commit.object.clone());
-                self.state = State::Committing(commit, wake);
+                self.stage = Stage::Committing(commit, wake);
                 Action::Ask(request)
             }
         }
     }
 
-    fn committed(&mut self, engine: &mut Engine, commit: Commit, wake: Wake, answer: Answer, now: Now) -> Action {
+    fn committed(&mut self, state: &mut State, commit: Commit, wake: Wake, answer: Answer, now: Now) -> Action {
         match result_of(answer) {
             Ok(Some(stored)) => {
                 let kind = self.work.kind.kind();
-                engine
+                state
                     .caches
                     .wrote(&self.app, kind, &stored.metadata, now.monotonic);
                 self.ended.announcements.extend(commit.announcement);
                 self.ended.outcome = commit.outcome.map(|outcome| (self.work.kind, outcome));
-                self.rest(engine, wake, now)
+                self.rest(state, wake, now)
             }
-            Ok(None) => self.fail(engine, PassError::Unasked, now),
+            Ok(None) => self.fail(state, PassError::Unasked, now),
             Err(
                 Meaning::Conflict
                 | Meaning::AlreadyExists
                 | Meaning::NotFound
                 | Meaning::NamespaceTerminating,
-            ) => self.soon(engine, now),
+            ) => self.soon(state, now),
             Err(meaning) => {
                 let message = message_of(meaning);
-                self.fail(engine, PassError::Uncommitted { message }, now)
+                self.fail(state, PassError::Uncommitted { message }, now)
             }
         }
     }
 
     /// All is done until the planner's time comes, or a refused write is attempted again.
-    fn rest(&mut self, engine: &mut Engine, wake: Wake, now: Now) -> Action {
-        let forgotten = engine.refusals.forgotten(&self.app, now.monotonic);
+    fn rest(&mut self, state: &mut State, wake: Wake, now: Now) -> Action {
+        let forgotten = state.refusals.forgotten(&self.app, now.monotonic);
         let next = timer(wake, now).into_iter().chain(forgotten).min();
-        self.end(engine, next.map_or(PassResult::OnChange, PassResult::At), now)
+        self.end(state, next.map_or(PassResult::OnChange, PassResult::At), now)
     }
 
     /// An answer that leaves nothing behind in the cluster is planned on before anything else is done.
-    fn again(&mut self, engine: &mut Engine, now: Now) -> Action {
+    fn again(&mut self, state: &mut State, now: Now) -> Action {
         self.lessons += 1;
         if self.lessons >= LESSONS {
-            return self.end(engine, PassResult::Again, now);
+            return self.end(state, PassResult::Again, now);
         }
-        self.observe(engine, now)
+        self.observe(state, now)
     }
 
-    fn soon(&mut self, engine: &mut Engine, now: Now) -> Action {
-        self.end(engine, PassResult::At(now.monotonic + SOON), now)
+    fn soon(&mut self, state: &mut State, now: Now) -> Action {
+        self.end(state, PassResult::At(now.monotonic + SOON), now)
     }
 
-    fn fail(&mut self, engine: &mut Engine, error: PassError, now: Now) -> Action {
-        let delay = engine.backoff.failed(&self.work);
-        engine.queue.done(&self.work, Some(now.monotonic + delay));
+    fn fail(&mut self, state: &mut State, error: PassError, now: Now) -> Action {
+        let delay = state.backoff.failed(&self.work);
+        state.queue.done(&self.work, Some(now.monotonic + delay));
         self.done(PassResult::Failed(error, delay))
     }
 
-    fn end(&mut self, engine: &mut Engine, result: PassResult, now: Now) -> Action {
-        engine.backoff.reset(&self.work);
+    fn end(&mut self, state: &mut State, result: PassResult, now: Now) -> Action {
+        state.backoff.reset(&self.work);
         let next = match result {
             PassResult::At(at) => Some(at),
             PassResult::Again => Some(now.monotonic),
             PassResult::OnChange | PassResult::Failed(..) => None,
         };
-        engine.queue.done(&self.work, next);
+        state.queue.done(&self.work, next);
         self.done(result)
     }
 
     fn done(&mut self, result: PassResult) -> Action {
-        self.state = State::Over;
+        self.stage = Stage::Over;
         Action::Done(Ended {
             result,
             ..std::mem::take(&mut self.ended)
@@ -590,14 +604,14 @@ impl Pass {
 }
 
 /// What is known of an object that is looked up: from a watch after all, or from an answer of a short while ago.
-fn known(engine: &mut Engine, lookup: &Lookup, now: Instant) -> Option<Found> {
+fn known(state: &mut State, lookup: &Lookup, now: Instant) -> Option<Found> {
     if let Lookup::Service(key) = lookup
-        && let Some(service) = engine.caches.get::<Service>(key)
+        && let Some(service) = state.caches.get::<Service>(key)
     {
-        engine.lookups.forget(lookup);
+        state.lookups.forget(lookup);
         return Some(Found::Service(service));
     }
-    engine.lookups.known(lookup, now)
+    state.lookups.known(lookup, now)
 }
 
 /// What the apiserver holds now, or what its error means.

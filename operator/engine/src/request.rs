@@ -2,27 +2,12 @@
 
 use crate::key::Key;
 use crate::kinds::Kind;
-use crate::own::{Decided, Own, Planning};
-use crate::pass::Ended;
-use crate::probes::Probe;
+use crate::own::{Decided, Own};
 use fairway_plan::object::{self, Object};
 use fairway_plan::{Step, labels};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::core::{ApiResource, DynamicObject, Status};
 use std::sync::Arc;
-
-/// What comes next in a pass.
-#[derive(Debug)]
-pub enum Action {
-    /// The planner is to be asked; the answer is [`Answer::Decided`].
-    Plan(Planning),
-    /// These pods are to be asked from now on, beside the pass; the answer is [`Answer::Nothing`].
-    Probe(Vec<Probe>),
-    /// The apiserver is to be asked; the answer is what it said.
-    Ask(Request),
-    /// The pass is over.
-    Done(Ended),
-}
 
 /// A request to the apiserver.
 #[derive(Clone, Debug)]

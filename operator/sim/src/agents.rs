@@ -1,63 +1,18 @@
 //! The agent in its pods: reads its task as the real one does, asks the database, answers in the termination
 //! message.
 
-use crate::cluster::{Cluster, PodRun};
+use crate::cluster::Cluster;
 use crate::database::{Claim, Effect, environment, report};
+use crate::pod_run::{Answer, PodRun};
 use fairway_plan::protocol::{
-    BackupEvidence, BackupReport, EXIT_OTHER_OWNER, GuardTask, MigrationOutcome, MigrationReport,
-    MigrationTask, PreflightReport, PreflightTask, RunIdentity, SettleTask, TASK_VARIABLE, Task, reason,
+    BackupEvidence, BackupReport, GuardTask, MigrationOutcome, MigrationTask, PreflightReport, PreflightTask,
+    RunIdentity, SettleTask, Task, reason,
 };
-use k8s_openapi::api::core::v1::Pod;
-use serde::Serialize;
 
 /// Seconds for which an unreachable database is waited for.
 const REACH: u32 = 3;
 /// Seconds for which the lock is waited for.
 const PATIENCE: u32 = 12;
-
-/// An agent's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// The termination message.
-    pub message: String,
-    /// The container's exit code.
-    pub exit_code: i32,
-}
-
-impl Answer {
-    fn of(report: &impl Serialize, exit_code: i32) -> Self {
-        Self {
-            message: serde_json::to_string(report).unwrap_or_default(),
-            exit_code,
-        }
-    }
-
-    fn of_migration(report: &MigrationReport) -> Self {
-        use MigrationOutcome::{AlreadyApplied, Applied};
-        let other_owner = report
-            .failure
-            .as_ref()
-            .is_some_and(|found| found.reason == reason::MIGRATION_RUNNING);
-        let exit_code = match report.outcome {
-            Applied | AlreadyApplied => 0,
-            _ if other_owner => i32::from(EXIT_OTHER_OWNER),
-            _ => 1,
-        };
-        Self::of(report, exit_code)
-    }
-}
-
-/// The task of an agent's pod, and whether a sidecar has it.
-pub(crate) fn task_of(pod: &Pod) -> Option<Task> {
-    let spec = pod.spec.as_ref()?;
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
-    let task = variables
-        .find(|variable| variable.name == TASK_VARIABLE)?
-        .value
-        .as_ref()?;
-    serde_json::from_str(&task.replace("$$", "$")).ok()
-}
 
 impl Cluster {
     /// One second of an agent's life. Returns its answer once it has one.

@@ -1,11 +1,11 @@
 //! What Kubernetes does by itself: Deployments and Jobs make pods, pods become ready, endpoints follow
 //! selectors, what nobody owns any more is removed. One tick is one second.
 
-use crate::agents::{Answer, task_of};
 use crate::database::Database;
 use crate::images::Images;
+use crate::pod_run::{Pace, PodRun, task_of};
+use crate::pods;
 use crate::store::{Apiserver, Objects};
-use fairway_plan::labels;
 use fairway_plan::protocol::Task;
 use fairway_engine::kinds::Kind;
 use fairway_engine::{Instant, Now};
@@ -20,30 +20,6 @@ use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long things take, in seconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// From a pod's creation to ready.
-    pub ready: u32,
-    /// From a pod's deletion until it is gone.
-    pub linger: u32,
-    /// By which endpoints lag behind selectors and pods.
-    pub endpoints: u32,
-    /// That a migration runs.
-    pub migration: u32,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            ready: 3,
-            linger: 3,
-            endpoints: 0,
-            migration: 3,
-        }
-    }
-}
 
 /// What the apiserver and the network do not allow.
 #[derive(Clone, Debug, Default)]
@@ -60,41 +36,6 @@ pub struct Rules {
     pub foreign_services: BTreeSet<String>,
     /// The operator's probes do not get through.
     pub probes_are_blocked: bool,
-}
-
-/// One run of a pod.
-#[derive(Clone, Debug, Default)]
-pub struct PodRun {
-    /// When its containers began.
-    pub(crate) begin: Timestamp,
-    /// Seconds since it was made.
-    age: u32,
-    /// Seconds since it is being deleted.
-    ended_for: u32,
-    /// Whether it is being deleted.
-    pub(crate) is_ending: bool,
-    /// Seconds for which its agent has worked.
-    pub(crate) worked: u32,
-    /// Whether its agent has lock and ledger row.
-    pub(crate) has_begun: bool,
-    /// Seconds for which its migration has run.
-    pub(crate) migrated: u32,
-    /// Whether the application beside a guard has exited.
-    pub(crate) application_exited: bool,
-    /// The agent's answer.
-    pub(crate) answer: Option<Answer>,
-}
-
-impl PodRun {
-    /// Whether its containers are still being made.
-    pub(crate) fn is_new(&self) -> bool {
-        self.age < 2
-    }
-
-    /// Whether it has run long enough to be ready.
-    pub(crate) fn is_ready(&self, cluster: &Cluster) -> bool {
-        self.age >= cluster.pace.ready
-    }
 }
 
 /// A cluster with one namespace, and the database beside it.
@@ -406,7 +347,7 @@ impl Cluster {
             }
         }
         *is_busy |= run.age <= self.pace.ready;
-        let status = crate::pods::status(self, pod, run, task.as_ref());
+        let status = pods::status(&self.images, &self.pace, pod, run, task.as_ref());
         if pod.status.as_ref() != Some(&status) {
             self.api
                 .change::<Pod>(&pod.name_any(), |pod| pod.status = Some(status));
@@ -504,11 +445,6 @@ impl Cluster {
             .find(|pod| pod.uid().as_deref() == Some(uid))?;
         let image = pod.spec.as_ref()?.containers.first()?.image.as_deref()?;
         fairway_plan::release::world::is_ready(pod).then(|| !self.images.is_unhealthy(image))
-    }
-
-    /// What an agent's pod does, by its label.
-    pub(crate) fn does(pod: &Pod, work: labels::Work) -> bool {
-        pod.labels().get(labels::WORK).map(String::as_str) == Some(work.as_str())
     }
 }
 

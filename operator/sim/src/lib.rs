@@ -12,6 +12,7 @@ pub mod database;
 pub mod images;
 pub mod invariants;
 pub mod operator;
+pub mod pod_run;
 mod pods;
 pub mod script;
 pub mod store;
@@ -26,8 +27,6 @@ use operator::{Driven, Operator, Stops, drive};
 use transcript::Transcript;
 use wire::{Fault, Killed, Traffic, Wire};
 
-/// Namespace of everything.
-pub const NAMESPACE: &str = "shop";
 /// A story that takes more steps than this does not end.
 const LIMIT: usize = 20_000;
 /// What one pass takes.

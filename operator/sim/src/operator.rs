@@ -78,7 +78,7 @@ impl Operator {
         while let Some(mut pass) = self.engine.start(now) {
             let mut answer = Answer::Nothing;
             loop {
-                answer = match pass.next(&mut self.engine, answer, now) {
+                answer = match self.engine.next(&mut pass, answer, now) {
                     Action::Plan(planning) => Answer::Decided(Box::new(planning.decide(now.wall))),
                     Action::Probe(_) => Answer::Nothing,
                     Action::Ask(Request::Read(resource, key)) => read(cluster, resource, &key.name),
@@ -107,7 +107,7 @@ pub(crate) fn drive(
 ) -> Result<Driven, Killed> {
     loop {
         let now = wire.now();
-        answer = match pass.next(engine, answer, now) {
+        answer = match engine.next(&mut pass, answer, now) {
             Action::Plan(planning) => {
                 let decided = Box::new(planning.decide(now.wall));
                 if stops == Stops::BeforeActing {

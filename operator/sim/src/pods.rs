@@ -1,9 +1,9 @@
 //! The status of pods, as the kubelet would report it.
 
-use crate::cluster::{Cluster, PodRun};
-use crate::images::digest;
+use crate::images::{Images, digest};
+use crate::pod_run::{Pace, PodRun};
 use fairway_plan::build::agent;
-use fairway_plan::labels::Work;
+use fairway_plan::labels::{self, Work};
 use fairway_plan::protocol::Task;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -14,16 +14,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 /// The status of a pod at this point of its run.
-pub(crate) fn status(cluster: &Cluster, pod: &Pod, run: &PodRun, task: Option<&Task>) -> PodStatus {
+pub(crate) fn status(
+    images: &Images,
+    pace: &Pace,
+    pod: &Pod,
+    run: &PodRun,
+    task: Option<&Task>,
+) -> PodStatus {
     let uid = pod.uid().unwrap_or_default();
-    if Cluster::does(pod, Work::Pin) {
-        return pinning(cluster, pod);
+    if does(pod, Work::Pin) {
+        return pinning(images, pod);
     }
     match task {
         Some(Task::Probe(_)) => status_of("Running", &uid, true, Vec::new()),
         Some(Task::Guard(_)) => guarding(run, &uid),
         Some(_) => working(run, &uid),
-        None => serving(cluster, pod, run, &uid),
+        None => serving(images, pace, pod, run, &uid),
     }
 }
 
@@ -31,23 +37,28 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     pod.spec.iter().flat_map(|spec| &spec.containers)
 }
 
-fn serving(cluster: &Cluster, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
+/// Whether an agent's pod does that, by its label.
+fn does(pod: &Pod, work: Work) -> bool {
+    pod.labels().get(labels::WORK).map(String::as_str) == Some(work.as_str())
+}
+
+fn serving(images: &Images, pace: &Pace, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
     let mut statuses = Vec::new();
     for container in containers(pod) {
         let reference = container.image.clone().unwrap_or_default();
-        let state = if cluster.images.is_unpullable(&reference) {
+        let state = if images.is_unpullable(&reference) {
             waiting(
                 "ImagePullBackOff",
                 Some(format!("Back-off pulling image \"{reference}\": not found")),
             )
-        } else if cluster.images.is_crashing(&reference) {
+        } else if images.is_crashing(&reference) {
             waiting("CrashLoopBackOff", None)
         } else if run.is_new() {
             waiting("ContainerCreating", None)
         } else {
             running(run.begin)
         };
-        let ready = state.running.is_some() && run.is_ready(cluster);
+        let ready = state.running.is_some() && run.is_ready(pace);
         let crashed = state
             .waiting
             .as_ref()
@@ -74,11 +85,11 @@ fn serving(cluster: &Cluster, pod: &Pod, run: &PodRun, uid: &str) -> PodStatus {
     status_of(phase, uid, ready, statuses)
 }
 
-fn pinning(cluster: &Cluster, pod: &Pod) -> PodStatus {
+fn pinning(images: &Images, pod: &Pod) -> PodStatus {
     let mut all_pulled = true;
     let statuses = containers(pod).map(|container| {
         let reference = container.image.clone().unwrap_or_default();
-        let pulled = !cluster.images.is_unpullable(&reference);
+        let pulled = !images.is_unpullable(&reference);
         all_pulled &= pulled;
         let name = container.name.clone();
         if pulled {

@@ -5,7 +5,8 @@
 
 use crate::cluster::Cluster;
 use crate::database::{Effect, State};
-use crate::{NAMESPACE, Sim, Stuck};
+use crate::store::NAMESPACE;
+use crate::{Sim, Stuck};
 use fairway_plan::labels;
 use fairway_crds::condition::{READY, SUCCEEDED};
 use fairway_engine::kinds::Kind;

@@ -1,7 +1,7 @@
 //! What the apiserver holds, as far as releases touch it, and the rules by which it changes.
 
 use fairway_engine::kinds::*;
-use fairway_engine::{Engine, Key, Now, for_each_kind};
+use fairway_engine::{Cached, Engine, Key, Now, for_each_kind};
 use fairway_plan::names::short_hash;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -11,6 +11,9 @@ use kube::core::{ObjectMeta, Status};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Namespace of everything.
+pub const NAMESPACE: &str = "shop";
 
 /// Objects of one kind by name; everything lives in one namespace.
 pub type ByName<T> = BTreeMap<String, Arc<T>>;
@@ -96,7 +99,7 @@ macro_rules! store {
                         if !self.$store.contains_key(name) {
                             let mut meta = old.metadata.clone();
                             meta.resource_version = Some(version.to_string());
-                            engine.remove::<$kind>(&Key::new(crate::NAMESPACE, name), &meta, now);
+                            engine.remove::<$kind>(&Key::new(NAMESPACE, name), &meta, now);
                         }
                     }
                 )*
@@ -106,7 +109,7 @@ macro_rules! store {
             pub(crate) fn list(&self, engine: &mut Engine, now: Now) {
                 self.show(&Self::default(), 0, engine, now);
                 $(
-                    let listed = self.$store.keys().map(|name| Key::new(crate::NAMESPACE, name));
+                    let listed = self.$store.keys().map(|name| Key::new(NAMESPACE, name));
                     engine.listed::<$kind>(&listed.collect(), now);
                 )*
             }
@@ -227,7 +230,7 @@ impl Apiserver {
         let meta = object.meta_mut();
         meta.uid = Some(uid);
         meta.generation = Some(1);
-        meta.namespace = Some(crate::NAMESPACE.to_owned());
+        meta.namespace = Some(NAMESPACE.to_owned());
         meta.creation_timestamp = Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
         Ok(self.put(object))
     }

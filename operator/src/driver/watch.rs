@@ -1,9 +1,9 @@
 //! Feeding the engine: one watch per kind, for as long as the process lives.
 
-use super::SharedEngine;
 use crate::events::Events;
-use fairway_engine::kinds::{Cached, ForKind, Kind, for_each};
-use fairway_engine::{Key, without_values};
+use crate::shared::SharedEngine;
+use fairway_engine::kinds::Kind;
+use fairway_engine::{Cached, ForKind, Key, for_each, without_values};
 use futures::StreamExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;

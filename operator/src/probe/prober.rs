@@ -1,8 +1,8 @@
 //! The prober: asks pods for as long as the engine wants to know. What a round's verdict means is the engine's.
 
 use super::via::{self, Token};
-use crate::driver::SharedEngine;
 use crate::metrics::Metrics;
+use crate::shared::SharedEngine;
 use fairway_engine::{Probe, Probing, verdict_of_round};
 use fairway_health::request;
 use fairway_plan::observed::ProbeTarget;

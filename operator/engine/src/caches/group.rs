@@ -1,17 +1,86 @@
 //! What is cached of one App: everything that its planners look at, found without a scan.
 
-use super::Store;
+use super::keep::{self, KeptSnapshot};
+use super::store::{Kept, Store};
 use crate::for_each_kind;
 use crate::key::{Key, Work};
 use crate::kinds::*;
-use fairway_plan::ObjectRef;
+use fairway_plan::{ObjectRef, labels};
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::sync::Arc;
+
+/// A kind that is watched and cached.
+pub trait Cached:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// What caches keep of an object.
+    type Kept: Kept;
+
+    /// Which kind it is.
+    const KIND: Kind;
+
+    /// The App to which the object belongs.
+    fn app(&self) -> Option<&str>;
+
+    /// Where an App's cache holds objects of the kind.
+    fn store(group: &Group) -> &Store<Self::Kept>;
+
+    /// Where an App's cache holds objects of the kind, to change them.
+    fn store_mut(group: &mut Group) -> &mut Store<Self::Kept>;
+
+    /// Drops what no planner looks at and keeps the rest; nothing of what cannot be understood.
+    fn keep(self) -> Option<Arc<Self::Kept>>;
+}
+
+/// The App that the label names.
+pub(crate) fn labelled_app(meta: &ObjectMeta) -> Option<&str> {
+    meta.labels.as_ref()?.get(labels::APP).map(String::as_str)
+}
+
+macro_rules! is_open {
+    (once, $object:expr) => {
+        $object
+            .status
+            .as_ref()
+            .is_none_or(|status| status.outcome.is_none())
+    };
+    (never, $object:expr) => {
+        false
+    };
+}
+
+macro_rules! app_of {
+    (labelled) => {
+        |object| labelled_app(&object.metadata)
+    };
+}
 
 macro_rules! group {
     (
         ()
-        own { $($own:ident $own_store:ident { $($own_row:tt)* })* }
-        built_in { $($kind:ident $store:ident { $($row:tt)* })* }
+        own { $(
+            $own:ident $own_store:ident {
+                app: $app:expr,
+                may: [$($own_verb:ident),*],
+                status: $status:ident, observed: $member:ident in $observed:ident, headline: $headline:ident, outcome: $outcome:ident,
+                interest: $interest:ident, unreadable: $unreadable:ident,
+            }
+        )* }
+        built_in { $(
+            $kind:ident $store:ident { app: $grouped:ident, may: [$($verb:ident),*], kept: $kept:ident = $keep:path }
+        )* }
     ) => {
         /// An App's objects, kind by kind. The App itself may be gone: backups outlive it.
         #[derive(Clone, Debug, Default)]
@@ -20,7 +89,7 @@ macro_rules! group {
             /// Names of the Releases that serve and that the spec asks for.
             pub(crate) current: [Option<Arc<str>>; 2],
             $(pub(crate) $own_store: Store<$own>,)*
-            $(pub(crate) $store: Store<<$kind as Cached>::Kept>,)*
+            $(pub(crate) $store: Store<$kept>,)*
         }
 
         impl Group {
@@ -55,7 +124,91 @@ macro_rules! group {
                 }
             }
         }
+        $(
+            impl Cached for $own {
+                type Kept = Self;
+                const KIND: Kind = Kind::$own;
+
+                fn app(&self) -> Option<&str> {
+                    let app: fn(&Self) -> Option<&str> = $app;
+                    app(self)
+                }
+
+                fn store(group: &Group) -> &Store<Self> {
+                    &group.$own_store
+                }
+
+                fn store_mut(group: &mut Group) -> &mut Store<Self> {
+                    &mut group.$own_store
+                }
+
+                fn keep(self) -> Option<Arc<Self>> {
+                    keep::whole(self)
+                }
+            }
+        )*
+
+        $(
+            impl Cached for $kind {
+                type Kept = $kept;
+                const KIND: Kind = Kind::$kind;
+
+                fn app(&self) -> Option<&str> {
+                    let app: fn(&Self) -> Option<&str> = app_of!($grouped);
+                    app(self)
+                }
+
+                fn store(group: &Group) -> &Store<$kept> {
+                    &group.$store
+                }
+
+                fn store_mut(group: &mut Group) -> &mut Store<$kept> {
+                    &mut group.$store
+                }
+
+                fn keep(self) -> Option<Arc<$kept>> {
+                    $keep(self)
+                }
+            }
+
+            impl Kept for $kept {}
+        )*
+
+        impl_kept!($($own $outcome)*);
+
+        /// Does something for every kind that is watched, in the order of the table.
+        pub fn for_each(visitor: &mut impl ForKind) {
+            $(visitor.visit::<$own>();)*
+            $(visitor.visit::<$kind>();)*
+        }
     };
+}
+
+macro_rules! impl_kept {
+    (App never $($kind:ident $outcome:ident)*) => {
+        impl Kept for App {
+            fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
+                let status = self.status.as_ref();
+                let live = status.and_then(|status| Some(status.live.as_ref()?.release.as_str()));
+                let desired = status.and_then(|status| status.desired.as_deref());
+                Some([live.map(Arc::from), desired.map(Arc::from)])
+            }
+        }
+
+        $(
+            impl Kept for $kind {
+                fn is_open(&self) -> bool {
+                    is_open!($outcome, self)
+                }
+            }
+        )*
+    };
+}
+
+/// Does something for every kind that is watched.
+pub trait ForKind {
+    /// What is done for one of them.
+    fn visit<K: Cached>(&mut self);
 }
 
 for_each_kind!(group);

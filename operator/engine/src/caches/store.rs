@@ -1,8 +1,22 @@
 //! The objects of one kind of one App, by name.
 
-use crate::kinds::Kept;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::sync::Arc;
+
+/// What is kept of an object.
+pub trait Kept: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Whether it ends with an outcome and has none yet.
+    fn is_open(&self) -> bool {
+        false
+    }
+
+    /// Names of the Releases that serve and that are desired, of an App.
+    fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
+        None
+    }
+}
 
 /// A few objects, sorted by name: a sorted list takes a fraction of a map's room, and there are thousands. Those of an
 /// App at rest are kept as compact JSON, which takes about a fifth of the room of the parsed objects.

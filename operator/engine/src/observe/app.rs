@@ -1,9 +1,9 @@
 //! What the App's planner gets to see.
 
 use super::{Observe, Sight};
-use crate::engine::Engine;
 use crate::key::Key;
 use crate::kinds::App;
+use crate::state::State;
 use fairway_plan::Step;
 use fairway_plan::observed::AppObserved;
 
@@ -24,9 +24,9 @@ impl Observe for App {
     }
 
     /// A migration outlives its App; what it ran in is removed when it has ended.
-    fn gone(engine: &mut Engine, key: &Key) -> Vec<Step> {
-        engine.refusals.forget(key);
-        engine
+    fn gone(state: &mut State, key: &Key) -> Vec<Step> {
+        state.refusals.forget(key);
+        state
             .caches
             .orphans(key)
             .into_iter()

@@ -1,10 +1,11 @@
 //! What the Release's planner gets to see.
 
 use super::{Observe, Sight};
-use crate::engine::Engine;
 use crate::key::Key;
-use crate::kinds::{EndpointSlice, Kept, Release};
+use crate::caches::Kept;
+use crate::kinds::{EndpointSlice, Release};
 use crate::lookups::{Found, Lookup};
+use crate::state::State;
 use fairway_plan::object::Kind;
 use fairway_plan::observed::{ProbeTarget, ReleaseObserved, Settings};
 use fairway_plan::release::claims;
@@ -91,8 +92,8 @@ impl Observe for Release {
         Some(fairway_plan::release::probe_targets(observed, settings))
     }
 
-    fn gone(engine: &mut Engine, key: &Key) -> Vec<Step> {
-        engine.probes.set(key, Vec::new());
+    fn gone(state: &mut State, key: &Key) -> Vec<Step> {
+        state.probes.set(key, Vec::new());
         Vec::new()
     }
 }

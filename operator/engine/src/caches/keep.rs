@@ -1,7 +1,7 @@
 //! What caches keep of each kind.
 
-use super::{ControllerRevision, Deployment, Job, Pod};
 use crate::answer::without_values;
+use crate::kinds::{ControllerRevision, Deployment, Job, Pod};
 use fairway_plan::snapshot::Snapshot;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use kube::core::ObjectMeta;
