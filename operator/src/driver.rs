@@ -103,7 +103,7 @@ impl Driver {
             outcome,
         } = ended;
         if let PassResult::Failed(error, delay) = &result {
-            tracing::warn!(object = %work, %error, ?delay, "pass failed");
+            tracing::warn!(object = %work, reason = %error.reason(), %error, ?delay, "pass failed");
         } else {
             tracing::debug!(object = %work, ?result, "pass ended");
         }

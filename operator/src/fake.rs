@@ -1,7 +1,7 @@
 //! For tests: an engine, and a fake apiserver that shows what was asked and gives the answer of the test.
 
-use crate::shared::SharedEngine;
-use fairway_engine::{Cached, Engine, ForKind, for_each};
+use fairway_engine::kinds::Release;
+use fairway_engine::{Cached, Engine, ForKind, Now, for_each};
 use fairway_plan::observed::Settings;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
@@ -23,17 +23,26 @@ pub(crate) fn engine() -> Engine {
 }
 
 /// Ends the first list of every kind; none holds an object.
-pub(crate) fn complete(engine: &SharedEngine) {
-    struct Complete<'a>(&'a SharedEngine);
+pub(crate) fn complete(engine: &mut Engine, now: Now) {
+    struct Complete<'a>(&'a mut Engine, Now);
 
     impl ForKind for Complete<'_> {
         fn visit<K: Cached>(&mut self) {
-            self.0
-                .with(|engine, now| engine.listed::<K>(&BTreeSet::new(), now));
+            self.0.listed::<K>(&BTreeSet::new(), self.1);
         }
     }
 
-    for_each(&mut Complete(engine));
+    for_each(&mut Complete(engine, now));
+}
+
+/// A Release of App crm that has just been created.
+pub(crate) fn release(name: &str) -> Release {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Release",
+        "metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "2"},
+        "spec": {"app": "crm", "revision": 1},
+    }))
+    .unwrap()
 }
 
 /// The apiserver's side.

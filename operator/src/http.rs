@@ -135,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_lists_what_it_waits_for() {
         let (pages, engine, _) = pages();
-        crate::fake::complete(&engine);
+        engine.with(crate::fake::complete);
         assert_eq!(readyz(State(pages.clone())).await.0, StatusCode::OK);
 
         let (pages, engine, _) = self::pages();

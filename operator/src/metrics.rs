@@ -387,13 +387,23 @@ pub(crate) fn text(registry: &Registry) -> Result<String, std::fmt::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_engine::Now;
 
     #[tokio::test(start_paused = true)]
     async fn metrics_carry_the_names_that_dashboards_know() {
         let (metrics, registry) = Metrics::new();
         metrics.set_concurrency(16);
         let mut engine = crate::fake::engine();
-        let release = crate::fake::release();
+        let now = Now {
+            wall: jiff::Timestamp::UNIX_EPOCH,
+            monotonic: fairway_engine::Instant::default(),
+        };
+        crate::fake::complete(&mut engine, now);
+        engine.set_leads(true, now);
+        for name in ["crm-1", "crm-2", "crm-3"] {
+            engine.put(crate::fake::release(name), now);
+        }
+        let _under_way = engine.start(now);
         let failed = metrics.begins(Reconciled::Release, Duration::from_millis(3));
         tokio::time::advance(Duration::from_secs(2)).await;
         metrics.passed(&failed, PassLabel::error);
@@ -416,7 +426,7 @@ mod tests {
             r#"controller_runtime_active_workers{controller="release"} 1"#,
             r#"controller_runtime_max_concurrent_reconciles{controller="release"} 16"#,
             r#"workqueue_depth{name="release",controller="release"} 2"#,
-            r#"workqueue_adds_total{name="release",controller="release"} 1"#,
+            r#"workqueue_adds_total{name="release",controller="release"} 3"#,
             r#"workqueue_retries_total{name="release",controller="release"} 1"#,
             r#"workqueue_queue_duration_seconds_bucket{le="0.01",name="release",controller="release"} 1"#,
             r#"workqueue_work_duration_seconds_sum{name="release",controller="release"} 2.0"#,

@@ -10,7 +10,8 @@ use crate::probes::{Probe, Probing};
 use crate::queue::Load;
 use crate::request::Answer;
 use crate::state::State;
-use fairway_plan::observed::{PodHealth, Settings};
+use fairway_crds::Reason;
+use fairway_plan::observed::{PodHealth, ProbeTarget, Settings};
 use fairway_plan::protocol::ProbeVerdict;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::ObjectMeta;
@@ -72,7 +73,7 @@ impl Engine {
         Some(Announcement {
             about,
             severity: Severity::Warning,
-            reason: "Unreadable".into(),
+            reason: Reason::Unreadable.to_string(),
             message: format!(
                 "this {kind} cannot be read and is left alone: {message}; correct it or delete it"
             ),
@@ -142,6 +143,12 @@ impl Engine {
     /// When the next timer goes off; `None` while no pass may start.
     pub fn next_timer(&self) -> Option<Instant> {
         self.works_since.and_then(|_| self.state.queue.next_timer())
+    }
+
+    /// From now on, for this Release, exactly these pods are to be asked; a pass says so with [`Action::Probe`]. Returns
+    /// the probes that begin.
+    pub fn probe(&mut self, release: &Key, targets: Vec<ProbeTarget>) -> Vec<Probe> {
+        self.state.probes.set(release, targets)
     }
 
     /// Whether a pod is to be asked again by this probe.

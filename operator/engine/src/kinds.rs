@@ -56,11 +56,11 @@ macro_rules! for_each_kind {
                 }
             }
             built_in {
-                ControllerRevision revisions { app: labelled, may: [create, patch, delete], kept: KeptSnapshot = keep::snapshot }
-                Deployment deployments { app: labelled, may: [create, patch, delete], kept: Deployment = keep::deployment }
+                ControllerRevision revisions { app: labelled, may: [create, delete], kept: KeptSnapshot = keep::snapshot }
+                Deployment deployments { app: labelled, may: [create, patch], kept: Deployment = keep::deployment }
                 Pod pods { app: labelled, may: [create, delete], kept: Pod = keep::pod }
                 Job jobs { app: labelled, may: [create, delete], kept: Job = keep::job }
-                Service services { app: labelled, may: [create, patch, delete], kept: Service = keep::whole }
+                Service services { app: labelled, may: [create, patch], kept: Service = keep::whole }
                 EndpointSlice endpoint_slices { app: labelled, may: [], kept: EndpointSlice = keep::whole }
             }
         }

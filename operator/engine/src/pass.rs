@@ -15,6 +15,7 @@ use crate::probes::Probe;
 use crate::refusals::News;
 use crate::request::{Answer, Request, Resource, written};
 use crate::state::State;
+use fairway_crds::Reason;
 use fairway_plan::object;
 use fairway_plan::{Step, Wake};
 use kube::core::DynamicObject;
@@ -173,6 +174,19 @@ pub enum PassError {
     /// The driver gave an answer to another question.
     #[error("the driver answered another question than was asked")]
     Unasked,
+}
+
+impl PassError {
+    /// Reason of the failure, for Events and logs.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Refused { .. } => Reason::WriteRefused,
+            Self::BeingDeleted { .. } => Reason::ObjectBeingDeleted,
+            Self::Unavailable { .. } | Self::Unread { .. } | Self::Uncommitted { .. } | Self::Unasked => {
+                Reason::WriteFailed
+            }
+        }
+    }
 }
 
 impl Pass {
@@ -506,7 +520,7 @@ impl Pass {
                 self.ended.announcements.push(Announcement {
                     about: observed.reference(),
                     severity: Severity::Warning,
-                    reason: "WriteRefused".to_owned(),
+                    reason: error.reason().to_string(),
                     message: error.to_string(),
                 });
                 self.fail(state, error, now)
@@ -654,3 +668,6 @@ fn timer(wake: Wake, now: Now) -> Option<Instant> {
     let wait = Duration::try_from(moment.duration_since(now.wall)).map(|wait| wait + Duration::from_millis(1));
     Some(now.monotonic + wait.unwrap_or_default().max(DUE))
 }
+
+#[cfg(test)]
+mod tests;
