@@ -76,7 +76,10 @@ impl Driver {
         let under_way = self.metrics.begins(pass.work().kind, pass.waited());
         let mut answer = Answer::Nothing;
         let ended = loop {
-            answer = match self.engine.with(|engine, now| engine.next(&mut pass, answer, now)) {
+            answer = match self
+                .engine
+                .with(|engine, now| engine.next(&mut pass, answer, now))
+            {
                 Action::Plan(planning) => Answer::Decided(Box::new(planning.decide(Timestamp::now()))),
                 Action::Probe(probes) => {
                     for probe in probes {

@@ -99,13 +99,4 @@ impl Apiserver {
             body: serde_json::from_slice(&asked).unwrap_or_default(),
         }
     }
-
-    /// Fails when anything was asked that was not answered. Takes whoever holds the client.
-    pub(crate) async fn asked_nothing_more(mut self, holder: impl Sized) {
-        drop(holder);
-        assert!(
-            self.requests.next_request().await.is_none(),
-            "one request too many"
-        );
-    }
 }

@@ -18,11 +18,11 @@ pub(crate) fn adopt(kind: &str, desired: &ObjectMeta, existing: &ObjectMeta) -> 
     if existing.deletion_timestamp.is_some() {
         return Err(NotOurs::Terminating);
     }
-    let mut wanted = owners(desired).peekable();
-    let is_ours = if wanted.peek().is_none() {
+    let mut desired_owners = owners(desired).peekable();
+    let is_ours = if desired_owners.peek().is_none() {
         app(desired).is_some() && app(desired) == app(existing)
     } else {
-        wanted.any(|owner| owners(existing).any(|found| found == owner))
+        desired_owners.any(|owner| owners(existing).any(|found| found == owner))
     };
     if is_ours {
         return Ok(());

@@ -8,7 +8,9 @@ use crate::kinds::*;
 use crate::lookups::{Found, Lookup};
 use crate::observe::{Observe, Sight};
 use crate::state::State;
-use fairway_plan::observed::{AppObserved, BackupObserved, MigrationObserved, ProbeTarget, ReleaseObserved, Settings};
+use fairway_plan::observed::{
+    AppObserved, BackupObserved, MigrationObserved, ProbeTarget, ReleaseObserved, Settings,
+};
 use fairway_plan::{Decision, Step, Wake};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;

@@ -110,10 +110,7 @@ impl Probes {
 /// The verdict of a round from those of its requests: a wrong answer weighs more than none, because it shows that the
 /// pod was reached. A round without requests passes.
 pub fn verdict_of_round(verdicts: impl IntoIterator<Item = ProbeVerdict>) -> ProbeVerdict {
-    verdicts
-        .into_iter()
-        .reduce(worse)
-        .unwrap_or(ProbeVerdict::Passed)
+    verdicts.into_iter().reduce(worse).unwrap_or(ProbeVerdict::Passed)
 }
 
 fn worse(a: ProbeVerdict, b: ProbeVerdict) -> ProbeVerdict {

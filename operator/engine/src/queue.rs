@@ -239,6 +239,10 @@ mod tests {
         queue.add(work("a"), at);
         assert!(start(&mut queue, at).is_some());
         queue.done(&work("a"), None);
-        assert_eq!(queue.next_timer(), None, "each pass says when the next one is due");
+        assert_eq!(
+            queue.next_timer(),
+            None,
+            "each pass says when the next one is due"
+        );
     }
 }

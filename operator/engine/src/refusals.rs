@@ -144,7 +144,9 @@ impl Refusals {
 
     /// When the first refusal of this App is forgotten.
     pub(crate) fn forgotten(&self, app: &Key, now: Instant) -> Option<Instant> {
-        valid(self.apps.get(app)?, now).map(|(_, known)| known.until).min()
+        valid(self.apps.get(app)?, now)
+            .map(|(_, known)| known.until)
+            .min()
     }
 
     /// Remembers that nothing can be created in this namespace, because it is being deleted; until when.

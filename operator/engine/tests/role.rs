@@ -1,10 +1,7 @@
 //! The chart's role gives the operator what the table of kinds asks for, and no more.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the role is a file of the chart"
-)]
+#![allow(clippy::disallowed_methods, reason = "the role is a file of the chart")]
 
 use fairway_engine::kinds::{Kind, Reconciled};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,11 +3,8 @@
 //! The planners do not look at this file; it states in other words what they are to guarantee. [`Checker`] is
 //! asked after every write of every simulated story.
 
-use fairway_plan::release::world::{happened, has_begun, has_ended, has_finished, is_ready, replicas_of};
 use crate::cluster::Cluster;
 use crate::store::{ByName, Objects};
-use fairway_plan::snapshot::Snapshot;
-use fairway_plan::{build, labels};
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::condition::{
     BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
@@ -15,6 +12,9 @@ use fairway_crds::condition::{
 use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use fairway_crds::{Release, ReleaseStatus};
+use fairway_plan::release::world::{happened, has_begun, has_ended, has_finished, is_ready, replicas_of};
+use fairway_plan::snapshot::Snapshot;
+use fairway_plan::{build, labels};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;

@@ -248,7 +248,7 @@ impl Sim {
             Err(Killed) => {
                 self.started += 1;
                 self.transcript
-                    .tell(self.cluster.now, "the operator is killed and starts anew");
+                    .tell(self.cluster.now, "the operator is killed and restarts");
                 self.operators[index] = Operator::new(self.started, &self.cluster);
             }
         }

@@ -60,7 +60,8 @@ impl Operator {
     pub(crate) fn probe(&mut self, cluster: &Cluster) -> bool {
         let probes: Vec<Probe> = self.engine.probes().map(|(probe, _)| probe.clone()).collect();
         for probe in &probes {
-            self.engine.probed(probe, verdict(cluster, probe), cluster.clock());
+            self.engine
+                .probed(probe, verdict(cluster, probe), cluster.clock());
         }
         self.engine.probes().any(|(probe, health)| {
             let target = &probe.target;

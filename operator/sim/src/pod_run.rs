@@ -109,4 +109,3 @@ pub(crate) fn task_of(pod: &Pod) -> Option<Task> {
         .as_ref()?;
     serde_json::from_str(&task.replace("$$", "$")).ok()
 }
-

@@ -7,11 +7,11 @@ use crate::cluster::Cluster;
 use crate::database::{Effect, State};
 use crate::store::NAMESPACE;
 use crate::{Sim, Stuck};
-use fairway_plan::labels;
 use fairway_crds::condition::{READY, SUCCEEDED};
-use fairway_engine::kinds::Kind;
 use fairway_crds::release::annotation;
 use fairway_crds::{App, AppSpec, Release, ReleaseSpec};
+use fairway_engine::kinds::Kind;
+use fairway_plan::labels;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, ServiceSpec};
@@ -76,7 +76,7 @@ impl Story {
     }
 
     /// Tells the story from that line on: the text as far as it goes, and why it does not go on. `before` sees the
-    /// world before each command.
+    /// simulation before each command.
     pub fn tell(
         &self,
         sim: &mut Sim,

@@ -1,13 +1,14 @@
 //! What the apiserver holds, as far as releases touch it, and the rules by which it changes.
 
 use fairway_engine::kinds::*;
-use fairway_engine::{Cached, Engine, Key, Now, for_each_kind};
+use fairway_engine::{Cached, Engine, Key, Now, Own, for_each_kind};
+use fairway_plan::Object;
 use fairway_plan::names::short_hash;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Resource, ResourceExt};
 use kube::core::{ObjectMeta, Status};
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,6 +119,48 @@ macro_rules! store {
 }
 
 for_each_kind!(store);
+
+macro_rules! writes {
+    (
+        ()
+        own { $($own:ident $own_store:ident { $($own_row:tt)* })* }
+        built_in { $($kind:ident $store:ident { $($row:tt)* })* }
+    ) => {
+        impl Apiserver {
+            /// Stores a new object of whatever kind.
+            ///
+            /// # Errors
+            /// [`ApiError::AlreadyExists`].
+            pub(crate) fn create_any(&mut self, object: &Object, now: Timestamp) -> Result<ObjectMeta, ApiError> {
+                let value = json(object);
+                match Kind::from(object.kind()) {
+                    $(Kind::$own => self.create::<$own>(parsed(value)?, now),)*
+                    $(Kind::$kind => self.create::<$kind>(parsed(value)?, now),)*
+                }
+            }
+
+            /// Writes the status of an object of whatever kind of our own.
+            ///
+            /// # Errors
+            /// Those of [`Apiserver::commit`].
+            pub(crate) fn commit_any(&mut self, object: &Own) -> Result<ObjectMeta, ApiError> {
+                match object {
+                    $(Own::$own(object) => self.commit(&**object),)*
+                }
+            }
+        }
+    };
+}
+
+for_each_kind!(writes);
+
+fn parsed<T: Stored>(value: serde_json::Value) -> Result<T, ApiError> {
+    serde_json::from_value(value).map_err(|error| ApiError::Refused {
+        message: error.to_string(),
+        conflict: false,
+        may_pass: false,
+    })
+}
 
 /// Why the apiserver did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

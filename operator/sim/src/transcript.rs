@@ -1,11 +1,11 @@
 //! The story as a reviewer reads it: each write of the operator and each change of a status is one line.
 
 use crate::store::{ApiError, Objects};
-use fairway_plan::object::Object;
-use fairway_plan::{Step, build};
 use fairway_crds::condition::{READY, SUCCEEDED};
 use fairway_crds::release::ReleaseOutcome;
 use fairway_engine::kinds::Kind;
+use fairway_plan::object::Object;
+use fairway_plan::{Step, build};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -52,7 +52,12 @@ impl Transcript {
     }
 
     /// Tells a step.
-    pub(crate) fn step(&mut self, now: Timestamp, step: &Step, result: &Result<Option<ObjectMeta>, ApiError>) {
+    pub(crate) fn step(
+        &mut self,
+        now: Timestamp,
+        step: &Step,
+        result: &Result<Option<ObjectMeta>, ApiError>,
+    ) {
         if !self.is_kept {
             return;
         }

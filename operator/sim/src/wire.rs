@@ -155,12 +155,7 @@ impl Wire<'_> {
             name: name.clone(),
         };
         let before = self.cluster.objects().clone();
-        let answer = self.send(written, |cluster| match object {
-            Own::App(object) => cluster.api.commit(&**object).map(Some),
-            Own::Release(object) => cluster.api.commit(&**object).map(Some),
-            Own::Migration(object) => cluster.api.commit(&**object).map(Some),
-            Own::Backup(object) => cluster.api.commit(&**object).map(Some),
-        });
+        let answer = self.send(written, |cluster| cluster.api.commit_any(object).map(Some));
         self.transcript
             .status(self.cluster.now, kind, &name, &before, self.cluster.objects());
         answer.map(answer_of)
@@ -230,7 +225,7 @@ fn execute(cluster: &mut Cluster, step: &Step) -> Result<Option<ObjectMeta>, Api
             Object::Deployment(deployment) => apply_deployment(cluster, deployment).map(Some),
             Object::Service(service) => apply_service(cluster, service).map(Some),
             Object::Release(release) => apply_release(cluster, release).map(Some),
-            other => create(cluster, other).map(Some),
+            other => cluster.api.create_any(other, cluster.now).map(Some),
         },
         Step::DryRun(object) => {
             match &**object {
@@ -240,14 +235,13 @@ fn execute(cluster: &mut Cluster, step: &Step) -> Result<Option<ObjectMeta>, Api
             }?;
             Ok(Some(object.meta().clone()))
         }
-        Step::Create(object) => create(cluster, object).map(Some),
+        Step::Create(object) => cluster.api.create_any(object, cluster.now).map(Some),
         Step::Scale(target, replicas) => scale(cluster, target, *replicas).map(Some),
         Step::Delete(target) => {
-            let found = cluster
-                .objects()
-                .all()
-                .into_iter()
-                .find(|(kind, meta)| *kind == target.kind.into() && meta.name.as_ref() == Some(&target.name));
+            let found =
+                cluster.objects().all().into_iter().find(|(kind, meta)| {
+                    *kind == target.kind.into() && meta.name.as_ref() == Some(&target.name)
+                });
             match found {
                 None => return Err(ApiError::NotFound),
                 Some((_, meta)) if meta.uid.as_ref() != Some(&target.uid) => return Err(ApiError::Conflict),
@@ -418,19 +412,5 @@ fn merge(found: &mut ObjectMeta, desired: &ObjectMeta) {
         .extend(desired.annotations.clone().unwrap_or_default());
     if desired.owner_references.is_some() {
         found.owner_references.clone_from(&desired.owner_references);
-    }
-}
-
-fn create(cluster: &mut Cluster, object: &Object) -> Result<ObjectMeta, ApiError> {
-    let now = cluster.now;
-    match object.clone() {
-        Object::ControllerRevision(object) => cluster.api.create(object, now),
-        Object::Release(object) => cluster.api.create(object, now),
-        Object::Migration(object) => cluster.api.create(object, now),
-        Object::Backup(object) => cluster.api.create(object, now),
-        Object::Deployment(object) => cluster.api.create(object, now),
-        Object::Service(object) => cluster.api.create(object, now),
-        Object::Job(object) => cluster.api.create(object, now),
-        Object::Pod(object) => cluster.api.create(object, now),
     }
 }

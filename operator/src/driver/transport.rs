@@ -4,10 +4,10 @@
 use fairway_engine::kinds::Kind;
 use fairway_engine::{Answer, FIELD_MANAGER, Key, Own, Ownership, Request, Resource};
 use fairway_plan::object::{Object, ObjectRef, Step};
+use kube::Resource as _;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
-use kube::Resource as _;
 use serde_json::json;
 
 /// Carries requests to the apiserver and answers back.
@@ -83,9 +83,7 @@ impl Transport {
         let metadata = json!({"uid": target.uid, "resourceVersion": target.resource_version});
         let patch = json!({"metadata": metadata, "spec": {"replicas": replicas}});
         let api = self.api(&Kind::from(target.kind).api_resource(), &target.namespace);
-        let scaled = api
-            .patch(&target.name, &parameters, &Patch::Merge(patch))
-            .await?;
+        let scaled = api.patch(&target.name, &parameters, &Patch::Merge(patch)).await?;
         Ok(Answer::Object(Box::new(scaled)))
     }
 

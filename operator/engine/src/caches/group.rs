@@ -275,10 +275,7 @@ impl Group {
                 open || is_current || change.kind == Kind::App
             }
             Interest::ItsWork => {
-                let frames = matches!(
-                    change.kind,
-                    Kind::App | Kind::Release | Kind::ControllerRevision
-                );
+                let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
                 change.work_for == Some(name) || same(Kind::Release) || frames && open
             }
         }
@@ -290,7 +287,11 @@ impl Group {
             .into_iter()
             .filter(|kind| kind.interest() == Interest::ItsWork);
         kinds
-            .flat_map(|kind| self.names(kind).into_iter().map(move |(name, open)| (kind, name, open)))
+            .flat_map(|kind| {
+                self.names(kind)
+                    .into_iter()
+                    .map(move |(name, open)| (kind, name, open))
+            })
             .filter(|(_, _, open)| *open)
             .map(|(kind, name, _)| Work::new(kind, app.sibling(name)))
             .collect()

@@ -37,9 +37,7 @@ fn deployment(app: &str, version: u64) -> Deployment {
 }
 
 fn names(work: &[Work]) -> Vec<String> {
-    work.iter()
-        .map(ToString::to_string)
-        .collect()
+    work.iter().map(ToString::to_string).collect()
 }
 
 fn key(name: &str) -> Key {
@@ -67,7 +65,10 @@ fn an_event_that_changes_nothing_concerns_nobody() {
         names(&caches.put(release(2))),
         ["app shop/crm", "release shop/crm-1"]
     );
-    assert!(caches.put(release(2)).is_empty(), "a new list of the same objects");
+    assert!(
+        caches.put(release(2)).is_empty(),
+        "a new list of the same objects"
+    );
     assert_eq!(
         names(&caches.put(deployment("crm", 3))),
         ["app shop/crm", "release shop/crm-1"]
@@ -83,7 +84,11 @@ fn what_a_list_does_not_hold_any_more_is_gone() {
     let work = caches.retain::<Deployment>(&BTreeSet::new());
     assert_eq!(names(&work), ["app shop/crm", "release shop/crm-1"]);
     assert_eq!(deployments(&mut caches, "crm"), 0);
-    assert!(caches.retain::<Release>(&BTreeSet::from([key("crm-1")])).is_empty());
+    assert!(
+        caches
+            .retain::<Release>(&BTreeSet::from([key("crm-1")]))
+            .is_empty()
+    );
 }
 
 #[test]
@@ -111,7 +116,10 @@ fn an_object_that_moves_to_another_app_leaves_the_first() {
     let mut caches = Caches::default();
     caches.put(deployment("crm", 3));
     caches.put(deployment("cms", 4));
-    assert_eq!((deployments(&mut caches, "crm"), deployments(&mut caches, "cms")), (0, 1));
+    assert_eq!(
+        (deployments(&mut caches, "crm"), deployments(&mut caches, "cms")),
+        (0, 1)
+    );
 }
 
 #[test]
@@ -127,7 +135,9 @@ fn a_deleted_release_is_told_to_its_own_controller() {
 fn caches_hold_neither_managed_fields_nor_environments() {
     let mut caches = Caches::default();
     caches.put(deployment("crm", 3));
-    let kept = caches.view(&key("crm"), &app_work(), NOW, |group| group.deployments.get("web"));
+    let kept = caches.view(&key("crm"), &app_work(), NOW, |group| {
+        group.deployments.get("web")
+    });
     let View::Of(kept) = kept else { panic!("{kept:?}") };
     assert_eq!(kept.metadata.managed_fields, None);
     let spec = kept.spec.clone().unwrap().template.spec.unwrap();
@@ -161,7 +171,13 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
     let mut caches = Caches::default();
     caches.put(app(1));
     caches.put(deployment("crm", 3));
-    caches.deleted(&key("crm"), Kind::Deployment, &key("web"), Until::Gone("d-1".into()), NOW);
+    caches.deleted(
+        &key("crm"),
+        Kind::Deployment,
+        &key("web"),
+        Until::Gone("d-1".into()),
+        NOW,
+    );
     assert!(matches!(
         caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
         View::Stale(_)
@@ -171,9 +187,18 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
         caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
         View::Of(())
     ));
-    caches.deleted(&key("crm"), Kind::Deployment, &key("web"), Until::Gone("d-1".into()), NOW);
+    caches.deleted(
+        &key("crm"),
+        Kind::Deployment,
+        &key("web"),
+        Until::Gone("d-1".into()),
+        NOW,
+    );
     assert!(
-        matches!(caches.view(&key("crm"), &app_work(), NOW, |_| Some(())), View::Of(())),
+        matches!(
+            caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+            View::Of(())
+        ),
         "seen already"
     );
 }

@@ -26,11 +26,6 @@ impl Observe for App {
     /// A migration outlives its App; what it ran in is removed when it has ended.
     fn gone(state: &mut State, key: &Key) -> Vec<Step> {
         state.refusals.forget(key);
-        state
-            .caches
-            .orphans(key)
-            .into_iter()
-            .map(Step::Delete)
-            .collect()
+        state.caches.orphans(key).into_iter().map(Step::Delete).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! What the Release's planner gets to see.
 
 use super::{Observe, Sight};
-use crate::key::Key;
 use crate::caches::Kept;
+use crate::key::Key;
 use crate::kinds::{EndpointSlice, Release};
 use crate::lookups::{Found, Lookup};
 use crate::state::State;

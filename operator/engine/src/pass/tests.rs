@@ -1,7 +1,7 @@
 use super::*;
 use crate::kinds::{App, Deployment, Job, Release};
 use fairway_plan::ObjectRef;
-use fairway_plan::object::Object;
+use fairway_plan::object::{self, Object};
 use fairway_plan::observed::Settings;
 use kube::core::Status;
 use rstest::rstest;
@@ -157,7 +157,11 @@ fn refusal(state: &State, id: &str) -> Option<fairway_plan::observed::Refusal> {
 #[test]
 fn what_was_applied_must_be_seen_before_the_next_plan() {
     let mut state = state();
-    let (_, action) = one(&mut state, Step::Apply(desired_deployment()), stored(deployment("5")));
+    let (_, action) = one(
+        &mut state,
+        Step::Apply(desired_deployment()),
+        stored(deployment("5")),
+    );
     let ended = ended(action);
     assert_eq!((ended.result, ended.switched), (PassResult::OnChange, None));
     assert!(is_stale(&mut state));
@@ -168,7 +172,11 @@ fn an_event_faster_than_its_answer_holds_nothing() {
     let mut state = state();
     let seen: Deployment = serde_json::from_value(deployment("5")).unwrap();
     state.caches.put(seen);
-    one(&mut state, Step::Apply(desired_deployment()), stored(deployment("5")));
+    one(
+        &mut state,
+        Step::Apply(desired_deployment()),
+        stored(deployment("5")),
+    );
     assert!(!is_stale(&mut state));
 }
 
@@ -193,7 +201,10 @@ fn a_refusal_is_planned_on_once_and_then_fails_the_pass() {
     let ended = ended(action);
     let reasons: Vec<_> = ended.announcements.iter().map(|event| &*event.reason).collect();
     assert_eq!(reasons, ["WriteRefused"], "a planner that insists is announced");
-    assert!(matches!(ended.result, PassResult::Failed(PassError::Refused { announced: false, .. }, _)));
+    assert!(matches!(
+        ended.result,
+        PassResult::Failed(PassError::Refused { announced: false, .. }, _)
+    ));
 
     let (_, action) = one(&mut state, step(), error(422, "Invalid"));
     assert!(
@@ -215,7 +226,11 @@ fn a_refused_step_stops_those_behind_it() {
 #[test]
 fn a_refused_write_is_attempted_again_in_time() {
     let mut state = state();
-    one(&mut state, Step::Apply(desired_service()), error(403, "Forbidden"));
+    one(
+        &mut state,
+        Step::Apply(desired_service()),
+        error(403, "Forbidden"),
+    );
     let (_, action) = executing(&mut state, []);
     let forgotten = state.refusals.forgotten(&app(), NOW.monotonic).unwrap();
     assert_eq!(ended(action).result, PassResult::At(forgotten));
@@ -226,7 +241,10 @@ fn a_passed_dry_run_is_planned_on_once_and_persists_nothing() {
     let mut state = state();
     let step = || Step::DryRun(desired_deployment());
     let (_, action) = one(&mut state, step(), stored(deployment("5")));
-    assert!(plans_again(&action), "nothing in the cluster will wake the planner");
+    assert!(
+        plans_again(&action),
+        "nothing in the cluster will wake the planner"
+    );
     assert!(!is_stale(&mut state));
     let known = state.refusals.known(&app(), NOW.monotonic).dry_run_passed;
     assert!(known.contains("Deployment/crm-web-2#h1"), "{known:?}");
@@ -386,7 +404,10 @@ fn a_status_that_comes_too_late_is_planned_again(#[case] code: u16, #[case] reas
     let mut pass = committing(&mut state);
     let ended = ended(pass.next(&mut state, error(code, reason), NOW));
     assert_eq!(ended.result, PassResult::At(NOW.monotonic + SOON));
-    assert!(ended.announcements.is_empty(), "what is not recorded is not announced");
+    assert!(
+        ended.announcements.is_empty(),
+        "what is not recorded is not announced"
+    );
 }
 
 #[test]
@@ -422,13 +443,20 @@ fn a_release_looks_up_services_and_claims_that_no_watch_shows() {
         _ => None,
     };
     let asked = pass.next(&mut state, Answer::Nothing, NOW);
-    assert_eq!(read(&asked), Some((Resource::Of(Kind::Service), "crm".to_owned())), "{asked:?}");
+    assert_eq!(
+        read(&asked),
+        Some((Resource::Of(Kind::Service), "crm".to_owned())),
+        "{asked:?}"
+    );
     let asked = pass.next(&mut state, error(404, "NotFound"), NOW);
     assert_eq!(read(&asked), Some((Resource::Claim, "uploads".to_owned())));
     let claim = json!({"metadata": {"namespace": "shop", "name": "uploads"}, "spec": {"accessModes": ["ReadWriteOnce"]}});
     assert!(plans_again(&pass.next(&mut state, stored(claim), NOW)));
 
-    assert!(plans_again(&start().next(&mut state, Answer::Nothing, NOW)), "answers hold for a burst of passes");
+    assert!(
+        plans_again(&start().next(&mut state, Answer::Nothing, NOW)),
+        "answers hold for a burst of passes"
+    );
     let later = Now {
         monotonic: NOW.monotonic + Duration::from_secs(1),
         ..NOW

@@ -114,11 +114,18 @@ fn a_pod_keeps_its_counts_while_it_is_asked_the_same() {
     assert!(probes.set(&release, vec![target(1)]).is_empty(), "it goes on");
     assert_eq!(probes.health(&release)["p-1"].passes, 1);
 
-    let other = ProbeTarget { success_threshold: 5, ..target(1) };
+    let other = ProbeTarget {
+        success_threshold: 5,
+        ..target(1)
+    };
     let begun = probes.set(&release, vec![other]);
     assert_eq!(begun.len(), 1, "another question starts over");
     assert_eq!(probes.health(&release)["p-1"].passes, 0);
-    assert_eq!(probes.count(probe, ProbeVerdict::Passed), None, "the first one has ended");
+    assert_eq!(
+        probes.count(probe, ProbeVerdict::Passed),
+        None,
+        "the first one has ended"
+    );
     assert!(!probes.is_wanted(probe) && probes.is_wanted(&begun[0]));
 
     probes.set(&release, Vec::new());

@@ -1,9 +1,9 @@
-//! A story that has ended stays as it is: nothing is written while nothing changes, whoever starts anew.
+//! A story that has ended stays as it is: nothing is written while nothing changes, whoever restarts.
 
 use crate::play::{for_each_story, reference};
 
 #[test]
-fn an_operator_that_starts_anew_at_the_end_writes_nothing() {
+fn a_restart_at_the_end_writes_nothing() {
     for_each_story(|story| {
         let mut played = reference(story)?;
         let writes = played.sim.traffic.writes.len();

@@ -19,7 +19,7 @@ fn released(times: usize) -> Named {
 }
 
 #[test]
-fn ten_releases_are_kept_besides_the_one_that_serves_and_the_one_before_it_each_with_its_frozen_spec() {
+fn ten_old_releases_are_kept_with_their_snapshots() {
     let played = reference(&released(15)).unwrap();
     let objects = played.sim.cluster.objects();
     let mut kept: Vec<_> = (4..=15).map(|revision| format!("crm-{revision}")).collect();
@@ -29,7 +29,7 @@ fn ten_releases_are_kept_besides_the_one_that_serves_and_the_one_before_it_each_
 }
 
 #[test]
-fn the_frozen_spec_of_a_release_that_somebody_removed_goes_with_the_next_release() {
+fn the_snapshot_of_a_removed_release_goes_with_the_next_release() {
     let mut sim = reference(&released(3)).unwrap().sim;
     sim.cluster.delete(Kind::Release, "crm-1");
     assert!(sim.cluster.objects().revisions.contains_key("crm-1"));

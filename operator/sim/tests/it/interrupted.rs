@@ -1,4 +1,4 @@
-//! People act at the worst moment: after each write of a release they delete the App, edit it, give the release up,
+//! People act at the worst moment: after each write of a release they delete the App, edit it, abort the release,
 //! or the operator goes away for an hour.
 
 use crate::play::{Named, Played, reference, story};
@@ -110,7 +110,10 @@ fn only_live_runs(sim: &Sim) -> Result<(), String> {
 fn the_app_is_deleted() {
     after_each_write("> delete app\n> settle", |sim| {
         let objects = sim.cluster.objects();
-        let left = objects.all().into_iter().filter(|(kind, _)| *kind != Kind::Backup);
+        let left = objects
+            .all()
+            .into_iter()
+            .filter(|(kind, _)| *kind != Kind::Backup);
         let left: Vec<_> = left
             .map(|(kind, meta)| format!("{} {}", kind.as_str(), meta.name.clone().unwrap_or_default()))
             .collect();
@@ -141,7 +144,7 @@ fn the_app_is_reverted() {
 }
 
 #[test]
-fn the_release_is_given_up() {
+fn the_release_is_aborted() {
     after_each_write("> annotate crm-2 abort=now\n> settle", |sim| {
         only_live_runs(sim)?;
         let release = sim
@@ -165,7 +168,7 @@ fn the_release_is_given_up() {
 }
 
 #[test]
-fn the_release_is_taken_back() {
+fn the_release_is_rolled_back() {
     after_each_write("> annotate crm-2 rollback=now\n> settle", only_live_runs);
 }
 

@@ -1,4 +1,4 @@
-//! Whole releases, played in the simulated world: each story as it was reviewed, and each again under every fault.
+//! Whole releases, played in the simulated cluster: each story as it was reviewed, and each again under every fault.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
 )]
 #![allow(
     clippy::disallowed_methods,
-    reason = "the stories are files, and an environment variable asks for them to be written anew"
+    reason = "the stories are files, and an environment variable asks for them to be rewritten"
 )]
 
 mod crash;

@@ -60,9 +60,9 @@ pub(crate) fn story(name: &str) -> Named {
 pub(crate) struct Played {
     /// The story with what came of each command.
     pub(crate) text: String,
-    /// The world at its end.
+    /// The simulation at its end.
     pub(crate) sim: Sim,
-    /// The world before each command, with the command's line.
+    /// The simulation before each command, with the command's line.
     pub(crate) marks: Vec<(usize, Sim)>,
 }
 
@@ -102,7 +102,7 @@ impl Played {
 }
 
 impl Named {
-    /// The commands up to the first `settle`, and the world after it, if the story goes on then.
+    /// The commands up to the first `settle`, and the simulation after it, if the story goes on then.
     fn first_act<'a>(&self, played: &'a Played) -> Option<(String, &'a Sim)> {
         let commands: Vec<&str> = self.text.lines().filter(|line| line.starts_with('>')).collect();
         let settle = commands.iter().position(|command| *command == "> settle")?;

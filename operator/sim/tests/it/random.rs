@@ -2,8 +2,8 @@
 //! any more. The seed is fixed; a failing story is shrunk and printed, to be kept among the stories.
 
 use crate::play::{Named, play};
-use fairway_sim::Turns;
 use fairway_engine::kinds::Kind;
+use fairway_sim::Turns;
 use fairway_sim::wire::Fault;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRng, TestRunner};
@@ -66,8 +66,8 @@ const EVENTS: [&str; 46] = [
     "point crm crm-1",
 ];
 
-/// Everything is mended at the end, so that the story can end.
-const MENDED: &str = "> operator back\n> database up\n> edit suspend=false\n> settle\n";
+/// Everything is fixed at the end, so that the story can end.
+const FIXED: &str = "> operator back\n> database up\n> edit suspend=false\n> settle\n";
 
 fn stories() -> impl Strategy<Value = Named> {
     (
@@ -78,7 +78,7 @@ fn stories() -> impl Strategy<Value = Named> {
             let events: String = events.into_iter().map(|event| format!("> {event}\n")).collect();
             Named {
                 name: "random".to_owned(),
-                text: format!("> {app}\n{events}{MENDED}"),
+                text: format!("> {app}\n{events}{FIXED}"),
                 number: 0,
             }
         })

@@ -1,8 +1,8 @@
 //! The operator's caches lag, each kind for itself: the end is the same.
 
 use crate::play::{for_each_story, play_alike, reference};
-use fairway_sim::Turns;
 use fairway_engine::kinds::Kind;
+use fairway_sim::Turns;
 use fairway_sim::wire::Fault;
 
 #[test]

@@ -10,7 +10,7 @@ fn with_two_operators_pass_by_pass_it_ends_alike() {
 }
 
 #[test]
-fn an_operator_that_was_stopped_before_any_of_its_writes_does_no_harm_when_it_goes_on() {
+fn an_operator_stopped_before_a_write_does_no_harm_when_it_resumes() {
     let claims = Claims::default();
     for_each_story(|story| {
         let alone = reference(story)?;

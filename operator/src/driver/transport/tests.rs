@@ -50,11 +50,7 @@ fn version(answer: &Answer) -> Option<&str> {
 
 #[tokio::test]
 async fn a_deployment_is_applied_server_side_by_fairway_and_strictly() {
-    let (answer, asked) = write(
-        Step::Apply(desired_deployment()),
-        (200, deployment(Some("5"))),
-    )
-    .await;
+    let (answer, asked) = write(Step::Apply(desired_deployment()), (200, deployment(Some("5")))).await;
     assert_eq!(version(&answer), Some("5"));
     assert_eq!(
         asked.what,
@@ -69,11 +65,7 @@ async fn a_deployment_is_applied_server_side_by_fairway_and_strictly() {
 
 #[tokio::test]
 async fn a_dry_run_says_so() {
-    let (_, asked) = write(
-        Step::DryRun(desired_deployment()),
-        (200, deployment(Some("5"))),
-    )
-    .await;
+    let (_, asked) = write(Step::DryRun(desired_deployment()), (200, deployment(Some("5")))).await;
     assert!(
         asked.query.contains(&"dryRun=All".to_owned()),
         "{:?}",
@@ -83,7 +75,8 @@ async fn a_dry_run_says_so() {
 
 #[tokio::test]
 async fn a_service_is_applied_without_force() {
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "crm"}});
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "crm"}});
     let desired: Service = serde_json::from_value(service.clone()).unwrap();
     let step = Step::Apply(Box::new(Object::Service(desired)));
     let (_, asked) = write(step, (200, service)).await;
@@ -93,7 +86,8 @@ async fn a_service_is_applied_without_force() {
 
 #[tokio::test]
 async fn a_job_is_created_by_fairway() {
-    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "shop", "name": "run"}});
+    let job =
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "shop", "name": "run"}});
     let desired: Job = serde_json::from_value(job.clone()).unwrap();
     let step = Step::Create(Box::new(Object::Job(desired)));
     let (answer, asked) = write(step, failure(409, "AlreadyExists")).await;
@@ -162,11 +156,7 @@ async fn a_status_is_written_for_exactly_the_object_observed() {
 #[tokio::test]
 async fn a_claim_is_read_by_its_name() {
     let key = Key::new("shop", "uploads");
-    let (answer, asked) = ask(
-        Request::Read(Resource::Claim, key),
-        failure(403, "Forbidden"),
-    )
-    .await;
+    let (answer, asked) = ask(Request::Read(Resource::Claim, key), failure(403, "Forbidden")).await;
     assert!(matches!(answer, Answer::Error(status) if status.code == 403));
     assert_eq!(
         asked.what,

@@ -55,7 +55,11 @@ fn prober() -> (Arc<Prober>, Arc<SharedEngine>) {
 }
 
 /// Asks until the Release has news, and then ends the probe.
-async fn news(prober: Arc<Prober>, engine: &SharedEngine, target: ProbeTarget) -> fairway_plan::observed::PodHealth {
+async fn news(
+    prober: Arc<Prober>,
+    engine: &SharedEngine,
+    target: ProbeTarget,
+) -> fairway_plan::observed::PodHealth {
     let release = Key::new("shop", "crm-2");
     let probes = engine.with(|engine, _| engine.probe(&release, vec![target]));
     let asking = tokio::spawn(prober.ask(probes[0].clone()));
