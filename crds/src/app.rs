@@ -1,4 +1,4 @@
-//! What runs and how it is released: the only object that a team must write.
+//! What runs and how it is released: the only object that you must write.
 
 use crate::component::Component;
 use crate::database::{Database, MigrationTemplate};
@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// A web application: its components, its database, and the rules by which a change reaches production.
-/// Editing it releases: each change of components, database or migration becomes a Release.
+/// Editing it releases it: each change of components, database, migration or traffic becomes a Release.
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "fairway.dev",
@@ -20,45 +20,45 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     category = "fairway",
     shortname = "fapp",
-    doc = "What runs and how it is released. Editing an App releases it: Fairway turns the change into a Release and carries it to production.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether what is live is healthy"),
-    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why"),
+    doc = "What runs and how it is released. Editing an App releases it: Fairway turns the change into a Release and brings it to production.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether the live version is healthy"),
+    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "The reason of the condition Ready"),
     printcolumn(name = "Live", type_ = "string", json_path = ".status.live.release", description = "The Release that serves"),
     printcolumn(name = "Desired", type_ = "string", json_path = ".status.desired", description = "The Release that the spec asks for"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
-    validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name is not a DNS label of at most 30 characters, from which the names of pods are made; write it with a-z, 0-9 and -, starting with a letter")
+    validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 30 characters, because names of pods are derived from it; use a-z, 0-9 and -, starting with a letter")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("self.components.all(a, self.components.exists_one(b, b.name == a.name))").message("two components have the same name; give each its own").field_path(".components"))]
-#[x_kube(validation = Rule::new("self.components.all(a, !has(a.serves) || self.components.exists_one(b, has(b.serves) && b.serves.service == a.serves.service))").message("two components serve the same Service; give each its own serves.service, or make them one component").field_path(".components"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || self.components.exists(c, c.name == self.migration.component)").message("migration.component names no component; set it to the name of one in spec.components").field_path(".migration.component"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.onStart) || self.components.all(c, c.name != self.migration.component || has(c.health))").message("migration.onStart needs health on its component, because passing health is how Fairway knows that the migration is done; add health.http there").field_path(".migration.onStart"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || has(self.database)").message("migration needs spec.database; add its image and connection").field_path(".migration"))]
-#[x_kube(validation = Rule::new("!has(self.migration) || has(self.backup)").message("migration needs spec.backup.store, because Fairway migrates nothing that it has not backed up; add it").field_path(".migration"))]
-#[x_kube(validation = Rule::new("!has(self.backup) || has(self.database) || has(self.migration)").message("backup needs spec.database; add its image and connection").field_path(".backup"))]
+#[x_kube(validation = Rule::new("self.components.all(a, self.components.exists_one(b, b.name == a.name))").message("two components have the same name; give each a name of its own").field_path(".components"))]
+#[x_kube(validation = Rule::new("self.components.all(a, !has(a.serves) || self.components.exists_one(b, has(b.serves) && b.serves.service == a.serves.service))").message("two components serve the same Service; give each its own serves.service, or merge them into one component").field_path(".components"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || self.components.exists(c, c.name == self.migration.component)").message("migration.component does not exist; set it to the name of a component in spec.components").field_path(".migration.component"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.onStart) || self.components.all(c, c.name != self.migration.component || has(c.health))").message("migration.onStart requires health on its component, because passing health requests mark the end of the migration; add health.http to that component").field_path(".migration.onStart"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || has(self.database)").message("migration requires spec.database; add it with image and connection").field_path(".migration"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || has(self.backup)").message("migration requires spec.backup.store, because Fairway migrates nothing that it has not backed up; add it").field_path(".migration"))]
+#[x_kube(validation = Rule::new("!has(self.backup) || has(self.database) || has(self.migration)").message("backup requires spec.database; add it with image and connection").field_path(".backup"))]
 pub struct AppSpec {
-    /// True: no release starts, and a running one holds at its next safe rung. A migration that runs is not
-    /// interrupted, traffic that has moved is still watched.
+    /// If true, no release starts, and a release in progress holds before its next irreversible step. A running
+    /// migration is not interrupted, and a candidate that has the traffic is still watched. Defaults to false.
     #[serde(default)]
     pub suspend: bool,
-    /// What runs, at most 16; all are released together.
+    /// The components, at most 16. All are released together.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub components: Vec<Component>,
-    /// The PostgreSQL database. Without it the release has no data rungs.
+    /// The PostgreSQL database. Without it a release takes no backup and runs no migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
-    /// How the database follows the application.
+    /// How the database schema is migrated for a release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationTemplate>,
-    /// How traffic moves.
+    /// How traffic moves to the candidate.
     #[serde(default)]
     pub traffic: Traffic,
-    /// Where backups go. With it, every release backs the database up before it changes anything.
+    /// Where backups are stored. If set, every release backs up the database before it changes anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupSettings>,
-    /// The rules of a release.
+    /// The rules of a release. Editing them takes effect at once, without a Release.
     #[serde(default)]
     pub policy: Policy,
 }
@@ -67,12 +67,12 @@ pub struct AppSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Traffic {
-    /// `Service`: the selector of each component's Service is switched. Service unless set.
+    /// `Service`: the selector of each component's Service is switched. Defaults to Service.
     #[serde(default)]
     pub driver: TrafficDriver,
-    /// How long an ending pod goes on serving (a preStop sleep), because other nodes' proxies and open
-    /// connections hear of its end a little later. At most 10m, 10s unless set. Containers with a preStop
-    /// hook of their own keep it.
+    /// How long a pod that ends keeps serving (a preStop sleep), because other nodes and open connections learn
+    /// of its end a little later. Containers with a preStop hook of their own keep it. At most 10m; defaults to
+    /// 10s.
     #[serde(default = "ten_seconds")]
     #[schemars(schema_with = "drain")]
     pub drain: Duration,
@@ -87,7 +87,7 @@ impl Default for Traffic {
     }
 }
 
-/// What moves the traffic.
+/// The mechanism that moves traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TrafficDriver {
     /// The selector of a Service.
@@ -95,41 +95,41 @@ pub enum TrafficDriver {
     Service,
 }
 
-/// Where backups go and how they are made.
+/// Where backups are stored and how they are taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupSettings {
-    /// Room for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it the dump
-    /// is streamed by one.
+    /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it
+    /// the dump is streamed over one connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
-    /// Where backups are kept.
+    /// Where backups are stored.
     pub store: Store,
 }
 
-/// Room on the node for a dump in several files.
+/// A scratch volume on the node for a dump in several files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scratch {
-    /// Size as Kubernetes writes quantities, e.g. `20Gi`: one to two times the database. The pod is evicted
-    /// when it needs more.
+    /// Size as a Kubernetes quantity, such as `20Gi`: one to two times the size of the database. The pod is
+    /// evicted if it uses more.
     #[schemars(schema_with = "crate::text::size")]
     pub size: String,
 }
 
-/// Where backups are kept.
+/// Where backups are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Store {
-    /// A PersistentVolumeClaim in this namespace. It should not be on the disk that holds the database.
+    /// A PersistentVolumeClaim in this namespace. It should not be on the same disk as the database.
     pub volume: VolumeStore,
 }
 
-/// A PersistentVolumeClaim that holds backups.
+/// A PersistentVolumeClaim that stores backups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeStore {
-    /// Name of the claim.
+    /// Name of the PersistentVolumeClaim.
     #[schemars(schema_with = "crate::text::object_name")]
     pub claim_name: String,
 }
@@ -138,16 +138,17 @@ pub struct VolumeStore {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
-    /// How long the new version is watched after traffic has moved to it.
+    /// How the candidate is watched after traffic has moved to it.
     #[serde(default)]
     pub bake: Bake,
 }
 
-/// The watch after the switch.
+/// The time after the switch in which the candidate is watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bake {
-    /// How long the old version stays ready to take the traffic back. At most 168h, 10m unless set.
+    /// How long the candidate is watched, and the previous version stays ready to take the traffic back. At most
+    /// 168h; defaults to 10m.
     #[serde(rename = "for", default = "ten_minutes")]
     #[schemars(schema_with = "bake")]
     pub duration: Duration,
@@ -161,28 +162,29 @@ impl Default for Bake {
     }
 }
 
-/// What Fairway knows of an App.
+/// The observed state of an App.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AppStatus {
-    /// The generation of the spec that this status speaks of; -1 until a controller has seen the object.
+    /// The generation of the spec that this status describes; -1 until a controller has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` (what is live is healthy), `Reconciling`, `Stalled`, `Baking`, `DivergedFromSpec`, `SchemaAhead`.
+    /// `Ready` (the live version is healthy) is always present. `Reconciling`, `Stalled`, `Baking`,
+    /// `DivergedFromSpec` and `SchemaAhead` are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Revision of the newest Release; the next one is greater by one. Written before the Release is made, so
+    /// Revision of the newest Release; the next one is one higher. Written before the Release is created, so
     /// that no revision is ever used twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
-    /// SHA-256 (hex) of what that Release releases.
+    /// SHA-256 (hex) of the snapshot of the newest Release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_hash: Option<String>,
     /// Name of the Release that the spec asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<String>,
-    /// What serves now.
+    /// The Release that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
 }
@@ -193,9 +195,9 @@ pub struct AppStatus {
 pub struct Live {
     /// Name of the Release.
     pub release: String,
-    /// Its revision.
+    /// Revision of the Release.
     pub revision: i64,
-    /// Its images by `component/container`.
+    /// Images of the Release by `component/container`, with digests.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub images: std::collections::BTreeMap<String, String>,
 }

@@ -1,19 +1,22 @@
-//! The vocabulary of status: condition types and the outcomes of bounded work.
+//! Condition types in the status of Fairway's kinds.
 //!
-//! Conditions are `metav1.Condition`, all present from the first write, each with `observedGeneration`.
-//! `Reconciling` and `Stalled` are never true together (kstatus would take the first in the list).
+//! Conditions are `metav1.Condition`, each with `observedGeneration`. `Ready` and, except on an App, `Succeeded`
+//! are always present; the others are present only while they are true. `Reconciling` and `Stalled` are never
+//! true together (kstatus would take the first in the list).
 
-/// What is live is healthy (App); the work has succeeded (Release, Migration, Backup).
+/// The live version is healthy (App); the work has succeeded (Release, Migration, Backup). Always present.
 pub const READY: &str = "Ready";
-/// Machine-driven work is under way. Waiting for a bake is not, so that a Flux or Helm wait does not hang.
+/// Fairway or Kubernetes is working on the object. Not true during a bake, so that Flux and Helm do not wait for
+/// its end.
 pub const RECONCILING: &str = "Reconciling";
-/// Nothing will happen until a person does something; the message says what.
+/// Nothing will happen until the user acts; the message says what to do.
 pub const STALLED: &str = "Stalled";
-/// Bounded work: Unknown while it runs, then True or False for good.
+/// The work is complete (Release, Migration, Backup): Unknown while it runs, then True or False for good. Always
+/// present.
 pub const SUCCEEDED: &str = "Succeeded";
-/// Traffic has moved and is being watched.
+/// Traffic has moved and the candidate is watched.
 pub const BAKING: &str = "Baking";
-/// What is live is not what the spec asks for, and Fairway will not try again by itself.
+/// The live version is not what the spec asks for, and Fairway will not retry by itself.
 pub const DIVERGED_FROM_SPEC: &str = "DivergedFromSpec";
-/// The database's schema is newer than the image that runs on it.
+/// The database schema is newer than the image that runs on it.
 pub const SCHEMA_AHEAD: &str = "SchemaAhead";

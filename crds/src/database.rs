@@ -9,29 +9,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Database {
-    /// The image that the server runs (or one with the same major version of pg_dump and pg_restore): backups
-    /// are made and proven with the tools in it.
+    /// The image that the server runs, or one with the same major version of pg_dump and pg_restore. Backups are
+    /// taken and verified with the tools in it.
     #[schemars(schema_with = "crate::text::image")]
     pub image: String,
-    /// How to reach the server: directly, not through a transaction pooler, which breaks session locks.
+    /// How to connect to the server: directly, not through a transaction pooler, which breaks session locks.
     pub connection: Connection,
 }
 
 /// A connection string, or its parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.urlFrom) != has(self.host)").message("database.connection has exactly one of urlFrom and host; give urlFrom alone, or host with name, userFrom and passwordFrom"))]
-#[x_kube(validation = Rule::new("!has(self.urlFrom) || has(self.host) || !(has(self.port) || has(self.name) || has(self.userFrom) || has(self.passwordFrom))").message("the URL already holds port, name, user and password; remove those fields, or urlFrom").field_path(".urlFrom"))]
-#[x_kube(validation = Rule::new("!has(self.host) || has(self.urlFrom) || (has(self.name) && has(self.userFrom) && has(self.passwordFrom))").message("a connection by parts needs name, userFrom and passwordFrom beside host; add what is missing").field_path(".host"))]
+#[x_kube(validation = Rule::new("has(self.urlFrom) != has(self.host)").message("database.connection requires exactly one of urlFrom and host; set urlFrom alone, or host with name, userFrom and passwordFrom"))]
+#[x_kube(validation = Rule::new("!has(self.urlFrom) || has(self.host) || !(has(self.port) || has(self.name) || has(self.userFrom) || has(self.passwordFrom))").message("the URL already contains port, name, user and password; remove those fields, or urlFrom").field_path(".urlFrom"))]
+#[x_kube(validation = Rule::new("!has(self.host) || has(self.urlFrom) || (has(self.name) && has(self.userFrom) && has(self.passwordFrom))").message("a connection with host also requires name, userFrom and passwordFrom; add the missing fields").field_path(".host"))]
 pub struct Connection {
-    /// A `postgres://` or `postgresql://` URL as applications write it.
+    /// A connection string as applications use it: a `postgres://` or `postgresql://` URL, or `key=value` pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_from: Option<ValueSource>,
-    /// Host name of the server, e.g. a Service.
+    /// Host name of the server, such as the name of a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::text::database_host")]
     pub host: Option<String>,
-    /// Port of the server. 5432 unless set.
+    /// Port of the server. Defaults to 5432.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
@@ -42,16 +42,16 @@ pub struct Connection {
     /// The role that owns the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_from: Option<ValueSource>,
-    /// Its password.
+    /// Password of the role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_from: Option<ValueSource>,
 }
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ValueSource {
-    /// Key of a Secret in this namespace. The kubelet gives it to pods; the operator cannot read it.
+    /// Key of a Secret in this namespace. The kubelet passes it to pods; the operator cannot read it.
     pub secret_key_ref: SecretKeySelector,
 }
 
@@ -67,50 +67,50 @@ pub struct SecretKeySelector {
     pub key: String,
 }
 
-/// How the database follows the application: by a command, or by the image itself when it starts.
+/// How the database schema is migrated: by a command, or by the image itself when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("migration has exactly one of command (run once, alone) and onStart (the image migrates itself when it starts); give one"))]
+#[x_kube(validation = Rule::new("has(self.command) != has(self.onStart)").message("migration requires exactly one of command (run once, on its own) and onStart (the image migrates the database when it starts); set one"))]
 pub struct MigrationTemplate {
     /// The component whose image and environment run the migration.
     #[schemars(length(min = 1, max = 16))]
     pub component: String,
-    /// The command that migrates and exits 0 when it is done. Run as it is, without a shell; a team's own
-    /// may be `["sh", "-c", "…"]`.
+    /// The command that migrates the database and exits with 0 when it is done. It is run as it is, without a
+    /// shell; for shell syntax use `["sh", "-c", "…"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 8192)))]
     pub command: Option<Vec<String>>,
-    /// The image migrates itself when it starts: one pod of the target is started alone, outside every
-    /// Service, until its health passes; that is the migration.
+    /// The image migrates the database when it starts: one pod of the candidate is started alone, outside every
+    /// Service, until its health requests pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_start: Option<OnStart>,
-    /// Time after which the migration is ended, and its database sessions with it. 10s to 24h, 30m unless set.
+    /// Time after which the migration is ended, and its database sessions with it. 10s to 24h; defaults to 30m.
     #[serde(default = "thirty_minutes")]
     #[schemars(schema_with = "timeout")]
     pub timeout: Duration,
-    /// Statements that must hold after the migration, at most 32. Together they may take what is left of
-    /// `timeout`, and at least a minute.
+    /// Checks of the database after the migration, at most 32. Together they have what is left of `timeout`, and
+    /// at least a minute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub checks: Vec<MigrationCheck>,
 }
 
-/// Nothing to set: its presence says that the image migrates itself.
+/// Has no fields: its presence says that the image migrates the database when it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnStart {}
 
-/// A statement and the one value that it must return.
+/// An SQL statement and the value that it must return.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MigrationCheck {
-    /// Name shown in status.
+    /// Name of the check, shown in status.
     #[schemars(schema_with = "crate::text::check_name")]
     pub name: String,
-    /// One statement, run in a read-only transaction.
+    /// The SQL statement, run in a read-only transaction.
     #[schemars(length(min = 1, max = 8192))]
     pub sql: String,
-    /// What the first column of its first row must be, as text.
+    /// Expected value of the first column of the first row, as text.
     #[schemars(length(max = 1024))]
     pub expect: String,
 }

@@ -1,18 +1,18 @@
-//! Spans of time as people write them in Kubernetes objects: `500ms`, `30s`, `5m`, `1h30m`.
+//! Durations as they are written in Kubernetes objects: `500ms`, `30s`, `5m`, `1h30m`.
 
 use schemars::{Schema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A span of time, written as whole numbers with the units `ms`, `s`, `m` and `h`, largest first or not,
-/// e.g. `1h30m`. At most 20 characters and 6 digits a number. Zero is written `0s`.
+/// A duration, written as whole numbers with the units `ms`, `s`, `m` and `h` in any order, such as `1h30m`. At
+/// most 20 characters, and 6 digits per number. Zero is written `0s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Duration(std::time::Duration);
 
 /// Text that is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration: write whole numbers with ms, s, m or h, such as 30s or 1h30m")]
+#[error("{text:?} is not a duration: use whole numbers with ms, s, m or h, such as 30s or 1h30m")]
 pub struct InvalidDuration {
     text: String,
 }
@@ -23,7 +23,7 @@ impl Duration {
         Self(std::time::Duration::from_secs(seconds))
     }
 
-    /// The span as the standard library has it.
+    /// The duration as a [`std::time::Duration`].
     pub const fn get(self) -> std::time::Duration {
         self.0
     }
@@ -33,7 +33,7 @@ impl Duration {
         self.0.as_secs()
     }
 
-    /// The span in jiff's signed form; spans past its range (about 292 billion years) saturate.
+    /// The duration as a [`jiff::SignedDuration`]; durations beyond its range (about 292 billion years) saturate.
     pub fn signed(self) -> jiff::SignedDuration {
         jiff::SignedDuration::try_from(self.0).unwrap_or(jiff::SignedDuration::MAX)
     }
@@ -100,16 +100,16 @@ impl fmt::Display for Duration {
     }
 }
 
-/// The schema of a duration within bounds. The apiserver answers with the example where it is not one.
+/// The schema of a duration within bounds. The message of its rule contains the example.
 ///
-/// 20 characters hold no more than 240 years, which CEL's `duration()` can represent (292).
+/// 20 characters hold at most 240 years, which CEL's `duration()` can represent (292).
 pub(crate) fn between(shortest: &str, longest: &str, example: &str) -> Schema {
     let rule = format!(
         "self.matches('^([0-9]{{1,6}}(ms|s|m|h))+$') && duration(self) >= duration('{shortest}') \
          && duration(self) <= duration('{longest}')"
     );
     let message = format!(
-        "this is not a duration from {shortest} to {longest}; write whole numbers with ms, s, m or h, such as {example}"
+        "must be a duration from {shortest} to {longest}; use whole numbers with ms, s, m or h, such as {example}"
     );
     json_schema!({
         "type": "string",
@@ -142,7 +142,7 @@ mod tests {
     #[case("1d")]
     #[case("-5s")]
     #[case("99999999999999999999h")]
-    fn what_is_not_a_duration_is_refused_with_the_mend(#[case] text: &str) {
+    fn invalid_durations_are_refused_with_an_example(#[case] text: &str) {
         let error = text.parse::<Duration>().unwrap_err().to_string();
         assert!(error.contains("such as 30s or 1h30m"), "{error}");
     }

@@ -6,61 +6,64 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-/// The requests that a component's pods must answer, asked of every ready pod by its own address.
+/// The requests that every ready pod of a component must answer. They are sent to the address of each pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!self.period.matches('^([0-9]{1,6}(ms|s|m|h))+$') || !self.deadline.matches('^([0-9]{1,6}(ms|s|m|h))+$') || duration(self.deadline).getMilliseconds() >= duration(self.period).getMilliseconds() * self.successThreshold").message("health.deadline is over before any pod could pass; set it to more than period times successThreshold").field_path(".deadline"))]
+#[x_kube(validation = Rule::new("!self.period.matches('^([0-9]{1,6}(ms|s|m|h))+$') || !self.deadline.matches('^([0-9]{1,6}(ms|s|m|h))+$') || duration(self.deadline).getMilliseconds() >= duration(self.period).getMilliseconds() * self.successThreshold").message("health.deadline is too short for any pod to pass; set it to more than period times successThreshold").field_path(".deadline"))]
 pub struct Health {
-    /// Requests, all of which must pass. Ask a health page and a data page: a health page is often blind to
-    /// a schema that does not fit. At least one, at most 8.
+    /// The requests, 1 to 8. All of them must pass. Request a health page and a data page: a health page often
+    /// does not notice that the schema does not fit.
     #[schemars(length(min = 1, max = 8))]
     pub http: Vec<HttpGet>,
-    /// Rounds in a row, per pod, that every request must pass for the pod to be healthy. 1 to 100, 3 unless set.
+    /// Number of rounds in a row that every request must pass on a pod for the pod to be healthy. 1 to 100; defaults
+    /// to 3.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub success_threshold: u32,
-    /// Failures in a row on one ready pod that end the bake and roll the release back. 1 to 100, 3 unless set.
+    /// Number of failed rounds in a row on one ready pod that end the bake and roll the release back. 1 to 100;
+    /// defaults to 3.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: u32,
-    /// Time between two rounds on one pod. 100ms to 5m, 1s unless set.
+    /// Time between two rounds on one pod. 100ms to 5m; defaults to 1s.
     #[serde(default = "one_second")]
     #[schemars(schema_with = "period")]
     pub period: Duration,
-    /// Time that the candidates have to become available and healthy, from their creation. 1s to 24h, 5m unless set.
+    /// Time that the candidate's pods have to become ready and healthy, from their creation. 1s to 24h; defaults to
+    /// 5m.
     #[serde(default = "five_minutes")]
     #[schemars(schema_with = "deadline")]
     pub deadline: Duration,
 }
 
-/// One GET request to a port of each pod, and the answer it must give within 5 seconds and within 1 MiB; a
-/// larger one fails. Redirects are not followed.
+/// One GET request to a port of each pod, and the response that it must receive within 5 seconds. A response of
+/// more than 1 MiB fails. Redirects are not followed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpGet {
-    /// Path and query, starting with a slash. Never a URL: only the component's own pods are asked.
+    /// Path and query, starting with a slash. Not a URL: requests go only to the component's own pods.
     #[schemars(schema_with = "crate::text::http_path")]
     pub path: String,
-    /// Container port. The targetPort of `serves` unless set.
+    /// Container port. Defaults to the targetPort of `serves`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
-    /// Status code that the answer must have. 200 unless set.
+    /// Status code that the response must have. Defaults to 200.
     #[serde(default = "ok")]
     #[schemars(range(min = 100, max = 599))]
     pub status: u16,
-    /// Members that the JSON answer must have with these values; other members are not looked at.
+    /// Members that the JSON response must have, with these values; other members are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::any_object")]
     pub json: Option<serde_json::Value>,
-    /// Scheme of the request. Certificates are not verified, as with a kubelet's probe. HTTP unless set.
+    /// Scheme of the request. As with a kubelet's probe, certificates are not verified. Defaults to HTTP.
     #[serde(default)]
     pub scheme: Scheme,
-    /// Host header of the request. The pod's address and port unless set.
+    /// Host header of the request. Defaults to the pod's address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::text::http_host")]
     pub host: Option<String>,
-    /// Further headers of the request, at most 16.
+    /// More headers of the request, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub headers: Vec<HttpHeader>,
@@ -80,22 +83,22 @@ pub enum Scheme {
 /// A header with a literal value or one from a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("a header has exactly one of value and valueFrom; give one"))]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.valueFrom)").message("a header requires exactly one of value and valueFrom; set one"))]
 pub struct HttpHeader {
-    /// Header name.
+    /// Name of the header.
     #[schemars(schema_with = "crate::text::header_name")]
     pub name: String,
-    /// Literal value; it can be read by whoever reads the App. Use valueFrom for what is secret.
+    /// Literal value. Whoever can read the App can read it; use valueFrom for secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::text::header_value")]
     pub value: Option<String>,
-    /// Where the value comes from. The kubelet gives it to a small pod in this namespace that makes the
-    /// request; the operator never sees it.
+    /// Source of the value. The kubelet passes it to a pod in this namespace that sends the request; the operator
+    /// never sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<HeaderSource>,
 }
 
-/// Where a header's value comes from.
+/// Source of a header's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeaderSource {

@@ -1,11 +1,11 @@
 //! The API of Fairway, group `fairway.dev`, version `v1alpha1`, all namespaced.
 //!
-//! - [`App`] is what runs and how it is released; the only object that a team must write. Editing it releases.
-//! - [`Release`] is one immutable attempt to bring an App's spec to production; Fairway mints it.
+//! - [`App`] is what runs and how it is released; the only object that you must write. Editing it releases it.
+//! - [`Release`] is one immutable attempt to bring an App's spec to production; Fairway creates it.
 //! - [`Migration`] is one run of a database migration, executed at most once.
 //! - [`Backup`] is one proven copy of the database; it outlives its App.
 //!
-//! The crate holds types, defaults and admission rules; it talks to nothing.
+//! The crate contains types, defaults and admission rules; it has no client.
 
 #![allow(
     unreachable_pub,
@@ -13,6 +13,7 @@
 )]
 
 pub mod app;
+pub mod attempts;
 pub mod backup;
 pub mod component;
 pub mod condition;
@@ -42,8 +43,8 @@ pub const VERSION: &str = "v1alpha1";
 
 /// Every CustomResourceDefinition, in the order in which a reader meets the kinds.
 ///
-/// Each carries a default of `{"observedGeneration": -1}` for `status`: kstatus, which Flux and Helm wait
-/// with, takes an object without any status for healthy, so one that no controller has seen yet would be.
+/// Each has a default of `{"observedGeneration": -1}` for `status`: kstatus, which Flux and Helm use to wait,
+/// considers an object without a status healthy, even if no controller has seen it yet.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     use kube::CustomResourceExt;
     [App::crd(), Release::crd(), Migration::crd(), Backup::crd()]

@@ -6,19 +6,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A person's verbs are annotations whose value is any new token; `status.lastHandled…` answers with it.
+pub use crate::attempts::Attempts;
+
+/// The verbs of the user, as annotations. The value is any new token; `status.lastHandled…` repeats it when the
+/// verb has been handled.
 pub mod annotation {
-    /// Give the release up: before the migration nothing remains of it, after it the release rolls back.
+    /// Abort the release: before its migration, everything that it started is removed; after it, the release is
+    /// rolled back.
     pub const ABORT: &str = "fairway.dev/abort";
-    /// Take traffic back to the previous release, during the bake or after.
+    /// Return traffic to the previous release, during the bake or after it.
     pub const ROLLBACK: &str = "fairway.dev/rollback";
-    /// Try a failed release again, as a new Release of the same content.
+    /// Retry a failed release, as a new Release of the App's current spec.
     pub const RETRY: &str = "fairway.dev/retry";
-    /// Settle a migration whose outcome is unknown: `applied:<token>` or `not-applied:<token>`.
+    /// Resolve a migration whose outcome is unknown: `applied:<token>` or `not-applied:<token>`.
     pub const RESOLVE: &str = "fairway.dev/resolve";
 }
 
-/// One attempt to bring an App to production, made by Fairway when an App is edited. Its spec is immutable.
+/// One attempt to bring an App's spec to production. Fairway creates it when the App is edited; its spec is
+/// immutable.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "fairway.dev",
@@ -29,98 +34,101 @@ pub mod annotation {
     derive = "PartialEq",
     category = "fairway",
     shortname = "frel",
-    doc = "One attempt to bring an App's spec to production. Fairway makes it when the App is edited; its spec is immutable.",
+    doc = "One attempt to bring an App's spec to production. Fairway creates it when the App is edited; its spec is immutable.",
     printcolumn(name = "App", type_ = "string", json_path = ".spec.app"),
     printcolumn(name = "Succeeded", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].status"#, description = "Unknown while it runs, then True or False"),
-    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].reason"#, description = "The rung that is not met, or how it ended"),
+    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].reason"#, description = "What the release waits for, or how it ended"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#),
     selectable = ".spec.app",
     // Not `name == app + '-' + string(revision)`: the cost of a string made from a number cannot be estimated.
-    validation = Rule::new("self.metadata.name.startsWith(self.spec.app + '-') && self.metadata.name.substring(size(self.spec.app) + 1) == string(self.spec.revision)").message("metadata.name is not spec.app, - and spec.revision; for app crm and revision 42 write crm-42")
+    validation = Rule::new("self.metadata.name.startsWith(self.spec.app + '-') && self.metadata.name.substring(size(self.spec.app) + 1) == string(self.spec.revision)").message("metadata.name must be spec.app and spec.revision, joined by -; for app crm and revision 42 use crm-42")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("self == oldSelf").message("a Release cannot be changed; edit the App instead, which makes a new one"))]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a Release cannot be changed; edit the App instead, which creates a new Release"))]
 pub struct ReleaseSpec {
     /// Name of the App in this namespace.
     #[schemars(schema_with = "crate::text::app_name")]
     pub app: String,
-    /// Revision of the App, counted from 1. A Release applied by hand takes the next free one.
+    /// Revision of the App, counted from 1. A Release applied by hand uses the next free one.
     #[schemars(range(min = 1, max = 999_999))]
     pub revision: i64,
-    /// Image references by container name, or by `component/container` where two components use one
-    /// container name. At most 64.
+    /// Image references by container name, or by `component/container` if two components have a container of the
+    /// same name. At most 64.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::text::images")]
     pub images: BTreeMap<String, String>,
-    /// A name for people, such as a tag of the source.
+    /// Version for human readers, such as a tag of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub version: Option<String>,
-    /// What caused it: `AppEdited`, `Retry`, or what a person or CI writes here. Shown, not interpreted.
+    /// What caused the release: `AppEdited`, `Retry`, or a text of the user or CI. Shown, not interpreted. Defaults to
+    /// ByHand.
     #[serde(default = "by_hand")]
     #[schemars(length(min = 1, max = 64))]
     pub trigger: String,
 }
 
-/// What Fairway knows of a Release.
+/// The observed state of a Release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseStatus {
-    /// The generation of the spec that this status speaks of; -1 until a controller has seen the object.
+    /// The generation of the spec that this status describes; -1 until a controller has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Succeeded`, `Ready`, `Reconciling`, `Stalled`, `Baking`, `SchemaAhead`.
+    /// `Succeeded` and `Ready` are always present. `Reconciling`, `Stalled`, `Baking` and `SchemaAhead` are present
+    /// only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// How it ended; absent until then, so that `kubectl wait --for=jsonpath='{.status.outcome}'` returns on
-    /// every end.
+    /// How the release ended; absent until then, so that `kubectl wait --for=jsonpath='{.status.outcome}'` returns
+    /// however it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<ReleaseOutcome>,
-    /// Image references with digests by `component/container`: what really runs.
+    /// Image references with digests by `component/container`: the images that run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digests: BTreeMap<String, String>,
-    /// Name of the Release that served when this one began, to which it would roll back.
+    /// Name of the Release that served when this one began, and to which this one would be rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
-    /// What cannot be observed again, in the order in which it happened. Only ever appended to, and committed
-    /// before the next effect.
+    /// Events that cannot be observed again, in the order in which they happened. Only ever appended to, and
+    /// recorded before the next effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub milestones: Vec<Milestone>,
-    /// What the rungs proved.
+    /// Evidence from the rungs.
     #[serde(default, skip_serializing_if = "Evidence::is_empty")]
     pub evidence: Evidence,
-    /// Tries of a rung that waits for its environment, by rung: Pinned, Preflighted. Those of a backup or
-    /// migration are in its own status.
+    /// Attempts of the rungs that depend on the environment, by rung: Pinned, Preflighted. Those of a Backup or a
+    /// Migration are in its own status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attempts: BTreeMap<String, Attempts>,
-    /// Token of the last abort annotation that was acted upon.
+    /// Token of the last abort annotation that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_abort: Option<String>,
-    /// Token of the last rollback annotation that was acted upon.
+    /// Token of the last rollback annotation that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_rollback: Option<String>,
-    /// Token of the last retry annotation that was acted upon.
+    /// Token of the last retry annotation that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_retry: Option<String>,
-    /// Token of the last resolve annotation that was acted upon.
+    /// Token of the last resolve annotation that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_resolve: Option<String>,
 }
 
-/// How a Release ended.
+/// How the Release ended; absent until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReleaseOutcome {
-    /// It serves, and the old side is retired.
+    /// The release serves, and the previous version is retired.
     Succeeded,
-    /// It was stopped before traffic moved; the previous release never stopped serving.
+    /// The release failed before traffic moved, and the previous release kept serving; or there was none to roll back
+    /// to.
     Failed,
-    /// Traffic had moved and was taken back.
+    /// Traffic had moved and was returned to the previous release.
     RolledBack,
     /// A newer Release took its place before it had changed anything.
     Superseded,
-    /// A person gave it up.
+    /// The user aborted it.
     Aborted,
 }
 
@@ -128,53 +136,53 @@ pub enum ReleaseOutcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Milestone {
-    /// What.
+    /// Type of the milestone.
     #[serde(rename = "type")]
     pub kind: MilestoneKind,
-    /// When, by the operator's clock, with milliseconds.
+    /// When it happened, by the clock of the operator, with milliseconds.
     #[schemars(with = "String")]
     pub at: jiff::Timestamp,
-    /// Why, where there is a why: CamelCase, for machines.
+    /// Reason in CamelCase, for programs, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why, for people.
+    /// Message for human readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// What a milestone says.
+/// Type of the milestone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MilestoneKind {
     /// The migration is about to start: from here on the release finishes or rolls back.
     Migrating,
     /// The ledger says that the migration is committed.
     Migrated,
-    /// Components with strategy `Recreate` are about to be handed over.
+    /// Components with strategy `Recreate` are about to be replaced.
     HandingOver,
-    /// The Service selects the candidate and its endpoints show only it.
+    /// The Service selects the candidate, and its endpoints contain only the candidate's pods.
     TrafficMoved,
-    /// The watch is over and nothing tripped.
+    /// The bake is over, and the candidate stayed healthy.
     Baked,
-    /// The release goes back; never undone by recovered health.
+    /// The release is being rolled back; a candidate that becomes healthy again does not stop this.
     RollingBack,
-    /// The old version serves again.
+    /// The previous version serves again.
     TrafficReturned,
 }
 
-/// What the rungs proved.
+/// Evidence from the rungs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
-    /// Checks of the environment: name and verdict.
+    /// Checks of the environment, with their results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preflight: Vec<CheckVerdict>,
-    /// The Backup made for this release, with the level that it reached.
+    /// The Backup of this release, with the level that it reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupEvidence>,
-    /// How the migration went.
+    /// Result of the migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationEvidence>,
-    /// Rounds of health requests that passed since traffic moved, and that failed, when the bake ended.
+    /// Rounds of health requests that passed and failed between the switch of traffic and the end of the bake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeCounts>,
 }
@@ -192,7 +200,7 @@ impl Evidence {
 pub struct CheckVerdict {
     /// Name of the check.
     pub name: String,
-    /// Whether it held.
+    /// Whether the check passed.
     pub passed: bool,
 }
 
@@ -202,11 +210,11 @@ pub struct CheckVerdict {
 pub struct BackupEvidence {
     /// Name of the Backup object.
     pub name: String,
-    /// Level of proof: `Decoded`.
+    /// How far the backup was proven: `Decoded`.
     pub level: String,
-    /// Bytes in the store.
+    /// Size in the store, in bytes.
     pub bytes: i64,
-    /// SHA-256 of the stored dump, hex.
+    /// SHA-256 (hex) of the stored dump.
     pub sha256: String,
 }
 
@@ -218,13 +226,13 @@ pub struct MigrationEvidence {
     pub run_id: String,
     /// `Applied` or `AlreadyApplied`.
     pub outcome: crate::migration::MigrationOutcome,
-    /// How long it ran, in seconds.
+    /// Duration of the run, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// The schema fingerprint did not change: either there was nothing to do, or the migration did not do it.
+    /// Whether the schema fingerprint is unchanged: there was nothing to do, or the migration did not do its work.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
-    /// The schema was already newer than this image when its migration ran.
+    /// Whether the schema was already newer than this image when its migration ran.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub schema_ahead: bool,
 }
@@ -233,31 +241,10 @@ pub struct MigrationEvidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeCounts {
-    /// Rounds in which everything passed.
+    /// Number of rounds in which every request passed.
     pub passed: i64,
-    /// Rounds in which something failed.
+    /// Number of rounds in which a request failed.
     pub failed: i64,
-}
-
-/// Tries of a rung that depends on the environment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Attempts {
-    /// Number of the current try, counted from 1.
-    pub current: u32,
-    /// When the first began; the deadline counts from here.
-    #[schemars(with = "String")]
-    pub since: jiff::Timestamp,
-    /// When the next may begin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub next: Option<jiff::Timestamp>,
-    /// Why the last one failed: stable reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Why the last one failed: one sentence.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
 }
 
 /// The moment at which a milestone happened, as Kubernetes writes times.

@@ -6,8 +6,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
-/// A pod template: open, because teams need sidecars, volumes and probes, but with the fields that the
-/// admission rules read spelled out. The whole is checked by a server-side dry run of the Deployment.
+/// A pod template: open, because applications need sidecars, volumes and probes, but with the fields that the
+/// admission rules read. The whole template is checked by a server-side dry run of the Deployment.
 pub(crate) fn pod_template(generator: &mut SchemaGenerator) -> Schema {
     let image = crate::text::image(generator);
     json_schema!({
@@ -20,7 +20,7 @@ pub(crate) fn pod_template(generator: &mut SchemaGenerator) -> Schema {
                 "description": "Labels and annotations of the pods.",
                 "x-kubernetes-preserve-unknown-fields": true,
                 "properties": {
-                    "labels": strings("Labels of the pods, beside those of Fairway, by which Services find them."),
+                    "labels": strings("Labels of the pods, in addition to those of Fairway, by which Services select them."),
                     "annotations": strings("Annotations of the pods."),
                 }
             },
@@ -32,7 +32,7 @@ pub(crate) fn pod_template(generator: &mut SchemaGenerator) -> Schema {
                 "properties": {
                     "hostNetwork": {
                         "type": "boolean",
-                        "description": "Not allowed: two versions could not run side by side."
+                        "description": "Not allowed: two versions could not run on one node."
                     },
                     "containers": containers(&image, 1, "Containers of the pods, 1 to 20."),
                     "initContainers": containers(&image, 0, "Init containers of the pods, at most 20."),
@@ -55,7 +55,7 @@ fn containers(image: &Schema, minimum: u32, description: &str) -> serde_json::Va
     let mut image = image.clone();
     image.insert(
         "description".into(),
-        "Image of the container. Without one it waits for a Release that names one.".into(),
+        "Image of the container. If it is omitted, the App waits for a Release that names one.".into(),
     );
     json!({
         "type": "array",
@@ -81,7 +81,7 @@ fn containers(image: &Schema, minimum: u32, description: &str) -> serde_json::Va
                         "x-kubernetes-preserve-unknown-fields": true,
                         "properties": {"hostPort": {
                             "type": "integer",
-                            "description": "Not allowed: two versions could not run side by side."
+                            "description": "Not allowed: two versions could not run on one node."
                         }}
                     }
                 }
@@ -95,7 +95,7 @@ pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// Adds what makes an unreconciled object look unreconciled, and what Argo CD needs; smooths what the
+/// Adds the default status of an object that was not reconciled yet, and what Argo CD needs; adapts what the
 /// generator writes for Rust.
 pub(crate) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
@@ -118,7 +118,7 @@ pub(crate) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinit
         }
     }
     let annotations = crd.metadata.annotations.get_or_insert_default();
-    // Larger than the annotation of a client-side apply may be one day; Argo CD applies it server-side.
+    // One day the CRD may exceed the limit of the annotation of a client-side apply; Argo CD applies it server-side.
     annotations.insert(
         "argocd.argoproj.io/sync-options".into(),
         "ServerSideApply=true".into(),
@@ -160,9 +160,9 @@ fn conditions(status: &mut JSONSchemaProps) {
     }
 }
 
-/// Makes one schema, and all within it, such as Kubernetes' own types have.
+/// Gives a schema, and all schemas in it, the form that the schemas of Kubernetes' own types have.
 fn smooth(schema: &mut JSONSchemaProps) {
-    // Lines of a comment end where the source's do; `kubectl explain` breaks them for its reader.
+    // The line breaks of the source mean nothing; `kubectl explain` wraps lines itself.
     if let Some(description) = &mut schema.description {
         *description = description
             .split("\n\n")
@@ -170,10 +170,10 @@ fn smooth(schema: &mut JSONSchemaProps) {
             .collect::<Vec<_>>()
             .join("\n\n");
     }
-    // The apiserver drops a null where nothing says nullable, so that a field set to null is a field not
-    // given. Kept, it would be there for `has()` and fail the rules that look into it.
+    // The API server drops a null from a field that is not nullable, so that the field counts as absent. If the
+    // null were kept, `has()` would find the field, and the rules that read it would fail.
     schema.nullable = None;
-    // Kubernetes knows int32 and int64 only, and warns of others.
+    // Kubernetes knows only int32 and int64, and warns about other formats.
     if schema
         .format
         .as_deref()
@@ -181,7 +181,7 @@ fn smooth(schema: &mut JSONSchemaProps) {
     {
         schema.format = Some("int32".into());
     }
-    // Unknown fields are pruned, and named by strict validation, without this.
+    // Without this, unknown fields are pruned, and strict validation names them.
     if matches!(
         schema.additional_properties,
         Some(JSONSchemaPropsOrBool::Bool(false))

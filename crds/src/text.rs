@@ -1,7 +1,7 @@
-//! Strings with a shape: what each must look like, and the sentence that a person reads when it does not.
+//! Formats of strings, with the message for a value that does not match.
 //!
-//! Shapes are CEL rules instead of OpenAPI patterns, because the apiserver answers a pattern that does not
-//! match with the regular expression, and a rule with our sentence.
+//! Formats are CEL rules instead of OpenAPI patterns: for a pattern that does not match, the API server shows the
+//! regular expression; for a rule, it shows the message of the rule.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -9,7 +9,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 const LABEL: &str = "r'^[a-z]([-a-z0-9]*[a-z0-9])?$'";
 /// Part of a rule: a DNS label.
 const LOOSE_LABEL: &str = "r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'";
-/// Part of a rule: what most Kubernetes objects are named by.
+/// Part of a rule: the format of the names of most Kubernetes objects.
 const SUBDOMAIN: &str = "r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'";
 
 /// A string of at most `longest` characters for which the CEL rule holds.
@@ -23,39 +23,37 @@ fn checked(longest: u32, rule: &str, message: &str) -> Schema {
 
 /// Name of an App: leaves room for revision, component and pod suffix in 63 characters.
 pub(crate) fn app_name(_: &mut SchemaGenerator) -> Schema {
-    let message = "this is not the name of an App; write it with a-z, 0-9 and -, starting with a letter";
+    let message = "must be the name of an App; use a-z, 0-9 and -, starting with a letter";
     checked(30, &format!("self.matches({LABEL})"), message)
 }
 
 /// Name of a component.
 pub(crate) fn component_name(_: &mut SchemaGenerator) -> Schema {
-    let message = "this is not the name of a component; write it with a-z, 0-9 and -, starting with a letter, \
-                   such as web";
+    let message = "must be the name of a component; use a-z, 0-9 and -, starting with a letter, such as web";
     checked(16, &format!("self.matches({LABEL})"), message)
 }
 
 /// Name of a Service.
 pub(crate) fn service_name(_: &mut SchemaGenerator) -> Schema {
-    let message = "this is not the name of a Service; write it with a-z, 0-9 and -, starting with a letter";
+    let message = "must be the name of a Service; use a-z, 0-9 and -, starting with a letter";
     checked(63, &format!("self.matches({LABEL})"), message)
 }
 
 /// Name of a Secret, a claim or any other object that may have dots in its name.
 pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
-    let message =
-        "this is not the name of an object; write it with a-z, 0-9, - and dots, without a namespace";
+    let message = "must be the name of an object, without a namespace; use a-z, 0-9, - and dots";
     checked(253, &format!("self.matches({SUBDOMAIN})"), message)
 }
 
 /// Key in a Secret.
 pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
-    let message = "this is not a key of a Secret; write it with letters, digits, -, _ and dots";
+    let message = "must be a key of a Secret; use letters, digits, -, _ and dots";
     checked(253, "self.matches(r'^[-._a-zA-Z0-9]+$')", message)
 }
 
 /// Name of a check.
 pub(crate) fn check_name(_: &mut SchemaGenerator) -> Schema {
-    let message = "this is not the name of a check; write it with a-z, 0-9 and -, such as no-orphan-leads";
+    let message = "must be the name of a check; use a-z, 0-9 and -, such as no-orphan-leads";
     checked(63, &format!("self.matches({LOOSE_LABEL})"), message)
 }
 
@@ -64,7 +62,7 @@ pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
     checked(
         512,
         r"self.matches(r'^[^\s@]+(@sha256:[0-9a-f]{64})?$')",
-        "this is not an image; write repository:tag or repository@sha256: with all 64 hex digits, without spaces",
+        "must be an image reference; use repository:tag or repository@sha256: with all 64 hex digits, without spaces",
     )
 }
 
@@ -73,7 +71,7 @@ pub(crate) fn image_with_digest(_: &mut SchemaGenerator) -> Schema {
     checked(
         512,
         r"self.matches(r'^[^\s@]+@sha256:[0-9a-f]{64}$')",
-        "this image has no digest; write repository@sha256: with all 64 hex digits, so that what ran is known for good",
+        "must be an image reference with a digest, so that the image that ran is known; use repository@sha256: with all 64 hex digits",
     )
 }
 
@@ -86,12 +84,12 @@ pub(crate) fn images(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A size greater than nothing.
+/// A size greater than zero.
 pub(crate) fn size(_: &mut SchemaGenerator) -> Schema {
     checked(
         32,
         "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
-        "this is not a size; write a number with Mi, Gi or Ti, such as 20Gi",
+        "must be a size greater than zero; use a number with Mi, Gi or Ti, such as 20Gi",
     )
 }
 
@@ -100,7 +98,7 @@ pub(crate) fn http_path(_: &mut SchemaGenerator) -> Schema {
     checked(
         1024,
         r"self.matches(r'^/[\x21-\x7e]*$')",
-        "this is not a path; start it with /, such as /api/health, without spaces, and give scheme, host and port in their own fields",
+        "must be a path that starts with /, such as /api/health, without spaces; set scheme, host and port in their own fields",
     )
 }
 
@@ -109,7 +107,7 @@ pub(crate) fn http_host(_: &mut SchemaGenerator) -> Schema {
     checked(
         253,
         "self.matches(r'^[-._a-zA-Z0-9]+(:[0-9]+)?$')",
-        "this is not a host; write a name such as crm.example.com, without scheme and path",
+        "must be a host; use a name such as crm.example.com, without scheme and path",
     )
 }
 
@@ -118,7 +116,7 @@ pub(crate) fn header_name(_: &mut SchemaGenerator) -> Schema {
     checked(
         128,
         "self.matches(r'^[-!#$%&*+.^_`|~A-Za-z0-9]+$') && self.lowerAscii() != 'host'",
-        "this is not a header for this list; write a name such as Authorization, and the Host header in the field host",
+        "must be the name of a header other than Host; use a name such as Authorization, and set the Host header in the field host",
     )
 }
 
@@ -127,15 +125,15 @@ pub(crate) fn header_value(_: &mut SchemaGenerator) -> Schema {
     checked(
         4096,
         r"!self.contains('\n') && !self.contains('\r')",
-        "the value of a header is one line; remove the line break",
+        "must be a single line; remove the line break",
     )
 }
 
-/// Where a database server is: a name, or an address of either family.
+/// Host of a database server: a name, or an IPv4 or IPv6 address.
 pub(crate) fn database_host(_: &mut SchemaGenerator) -> Schema {
     checked(
         253,
         "self.matches(r'^[-._:a-zA-Z0-9]+$')",
-        "this is not a host; write a name such as crm-db, or an address, and give port and database in their own fields",
+        "must be a host name such as crm-db, or an IP address; set port and database name in their own fields",
     )
 }

@@ -142,9 +142,9 @@ fn everything_that_a_person_writes_has_a_limit() {
     }
 }
 
-/// A rule without a message shows the person who broke it the rule itself.
+/// A rule without a message would show the user the rule itself.
 #[test]
-fn every_rule_has_a_sentence_with_a_mend() {
+fn every_rule_has_a_message_with_a_fix() {
     for crd in fairway_crds::all_crds() {
         walk("", &root(&crd), &mut |path, field| {
             for rule in field.x_kubernetes_validations.iter().flatten() {

@@ -1,4 +1,4 @@
-{{/* Name of every object: the release's, when it says fairway already. */}}
+{{/* Name of every object: the name of the Helm release, with the chart's name added unless it contains it. */}}
 {{- define "fairway.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
@@ -11,7 +11,7 @@
 {{- default (include "fairway.name" .) .Values.serviceAccount.name -}}
 {{- end -}}
 
-{{/* What a Service and a Deployment select the operator's pods by; never changed. */}}
+{{/* Labels by which the Service and the Deployment select the operator's pods; they never change. */}}
 {{- define "fairway.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "fairway.image" -}}
-{{- $repository := required "set image.repository, such as --set image.repository=registry.example.com/team/fairway: no image is published yet, and docs/getting-started.md says how to build one" .Values.image.repository -}}
+{{- $repository := required "set image.repository, such as --set image.repository=registry.example.com/team/fairway: no image is published yet; docs/getting-started.md shows how to build one" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" $repository .Values.image.digest -}}
 {{- else -}}
@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Pod Security "restricted", and a root file system that nothing writes to. */}}
+{{/* Pod Security "restricted". */}}
 {{- define "fairway.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

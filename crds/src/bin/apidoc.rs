@@ -1,6 +1,6 @@
 //! Writes the API reference `api.md` into the folder given.
 //!
-//! `apidoc docs/reference` writes; `apidoc --check FOLDER` exits 1 when the file is not what the types say.
+//! `apidoc docs/reference` writes; `apidoc --check FOLDER` exits 1 if the file is out of date.
 
 use fairway_crds::generate;
 

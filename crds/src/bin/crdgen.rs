@@ -1,7 +1,7 @@
 //! Writes every CustomResourceDefinition as YAML, one file per kind, into the folder given.
 //!
 //! `crdgen charts/fairway-crds/templates` writes; `crdgen --check FOLDER` exits 1 and names the files that
-//! are not what the types say.
+//! are out of date.
 
 use fairway_crds::generate;
 

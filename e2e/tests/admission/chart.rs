@@ -220,7 +220,7 @@ fn the_port_of_the_policy_is_one_of_the_operator() -> Result<()> {
 )]
 #[case::of_one_namespace(
     &["--set", "watchNamespace=shop"],
-    "Fairway 0.1.0 runs in namespace fairway-system and looks after the Apps of namespace shop.\n",
+    "Fairway 0.1.0 runs in namespace fairway-system and manages the Apps in namespace shop.\n",
     "  metadata: {name: hello, namespace: shop}\n"
 )]
 fn the_notes_say_where_it_runs_and_what_to_do_first(

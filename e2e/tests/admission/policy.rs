@@ -111,7 +111,7 @@ fn denied(context: &Context, answer: &Result<Value, Refusal>) {
     };
     assert_eq!(refusal.code, 403, "{refusal:?}");
     let sentence = format!(
-        "writing this object makes pods run in namespace {}, and you may not create pods there; ask for that right",
+        "this object makes Fairway create pods in namespace {}, and you may not create pods there; ask for that permission",
         context.namespace
     );
     assert!(refusal.message.contains(&sentence), "{refusal:?}");

@@ -14,9 +14,9 @@ use strum::IntoEnumIterator;
 /// The headings of a page, in their order.
 const HEADINGS: [&str; 5] = [
     "## What it means",
-    "## What Fairway has done, and what it has not",
-    "## What to look at",
-    "## How to mend it",
+    "## What Fairway did and did not do",
+    "## What to check",
+    "## How to fix it",
     "## What happens next",
 ];
 

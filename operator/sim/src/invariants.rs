@@ -423,7 +423,7 @@ impl Checker {
             .collect();
         let (always, passing) = expected;
         let is_known = |type_: &&str| always.contains(type_) || passing.contains(type_);
-        if !always.iter().all(|type_| types.contains(type_)) || !types.iter().all(|type_| is_known(type_)) {
+        if !always.iter().all(|type_| types.contains(type_)) || !types.iter().all(is_known) {
             self.is_broken(format!("{name} has the conditions {types:?}"));
         }
         let passing = conditions

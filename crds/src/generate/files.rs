@@ -1,26 +1,18 @@
-//! Files that are made from the types and kept in the repository: manifests and API reference.
-//!
-//! The binaries `crdgen` and `apidoc` write them, or say which are not what the types say.
-
-mod manifests;
-mod reference;
-
-pub use manifests::manifests;
-pub use reference::reference;
+//! Writing the generated files, and comparing them with what is there.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// A file as it should be.
+/// A generated file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its name, without a folder.
+    /// Name of the file, without a folder.
     pub name: String,
-    /// All of its text.
+    /// Contents of the file.
     pub text: String,
 }
 
-/// What a generator could not do, or what it found.
+/// An error of a generator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read or written.
@@ -28,38 +20,35 @@ pub enum Error {
     Io {
         /// What was attempted.
         verb: &'static str,
-        /// With which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// Files are not what the types say.
-    #[error(
-        "{} not what the types say; run `make {target}` and commit the result",
-        list(paths)
-    )]
+    /// Files are out of date.
+    #[error("{} out of date; run `make {target}` and commit the result", list(paths))]
     Drifted {
-        /// Files that differ, are missing, or have no type any more.
+        /// Files that differ, are missing, or belong to no type.
         paths: Vec<PathBuf>,
-        /// The target that writes them.
+        /// The make target that writes them.
         target: &'static str,
     },
 }
 
-/// What a generator is asked for.
+/// What a generator does with its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Write the files.
     Write,
-    /// Change nothing; fail where a file is not what it should be.
+    /// Change nothing; fail if a file is out of date.
     Check,
 }
 
-/// Writes or checks the files of one folder. Files beside them with the same extension are what an older
-/// version made: `Write` removes them and `Check` names them.
+/// Writes or checks the files of one folder. Other files with the same extension are left from an earlier version:
+/// `Write` removes them, and `Check` names them.
 ///
 /// # Errors
-/// When a file cannot be read, written or removed, or when `Check` finds a difference.
+/// If a file cannot be read, written or removed, or if `Check` finds a difference.
 pub fn settle(folder: &Path, files: &[File], mode: Mode, target: &'static str) -> Result<(), Error> {
     let left_over = left_over(folder, files)?;
     match mode {
@@ -84,7 +73,7 @@ pub fn settle(folder: &Path, files: &[File], mode: Mode, target: &'static str) -
             let mut paths = left_over;
             for file in files {
                 let path = folder.join(&file.name);
-                // A file that is missing or is not text is not what it should be either.
+                // A file that is missing or is not text is out of date, too.
                 if fs::read_to_string(&path).ok().as_deref() != Some(file.text.as_str()) {
                     paths.push(path);
                 }
@@ -130,8 +119,8 @@ fn list(paths: &[PathBuf]) -> String {
     )
 }
 
-/// Runs a generator as its command line asks: `[--check] FOLDER`. Exit code 1 and one sentence on standard
-/// error when it fails.
+/// Runs a generator with its command line, `[--check] FOLDER`. On failure the exit code is 1, and the error is
+/// printed on standard error.
 pub fn main(files: &[File], target: &'static str) -> std::process::ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     let mode = if arguments.next_if(|argument| argument == "--check").is_some() {
