@@ -96,7 +96,7 @@ impl Ownership {
 pub const FIELD_MANAGER: &str = labels::FAIRWAY;
 
 /// What a driver tells a pass.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// Nothing: the pass begins, or goes on by itself.
     Nothing,

@@ -24,6 +24,7 @@ use fairway_engine::{Answer, Decided, Pass};
 use invariants::{Checker, Sight};
 use jiff::{SignedDuration, Timestamp};
 use operator::{Driven, Operator, Stops, drive};
+use std::collections::VecDeque;
 use transcript::Transcript;
 use wire::{Fault, Killed, Traffic, Wire};
 
@@ -47,6 +48,8 @@ pub enum Turns {
     /// There is one.
     #[default]
     Alone,
+    /// There is one, and its passes are under way at the same time, request by request.
+    Interleaved,
     /// There are two, and both work, pass by pass.
     Alternate,
     /// There are two. The first is stopped between planning and acting in its pass of that number, the second
@@ -73,6 +76,8 @@ pub struct Sim {
     pub decisive: Vec<usize>,
     /// The pass in which the first operator is stopped, and what it has decided.
     stopped: Option<(Box<Pass>, Box<Decided>)>,
+    /// Passes that are under way at the same time, and what each is told next.
+    under_way: VecDeque<(Box<Pass>, Answer)>,
     turn: usize,
     passes: usize,
     started: u32,
@@ -103,6 +108,7 @@ impl Sim {
             turns,
             decisive: Vec::new(),
             stopped: None,
+            under_way: VecDeque::new(),
             turn: 0,
             passes: 0,
             started: 0,
@@ -115,7 +121,10 @@ impl Sim {
     }
 
     fn start_operators(&mut self) {
-        let desired = if self.turns == Turns::Alone { 1 } else { 2 };
+        let desired = match self.turns {
+            Turns::Alone | Turns::Interleaved => 1,
+            Turns::Alternate | Turns::Stopped(_) => 2,
+        };
         while self.operators.len() < desired {
             self.started += 1;
             self.operators.push(Operator::new(self.started, &self.cluster));
@@ -126,6 +135,7 @@ impl Sim {
     pub fn set_away(&mut self, is_away: bool) {
         if is_away {
             self.operators.clear();
+            self.under_way.clear();
         } else {
             self.start_operators();
         }
@@ -212,6 +222,9 @@ impl Sim {
 
     /// One pass of the operator whose turn it is. Returns whether there was one.
     fn pass(&mut self) -> bool {
+        if self.turns == Turns::Interleaved {
+            return self.interleave();
+        }
         let count = self.operators.len();
         let is_stopped = self.stopped.is_some();
         for offset in 0..count {
@@ -231,6 +244,26 @@ impl Sim {
         false
     }
 
+    /// Starts what is ready, and takes one of the passes under way to its next request. Returns whether there was one.
+    fn interleave(&mut self) -> bool {
+        let now = self.cluster.clock();
+        let Some(operator) = self.operators.first_mut() else {
+            return false;
+        };
+        while let Some(pass) = operator.engine.start(now) {
+            self.passes += 1;
+            self.under_way.push_back((Box::new(pass), Answer::Nothing));
+        }
+        let Some((pass, answer)) = self.under_way.pop_front() else {
+            return false;
+        };
+        self.cluster.now += PASS;
+        if let Ok(Driven::Asked(pass, answer)) = self.drive(0, pass, answer, Stops::AfterAsking) {
+            self.under_way.push_back((pass, answer));
+        }
+        true
+    }
+
     fn run(&mut self, index: usize, pass: Box<Pass>) {
         let stops = if self.turns == Turns::Stopped(self.passes) && index == 0 {
             Stops::BeforeActing
@@ -243,7 +276,7 @@ impl Sim {
             self.decisive.push(self.passes);
         }
         match driven {
-            Ok(Driven::Done) => {}
+            Ok(Driven::Done | Driven::Asked(..)) => {}
             Ok(Driven::Stopped(pass, decided)) => self.stopped = Some((pass, decided)),
             Err(Killed) => {
                 self.started += 1;

@@ -24,13 +24,19 @@ pub(crate) enum Driven {
     Done,
     /// It is stopped between planning and acting.
     Stopped(Box<Pass>, Box<Decided>),
+    /// To the answer of a request.
+    Asked(Box<Pass>, Answer),
 }
 
-/// Whether a pass is stopped between planning and acting.
+/// Where a pass stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stops {
+    /// At its end.
     Never,
+    /// Between planning and acting.
     BeforeActing,
+    /// After each request.
+    AfterAsking,
 }
 
 impl Operator {
@@ -118,7 +124,13 @@ pub(crate) fn drive(
             }
             // Every pod is asked once a second.
             Action::Probe(_) => Answer::Nothing,
-            Action::Ask(request) => wire.ask(&request)?,
+            Action::Ask(request) => {
+                let answer = wire.ask(&request)?;
+                if stops == Stops::AfterAsking {
+                    return Ok(Driven::Asked(pass, answer));
+                }
+                answer
+            }
             Action::Done(_) => return Ok(Driven::Done),
         };
     }

@@ -13,6 +13,7 @@
 mod crash;
 mod fixed_point;
 mod history;
+mod interleaved;
 mod interrupted;
 mod lost_answer;
 mod play;

@@ -94,6 +94,7 @@ fn faults() -> impl Strategy<Value = (Fault, Turns)> {
         (prop::sample::subsequence(&Kind::ALL[..], 1..4), 1..9_usize)
             .prop_map(move |(kinds, writes)| alone(Fault::Lagging { kinds, writes })),
         Just((Fault::None, Turns::Alternate)),
+        Just((Fault::None, Turns::Interleaved)),
     ]
 }
 
