@@ -1,9 +1,8 @@
 //! Kubernetes Events, written beside the passes: none waits for them.
 
-use crate::execute::refusal::shorten;
 use crate::metrics::Metrics;
+use fairway_engine::{Announcement, shorten};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
@@ -21,65 +20,33 @@ const WAITING: usize = 4096;
 /// Where passes leave their Events.
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
-    sender: mpsc::Sender<Notice>,
+    sender: mpsc::Sender<Announcement>,
     metrics: Metrics,
-}
-
-/// How loud an Event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loudness {
-    /// Things go as they should.
-    Normal,
-    /// A person may want to look.
-    Warning,
-}
-
-impl Loudness {
-    /// The Event's type.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Normal => "Normal",
-            Self::Warning => "Warning",
-        }
-    }
-}
-
-/// An Event about an object.
-#[derive(Clone, Debug)]
-pub(crate) struct Notice {
-    /// The object.
-    pub(crate) about: ObjectReference,
-    /// Normal or Warning.
-    pub(crate) kind: Loudness,
-    /// CamelCase, stable, with a runbook page.
-    pub(crate) reason: String,
-    /// One sentence.
-    pub(crate) message: String,
 }
 
 impl Events {
     /// The two ends.
-    pub(crate) fn new(metrics: Metrics) -> (Self, mpsc::Receiver<Notice>) {
+    pub(crate) fn new(metrics: Metrics) -> (Self, mpsc::Receiver<Announcement>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self { sender, metrics }, receiver)
     }
 
     /// Leaves an Event to be written.
-    pub(crate) fn tell(&self, notice: Notice) {
-        if self.sender.try_send(notice).is_err() {
+    pub(crate) fn announce(&self, announcement: Announcement) {
+        if self.sender.try_send(announcement).is_err() {
             self.metrics.lost_event();
         }
     }
 }
 
-/// Writes Events until nobody is left to tell any. What cannot be written is logged and dropped: an Event is
+/// Writes Events until nobody is left to announce any. What cannot be written is logged and dropped: an Event is
 /// news, and status is the truth.
 ///
-/// kube's Recorder would count repetitions, for which it keeps each Event for minutes; here an Event is only told
+/// kube's Recorder would count repetitions, for which it keeps each Event for minutes; here an Event is only announced
 /// when something has changed, so that nothing repeats.
-pub(crate) async fn write(client: Client, identity: String, mut notices: mpsc::Receiver<Notice>) {
-    while let Some(notice) = notices.recv().await {
-        let event = event(notice, &identity, Timestamp::now());
+pub(crate) async fn write(client: Client, identity: String, mut announcements: mpsc::Receiver<Announcement>) {
+    while let Some(announcement) = announcements.recv().await {
+        let event = event(announcement, &identity, Timestamp::now());
         let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(client.clone(), namespace);
         if let Err(error) = api.create(&PostParams::default(), &event).await {
@@ -89,12 +56,12 @@ pub(crate) async fn write(client: Client, identity: String, mut notices: mpsc::R
 }
 
 fn event(
-    Notice {
+    Announcement {
         about,
-        kind,
+        severity,
         reason,
         message,
-    }: Notice,
+    }: Announcement,
     identity: &str,
     now: Timestamp,
 ) -> Event {
@@ -114,7 +81,7 @@ fn event(
         regarding: Some(about),
         reporting_controller: Some(CONTROLLER.into()),
         reporting_instance: Some(identity.into()),
-        type_: Some(kind.as_str().into()),
+        type_: Some(severity.as_str().into()),
         ..Event::default()
     }
 }
@@ -122,6 +89,8 @@ fn event(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_engine::Severity;
+    use k8s_openapi::api::core::v1::ObjectReference;
 
     #[test]
     fn an_event_says_about_what_why_and_how_loud() {
@@ -132,13 +101,13 @@ mod tests {
             uid: Some("r-2".into()),
             ..ObjectReference::default()
         };
-        let notice = Notice {
+        let announcement = Announcement {
             about: about.clone(),
-            kind: Loudness::Warning,
+            severity: Severity::Warning,
             reason: "Unhealthy".into(),
             message: "pod x: 503".repeat(200),
         };
-        let event = event(notice, "fairway-0", Timestamp::UNIX_EPOCH);
+        let event = event(announcement, "fairway-0", Timestamp::UNIX_EPOCH);
         assert_eq!(event.metadata.name.as_deref(), Some("crm-2.0"));
         assert_eq!(event.metadata.namespace.as_deref(), Some("shop"));
         assert_eq!(

@@ -1,11 +1,49 @@
-//! A fake apiserver for tests: what was asked, and the answer that the test gives.
+//! For tests: an engine, and a fake apiserver that shows what was asked and gives the answer of the test.
 
+use fairway_engine::kinds::Release;
+use fairway_engine::{Cached, Engine, ForKind, Now, for_each};
+use fairway_plan::observed::Settings;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tower_test::mock::Handle;
+
+/// An engine that has seen nothing yet.
+pub(crate) fn engine() -> Engine {
+    let settings = Settings {
+        agent_image: "fairway".into(),
+        agent_pull_secrets: Vec::new(),
+        agent_pull_policy: "IfNotPresent".into(),
+        probe_token_sha256: "0".repeat(64),
+    };
+    Engine::new(settings, 1)
+}
+
+/// Ends the first list of every kind; none holds an object.
+pub(crate) fn complete(engine: &mut Engine, now: Now) {
+    struct Complete<'a>(&'a mut Engine, Now);
+
+    impl ForKind for Complete<'_> {
+        fn visit<K: Cached>(&mut self) {
+            self.0.listed::<K>(&BTreeSet::new(), self.1);
+        }
+    }
+
+    for_each(&mut Complete(engine, now));
+}
+
+/// A Release of App crm that has just been created.
+pub(crate) fn release(name: &str) -> Release {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Release",
+        "metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "2"},
+        "spec": {"app": "crm", "revision": 1},
+    }))
+    .unwrap()
+}
 
 /// The apiserver's side.
 pub(crate) struct Apiserver {
@@ -60,14 +98,5 @@ impl Apiserver {
             query,
             body: serde_json::from_slice(&asked).unwrap_or_default(),
         }
-    }
-
-    /// Fails when anything was asked that was not answered. Takes whoever holds the client.
-    pub(crate) async fn asked_nothing_more(mut self, holder: impl Sized) {
-        drop(holder);
-        assert!(
-            self.requests.next_request().await.is_none(),
-            "one request too many"
-        );
     }
 }

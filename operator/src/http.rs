@@ -1,13 +1,13 @@
 //! /healthz, /readyz and /metrics.
 
-use crate::key::Watched;
 use crate::metrics;
-use crate::world::World;
+use crate::shared::SharedEngine;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use fairway_engine::kinds::Kind;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 /// What the pages show.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    world: Arc<World>,
+    engine: Arc<SharedEngine>,
     registry: Registry,
     metrics: metrics::Metrics,
     health: Arc<Health>,
@@ -46,13 +46,13 @@ impl Health {
 impl Pages {
     /// The pages over these.
     pub(crate) fn new(
-        world: Arc<World>,
+        engine: Arc<SharedEngine>,
         registry: Registry,
         metrics: metrics::Metrics,
         health: Arc<Health>,
     ) -> Self {
         Self {
-            world,
+            engine,
             registry,
             metrics,
             health,
@@ -92,7 +92,7 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> (StatusCode, String) {
     if pages.health.stopping.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
-    let missing = pages.world.missing().borrow().clone();
+    let missing = pages.engine.with(|engine, _| engine.missing().clone());
     if missing.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
@@ -102,7 +102,7 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> (StatusCode, String) {
 
 /// One line for each kind whose objects are not known yet. Not being the leader is being ready: a standby is
 /// what it should be.
-fn waits_for(missing: &BTreeMap<Watched, String>) -> String {
+fn waits_for(missing: &BTreeMap<Kind, String>) -> String {
     missing
         .iter()
         .map(|(kind, why)| format!("waiting for {}: {why}\n", kind.as_str()))
@@ -110,8 +110,7 @@ fn waits_for(missing: &BTreeMap<Watched, String>) -> String {
 }
 
 async fn show_metrics(State(pages): State<Arc<Pages>>) -> Response {
-    pages.metrics.set_unreadable(pages.world.unreadable());
-    pages.metrics.refresh();
+    pages.engine.with(|engine, _| pages.metrics.refresh(engine));
     match metrics::text(&pages.registry) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -125,29 +124,23 @@ async fn show_metrics(State(pages): State<Arc<Pages>>) -> Response {
 mod tests {
     use super::*;
 
-    fn pages() -> (Arc<Pages>, Arc<World>, Arc<Health>) {
+    fn pages() -> (Arc<Pages>, Arc<SharedEngine>, Arc<Health>) {
         let (metrics, registry) = metrics::Metrics::new();
-        let (world, health) = (Arc::new(World::default()), Arc::new(Health::default()));
-        (
-            Arc::new(Pages::new(world.clone(), registry, metrics, health.clone())),
-            world,
-            health,
-        )
+        let engine = Arc::new(SharedEngine::new(crate::fake::engine()));
+        let health = Arc::new(Health::default());
+        let pages = Pages::new(engine.clone(), registry, metrics, health.clone());
+        (Arc::new(pages), engine, health)
     }
 
     #[tokio::test]
     async fn readiness_lists_what_it_waits_for() {
-        let (pages, world, _) = pages();
-        for kind in Watched::ALL {
-            world.set_missing(kind, None);
-        }
+        let (pages, engine, _) = pages();
+        engine.with(crate::fake::complete);
         assert_eq!(readyz(State(pages.clone())).await.0, StatusCode::OK);
 
-        let (pages, world, _) = self::pages();
-        world.set_missing(
-            Watched::App,
-            Some("its CustomResourceDefinition is not installed".into()),
-        );
+        let (pages, engine, _) = self::pages();
+        let why = "its CustomResourceDefinition is not installed".to_owned();
+        engine.with(|engine, _| engine.list_failed(Kind::App, why));
         let (status, text) = readyz(State(pages)).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(
@@ -164,9 +157,9 @@ mod tests {
     async fn health_fails_once_a_task_has_stopped() {
         let (pages, _, health) = pages();
         assert_eq!(healthz(State(pages.clone())).await.0, StatusCode::OK);
-        health.stopped("the release controller");
+        health.stopped("the leader election");
         let (status, text) = healthz(State(pages)).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(text, "the release controller has stopped\n");
+        assert_eq!(text, "the leader election has stopped\n");
     }
 }

@@ -1,27 +1,21 @@
 //! Fairway: the operator. What it puts into pods is the crate `fairway-agent`.
 
 mod args;
-mod backoff;
 mod client;
-mod controller;
+mod driver;
 mod events;
-mod execute;
 #[cfg(test)]
 mod fake;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod http;
-mod key;
 mod leader;
 mod metrics;
-mod observe;
 mod operator;
 mod probe;
-mod queue;
 mod ready;
-mod report;
+mod shared;
 mod telemetry;
-mod world;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! What /metrics shows: controller-runtime's names, so that its dashboards work, and Fairway's own.
 
-use crate::key::Reconciled;
+use fairway_engine::Engine;
+use fairway_engine::kinds::Reconciled;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -9,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ControllerResult {
     controller: &'static str,
-    result: PassResult,
+    result: PassLabel,
 }
 
 /// How a pass ended, in controller-runtime's words.
@@ -27,7 +28,7 @@ pub(crate) struct ControllerResult {
     non_camel_case_types,
     reason = "the label's values, as controller-runtime writes them"
 )]
-pub(crate) enum PassResult {
+pub(crate) enum PassLabel {
     /// It waits for a change.
     success,
     /// It waits for a change or a time.
@@ -72,7 +73,7 @@ struct Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
-    outcome: &'static str,
+    outcome: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -256,28 +257,14 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// A controller may run so many passes at once.
-    pub(crate) fn set_concurrency(&self, kind: Reconciled, passes: u16) {
-        self.concurrency
-            .get_or_create(&Controller {
-                controller: kind.controller(),
-            })
-            .set(passes.into());
-    }
-
-    /// Passes under way and waiting.
-    pub(crate) fn set_load(&self, kind: Reconciled, active: usize, waiting: usize) {
-        let controller = kind.controller();
-        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.active_workers
-            .get_or_create(&Controller { controller })
-            .set(gauge(active));
-        self.depth.get_or_create(&QueueName::of(kind)).set(gauge(waiting));
-    }
-
-    /// What counts the objects that come to wait for a pass.
-    pub(crate) fn adds(&self, kind: Reconciled) -> Counter {
-        self.adds.get_or_create_owned(&QueueName::of(kind))
+    /// Each controller may run so many passes at once.
+    pub(crate) fn set_concurrency(&self, passes: u16) {
+        for kind in Reconciled::ALL {
+            let controller = kind.controller();
+            self.concurrency
+                .get_or_create(&Controller { controller })
+                .set(passes.into());
+        }
     }
 
     /// A pass begins, for which its object has waited so long.
@@ -294,7 +281,7 @@ impl Metrics {
     }
 
     /// A pass has ended.
-    pub(crate) fn passed(&self, pass: &PassUnderWay, result: PassResult) {
+    pub(crate) fn passed(&self, pass: &PassUnderWay, result: PassLabel) {
         let PassUnderWay { kind, number, since } = *pass;
         let controller = kind.controller();
         let seconds = since.elapsed().as_secs_f64();
@@ -306,16 +293,29 @@ impl Metrics {
             .get_or_create(&Controller { controller })
             .observe(seconds);
         self.worked.get_or_create(&QueueName::of(kind)).observe(seconds);
-        if result == PassResult::error {
+        if result == PassLabel::error {
             self.errors.get_or_create(&Controller { controller }).inc();
             self.retries.get_or_create(&QueueName::of(kind)).inc();
         }
     }
 
-    /// Brings up to date what depends on the time.
-    pub(crate) fn refresh(&self) {
+    /// Brings up to date what depends on the time, and what the engine counts.
+    pub(crate) fn refresh(&self, engine: &Engine) {
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.unreadable.set(gauge(engine.unreadable()));
         let under_way = self.under_way();
         for kind in Reconciled::ALL {
+            let (load, controller) = (engine.load(kind), kind.controller());
+            self.active_workers
+                .get_or_create(&Controller { controller })
+                .set(gauge(load.running));
+            self.depth
+                .get_or_create(&QueueName::of(kind))
+                .set(gauge(load.ready));
+            self.adds
+                .get_or_create(&QueueName::of(kind))
+                .inner()
+                .store(load.added, Ordering::Relaxed);
             let passes = under_way
                 .since
                 .range((kind.controller(), 0)..=(kind.controller(), u64::MAX));
@@ -351,9 +351,11 @@ impl Metrics {
             .inc();
     }
 
-    /// A Release has ended.
-    pub(crate) fn released(&self, outcome: &'static str) {
-        self.releases.get_or_create(&Outcome { outcome }).inc();
+    /// An object has ended; Releases are counted.
+    pub(crate) fn ended(&self, kind: Reconciled, outcome: String) {
+        if kind == Reconciled::Release {
+            self.releases.get_or_create(&Outcome { outcome }).inc();
+        }
     }
 
     /// A Service has been switched so long after the last thing that it waited for.
@@ -370,11 +372,6 @@ impl Metrics {
     pub(crate) fn lost_event(&self) {
         self.events_lost.inc();
     }
-
-    /// So many objects cannot be parsed.
-    pub(crate) fn set_unreadable(&self, objects: usize) {
-        self.unreadable.set(i64::try_from(objects).unwrap_or(i64::MAX));
-    }
 }
 
 /// The registry as text.
@@ -390,25 +387,35 @@ pub(crate) fn text(registry: &Registry) -> Result<String, std::fmt::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_engine::Now;
 
     #[tokio::test(start_paused = true)]
     async fn metrics_carry_the_names_that_dashboards_know() {
         let (metrics, registry) = Metrics::new();
-        metrics.set_concurrency(Reconciled::Release, 16);
-        metrics.set_load(Reconciled::Release, 1, 2);
-        metrics.adds(Reconciled::Release).inc();
+        metrics.set_concurrency(16);
+        let mut engine = crate::fake::engine();
+        let now = Now {
+            wall: jiff::Timestamp::UNIX_EPOCH,
+            monotonic: fairway_engine::Instant::default(),
+        };
+        crate::fake::complete(&mut engine, now);
+        engine.set_leads(true, now);
+        for name in ["crm-1", "crm-2", "crm-3"] {
+            engine.put(crate::fake::release(name), now);
+        }
+        let _under_way = engine.start(now);
         let failed = metrics.begins(Reconciled::Release, Duration::from_millis(3));
         tokio::time::advance(Duration::from_secs(2)).await;
-        metrics.passed(&failed, PassResult::error);
+        metrics.passed(&failed, PassLabel::error);
         let _first = metrics.begins(Reconciled::App, Duration::ZERO);
         tokio::time::advance(Duration::from_secs(1)).await;
         let _second = metrics.begins(Reconciled::App, Duration::ZERO);
         tokio::time::advance(Duration::from_secs(1)).await;
-        metrics.refresh();
+        metrics.refresh(&engine);
         metrics.set_leads("fairway", true);
         metrics.requested("PATCH", Some(200));
         metrics.requested("GET", None);
-        metrics.released("Succeeded");
+        metrics.ended(Reconciled::Release, "Succeeded".to_owned());
         metrics.switched(Duration::from_millis(12));
         metrics.probed("passed");
         let text = text(&registry).unwrap();
@@ -419,7 +426,7 @@ mod tests {
             r#"controller_runtime_active_workers{controller="release"} 1"#,
             r#"controller_runtime_max_concurrent_reconciles{controller="release"} 16"#,
             r#"workqueue_depth{name="release",controller="release"} 2"#,
-            r#"workqueue_adds_total{name="release",controller="release"} 1"#,
+            r#"workqueue_adds_total{name="release",controller="release"} 3"#,
             r#"workqueue_retries_total{name="release",controller="release"} 1"#,
             r#"workqueue_queue_duration_seconds_bucket{le="0.01",name="release",controller="release"} 1"#,
             r#"workqueue_work_duration_seconds_sum{name="release",controller="release"} 2.0"#,

@@ -1,32 +1,16 @@
 //! Puts the operator together and runs it until it is stopped or one of its tasks ends.
 
 use crate::args::OperatorArgs;
-use crate::controller::app::AppController;
-use crate::controller::backup::BackupController;
-use crate::controller::migration::MigrationController;
-use crate::controller::release::ReleaseController;
-use crate::controller::{self, Context};
-use crate::events::{self, Events, Loudness, Notice};
-use crate::execute::Executor;
-use crate::execute::memory::Memory;
+use crate::driver::{Driver, watch_all};
+use crate::events::{self, Events};
 use crate::http::{self, Health, Pages};
-use crate::key::Reconciled;
 use crate::metrics::Metrics;
-use crate::observe::foreign::Foreign;
 use crate::probe::prober::Prober;
 use crate::probe::via::Token;
-use crate::queue::Queue;
-use crate::report::Reporter;
-use crate::world::World;
-use crate::world::cached::Cached;
-use crate::world::watch::{OnUnreadable, Queues, feed, hand_out};
+use crate::shared::SharedEngine;
 use crate::{client, leader, telemetry};
-use fairway_crds::{App, Backup, Migration, Release};
+use fairway_engine::Engine;
 use fairway_plan::observed::Settings;
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use std::error::Error;
 use std::process::ExitCode;
@@ -84,14 +68,12 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (metrics, registry) = Metrics::new();
     let health = Arc::new(Health::default());
-    let world = Arc::new(World::default());
-    let queues: Queues = Reconciled::ALL
-        .into_iter()
-        .map(|kind| (kind, Arc::new(Queue::counted(metrics.adds(kind)))))
-        .collect();
+    let (token, settings) = settings(&arguments)?;
+    let engine = Arc::new(SharedEngine::new(Engine::new(settings, arguments.concurrency)));
+    metrics.set_concurrency(arguments.concurrency);
     // The pages are up before anything else, so that they can say what is missing.
     let listener = TcpListener::bind(arguments.metrics_address).await?;
-    let pages = Pages::new(world.clone(), registry, metrics.clone(), health.clone());
+    let pages = Pages::new(engine.clone(), registry, metrics.clone(), health.clone());
     let client = client::connect(metrics.clone()).await?;
     let (stop, stopped) = watch::channel(false);
     let (leads, leading) = watch::channel(false);
@@ -108,43 +90,23 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
             http::serve(listener, pages).await.map_err(Failure::from),
         )
     });
-    let (events, notices) = Events::new(metrics.clone());
-    let writer = events::write(client.clone(), arguments.identity.clone(), notices);
+    let (events, announcements) = Events::new(metrics.clone());
+    let writer = events::write(client.clone(), arguments.identity.clone(), announcements);
     tasks.spawn(never_ends("the event writer", writer));
-    feed_all(
-        &mut tasks,
-        &client,
-        &arguments,
-        &world,
-        &queues,
-        unreadable(events.clone()),
-    );
-    let context = Arc::new(context(
-        client.clone(),
-        &arguments,
-        world.clone(),
-        &queues,
-        events,
-        metrics,
-    )?);
+    let namespace = arguments.watch_namespace.as_deref();
+    watch_all(&mut tasks, &client, namespace, &engine, &events, || {
+        ("a watch", Ok(()))
+    });
     tasks.spawn(follow_leadership(
-        leading.clone(),
+        leading,
         arguments.lease.clone(),
-        context.metrics.clone(),
-        world,
-        queues.clone(),
-        context.prober.clone(),
+        metrics.clone(),
+        engine.clone(),
     ));
-    // Controllers and the leader end when they are told to, in this order.
-    let mut controllers = JoinSet::new();
-    run_all(
-        &mut controllers,
-        &context,
-        &queues,
-        arguments.concurrency,
-        &leading,
-        &stopped,
-    );
+    // The driver and the leader end when they are asked to, in this order.
+    let prober = Arc::new(Prober::new(token, engine.clone(), metrics.clone()));
+    let driver = Arc::new(Driver::new(engine, client.clone(), prober, events, metrics));
+    let mut driver = tokio::spawn(driver.run(stopped));
     let (release, released) = watch::channel(false);
     let mut leader = tokio::spawn(lead(client, arguments, leads, released));
 
@@ -152,7 +114,7 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         Some(task) = tasks.join_next() => Some(task?),
-        Some(task) = controllers.join_next() => Some(task?),
+        driver = &mut driver => Some(("the driver", driver?.map_err(Failure::from))),
         task = &mut leader => Some(task?),
     };
     if let Some((name, result)) = failed {
@@ -163,9 +125,7 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
     health.stopping();
     stop.send_replace(true);
     let graceful = async {
-        while let Some(task) = controllers.join_next().await {
-            task?.1?;
-        }
+        driver.await??;
         release.send_replace(true);
         leader.await?.1
     };
@@ -179,152 +139,34 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
     }
 }
 
-fn context(
-    client: Client,
-    arguments: &OperatorArgs,
-    world: Arc<World>,
-    queues: &Queues,
-    events: Events,
-    metrics: Metrics,
-) -> Result<Context, Failure> {
+/// The token for probe pods, and what is fixed for this process.
+fn settings(arguments: &OperatorArgs) -> Result<(Token, Settings), Failure> {
     let mut random = [0; 32];
     rustls::crypto::ring::default_provider()
         .secure_random
         .fill(&mut random)
         .map_err(|_| "the system gives no random numbers")?;
     let (token, probe_token_sha256) = Token::new(random);
-    let memory = Arc::new(Memory::default());
-    let releases: Arc<Queue> = queues.get(&Reconciled::Release).cloned().unwrap_or_default();
-    Ok(Context {
-        foreign: Foreign::new(client.clone(), world.clone()),
-        prober: Arc::new(Prober::new(token, releases, metrics.clone())),
-        executor: Executor::new(client.clone(), world.clone(), memory.clone()),
-        reporter: Reporter::new(client, world.clone(), events, metrics.clone()),
-        world,
-        memory,
-        metrics,
-        settings: Settings {
-            agent_image: arguments.agent_image.clone(),
-            agent_pull_secrets: arguments.agent_pull_secrets.clone(),
-            agent_pull_policy: arguments.agent_pull_policy.clone(),
-            probe_token_sha256,
-        },
-    })
-}
-
-fn feed_all(
-    tasks: &mut JoinSet<Ended>,
-    client: &Client,
-    arguments: &OperatorArgs,
-    world: &Arc<World>,
-    queues: &Queues,
-    on_unreadable: OnUnreadable,
-) {
-    let mut watch = Feeds {
-        tasks,
-        client,
-        arguments,
-        world,
-        queues,
-        on_unreadable,
+    let settings = Settings {
+        agent_image: arguments.agent_image.clone(),
+        agent_pull_secrets: arguments.agent_pull_secrets.clone(),
+        agent_pull_policy: arguments.agent_pull_policy.clone(),
+        probe_token_sha256,
     };
-    watch.start::<App>();
-    watch.start::<Release>();
-    watch.start::<Migration>();
-    watch.start::<Backup>();
-    watch.start::<ControllerRevision>();
-    watch.start::<Deployment>();
-    watch.start::<Pod>();
-    watch.start::<Job>();
-    watch.start::<Service>();
-    watch.start::<EndpointSlice>();
+    Ok((token, settings))
 }
 
-struct Feeds<'a> {
-    tasks: &'a mut JoinSet<Ended>,
-    client: &'a Client,
-    arguments: &'a OperatorArgs,
-    world: &'a Arc<World>,
-    queues: &'a Queues,
-    on_unreadable: OnUnreadable,
-}
-
-impl Feeds<'_> {
-    fn start<K: Cached>(&mut self) {
-        let feed = feed::<K>(
-            self.client.clone(),
-            self.arguments.watch_namespace.clone(),
-            self.world.clone(),
-            self.queues.clone(),
-            self.on_unreadable.clone(),
-        );
-        self.tasks.spawn(never_ends("a watch", feed));
-    }
-}
-
-fn unreadable(events: Events) -> OnUnreadable {
-    Arc::new(move |kind, about, message| {
-        events.tell(Notice {
-            about: about.clone(),
-            kind: Loudness::Warning,
-            reason: "Unreadable".into(),
-            message: format!(
-                "this {} cannot be read and is left alone: {message}; correct it or delete it",
-                kind.as_str()
-            ),
-        });
-    })
-}
-
-fn run_all(
-    controllers: &mut JoinSet<Ended>,
-    context: &Arc<Context>,
-    queues: &Queues,
-    concurrency: u16,
-    leading: &watch::Receiver<bool>,
-    stopped: &watch::Receiver<bool>,
-) {
-    macro_rules! run {
-        ($controller:ty, $kind:expr, $name:expr) => {
-            let (context, queue) = (
-                context.clone(),
-                queues.get(&$kind).cloned().unwrap_or_default(),
-            );
-            let (leading, stopped) = (leading.clone(), stopped.clone());
-            controllers.spawn(async move {
-                let run = controller::run::<$controller>(context, queue, concurrency, leading, stopped);
-                ($name, run.await.map_err(Failure::from))
-            });
-        };
-    }
-    run!(AppController, Reconciled::App, "the app controller");
-    run!(ReleaseController, Reconciled::Release, "the release controller");
-    run!(
-        MigrationController,
-        Reconciled::Migration,
-        "the migration controller"
-    );
-    run!(BackupController, Reconciled::Backup, "the backup controller");
-}
-
-/// A new leader looks at everything: timers and probes of its predecessor are gone. One that no longer leads asks
-/// no pod any more.
+/// Says to the engine and in the metrics whether this process leads.
 async fn follow_leadership(
     mut leading: watch::Receiver<bool>,
     lease: String,
     metrics: Metrics,
-    world: Arc<World>,
-    queues: Queues,
-    prober: Arc<Prober>,
+    engine: Arc<SharedEngine>,
 ) -> Ended {
     loop {
         let leads = *leading.borrow_and_update();
         metrics.set_leads(&lease, leads);
-        if leads {
-            hand_out(&queues, world.everything());
-        } else {
-            prober.stop();
-        }
+        engine.with(|engine, now| engine.set_leads(leads, now));
         if leading.changed().await.is_err() {
             // The election has ended, which ends the process or is part of its end.
             std::future::pending::<()>().await;

@@ -15,8 +15,6 @@ pub mod backup;
 mod bench;
 pub mod build;
 pub mod conditions;
-#[cfg(any(test, feature = "sim"))]
-pub mod invariants;
 pub mod kubectl;
 pub mod labels;
 pub mod message;
@@ -28,8 +26,6 @@ pub mod readings;
 pub mod release;
 pub mod resolution;
 pub mod retry;
-#[cfg(any(test, feature = "sim"))]
-pub mod sim;
 pub mod snapshot;
 pub mod tasks;
 mod time;

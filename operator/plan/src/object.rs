@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::ObjectMeta;
+use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 
 /// One write.
@@ -60,85 +61,73 @@ pub fn id(kind: Kind, meta: &ObjectMeta) -> String {
     format!("{}/{}", kind.as_str(), meta.name.as_deref().unwrap_or_default())
 }
 
-/// An object of a kind that Fairway writes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Object {
-    /// The snapshot of what a release releases.
-    ControllerRevision(ControllerRevision),
-    /// A Release.
-    Release(Release),
-    /// The Migration of a release.
-    Migration(Migration),
-    /// The Backup of a release.
-    Backup(Backup),
-    /// The Deployment of one component of one release.
-    Deployment(Deployment),
-    /// The Service of one component.
-    Service(Service),
-    /// A Job of the agent.
-    Job(Job),
-    /// A pod of the agent that has no Job: pinning, probing, the `onStart` migration.
-    Pod(Pod),
+macro_rules! objects {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// An object of a kind that Fairway writes.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Object {
+            $($(#[$doc])* $kind($kind),)*
+        }
+
+        impl Object {
+            /// Metadata of whatever kind.
+            pub fn meta(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)*
+                }
+            }
+
+            /// Kind of the object.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+        }
+
+        impl Serialize for Object {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$kind(object) => object.serialize(serializer),)*
+                }
+            }
+        }
+
+        /// Kinds that Fairway writes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each is the Kubernetes kind of the same name")]
+        pub enum Kind {
+            $($kind,)*
+        }
+
+        impl Kind {
+            /// Name of the kind in Kubernetes.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($kind),)*
+                }
+            }
+        }
+    };
 }
 
-impl Object {
-    /// The metadata of an object.
-    pub fn meta(&self) -> &ObjectMeta {
-        match self {
-            Self::ControllerRevision(object) => &object.metadata,
-            Self::Release(object) => &object.metadata,
-            Self::Migration(object) => &object.metadata,
-            Self::Backup(object) => &object.metadata,
-            Self::Deployment(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-            Self::Job(object) => &object.metadata,
-            Self::Pod(object) => &object.metadata,
-        }
-    }
-
-    /// The kind of an object.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::ControllerRevision(_) => Kind::ControllerRevision,
-            Self::Release(_) => Kind::Release,
-            Self::Migration(_) => Kind::Migration,
-            Self::Backup(_) => Kind::Backup,
-            Self::Deployment(_) => Kind::Deployment,
-            Self::Service(_) => Kind::Service,
-            Self::Job(_) => Kind::Job,
-            Self::Pod(_) => Kind::Pod,
-        }
-    }
-}
-
-/// Kinds that Fairway writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is the Kubernetes kind of the same name")]
-pub enum Kind {
+objects! {
+    /// Snapshot of what a release releases.
     ControllerRevision,
+    /// A new release.
     Release,
+    /// A release's migration.
     Migration,
+    /// A release's backup.
     Backup,
+    /// One component of one release.
     Deployment,
+    /// Traffic of one component.
     Service,
+    /// Agent work.
     Job,
+    /// Agent work that is not a Job: pinning, probing, the `onStart` migration.
     Pod,
-}
-
-impl Kind {
-    /// The kind as Kubernetes writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ControllerRevision => "ControllerRevision",
-            Self::Release => "Release",
-            Self::Migration => "Migration",
-            Self::Backup => "Backup",
-            Self::Deployment => "Deployment",
-            Self::Service => "Service",
-            Self::Job => "Job",
-            Self::Pod => "Pod",
-        }
-    }
 }
 
 /// Which object to scale or delete.

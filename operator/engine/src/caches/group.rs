@@ -1,0 +1,426 @@
+//! What is cached of one App: everything that its planners look at, found without a scan.
+
+use super::keep::{self, KeptSnapshot};
+use super::store::{Kept, Store};
+use crate::for_each_kind;
+use crate::key::{Key, Work};
+use crate::kinds::*;
+use fairway_plan::{ObjectRef, labels};
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// A kind that is watched and cached.
+pub trait Cached:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// What caches keep of an object.
+    type Kept: Kept;
+
+    /// Which kind it is.
+    const KIND: Kind;
+
+    /// The App to which the object belongs.
+    fn app(&self) -> Option<&str>;
+
+    /// Where an App's cache holds objects of the kind.
+    fn store(group: &Group) -> &Store<Self::Kept>;
+
+    /// Where an App's cache holds objects of the kind, to change them.
+    fn store_mut(group: &mut Group) -> &mut Store<Self::Kept>;
+
+    /// Drops what no planner looks at and keeps the rest; nothing of what cannot be understood.
+    fn keep(self) -> Option<Arc<Self::Kept>>;
+}
+
+/// The App that the label names.
+pub(crate) fn labelled_app(meta: &ObjectMeta) -> Option<&str> {
+    meta.labels.as_ref()?.get(labels::APP).map(String::as_str)
+}
+
+macro_rules! is_open {
+    (once, $object:expr) => {
+        $object
+            .status
+            .as_ref()
+            .is_none_or(|status| status.outcome.is_none())
+    };
+    (never, $object:expr) => {
+        false
+    };
+}
+
+macro_rules! app_of {
+    (labelled) => {
+        |object| labelled_app(&object.metadata)
+    };
+}
+
+macro_rules! group {
+    (
+        ()
+        own { $(
+            $own:ident $own_store:ident {
+                app: $app:expr,
+                may: [$($own_verb:ident),*],
+                status: $status:ident, observed: $member:ident in $observed:ident, headline: $headline:ident, outcome: $outcome:ident,
+                interest: $interest:ident, unreadable: $unreadable:ident,
+            }
+        )* }
+        built_in { $(
+            $kind:ident $store:ident { app: $grouped:ident, may: [$($verb:ident),*], kept: $kept:ident = $keep:path }
+        )* }
+    ) => {
+        /// An App's objects, kind by kind. The App itself may be gone: backups outlive it.
+        #[derive(Clone, Debug, Default)]
+        #[allow(missing_docs, reason = "each store holds the objects of one kind")]
+        pub struct Group {
+            /// Names of the Releases that serve and that the spec asks for.
+            pub(crate) current: [Option<Arc<str>>; 2],
+            $(pub(crate) $own_store: Store<$own>,)*
+            $(pub(crate) $store: Store<$kept>,)*
+        }
+
+        impl Group {
+            /// Whether nothing is left of it.
+            pub(crate) fn is_empty(&self) -> bool {
+                $(self.$own_store.is_empty() &&)* $(self.$store.is_empty() &&)* true
+            }
+
+            /// Keeps the objects as it suits: parsed during a release, compact otherwise.
+            pub(crate) fn arrange(&mut self) {
+                if self.is_active() {
+                    $(self.$own_store.unpack();)*
+                    $(self.$store.unpack();)*
+                } else {
+                    $(self.$own_store.pack();)*
+                    $(self.$store.pack();)*
+                }
+            }
+
+            /// The resource version under which an object is cached.
+            pub(crate) fn version(&self, kind: Kind, name: &str) -> Option<u64> {
+                match kind {
+                    $(Kind::$own => self.$own_store.version(name),)*
+                    $(Kind::$kind => self.$store.version(name),)*
+                }
+            }
+
+            /// Names of the objects of one of our own kinds, and whether each is open.
+            fn names(&self, kind: Reconciled) -> Vec<(&str, bool)> {
+                match kind {
+                    $(Reconciled::$own => self.$own_store.names().collect(),)*
+                }
+            }
+        }
+        $(
+            impl Cached for $own {
+                type Kept = Self;
+                const KIND: Kind = Kind::$own;
+
+                fn app(&self) -> Option<&str> {
+                    let app: fn(&Self) -> Option<&str> = $app;
+                    app(self)
+                }
+
+                fn store(group: &Group) -> &Store<Self> {
+                    &group.$own_store
+                }
+
+                fn store_mut(group: &mut Group) -> &mut Store<Self> {
+                    &mut group.$own_store
+                }
+
+                fn keep(self) -> Option<Arc<Self>> {
+                    keep::whole(self)
+                }
+            }
+        )*
+
+        $(
+            impl Cached for $kind {
+                type Kept = $kept;
+                const KIND: Kind = Kind::$kind;
+
+                fn app(&self) -> Option<&str> {
+                    let app: fn(&Self) -> Option<&str> = app_of!($grouped);
+                    app(self)
+                }
+
+                fn store(group: &Group) -> &Store<$kept> {
+                    &group.$store
+                }
+
+                fn store_mut(group: &mut Group) -> &mut Store<$kept> {
+                    &mut group.$store
+                }
+
+                fn keep(self) -> Option<Arc<$kept>> {
+                    $keep(self)
+                }
+            }
+
+            impl Kept for $kept {}
+        )*
+
+        impl_kept!($($own $outcome)*);
+
+        /// Does something for every kind that is watched, in the order of the table.
+        pub fn for_each(visitor: &mut impl ForKind) {
+            $(visitor.visit::<$own>();)*
+            $(visitor.visit::<$kind>();)*
+        }
+    };
+}
+
+macro_rules! impl_kept {
+    (App never $($kind:ident $outcome:ident)*) => {
+        impl Kept for App {
+            fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
+                let status = self.status.as_ref();
+                let live = status.and_then(|status| Some(status.live.as_ref()?.release.as_str()));
+                let desired = status.and_then(|status| status.desired.as_deref());
+                Some([live.map(Arc::from), desired.map(Arc::from)])
+            }
+        }
+
+        $(
+            impl Kept for $kind {
+                fn is_open(&self) -> bool {
+                    is_open!($outcome, self)
+                }
+            }
+        )*
+    };
+}
+
+/// Does something for every kind that is watched.
+pub trait ForKind {
+    /// What is done for one of them.
+    fn visit<K: Cached>(&mut self);
+}
+
+for_each_kind!(group);
+
+/// What has changed, as far as it decides who is to look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change<'a> {
+    /// Kind of the object.
+    pub(crate) kind: Kind,
+    /// Name of the object.
+    pub(crate) name: &'a str,
+    /// The Migration or Backup that a Job or pod works for.
+    pub(crate) work_for: Option<&'a str>,
+}
+
+impl Group {
+    /// The App.
+    pub(crate) fn app(&self) -> Option<Arc<App>> {
+        self.apps.all().next()
+    }
+
+    /// Runs of migrations that have ended and whose Migration is gone: nobody owns them.
+    pub(crate) fn orphans(&self) -> Vec<ObjectRef> {
+        let (jobs, pods): (Vec<_>, Vec<_>) = (self.jobs.all().collect(), self.pods.all().collect());
+        fairway_plan::migration::orphans(&jobs, &pods, |_, name| self.migrations.version(name).is_some())
+    }
+
+    /// Whether a Release is under way: then each pass needs all objects parsed.
+    pub(crate) fn is_active(&self) -> bool {
+        self.releases.names().any(|(_, open)| open)
+    }
+
+    /// Which objects of the App a change concerns: see [`Interest`].
+    pub(crate) fn concerned(&self, app: &Key, change: Change<'_>) -> Vec<Work> {
+        let mut work = Vec::new();
+        for kind in Reconciled::ALL {
+            match kind.interest() {
+                Interest::Everything => {
+                    // An App that is gone may have left a migration behind, which ends on its own.
+                    let ending = matches!(change.kind, Kind::App | Kind::Migration | Kind::Job | Kind::Pod);
+                    if ending || !self.apps.is_empty() {
+                        work.push(Work::new(kind, app.clone()));
+                    }
+                }
+                Interest::EverythingUntilItEnds | Interest::ItsWork => {
+                    let names = self.names(kind).into_iter();
+                    let names = names.filter(|(name, open)| self.concerns(kind, name, *open, change));
+                    work.extend(names.map(|(name, _)| Work::new(kind, app.sibling(name))));
+                }
+            }
+        }
+        work
+    }
+
+    fn concerns(&self, kind: Reconciled, name: &str, open: bool, change: Change<'_>) -> bool {
+        let same = |kind: Kind| change.kind == kind && change.name == name;
+        if same(kind.kind()) {
+            return true;
+        }
+        match kind.interest() {
+            Interest::Everything => true,
+            Interest::EverythingUntilItEnds => {
+                let is_current = self.current.iter().flatten().any(|current| **current == *name);
+                open || is_current || change.kind == Kind::App
+            }
+            Interest::ItsWork => {
+                let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
+                change.work_for == Some(name) || same(Kind::Release) || frames && open
+            }
+        }
+    }
+
+    /// Migrations and Backups that have not ended.
+    pub(crate) fn open_work(&self, app: &Key) -> Vec<Work> {
+        let kinds = Reconciled::ALL
+            .into_iter()
+            .filter(|kind| kind.interest() == Interest::ItsWork);
+        kinds
+            .flat_map(|kind| {
+                self.names(kind)
+                    .into_iter()
+                    .map(move |(name, open)| (kind, name, open))
+            })
+            .filter(|(_, _, open)| *open)
+            .map(|(kind, name, _)| Work::new(kind, app.sibling(name)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_crds::release::{ReleaseOutcome, ReleaseStatus};
+    use fairway_crds::{AppSpec, BackupSpec, MigrationSpec, ReleaseSpec};
+    use serde_json::json;
+
+    fn group() -> Group {
+        let mut group = Group::default();
+        let spec: AppSpec = serde_json::from_value(json!({"components": []})).unwrap();
+        let app = App::new("crm", spec);
+        group.current = [Some("crm-2".into()), Some("crm-3".into())];
+        group.apps.put("crm".into(), 1, Arc::new(app));
+        for (revision, outcome) in [
+            (1, Some(ReleaseOutcome::Succeeded)),
+            (2, Some(ReleaseOutcome::Succeeded)),
+            (3, None),
+        ] {
+            let name = format!("crm-{revision}");
+            let spec: ReleaseSpec =
+                serde_json::from_value(json!({"app": "crm", "revision": revision})).unwrap();
+            let mut release = Release::new(&name, spec);
+            release.status = Some(ReleaseStatus {
+                outcome,
+                ..Default::default()
+            });
+            group.releases.put(name.into(), 1, Arc::new(release));
+        }
+        let spec: MigrationSpec = serde_json::from_value(json!({
+            "app": "crm", "image": "x", "component": "web", "command": ["migrate"], "timeout": "1m",
+        }))
+        .unwrap();
+        group
+            .migrations
+            .put("crm-3".into(), 1, Arc::new(Migration::new("crm-3", spec)));
+        let spec: BackupSpec = serde_json::from_value(json!({"app": "crm"})).unwrap();
+        group.backups.put(
+            "crm-3-0a1b2c3d".into(),
+            1,
+            Arc::new(Backup::new("crm-3-0a1b2c3d", spec)),
+        );
+        group
+    }
+
+    fn concerned(kind: Kind, name: &str, work_for: Option<&str>) -> Vec<String> {
+        group()
+            .concerned(&Key::new("shop", "crm"), Change { kind, name, work_for })
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_pod_concerns_its_app_and_the_current_releases() {
+        assert_eq!(
+            concerned(Kind::Pod, "crm-web-3-x", None),
+            ["app shop/crm", "release shop/crm-2", "release shop/crm-3"]
+        );
+    }
+
+    #[test]
+    fn a_release_concerns_its_migration_even_after_its_outcome() {
+        let mut group = group();
+        let mut migration = Migration::clone(&group.migrations.get("crm-3").unwrap());
+        migration.status = Some(fairway_crds::MigrationStatus {
+            outcome: Some(fairway_crds::migration::MigrationOutcome::Unknown),
+            ..Default::default()
+        });
+        group.migrations.put("crm-3".into(), 2, Arc::new(migration));
+        let change = Change {
+            kind: Kind::Release,
+            name: "crm-3",
+            work_for: None,
+        };
+        let app = Key::new("shop", "crm");
+        let migration = Work::new(Reconciled::Migration, app.sibling("crm-3"));
+        assert!(group.concerned(&app, change).contains(&migration));
+    }
+
+    #[test]
+    fn an_old_release_is_looked_at_when_it_or_its_app_changes() {
+        assert!(concerned(Kind::Release, "crm-1", None).contains(&"release shop/crm-1".into()));
+        assert!(concerned(Kind::App, "crm", None).contains(&"release shop/crm-1".into()));
+    }
+
+    #[test]
+    fn an_agents_job_concerns_what_it_works_for() {
+        let work = concerned(Kind::Job, "crm-3-0a1b2c3d-backup-1", Some("crm-3-0a1b2c3d"));
+        assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
+        assert!(!work.contains(&"migration shop/crm-3".into()), "{work:?}");
+    }
+
+    #[test]
+    fn a_new_snapshot_concerns_work_that_has_not_ended() {
+        let work = concerned(Kind::ControllerRevision, "crm-3", None);
+        assert!(work.contains(&"migration shop/crm-3".into()), "{work:?}");
+        assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
+    }
+
+    #[test]
+    fn a_deleted_app_is_still_reconciled() {
+        let group = Group::default();
+        let change = Change {
+            kind: Kind::App,
+            name: "crm",
+            work_for: None,
+        };
+        assert_eq!(group.concerned(&Key::new("shop", "crm"), change).len(), 1);
+        let of_a_migration = Change {
+            kind: Kind::Pod,
+            name: "x",
+            work_for: Some("crm-1"),
+        };
+        assert_eq!(
+            group.concerned(&Key::new("shop", "crm"), of_a_migration).len(),
+            1,
+            "it may have to be removed"
+        );
+        let other = Change {
+            kind: Kind::Service,
+            name: "x",
+            work_for: None,
+        };
+        assert!(group.concerned(&Key::new("shop", "crm"), other).is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+use super::*;
+use crate::kinds::{App, Deployment, Job, Migration, Release};
+use serde_json::json;
+
+const NOW: Instant = Instant::after_origin(std::time::Duration::ZERO);
+
+fn app(version: u64) -> App {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "App",
+        "metadata": {"namespace": "shop", "name": "crm", "resourceVersion": version.to_string()},
+        "spec": {"components": []},
+    }))
+    .unwrap()
+}
+
+fn release(version: u64) -> Release {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Release",
+        "metadata": {"namespace": "shop", "name": "crm-1", "resourceVersion": version.to_string(), "labels": {"fairway.dev/app": "crm"}},
+        "spec": {"app": "crm", "revision": 1},
+    }))
+    .unwrap()
+}
+
+fn deployment(app: &str, version: u64) -> Deployment {
+    serde_json::from_value(json!({
+        "metadata": {
+            "namespace": "shop", "name": "web", "resourceVersion": version.to_string(), "uid": "d-1",
+            "labels": {"fairway.dev/app": app},
+            "managedFields": [{"manager": "someone"}],
+        },
+        "spec": {"selector": {}, "template": {"spec": {"containers": [
+            {"name": "web", "image": "crm:1", "env": [{"name": "PASSWORD", "value": "hunter2"}]},
+        ]}}},
+    }))
+    .unwrap()
+}
+
+fn names(work: &[Work]) -> Vec<String> {
+    work.iter().map(ToString::to_string).collect()
+}
+
+fn key(name: &str) -> Key {
+    Key::new("shop", name)
+}
+
+fn app_work() -> Work {
+    Work::new(Reconciled::App, key("crm"))
+}
+
+fn deployments(caches: &mut Caches, app: &str) -> usize {
+    match caches.view(&key(app), &app_work(), NOW, |group| {
+        Some(group.deployments.all().count())
+    }) {
+        View::Of(count) => count,
+        _ => 0,
+    }
+}
+
+#[test]
+fn an_event_that_changes_nothing_concerns_nobody() {
+    let mut caches = Caches::default();
+    assert_eq!(names(&caches.put(app(1))), ["app shop/crm"]);
+    assert_eq!(
+        names(&caches.put(release(2))),
+        ["app shop/crm", "release shop/crm-1"]
+    );
+    assert!(
+        caches.put(release(2)).is_empty(),
+        "a new list of the same objects"
+    );
+    assert_eq!(
+        names(&caches.put(deployment("crm", 3))),
+        ["app shop/crm", "release shop/crm-1"]
+    );
+}
+
+#[test]
+fn what_a_list_does_not_hold_any_more_is_gone() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    caches.put(release(2));
+    caches.put(deployment("crm", 3));
+    let work = caches.retain::<Deployment>(&BTreeSet::new());
+    assert_eq!(names(&work), ["app shop/crm", "release shop/crm-1"]);
+    assert_eq!(deployments(&mut caches, "crm"), 0);
+    assert!(
+        caches
+            .retain::<Release>(&BTreeSet::from([key("crm-1")]))
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_job_that_goes_between_two_lists_concerns_the_work_that_has_not_ended() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    let migration: Migration = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Migration",
+        "metadata": {"namespace": "shop", "name": "crm-1", "resourceVersion": "2", "labels": {"fairway.dev/app": "crm"}},
+        "spec": {"app": "crm", "release": "crm-1", "image": "crm@sha256:0", "component": "web", "command": ["migrate"], "timeout": "1m"},
+    }))
+    .unwrap();
+    caches.put(migration);
+    let job: Job = serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": "crm-1-run-1", "resourceVersion": "3", "labels": {"fairway.dev/app": "crm"}},
+    }))
+    .unwrap();
+    caches.put(job);
+    let work = caches.retain::<Job>(&BTreeSet::new());
+    assert_eq!(names(&work), ["app shop/crm", "migration shop/crm-1"]);
+}
+
+#[test]
+fn an_object_that_moves_to_another_app_leaves_the_first() {
+    let mut caches = Caches::default();
+    caches.put(deployment("crm", 3));
+    caches.put(deployment("cms", 4));
+    assert_eq!(
+        (deployments(&mut caches, "crm"), deployments(&mut caches, "cms")),
+        (0, 1)
+    );
+}
+
+#[test]
+fn a_deleted_release_is_told_to_its_own_controller() {
+    let mut caches = Caches::default();
+    caches.put(release(2));
+    let work = caches.remove::<Release>(&key("crm-1"), &release(3).metadata);
+    assert_eq!(names(&work), ["release shop/crm-1"]);
+    assert_eq!(caches.home(Kind::Release, &key("crm-1")), None);
+}
+
+#[test]
+fn caches_hold_neither_managed_fields_nor_environments() {
+    let mut caches = Caches::default();
+    caches.put(deployment("crm", 3));
+    let kept = caches.view(&key("crm"), &app_work(), NOW, |group| {
+        group.deployments.get("web")
+    });
+    let View::Of(kept) = kept else { panic!("{kept:?}") };
+    assert_eq!(kept.metadata.managed_fields, None);
+    let spec = kept.spec.clone().unwrap().template.spec.unwrap();
+    assert_eq!(
+        (spec.containers[0].image.as_deref(), &spec.containers[0].env),
+        (Some("crm:1"), &None)
+    );
+}
+
+#[test]
+fn whoever_looked_too_early_is_woken_when_the_write_comes_back() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    let mut written = deployment("crm", 9);
+    caches.wrote(&key("crm"), Kind::Deployment, &written.metadata, NOW);
+    let migration = Work::new(Reconciled::Migration, key("crm-1"));
+    assert!(matches!(
+        caches.view(&key("crm"), &migration, NOW, |_| Some(())),
+        View::Stale(_)
+    ));
+    written.metadata.resource_version = Some("10".into());
+    assert!(caches.put(written).contains(&migration));
+    assert!(matches!(
+        caches.view(&key("crm"), &migration, NOW, |_| Some(())),
+        View::Of(())
+    ));
+}
+
+#[test]
+fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    caches.put(deployment("crm", 3));
+    caches.deleted(
+        &key("crm"),
+        Kind::Deployment,
+        &key("web"),
+        Until::Gone("d-1".into()),
+        NOW,
+    );
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Stale(_)
+    ));
+    caches.remove::<Deployment>(&key("web"), &deployment("crm", 4).metadata);
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Of(())
+    ));
+    caches.deleted(
+        &key("crm"),
+        Kind::Deployment,
+        &key("web"),
+        Until::Gone("d-1".into()),
+        NOW,
+    );
+    assert!(
+        matches!(
+            caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+            View::Of(())
+        ),
+        "seen already"
+    );
+}
+
+#[test]
+fn a_deletion_whose_beginning_was_seen_before_its_answer_holds_nothing() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    let mut ending = deployment("crm", 4);
+    ending.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+    ));
+    caches.put(ending);
+    caches.deleted(&key("crm"), Kind::Deployment, &key("web"), Until::Version(4), NOW);
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Of(())
+    ));
+    caches.deleted(&key("crm"), Kind::Deployment, &key("web"), Until::Version(5), NOW);
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Stale(_)
+    ));
+}
+
+#[test]
+fn an_app_with_an_unreadable_object_is_held_and_others_go_on() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    caches.put(deployment("cms", 3));
+    let broken = release(2);
+    assert!(caches.put_unreadable(Kind::Release, &broken.metadata));
+    assert!(
+        !caches.put_unreadable(Kind::Release, &broken.metadata),
+        "told once"
+    );
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Held
+    ));
+    assert!(matches!(
+        caches.view(&key("cms"), &app_work(), NOW, |_| Some(())),
+        View::Of(())
+    ));
+    assert_eq!(caches.unreadable(), 1);
+    assert!(
+        names(&caches.put(release(4))).contains(&"app shop/crm".to_owned()),
+        "mended"
+    );
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Of(())
+    ));
+}
+
+#[test]
+fn a_deleted_unreadable_object_frees_its_app() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    caches.put_unreadable(Kind::Release, &release(2).metadata);
+    let work = caches.remove::<Release>(&key("crm-1"), &release(3).metadata);
+    assert_eq!(names(&work), ["app shop/crm"]);
+    caches.put_unreadable(Kind::Release, &release(2).metadata);
+    assert_eq!(
+        names(&caches.retain::<Release>(&BTreeSet::new())),
+        ["app shop/crm"],
+        "or not listed any more"
+    );
+    assert_eq!(caches.unreadable(), 0);
+}
+
+#[test]
+fn an_unreadable_backup_holds_nobody() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    caches.put_unreadable(Kind::Backup, &release(2).metadata);
+    assert!(matches!(
+        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
+        View::Of(())
+    ));
+}

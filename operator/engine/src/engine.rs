@@ -1,0 +1,197 @@
+//! The operator's state between passes.
+
+use crate::announcement::{Announcement, Severity};
+use crate::caches::Cached;
+use crate::clock::{Instant, Now};
+use crate::key::{Key, Work};
+use crate::kinds::{Kind, Reconciled};
+use crate::pass::{Action, Pass};
+use crate::probes::{Probe, Probing};
+use crate::queue::Load;
+use crate::request::Answer;
+use crate::state::State;
+use fairway_crds::Reason;
+use fairway_plan::observed::{PodHealth, ProbeTarget, Settings};
+use fairway_plan::protocol::ProbeVerdict;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::ObjectMeta;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An operator without its I/O. A driver feeds it what watches show, starts the passes that it has ready, carries
+/// their requests to the apiserver and their answers back, and asks pods.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    state: State,
+    /// Kinds whose first list has not come in, and why.
+    missing: BTreeMap<Kind, String>,
+    leads: bool,
+    /// Since when passes may start.
+    works_since: Option<Instant>,
+}
+
+impl Engine {
+    /// An operator that has seen nothing yet, and starts up to `concurrency` passes of each kind at once.
+    pub fn new(settings: Settings, concurrency: u16) -> Self {
+        let missing = Kind::ALL.map(|kind| (kind, "the first list is under way".to_owned()));
+        Self {
+            state: State::new(settings, concurrency),
+            missing: missing.into(),
+            leads: false,
+            works_since: None,
+        }
+    }
+
+    /// Takes in an object as a watch or list shows it.
+    pub fn put<K: Cached>(&mut self, object: K, now: Now) {
+        let work = self.state.caches.put(object);
+        self.enqueue(work, now);
+    }
+
+    /// Takes in that an object is gone.
+    pub fn remove<K: Cached>(&mut self, key: &Key, meta: &ObjectMeta, now: Now) {
+        let work = self.state.caches.remove::<K>(key, meta);
+        self.enqueue(work, now);
+    }
+
+    /// Takes in an object that could not be parsed, whose App nothing is planned for until it can be. Returns what
+    /// an Event says of it, if that is news.
+    pub fn put_unreadable(&mut self, kind: Kind, meta: &ObjectMeta, message: &str) -> Option<Announcement> {
+        if !self.state.caches.put_unreadable(kind, meta) {
+            return None;
+        }
+        let resource = kind.api_resource();
+        let about = ObjectReference {
+            api_version: Some(resource.api_version),
+            kind: Some(resource.kind),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+            field_path: None,
+        };
+        let kind = kind.as_str();
+        Some(Announcement {
+            about,
+            severity: Severity::Warning,
+            reason: Reason::Unreadable.to_string(),
+            message: format!(
+                "this {kind} cannot be read and is left alone: {message}; correct it or delete it"
+            ),
+        })
+    }
+
+    /// Ends a list, which makes the cache of the kind complete: what it did not hold is gone.
+    pub fn listed<K: Cached>(&mut self, listed: &BTreeSet<Key>, now: Now) {
+        let work = self.state.caches.retain::<K>(listed);
+        self.enqueue(work, now);
+        self.missing.remove(&K::KIND);
+        self.look_whether_it_works(now);
+    }
+
+    /// Takes in why the first list of a kind does not come. A cache that is complete stays complete when its watch
+    /// breaks.
+    pub fn list_failed(&mut self, kind: Kind, why: String) {
+        if let Some(missing) = self.missing.get_mut(&kind) {
+            *missing = why;
+        }
+    }
+
+    /// Kinds whose first list has not come in, and why: no pass starts before, since a plan on half of the caches
+    /// would be a plan on a cluster that never was.
+    pub fn missing(&self) -> &BTreeMap<Kind, String> {
+        &self.missing
+    }
+
+    /// Takes in whether this process leads. A new leader looks at everything: timers and probes of its predecessor
+    /// are gone. One that no longer leads asks no pod any more.
+    pub fn set_leads(&mut self, leads: bool, now: Now) {
+        self.leads = leads;
+        self.look_whether_it_works(now);
+        if leads {
+            let everything = self.state.caches.everything();
+            self.enqueue(everything, now);
+        } else {
+            self.state.probes.clear();
+        }
+    }
+
+    fn look_whether_it_works(&mut self, now: Now) {
+        let works = self.leads && self.missing.is_empty();
+        self.works_since = works.then(|| self.works_since.unwrap_or(now.monotonic));
+    }
+
+    /// Starts the next pass, if one is due and may start.
+    pub fn start(&mut self, now: Now) -> Option<Pass> {
+        let works_since = self.works_since?;
+        let (work, since) = self.state.queue.start(now.monotonic)?;
+        // What waited for the caches, or for another process, did not wait for this one.
+        let waited = now.monotonic.since(since.max(works_since));
+        Some(Pass::new(work, since, waited))
+    }
+
+    /// Goes on with a pass: takes the answer to what it asked for last, [`Answer::Nothing`] to begin, and returns what
+    /// it asks for next. After [`Action::Done`] the pass is of no more use.
+    pub fn next(&mut self, pass: &mut Pass, answer: Answer, now: Now) -> Action {
+        pass.next(&mut self.state, answer, now)
+    }
+
+    /// Whether a pass can be started now, timers aside.
+    pub fn is_ready(&self) -> bool {
+        self.works_since.is_some() && self.state.queue.is_ready()
+    }
+
+    /// When the next timer goes off; `None` while no pass may start.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.works_since.and_then(|_| self.state.queue.next_timer())
+    }
+
+    /// From now on, for this Release, exactly these pods are to be asked; a pass says so with [`Action::Probe`]. Returns
+    /// the probes that begin.
+    pub fn probe(&mut self, release: &Key, targets: Vec<ProbeTarget>) -> Vec<Probe> {
+        self.state.probes.set(release, targets)
+    }
+
+    /// Whether a pod is to be asked again by this probe.
+    pub fn wants(&mut self, probe: &Probe) -> Probing {
+        if self.state.probes.is_wanted(probe) {
+            Probing::Continues
+        } else {
+            Probing::Ends
+        }
+    }
+
+    /// Counts a round of a probe, and enqueues the Release to which it is news.
+    pub fn probed(&mut self, probe: &Probe, verdict: ProbeVerdict, now: Now) -> Probing {
+        match self.state.probes.count(probe, verdict) {
+            None => Probing::Ends,
+            Some(is_news) => {
+                if is_news {
+                    let work = Work::new(Reconciled::Release, probe.release.clone());
+                    self.state.queue.add(work, now.monotonic);
+                }
+                Probing::Continues
+            }
+        }
+    }
+
+    /// Every pod that is asked, and what was found.
+    pub fn probes(&self) -> impl Iterator<Item = (&Probe, &PodHealth)> {
+        self.state.probes.all()
+    }
+
+    /// How busy a kind is.
+    pub fn load(&self, kind: Reconciled) -> Load {
+        self.state.queue.load(kind)
+    }
+
+    /// Number of objects that could not be parsed.
+    pub fn unreadable(&self) -> usize {
+        self.state.caches.unreadable()
+    }
+
+    fn enqueue(&mut self, work: Vec<Work>, now: Now) {
+        for work in work {
+            self.state.queue.add(work, now.monotonic);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What this process has written and not yet seen come back. An observation that lacks it is older than our last
+//! write, and to plan on it would be to do things twice.
+
+use crate::clock::Instant;
+use crate::key::{Key, Work};
+use crate::kinds::Kind;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// After this time an observation counts although a write has not come back: the object may have been
+/// deleted between two lists. Planners then see a real state, only perhaps one write behind.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes of this process by App.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Expectations {
+    by_app: BTreeMap<Key, Pending>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    writes: Vec<Write>,
+    waiting: BTreeSet<Work>,
+}
+
+/// A write whose event is awaited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Write {
+    kind: Kind,
+    name: String,
+    until: Until,
+    expires: Instant,
+}
+
+/// What the cache must have seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// This resource version or a later one.
+    Version(u64),
+    /// The end of the object with this UID, or its beginning: a deletion timestamp.
+    Gone(String),
+}
+
+/// What an event says of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight<'a> {
+    /// Its resource version; `None` when a list did not hold it.
+    pub(crate) version: Option<u64>,
+    /// Its UID, unless it is gone or being deleted.
+    pub(crate) lives: Option<&'a str>,
+}
+
+impl Until {
+    /// The object whose end is awaited.
+    pub(crate) fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Version(_) => None,
+            Self::Gone(uid) => Some(uid),
+        }
+    }
+
+    /// Whether a sight meets it.
+    pub(crate) fn met(&self, sight: Sight<'_>) -> bool {
+        match self {
+            Self::Version(desired) => sight.version.is_some_and(|version| version >= *desired),
+            Self::Gone(uid) => sight.lives != Some(uid),
+        }
+    }
+}
+
+impl Expectations {
+    /// Remembers a write.
+    pub(crate) fn expect(&mut self, app: &Key, kind: Kind, name: &str, until: Until, now: Instant) {
+        let pending = self.by_app.entry(app.clone()).or_default();
+        pending
+            .writes
+            .retain(|write| write.kind != kind || write.name != name);
+        pending.writes.push(Write {
+            kind,
+            name: name.to_owned(),
+            until,
+            expires: now + PATIENCE,
+        });
+    }
+
+    /// Takes note of an event. When it was the last write of the App that was awaited: whoever waits for it.
+    pub(crate) fn saw(&mut self, app: &Key, kind: Kind, name: &str, sight: Sight<'_>) -> BTreeSet<Work> {
+        let Some(pending) = self.by_app.get_mut(app) else {
+            return BTreeSet::new();
+        };
+        pending
+            .writes
+            .retain(|write| write.kind != kind || write.name != name || !write.until.met(sight));
+        if pending.writes.is_empty() {
+            self.by_app
+                .remove(app)
+                .map(|pending| pending.waiting)
+                .unwrap_or_default()
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// Whether an observation of the App is older than our last write: then until when at the latest, and `work`
+    /// is enqueued as soon as it is not.
+    pub(crate) fn stale(&mut self, app: &Key, work: &Work, now: Instant) -> Option<Instant> {
+        let pending = self.by_app.get_mut(app)?;
+        pending.writes.retain(|write| write.expires > now);
+        let Some(expires) = pending.writes.iter().map(|write| write.expires).max() else {
+            self.by_app.remove(app);
+            return None;
+        };
+        pending.waiting.insert(work.clone());
+        Some(expires)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Reconciled;
+
+    fn app() -> Key {
+        Key::new("shop", "crm")
+    }
+
+    fn work() -> Work {
+        Work::new(Reconciled::Release, Key::new("shop", "crm-1"))
+    }
+
+    fn at(version: u64) -> Sight<'static> {
+        Sight {
+            version: Some(version),
+            lives: Some("uid"),
+        }
+    }
+
+    #[test]
+    fn an_observation_is_stale_until_every_write_has_come_back() {
+        let mut expectations = Expectations::default();
+        let now = Instant::default();
+        expectations.expect(&app(), Kind::Deployment, "web", Until::Version(12), now);
+        expectations.expect(&app(), Kind::Release, "crm-1", Until::Version(13), now);
+        assert!(expectations.stale(&app(), &work(), now).is_some());
+        assert!(
+            expectations
+                .saw(&app(), Kind::Deployment, "web", at(11))
+                .is_empty(),
+            "an older event"
+        );
+        assert!(
+            expectations
+                .saw(&app(), Kind::Release, "crm-1", at(13))
+                .is_empty()
+        );
+        assert!(expectations.stale(&app(), &work(), now).is_some());
+        let waiting = expectations.saw(&app(), Kind::Deployment, "web", at(14));
+        assert_eq!(
+            waiting,
+            BTreeSet::from([work()]),
+            "a later write of anyone implies ours"
+        );
+        assert!(expectations.stale(&app(), &work(), now).is_none());
+    }
+
+    #[test]
+    fn a_write_that_never_comes_back_expires() {
+        let mut expectations = Expectations::default();
+        let now = Instant::default();
+        expectations.expect(&app(), Kind::Job, "run", Until::Version(5), now);
+        assert_eq!(expectations.stale(&app(), &work(), now), Some(now + PATIENCE));
+        assert_eq!(expectations.stale(&app(), &work(), now + PATIENCE), None);
+    }
+
+    #[test]
+    fn a_deletion_is_seen_by_its_start_its_end_or_another_object() {
+        let gone = Until::Gone("uid".into());
+        assert!(!gone.met(at(9)));
+        assert!(gone.met(Sight {
+            version: Some(9),
+            lives: None
+        }));
+        assert!(gone.met(Sight {
+            version: Some(9),
+            lives: Some("other")
+        }));
+    }
+
+    #[test]
+    fn other_apps_are_not_held_up() {
+        let mut expectations = Expectations::default();
+        let now = Instant::default();
+        expectations.expect(&app(), Kind::Job, "run", Until::Version(5), now);
+        assert!(
+            expectations
+                .stale(&Key::new("shop", "cms"), &work(), now)
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! The agent in its pods: reads its task as the real one does, asks the database, answers in the termination
+//! message.
+
+use crate::cluster::Cluster;
+use crate::database::{Claim, Effect, environment, report};
+use crate::pod_run::{Answer, PodRun};
+use fairway_plan::protocol::{
+    BackupEvidence, BackupReport, GuardTask, MigrationOutcome, MigrationTask, PreflightReport, PreflightTask,
+    Reason, RunIdentity, SettleTask, Task,
+};
+
+/// Seconds for which an unreachable database is waited for.
+const REACH: u32 = 3;
+/// Seconds for which the lock is waited for.
+const PATIENCE: u32 = 12;
+
+impl Cluster {
+    /// One second of an agent's life. Returns its answer once it has one.
+    pub(crate) fn work(&mut self, uid: &str, run: &mut PodRun, task: &Task) -> Option<Answer> {
+        run.worked += 1;
+        match task {
+            Task::Preflight(task) => self.preflight(run, task),
+            Task::Backup(_) => self.back_up(run),
+            Task::Migrate(task) => self.migrate(uid, run, task),
+            Task::Guard(task) => self.guard(uid, run, task),
+            Task::Settle(task) => self.settle(uid, run, task),
+            Task::Probe(_) => None,
+        }
+    }
+
+    fn preflight(&self, run: &PodRun, task: &PreflightTask) -> Option<Answer> {
+        if run.worked < 2 {
+            return None;
+        }
+        let unsettled = self.database.unsettled("").filter(|_| task.migrates).map(|row| {
+            environment(
+                Reason::MigrationUnresolved,
+                format!("Migration {} is not settled.", row.identity.run_id),
+            )
+        });
+        let full = || {
+            let full = self.database.store_is_full && task.store.is_some();
+            full.then(|| environment(Reason::StoreFull, "The store is full."))
+        };
+        let failure = self.database.refusal().or(unsettled).or_else(full);
+        let exit_code = i32::from(failure.is_some());
+        let report = PreflightReport {
+            checks: vec![("database".to_owned(), failure.is_none())],
+            failure,
+            server_version: Some("16.4".to_owned()),
+            database_bytes: Some(1 << 20),
+        };
+        Some(Answer::of(&report, exit_code))
+    }
+
+    fn back_up(&self, run: &PodRun) -> Option<Answer> {
+        if run.worked < 3 {
+            return None;
+        }
+        let full = self
+            .database
+            .store_is_full
+            .then(|| environment(Reason::StoreFull, "The store is full."));
+        let failure = self.database.refusal().or(full);
+        let evidence = failure.is_none().then(|| BackupEvidence {
+            level: "Decoded".to_owned(),
+            bytes: 4096,
+            sha256: fairway_plan::names::sha256_hex(self.database.fingerprint()),
+            taken_at: "2026-01-01T00:00:00Z".to_owned(),
+            server_version: "16.4".to_owned(),
+            fingerprint: self.database.fingerprint(),
+            seconds: 2.0,
+            notes: Vec::new(),
+        });
+        Some(Answer::of(
+            &BackupReport {
+                evidence,
+                failure: failure.clone(),
+            },
+            i32::from(failure.is_some()),
+        ))
+    }
+
+    fn migrate(&mut self, uid: &str, run: &mut PodRun, task: &MigrationTask) -> Option<Answer> {
+        if !run.has_begun {
+            return self.begin(uid, run, &task.requester.release, &task.run);
+        }
+        run.migrated += 1;
+        let hangs = self.effect(&task.run) == Effect::Hangs;
+        let lasts = if hangs {
+            task.timeout_seconds
+        } else {
+            u64::from(self.pace.migration)
+        };
+        if u64::from(run.migrated) < lasts || self.database.is_down {
+            return None;
+        }
+        self.database.lock = None;
+        Some(Answer::of_migration(&self.database.conclude(&task.run)))
+    }
+
+    fn guard(&mut self, uid: &str, run: &mut PodRun, task: &GuardTask) -> Option<Answer> {
+        if !run.has_begun {
+            return self.begin(uid, run, &task.requester.release, &task.run);
+        }
+        run.migrated += 1;
+        let effect = self.effect(&task.run);
+        let is = |images: &std::collections::BTreeSet<String>| {
+            images
+                .iter()
+                .any(|image| crate::images::digest(image) == task.run.image_digest)
+        };
+        let exits = is(&self.images.crashing) || matches!(effect, Effect::Fails | Effect::FailsHalfway);
+        let unhealthy = is(&self.images.unhealthy) || effect == Effect::Hangs;
+        let report = if run.is_ending || exits && run.migrated >= self.pace.migration {
+            run.application_exited = true;
+            self.database
+                .stopped(&task.run, "exited before its health passed")
+        } else if unhealthy && u64::from(run.migrated) >= task.timeout_seconds {
+            self.database.give_up(&task.run, "did not become healthy in time")
+        } else if exits || unhealthy || run.migrated < self.pace.migration || self.database.is_down {
+            return None;
+        } else {
+            self.database.conclude(&task.run)
+        };
+        self.database.lock = None;
+        Some(Answer::of_migration(&report))
+    }
+
+    /// Takes the lock, asks the ledger, and writes the row.
+    fn begin(
+        &mut self,
+        uid: &str,
+        run: &mut PodRun,
+        release: &str,
+        identity: &RunIdentity,
+    ) -> Option<Answer> {
+        let failure = match self.database.refusal() {
+            Some(failure) if run.worked >= REACH => failure,
+            Some(_) => return None,
+            None if self.is_locked_by_other(uid) && run.worked < PATIENCE => return None,
+            None if self.is_locked_by_other(uid) => {
+                environment(Reason::MigrationRunning, "Another pod holds the lock.")
+            }
+            None => {
+                return match self.database.claim(release, identity) {
+                    Claim::Begun => {
+                        self.database.lock = Some(uid.to_owned());
+                        run.has_begun = true;
+                        None
+                    }
+                    Claim::Settled(report) => Some(Answer::of_migration(&report)),
+                };
+            }
+        };
+        Some(Answer::of_migration(&report(
+            MigrationOutcome::NotStarted,
+            Some(failure),
+        )))
+    }
+
+    fn settle(&mut self, uid: &str, run: &PodRun, task: &SettleTask) -> Option<Answer> {
+        let undecided = |failure| {
+            Some(Answer::of_migration(&report(
+                MigrationOutcome::Undecided,
+                Some(failure),
+            )))
+        };
+        if let Some(failure) = self.database.refusal() {
+            return if run.worked < REACH {
+                None
+            } else {
+                undecided(failure)
+            };
+        }
+        let row = self.database.row(&task.run.run_id);
+        let has_ended = row.is_some_and(|row| row.state != crate::database::State::Running);
+        if (!has_ended || task.resolution.is_some()) && self.is_locked_by_other(uid) {
+            let failure = environment(Reason::MigrationRunning, "Another pod holds the lock.");
+            return if u64::from(run.worked) < task.timeout_seconds {
+                None
+            } else {
+                undecided(failure)
+            };
+        }
+        Some(Answer::of_migration(
+            &self.database.settle(&task.run, task.resolution),
+        ))
+    }
+
+    fn effect(&self, identity: &RunIdentity) -> Effect {
+        let effects = &self.database.effects;
+        let effect = effects
+            .iter()
+            .find(|(image, _)| crate::images::digest(image) == identity.image_digest);
+        effect.map(|(_, effect)| *effect).unwrap_or_default()
+    }
+
+    fn is_locked_by_other(&self, uid: &str) -> bool {
+        let holder = self.database.lock.as_deref();
+        holder.is_some_and(|holder| holder != uid && self.is_running(holder))
+    }
+}

@@ -1,0 +1,337 @@
+//! A database with its ledger, by the rules of the agent: one run at a time under a lock, a row before anything
+//! is executed, an image and command that are in the ledger never again.
+
+use fairway_plan::names::short_hash;
+use fairway_plan::protocol::{
+    Cause, Failure, MigrationOutcome, MigrationReport, Reason, Resolution, RunIdentity,
+};
+use std::collections::BTreeMap;
+
+/// How far a run came, as the ledger has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its process may be alive.
+    Running,
+    /// It did its work.
+    Committed,
+    /// It failed and the schema is what it was.
+    Failed,
+    /// It failed and the schema changed.
+    Partial,
+    /// What it did cannot be decided.
+    Unknown,
+}
+
+/// One row of the ledger.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which run.
+    pub identity: RunIdentity,
+    /// How far it came.
+    pub state: State,
+    /// A person's verdict.
+    pub resolution: Option<Resolution>,
+    before: String,
+    after: Option<String>,
+    message: String,
+}
+
+/// A migration that was really executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// For which release.
+    pub release: String,
+    /// Which run.
+    pub identity: RunIdentity,
+}
+
+/// What a version's migration does to the schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes the schema at its end, in one transaction.
+    #[default]
+    Changes,
+    /// It changes the schema when it begins and again at its end.
+    ChangesInSteps,
+    /// It succeeds without changing anything.
+    Nothing,
+    /// It fails and leaves the schema as it was.
+    Fails,
+    /// It fails after it has changed the schema.
+    FailsHalfway,
+    /// It never ends by itself.
+    Hangs,
+}
+
+/// Whether a run may start.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// The row is written, the run must be carried out.
+    Begun,
+    /// Nothing is to be run.
+    Settled(Box<MigrationReport>),
+}
+
+/// The database.
+#[derive(Clone, Debug, Default)]
+pub struct Database {
+    /// Rows in the order in which they were written.
+    pub rows: Vec<Row>,
+    /// What was really executed, in order: the truth behind the ledger.
+    pub executions: Vec<Execution>,
+    /// It cannot be reached.
+    pub is_down: bool,
+    /// The Secret holds a wrong password.
+    pub is_locked_out: bool,
+    /// The store for backups is full.
+    pub store_is_full: bool,
+    /// By image: what its migration does.
+    pub effects: BTreeMap<String, Effect>,
+    /// UID of the pod that holds the lock.
+    pub lock: Option<String>,
+    schema: Vec<String>,
+}
+
+impl Database {
+    /// Why the database cannot be asked, if so.
+    pub fn refusal(&self) -> Option<Failure> {
+        if self.is_down {
+            return Some(environment(
+                Reason::DatabaseUnreachable,
+                "The database does not answer.",
+            ));
+        }
+        self.is_locked_out
+            .then(|| environment(Reason::PasswordRejected, "The password is not accepted."))
+    }
+
+    /// A run whose outcome is open, other than that one.
+    pub fn unsettled(&self, except: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| {
+            row.identity.run_id != except
+                && row.resolution.is_none()
+                && matches!(row.state, State::Running | State::Partial | State::Unknown)
+        })
+    }
+
+    /// Whether the ledger says that this image and command have done their work.
+    pub fn has_applied(&self, identity: &RunIdentity) -> bool {
+        self.rows.iter().any(|row| {
+            row.did_its_work()
+                && row.identity.image_digest == identity.image_digest
+                && row.identity.command_hash == identity.command_hash
+        })
+    }
+
+    /// The schema's fingerprint.
+    pub fn fingerprint(&self) -> String {
+        short_hash(self.schema.join(" "))
+    }
+
+    /// Asks the ledger, under the lock, and writes the row if the run may start.
+    pub fn claim(&mut self, release: &str, identity: &RunIdentity) -> Claim {
+        if let Some(row) = self.row(&identity.run_id) {
+            if row.state == State::Running {
+                self.cut_off(&identity.run_id);
+            }
+            return Claim::Settled(Box::new(self.report(identity)));
+        }
+        if let Some(other) = self.unsettled(&identity.run_id) {
+            let message = format!("Migration {} is not settled.", other.identity.run_id);
+            let failure = environment(Reason::MigrationUnresolved, message);
+            return Claim::Settled(Box::new(report(MigrationOutcome::Blocked, Some(failure))));
+        }
+        if self.has_applied(identity) {
+            let schema_ahead = self.is_ahead_of(identity);
+            let settled = report(MigrationOutcome::AlreadyApplied, None);
+            return Claim::Settled(Box::new(MigrationReport {
+                schema_ahead,
+                ..settled
+            }));
+        }
+        self.rows.push(Row {
+            identity: identity.clone(),
+            state: State::Running,
+            resolution: None,
+            before: self.fingerprint(),
+            after: None,
+            message: String::new(),
+        });
+        self.executions.push(Execution {
+            release: release.to_owned(),
+            identity: identity.clone(),
+        });
+        if matches!(
+            self.effect(identity),
+            Effect::ChangesInSteps | Effect::FailsHalfway
+        ) {
+            self.schema.push(format!("{} begun", identity.image_digest));
+        }
+        Claim::Begun
+    }
+
+    /// The process of a run has ended by itself.
+    pub fn conclude(&mut self, identity: &RunIdentity) -> MigrationReport {
+        let effect = self.effect(identity);
+        match effect {
+            Effect::Changes | Effect::ChangesInSteps => self.schema.push(identity.image_digest.clone()),
+            Effect::Nothing | Effect::Fails | Effect::FailsHalfway | Effect::Hangs => {}
+        }
+        let succeeded = matches!(effect, Effect::Changes | Effect::ChangesInSteps | Effect::Nothing);
+        let what = if effect == Effect::Hangs {
+            "did not end in time"
+        } else {
+            "exited with code 1"
+        };
+        self.finish(&identity.run_id, succeeded, what, State::Partial);
+        self.report(identity)
+    }
+
+    /// The process of a run was stopped before it succeeded.
+    pub fn stopped(&mut self, identity: &RunIdentity, what: &str) -> MigrationReport {
+        self.finish(&identity.run_id, false, what, State::Partial);
+        self.report(identity)
+    }
+
+    /// The guard of a run gives it up; what it did is judged when its pod is gone.
+    pub fn give_up(&mut self, identity: &RunIdentity, what: &str) -> MigrationReport {
+        if let Some(row) = self.row_mut(&identity.run_id) {
+            what.clone_into(&mut row.message);
+        }
+        let failure = Failure {
+            cause: Cause::Version,
+            reason: Reason::MigrationTimedOut,
+            message: format!("The migration {what}."),
+        };
+        report(MigrationOutcome::Undecided, Some(failure))
+    }
+
+    /// Settles a run whose pod is gone.
+    pub fn settle(&mut self, identity: &RunIdentity, resolution: Option<Resolution>) -> MigrationReport {
+        match self.row(&identity.run_id).map(|row| row.state) {
+            None => {
+                let failure = environment(Reason::MigrationNotStarted, "The ledger has no row of this run.");
+                return report(MigrationOutcome::NotStarted, Some(failure));
+            }
+            Some(State::Running) => self.cut_off(&identity.run_id),
+            Some(_) => {}
+        }
+        if let Some(row) = self.row_mut(&identity.run_id)
+            && matches!(row.state, State::Partial | State::Unknown)
+            && row.resolution.is_none()
+        {
+            row.resolution = resolution;
+        }
+        self.report(identity)
+    }
+
+    /// The row of a run.
+    pub fn row(&self, run_id: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.identity.run_id == run_id)
+    }
+
+    fn row_mut(&mut self, run_id: &str) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| row.identity.run_id == run_id)
+    }
+
+    /// What the ledger says of a run.
+    pub fn report(&self, identity: &RunIdentity) -> MigrationReport {
+        let Some(row) = self.row(&identity.run_id) else {
+            return report(MigrationOutcome::Unknown, None);
+        };
+        let outcome = match (row.state, row.resolution) {
+            (State::Committed, _) | (_, Some(Resolution::Applied)) => MigrationOutcome::Applied,
+            (State::Failed, _) | (_, Some(Resolution::NotApplied)) => MigrationOutcome::Failed,
+            (State::Partial, None) => MigrationOutcome::Partial,
+            (State::Running | State::Unknown, None) => MigrationOutcome::Unknown,
+        };
+        let reason = match (outcome, row.state) {
+            (MigrationOutcome::Partial, _) => Reason::MigrationPartial,
+            (MigrationOutcome::Unknown, _) => Reason::MigrationUnknown,
+            (_, State::Failed) => Reason::MigrationFailed,
+            _ => Reason::MigrationNotApplied,
+        };
+        let failure = (outcome != MigrationOutcome::Applied).then(|| Failure {
+            cause: Cause::Version,
+            reason,
+            message: match row.resolution {
+                Some(Resolution::NotApplied) => "A person resolved the migration as not applied.".to_owned(),
+                _ => row.message.clone(),
+            },
+        });
+        MigrationReport {
+            before: Some(row.before.clone()),
+            after: row.after.clone(),
+            seconds: Some(3.0),
+            schema_ahead: self.is_ahead_of(identity),
+            ..report(outcome, failure)
+        }
+    }
+
+    fn cut_off(&mut self, run_id: &str) {
+        let given_up = self.row(run_id).map(|row| row.message.clone());
+        match given_up.filter(|what| !what.is_empty()) {
+            Some(what) => self.finish(run_id, false, &what, State::Partial),
+            None => self.finish(run_id, false, "was cut off before it ended", State::Unknown),
+        }
+    }
+
+    fn finish(&mut self, run_id: &str, succeeded: bool, what: &str, changed: State) {
+        let after = self.fingerprint();
+        let Some(row) = self.row_mut(run_id) else { return };
+        let unchanged = row.before == after;
+        row.after = Some(after);
+        (row.state, row.message) = match (succeeded, unchanged) {
+            (true, _) => (State::Committed, String::new()),
+            (false, true) => (
+                State::Failed,
+                format!("The migration {what} (the schema is unchanged)."),
+            ),
+            (false, false) => (changed, format!("The migration {what} (the schema changed).")),
+        };
+    }
+
+    fn is_ahead_of(&self, identity: &RunIdentity) -> bool {
+        let newest = self.rows.iter().rfind(|row| row.did_its_work());
+        newest.is_some_and(|row| row.identity.image_digest != identity.image_digest)
+    }
+
+    fn effect(&self, identity: &RunIdentity) -> Effect {
+        let effect = self
+            .effects
+            .iter()
+            .find(|(image, _)| crate::images::digest(image) == identity.image_digest);
+        effect.map(|(_, effect)| *effect).unwrap_or_default()
+    }
+}
+
+impl Row {
+    fn did_its_work(&self) -> bool {
+        self.state == State::Committed || self.resolution == Some(Resolution::Applied)
+    }
+}
+
+/// A failure of the environment.
+pub fn environment(reason: Reason, message: impl Into<String>) -> Failure {
+    Failure {
+        cause: Cause::Environment,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// A migration report that says only how it ended.
+pub fn report(outcome: MigrationOutcome, failure: Option<Failure>) -> MigrationReport {
+    MigrationReport {
+        outcome,
+        failure,
+        before: None,
+        after: None,
+        seconds: None,
+        exit_code: None,
+        sqlstate: None,
+        last_error: None,
+        schema_ahead: false,
+        failed_check: None,
+    }
+}

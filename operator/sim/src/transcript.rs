@@ -1,0 +1,306 @@
+//! The story as a reviewer reads it: each write of the operator and each change of a status is one line.
+
+use crate::store::{ApiError, Objects};
+use fairway_crds::condition::{READY, SUCCEEDED};
+use fairway_crds::release::ReleaseOutcome;
+use fairway_engine::kinds::Kind;
+use fairway_plan::object::Object;
+use fairway_plan::{Step, build};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+
+/// Lines so far.
+#[derive(Clone, Debug)]
+pub struct Transcript {
+    begin: Timestamp,
+    lines: Vec<String>,
+    is_kept: bool,
+}
+
+impl Transcript {
+    /// An empty one; times are told from `begin`.
+    pub fn new(begin: Timestamp) -> Self {
+        Self {
+            begin,
+            lines: Vec::new(),
+            is_kept: true,
+        }
+    }
+
+    /// Keeps nothing, where nobody reads it.
+    pub fn silent(begin: Timestamp) -> Self {
+        Self {
+            is_kept: false,
+            ..Self::new(begin)
+        }
+    }
+
+    /// Takes the lines told since the last time.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// Adds a line.
+    pub fn tell(&mut self, now: Timestamp, line: impl AsRef<str>) {
+        if self.is_kept {
+            let seconds = now.duration_since(self.begin).as_secs();
+            self.lines
+                .push(format!("{:>6} {}", format!("+{seconds}s"), line.as_ref()));
+        }
+    }
+
+    /// Tells a step.
+    pub(crate) fn step(
+        &mut self,
+        now: Timestamp,
+        step: &Step,
+        result: &Result<Option<ObjectMeta>, ApiError>,
+    ) {
+        if !self.is_kept {
+            return;
+        }
+        let what = match step {
+            Step::Apply(object) => format!("apply {}", described(object)),
+            Step::DryRun(object) => format!("dry run {}", described(object)),
+            Step::Create(object) => format!("create {}", described(object)),
+            Step::Scale(target, replicas) => {
+                format!("scale {} {} to {replicas}", target.kind.as_str(), target.name)
+            }
+            Step::Delete(target) => format!("delete {} {}", target.kind.as_str(), target.name),
+        };
+        let ending = match result {
+            Ok(_) => String::new(),
+            Err(ApiError::Refused { message, .. }) => format!(" (refused: {message})"),
+            Err(error) => format!(" ({error:?})"),
+        };
+        self.tell(now, format!("{what}{ending}"));
+    }
+
+    /// Tells how a status differs from the one before.
+    pub(crate) fn status(
+        &mut self,
+        now: Timestamp,
+        kind: Kind,
+        name: &str,
+        before: &Objects,
+        after: &Objects,
+    ) {
+        if !self.is_kept {
+            return;
+        }
+        let (old, new) = (told(before, kind, name), told(after, kind, name));
+        let news: Vec<_> = new.into_iter().filter(|line| !old.contains(line)).collect();
+        if news.is_empty() && before_is_other(before, after, kind, name) {
+            self.tell(now, format!("{} {name}: evidence kept", kind.as_str()));
+        }
+        for line in news {
+            self.tell(now, format!("{} {name}: {line}", kind.as_str()));
+        }
+    }
+}
+
+fn before_is_other(before: &Objects, after: &Objects, kind: Kind, name: &str) -> bool {
+    let version = |objects: &Objects| {
+        let mut all = objects.all().into_iter();
+        let found = all.find(|(found, meta)| *found == kind && meta.name.as_deref() == Some(name));
+        found.and_then(|(_, meta)| meta.resource_version.clone())
+    };
+    version(before) != version(after)
+}
+
+fn described(object: &Object) -> String {
+    let name = object.meta().name.clone().unwrap_or_default();
+    let kind = object.kind().as_str();
+    match object {
+        Object::Deployment(deployment) => {
+            let replicas = deployment
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.replicas)
+                .unwrap_or_default();
+            format!("{kind} {name} with {replicas} replicas")
+        }
+        Object::Service(service) => {
+            let release = build::service::selected_release(service).unwrap_or("nothing");
+            format!("{kind} {name} selecting {release}")
+        }
+        _ => format!("{kind} {name}"),
+    }
+}
+
+/// What a status says, as lines.
+fn told(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
+    match kind {
+        Kind::App => objects
+            .apps
+            .get(name)
+            .and_then(|app| app.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines = Vec::new();
+                lines.extend(
+                    status
+                        .revision
+                        .map(|revision| format!("revision {revision} is on record")),
+                );
+                lines.extend(
+                    status
+                        .live
+                        .as_ref()
+                        .map(|live| format!("live is {}", live.release)),
+                );
+                lines.extend(conditions(&status.conditions, READY));
+                lines
+            }),
+        Kind::Release => objects
+            .releases
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines: Vec<_> = status
+                    .milestones
+                    .iter()
+                    .map(|milestone| format!("milestone {:?}", milestone.kind))
+                    .collect();
+                lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
+                lines.extend(conditions(&status.conditions, SUCCEEDED));
+                lines
+            }),
+        Kind::Migration => objects
+            .migrations
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines: Vec<_> = status
+                    .run_id
+                    .iter()
+                    .map(|_| "run is on record".to_owned())
+                    .collect();
+                lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
+                lines.extend(conditions(&status.conditions, SUCCEEDED));
+                lines
+            }),
+        Kind::Backup => objects
+            .backups
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines = Vec::new();
+                lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
+                lines.extend(conditions(&status.conditions, SUCCEEDED));
+                lines
+            }),
+        _ => Vec::new(),
+    }
+}
+
+/// The leading condition with reason and message, and every other one that is true.
+fn conditions(conditions: &[Condition], leading: &str) -> Vec<String> {
+    let first = conditions.iter().find(|condition| condition.type_ == leading);
+    let first = first.map(|condition| {
+        format!(
+            "{}={} {}: {}",
+            condition.type_, condition.status, condition.reason, condition.message
+        )
+    });
+    let others = conditions.iter().filter(|condition| {
+        condition.status == "True" && !["Ready", "Succeeded"].contains(&condition.type_.as_str())
+    });
+    first
+        .into_iter()
+        .chain(others.map(|condition| format!("{}=True", condition.type_)))
+        .collect()
+}
+
+/// Names and outcomes at the end of a story, without what differs between runs that end alike: times, versions,
+/// tries.
+pub fn end_state(objects: &Objects) -> String {
+    let mut lines = Vec::new();
+    for (name, app) in &objects.apps {
+        let status = app.status.clone().unwrap_or_default();
+        let live = status.live.map(|live| live.release);
+        lines.push(format!(
+            "App {name}: revision {:?} desired {:?} live {live:?} {}",
+            status.revision,
+            status.desired,
+            summary(&status.conditions)
+        ));
+    }
+    for (name, release) in &objects.releases {
+        let status = release.status.clone().unwrap_or_default();
+        let milestones: Vec<_> = status.milestones.iter().map(|milestone| milestone.kind).collect();
+        // How far a release came before another took its place is chance.
+        let came = match status.outcome {
+            Some(ReleaseOutcome::Superseded) => String::new(),
+            _ => format!("previous {:?} digests {}", status.previous, status.digests.len()),
+        };
+        lines.push(format!(
+            "Release {name}: {:?} {milestones:?} {came} {}",
+            status.outcome,
+            summary(&status.conditions)
+        ));
+    }
+    for (name, migration) in &objects.migrations {
+        let status = migration.status.clone().unwrap_or_default();
+        lines.push(format!(
+            "Migration {name}: {:?} {}",
+            status.outcome,
+            summary(&status.conditions)
+        ));
+    }
+    for (name, backup) in &objects.backups {
+        let status = backup.status.clone().unwrap_or_default();
+        lines.push(format!(
+            "Backup {name}: {:?} {}",
+            status.outcome,
+            summary(&status.conditions)
+        ));
+    }
+    for name in objects.revisions.keys() {
+        lines.push(format!("ControllerRevision {name}"));
+    }
+    for (name, deployment) in &objects.deployments {
+        let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        lines.push(format!("Deployment {name}: {replicas:?}"));
+    }
+    for (name, service) in &objects.services {
+        lines.push(format!(
+            "Service {name} selecting {:?}",
+            build::service::selected_release(service)
+        ));
+    }
+    for (name, job) in &objects.jobs {
+        // How often the environment were asked is no part of how it ends.
+        lines.push(format!(
+            "Job {}",
+            name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '-')
+        ));
+        let _ = job;
+    }
+    for pod in objects.pods.values() {
+        let labels = pod.labels();
+        let of = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
+        lines.push(format!(
+            "Pod of {} {}{} {}",
+            of(fairway_plan::labels::RELEASE),
+            of(fairway_plan::labels::COMPONENT),
+            of(fairway_plan::labels::WORK),
+            pod.status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref())
+                .unwrap_or("new")
+        ));
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+fn summary(conditions: &[Condition]) -> String {
+    let mut told: Vec<_> = conditions
+        .iter()
+        .map(|condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason))
+        .collect();
+    told.sort();
+    told.join(" ")
+}

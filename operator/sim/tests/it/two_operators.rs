@@ -1,0 +1,29 @@
+//! Two operators at once: a Lease only saves work, it fences nothing.
+
+use crate::play::{Claims, for_each_story, go_on_alike, play, reference};
+use fairway_sim::Turns;
+use fairway_sim::wire::Fault;
+
+#[test]
+fn with_two_operators_pass_by_pass_it_ends_alike() {
+    for_each_story(|story| crate::play::play_alike(story, &reference(story)?, Fault::None, Turns::Alternate));
+}
+
+#[test]
+fn an_operator_stopped_before_a_write_does_no_harm_when_it_resumes() {
+    let claims = Claims::default();
+    for_each_story(|story| {
+        let alone = reference(story)?;
+        let both = play(story, Fault::None, Turns::Alternate)?;
+        let writes = both.own_writes(&claims, story);
+        for pass in &both.sim.decisive {
+            let (line, mut sim) = both.mark(|sim| sim.passes() < *pass);
+            if sim.traffic.writes.len() + 1 < *writes.start() {
+                continue;
+            }
+            sim.turns = Turns::Stopped(*pass);
+            go_on_alike(story, &alone, (line, sim))?;
+        }
+        Ok(())
+    });
+}
