@@ -88,7 +88,7 @@ impl Default for Traffic {
 }
 
 /// The mechanism that moves traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::EnumIter)]
 pub enum TrafficDriver {
     /// The selector of a Service.
     #[default]

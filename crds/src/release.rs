@@ -148,6 +148,9 @@ pub struct Milestone {
     /// Message for human readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Of `RollingBack`: the outcome with which the Release ends when the rollback is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<ReleaseOutcome>,
 }
 
 /// Type of the milestone.

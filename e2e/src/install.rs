@@ -1,4 +1,4 @@
-//! Fairway itself, installed as a person installs it: with its Helm charts.
+//! Fairway itself, installed as a user installs it: with its Helm charts.
 
 use std::fmt::Debug;
 

@@ -1,25 +1,26 @@
 //! The embedded cluster and what tests, demo and benchmark share: images, a namespace for each test,
-//! waits that tell what they last saw, volumes that misbehave, a client that counts failures, and the
+//! waits that report what they last saw, volumes that misbehave, a client that counts failures, and the
 //! applications that Fairway releases.
 
 pub mod apps;
 pub mod bench;
 pub mod cluster;
-pub mod command;
 pub mod dump;
 pub mod images;
 pub mod install;
 pub mod load;
 pub mod manifest;
 pub mod ns;
+pub mod once;
 pub mod operator;
-pub mod progress;
 pub mod reach;
 mod registry;
+pub mod runner;
 pub mod seen;
 pub mod story;
 pub mod target;
 pub mod timeline;
-pub mod tools;
 pub mod volumes;
 pub mod wait;
+
+pub use fairway_tools::{build as tools, command, progress};

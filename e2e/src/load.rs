@@ -136,7 +136,7 @@ impl Running {
         self.ask("GET", "report").await
     }
 
-    /// Ends the load, waits for the answers still awaited, and tells the final counts. The pod stays,
+    /// Ends the load, waits for the answers still awaited, and returns the final counts. The pod stays,
     /// so that it can be asked again.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ impl Running {
 /// Fails unless requests were sent and every one of them succeeded.
 ///
 /// # Errors
-/// Tells how many failed and why.
+/// The error says how many failed and why.
 pub fn assert_none_failed(report: &Report) -> Result<()> {
     if report.sent == 0 {
         bail!("no request was sent, so none proves anything");
@@ -188,7 +188,7 @@ pub fn assert_none_failed(report: &Report) -> Result<()> {
 /// Fails if a request has failed so far; others may still wait for their answers.
 ///
 /// # Errors
-/// Tells how many failed and why.
+/// The error says how many failed and why.
 pub fn assert_going_well(report: &Report) -> Result<()> {
     let answered = Report {
         sent: report.succeeded + report.failed,

@@ -1,4 +1,4 @@
-//! The manifests of the demo and the tests: real YAML files, as a person would apply them.
+//! The manifests of the demo and the tests: real YAML files, as a user would apply them.
 
 use std::fs;
 

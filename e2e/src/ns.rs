@@ -1,6 +1,9 @@
 //! A namespace of its own for each test, with everything that one needs to see when the test fails.
 
+use std::fs::File;
+use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -58,7 +61,7 @@ pub enum PodSecurity {
 /// panic, all that explains it goes to standard error first.
 ///
 /// # Errors
-/// The test's own error, or that the namespace could not be made or does not go.
+/// The test's own error, or that the namespace could not be created or does not go.
 ///
 /// # Panics
 /// When the test panics.
@@ -66,7 +69,16 @@ pub async fn with_temp_ns<F>(test: impl FnOnce(Context) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
+    run(File::lock_shared, test).await
+}
+
+/// Runs a test in a namespace while it holds the lock of all tests, shared with others or not.
+async fn run<F>(lock: fn(&File) -> io::Result<()>, test: impl FnOnce(Context) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
     let target = Target::from_env()?;
+    let _lock = locked(target.paths.tests_lock(), lock).await?;
     let client = target.client().await?;
     let namespace = unique_name();
     let context = Context {
@@ -90,11 +102,8 @@ where
     }
 }
 
-/// Held by the tests of a file that must not run beside each other.
-static OTHERS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
-
-/// [`with_temp_ns`] while no test of the same file runs that asks for this or for [`undisturbed`]: for tests that stop
-/// the operator, or that fill the machine.
+/// [`with_temp_ns`] while no other test works on the cluster: for tests that stop or replace the operator, or that fill
+/// the machine.
 ///
 /// # Errors
 /// As [`with_temp_ns`].
@@ -105,23 +114,7 @@ pub async fn alone<F>(test: impl FnOnce(Context) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
-    let _alone = OTHERS.write().await;
-    with_temp_ns(test).await
-}
-
-/// [`with_temp_ns`] while no test of the same file runs that asks to be [`alone`].
-///
-/// # Errors
-/// As [`with_temp_ns`].
-///
-/// # Panics
-/// When the test panics.
-pub async fn undisturbed<F>(test: impl FnOnce(Context) -> F) -> Result<()>
-where
-    F: Future<Output = Result<()>>,
-{
-    let _others = OTHERS.read().await;
-    with_temp_ns(test).await
+    run(File::lock, test).await
 }
 
 /// Makes a namespace of this name, in place of one that is there already.
@@ -166,6 +159,16 @@ pub async fn remove(context: &Context) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
     wait::remove(namespaces, &context.namespace, GONE).await?;
     volumes::remove_all(&context.client, &context.target, &context.namespace).await
+}
+
+/// A file that is locked until it is dropped. Tests are threads and processes, so what they share is a file.
+pub(crate) async fn locked(path: PathBuf, lock: fn(&File) -> io::Result<()>) -> Result<File> {
+    let locking = move || {
+        let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+        lock(&file).with_context(|| format!("lock {}", path.display()))?;
+        Ok(file)
+    };
+    tokio::task::spawn_blocking(locking).await?
 }
 
 /// Tests of several processes run at once, each process with several tests.

@@ -1,8 +1,8 @@
-//! What befalls the operator and its agents: killed without warning, absent, there twice.
+//! What happens to the operator and its agents: killed without warning, absent, running twice.
 //!
 //! Processes are killed on the embedded cluster only, whose node is this machine.
 
-use std::fs;
+use std::fs::{self, File};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::install::OPERATOR_NAMESPACE;
-use crate::ns::Context;
+use crate::ns::{self, Context};
 use crate::seen;
 use crate::wait::{is_ready, wait_for, wait_for_all};
 
@@ -112,18 +112,55 @@ pub fn holder(lease: &Lease) -> &str {
         .unwrap_or_default()
 }
 
-/// Waits until the operator's pod is ready.
+/// Held by a test that kills the operator, so that those of other tests find it at work.
+#[derive(Debug)]
+#[must_use = "the lock is released when it is dropped"]
+pub struct Disruption(#[expect(dead_code, reason = "what counts is when it is closed")] File);
+
+/// Waits until no other test has killed the operator, and it works.
 ///
 /// # Errors
-/// When it is not within the deadline.
-pub async fn ready(context: &Context) -> Result<()> {
+/// When it does not work within the deadline.
+pub async fn disrupt(context: &Context) -> Result<Disruption> {
+    let lock = ns::locked(context.target.paths.operator_lock(), File::lock).await?;
+    works(context).await?;
+    Ok(Disruption(lock))
+}
+
+/// Kills the operator, and waits until the one in its place works.
+///
+/// # Errors
+/// As [`kill`] and [`works`].
+pub async fn kill_and_wait(context: &Context) -> Result<()> {
+    let _disruption = disrupt(context).await?;
+    kill(context).await?;
+    works(context).await
+}
+
+/// Waits until the operator's pod is ready and holds the Lease, which takes until that of a killed one has expired.
+///
+/// # Errors
+/// When it does not within the deadline.
+pub async fn works(context: &Context) -> Result<()> {
     let ready = |pods: &[Pod]| pods.iter().any(is_ready);
     let config = kube::runtime::watcher::Config::default().labels(PODS);
-    wait_for_all(
+    let pods = wait_for_all(
         pods(context),
         config,
         "a ready pod of the operator",
         ready,
+        PATIENCE,
+    )
+    .await?;
+    let leads = |lease: &Lease| {
+        pods.iter()
+            .any(|pod| is_ready(pod) && pod.name_any() == holder(lease))
+    };
+    wait_for(
+        leases(context),
+        "fairway",
+        "the Lease of a ready pod",
+        leads,
         PATIENCE,
     )
     .await?;

@@ -147,7 +147,7 @@ pub async fn until(
     };
     if tokio::time::timeout(deadline, asking).await.is_err() {
         bail!(
-            "waited {} s in vain for {desired} from `{statement}`; last answer: {last:?}",
+            "waited {} s for {desired} from `{statement}`; last answer: {last:?}",
             deadline.as_secs()
         );
     }

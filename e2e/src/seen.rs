@@ -1,4 +1,4 @@
-//! What a person sees of Fairway's objects, and waits for it.
+//! What a user sees of Fairway's objects, and waits for it.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::wait::wait_for;
 
 /// The label of everything that belongs to an App.
 pub const APP: &str = "fairway.dev/app";
-/// The label that tells the component.
+/// Label with the name of the component.
 pub const COMPONENT: &str = "fairway.dev/component";
-/// The label that tells the Release.
+/// Label with the name of the Release.
 pub const RELEASE: &str = "fairway.dev/release";
 /// The label of what an agent's pod does.
 pub const WORK: &str = "fairway.dev/work";
@@ -58,7 +58,7 @@ pub fn reason(release: &Release) -> &str {
     release_condition(release, "Succeeded").map_or("", |condition| condition.reason.as_str())
 }
 
-/// The sentence that `Succeeded` gives.
+/// Message of the condition `Succeeded`.
 #[must_use]
 pub fn message(release: &Release) -> &str {
     release_condition(release, "Succeeded").map_or("", |condition| condition.message.as_str())
@@ -156,7 +156,7 @@ pub async fn waits(context: &Context, name: &str, desired: &str, deadline: Durat
     .await
 }
 
-/// Waits until a milestone of a Release is on record.
+/// Waits until a milestone of a Release is recorded.
 ///
 /// # Errors
 /// When it is not within the deadline.

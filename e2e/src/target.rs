@@ -12,7 +12,7 @@ use kube::{Client, Config};
 use crate::cluster::Paths;
 use crate::command::without_proxy;
 
-/// The embedded cluster, or one that a person named. No other context is ever connected to.
+/// The embedded cluster, or one that the user names. No other context is ever connected to.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The state folder; images are built there for either kind.

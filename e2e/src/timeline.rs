@@ -1,4 +1,4 @@
-//! A story as a person would have seen it: what was done, and what Fairway said and did about it, line by
+//! A story as a user would have seen it: what was done, and what Fairway said and did about it, line by
 //! line with the seconds since the beginning.
 
 use std::collections::HashMap;
@@ -27,11 +27,11 @@ const WIDTH: usize = 150;
 #[derive(Clone)]
 pub struct Timeline {
     since: Instant,
-    /// What was told last of each object, because a watch also reports what does not matter here.
-    told: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    /// The last lines of each object, because a watch also reports what does not matter here.
+    shown: Arc<Mutex<HashMap<String, Vec<String>>>>,
 }
 
-/// Tells what happens to Fairway's objects until it is dropped.
+/// Prints what happens to Fairway's objects until it is dropped.
 pub struct Watching {
     _tasks: JoinSet<()>,
 }
@@ -46,7 +46,7 @@ impl Timeline {
     pub fn new() -> Self {
         Self {
             since: Instant::now(),
-            told: Arc::default(),
+            shown: Arc::default(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Timeline {
         println!("\n{:>7.1}s  ━━ {title}", self.since.elapsed().as_secs_f64());
     }
 
-    /// What the person of the story does.
+    /// What the user in the story does.
     pub fn act(&self, what: &str) {
         self.line("you", what);
     }
@@ -65,7 +65,7 @@ impl Timeline {
         self.line("✓", what);
     }
 
-    /// Tells how the load is doing, and fails if a request has failed.
+    /// Prints how the load is doing, and fails if a request has failed.
     ///
     /// # Errors
     /// When one has failed.
@@ -91,7 +91,7 @@ impl Timeline {
         println!("{:>7.1}s  {who:<10} {text}", self.since.elapsed().as_secs_f64());
     }
 
-    /// Tells from now on what happens to Fairway's objects in the namespace.
+    /// Prints from now on what happens to Fairway's objects in the namespace.
     #[must_use]
     pub fn watch(&self, context: &Context) -> Watching {
         let mut tasks = JoinSet::new();
@@ -103,7 +103,7 @@ impl Timeline {
         Watching { _tasks: tasks }
     }
 
-    fn follow<K>(&self, tasks: &mut JoinSet<()>, context: &Context, tell: fn(&K) -> Vec<String>)
+    fn follow<K>(&self, tasks: &mut JoinSet<()>, context: &Context, lines: fn(&K) -> Vec<String>)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -125,19 +125,19 @@ impl Timeline {
                         begun = true;
                         continue;
                     }
-                    // A watch that breaks begins anew by itself.
+                    // A watch that breaks reconnects by itself.
                     Ok(watcher::Event::Init | watcher::Event::Delete(_)) | Err(_) => continue,
                 };
                 let key = format!("{} {}", K::kind(&()), object.name_any());
-                timeline.tell(&key, &object.name_any(), tell(&object), news);
+                timeline.show(&key, &object.name_any(), lines(&object), news);
             }
         });
     }
 
     /// Prints what is new about an object; what was so before is no news.
-    fn tell(&self, key: &str, name: &str, lines: Vec<String>, news: bool) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = told.entry(key.to_owned()).or_default();
+    fn show(&self, key: &str, name: &str, lines: Vec<String>, news: bool) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = shown.entry(key.to_owned()).or_default();
         for line in &lines {
             if news && !before.contains(line) {
                 self.line(name, line);
@@ -153,17 +153,25 @@ fn releases(release: &Release) -> Vec<String> {
         let why = milestone
             .message
             .as_ref()
-            .map(|why| format!(", because {why}"))
+            .map(|why| format!(": {why}"))
             .unwrap_or_default();
         format!("● {:?}{why}", milestone.kind)
     });
     let said = seen::release_condition(release, "Succeeded");
     let said = said.map(|condition| {
-        // Why it goes back was told by the milestone; what it does now comes last.
-        let message = match condition.message.strip_prefix("rolling back because ") {
-            Some(message) => message.rsplit("; ").next().unwrap_or(message),
-            None => &condition.message,
-        };
+        // The milestone says why it rolls back; what it does now comes after that.
+        let mut causes = status
+            .milestones
+            .iter()
+            .filter_map(|milestone| milestone.message.as_deref());
+        let message = condition
+            .message
+            .strip_prefix("Rolling back: ")
+            .unwrap_or(&condition.message);
+        let message = causes
+            .find_map(|cause| message.strip_prefix(cause))
+            .unwrap_or(message)
+            .trim_start();
         format!("{}: {message}", condition.reason)
     });
     reached.chain(said).collect()
@@ -171,7 +179,7 @@ fn releases(release: &Release) -> Vec<String> {
 
 fn backups(backup: &Backup) -> Vec<String> {
     let status = backup.status.clone().unwrap_or_default();
-    let told = status.outcome.map(|outcome| {
+    let line = status.outcome.map(|outcome| {
         format!(
             "backup {outcome:?}: {} bytes, proven to level {}, sha256 {:.12}…",
             status.bytes.unwrap_or_default(),
@@ -179,28 +187,28 @@ fn backups(backup: &Backup) -> Vec<String> {
             status.sha256.as_deref().unwrap_or("none"),
         )
     });
-    told.into_iter().collect()
+    line.into_iter().collect()
 }
 
 fn migrations(migration: &Migration) -> Vec<String> {
     let status = migration.status.clone().unwrap_or_default();
-    let told = status.outcome.map(|outcome| {
+    let line = status.outcome.map(|outcome| {
         let seconds = status
             .seconds
             .map(|seconds| format!(" after {seconds:.1} s"))
             .unwrap_or_default();
         format!("migration {outcome:?}{seconds}")
     });
-    told.into_iter().collect()
+    line.into_iter().collect()
 }
 
 fn services(service: &Service) -> Vec<String> {
-    let told = seen::selected(service).map(|release| format!("Service selects {release}"));
-    told.into_iter().collect()
+    let line = seen::selected(service).map(|release| format!("Service selects {release}"));
+    line.into_iter().collect()
 }
 
 fn apps(app: &App) -> Vec<String> {
-    let told = seen::app_condition(app, "Ready");
-    let told = told.map(|ready| format!("App is Ready={}: {}", ready.status, ready.reason));
-    told.into_iter().collect()
+    let line = seen::app_condition(app, "Ready");
+    let line = line.map(|ready| format!("App is Ready={}: {}", ready.status, ready.reason));
+    line.into_iter().collect()
 }

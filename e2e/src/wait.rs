@@ -1,4 +1,4 @@
-//! Waits that are driven by watches, have a deadline, and tell on failure what they last saw.
+//! Waits that are driven by watches, have a deadline, and report on failure what they last saw.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -36,7 +36,7 @@ where
             match seen {
                 Ok(Some(object)) if predicate(&object) => return Some(object),
                 Ok(object) => last = object,
-                // The watch begins anew by itself; the error tells why if it never succeeds.
+                // The watch reconnects by itself; the error says why if it never succeeds.
                 Err(error) => failure = Some(error),
             }
         }
@@ -248,10 +248,7 @@ fn unmet<T: Serialize>(
     let failure = failure
         .map(|error| format!("\nthe watch failed: {error}"))
         .unwrap_or_default();
-    anyhow!(
-        "waited {} s in vain for {what}; {seen}{failure}",
-        deadline.as_secs()
-    )
+    anyhow!("waited {} s for {what}; {seen}{failure}", deadline.as_secs())
 }
 
 /// The names of objects, for messages.

@@ -1,4 +1,4 @@
-//! A cluster that a person names: `KUBE_CONTEXT` and `REGISTRY` make every command work on that context, and none
+//! A cluster that the user names: `KUBE_CONTEXT` and `REGISTRY` make every command work on that context, and none
 //! connects to anything else, whatever else the kubeconfig and the environment name. The embedded cluster stands for
 //! the one that is named.
 
@@ -7,7 +7,11 @@ use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context as _, Result, ensure};
+use fairway_crds::release::ReleaseOutcome;
+use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::install::OPERATOR_NAMESPACE;
+use fairway_e2e::ns::{self, PodSecurity};
+use fairway_e2e::seen;
 use fairway_e2e::target::Target;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -23,7 +27,7 @@ const NAMED: &str = "named";
 const POWERLESS: &str = "powerless";
 const CURRENT: &str = "current";
 
-/// What nobody was told to connect to. It counts who does.
+/// A server that nothing should connect to. It counts the connections.
 struct Elsewhere {
     address: SocketAddr,
     seen: Receiver<SocketAddr>,
@@ -61,7 +65,7 @@ impl Elsewhere {
     }
 }
 
-/// A person's machine: two kubeconfigs, and an environment that names other servers wherever it can.
+/// A user's machine: two kubeconfigs, and an environment that names other servers wherever it can.
 struct Machine {
     target: Target,
     client: Client,
@@ -206,7 +210,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn every_command_works_on_the_named_context_and_connects_to_no_other() -> Result<()> {
+async fn commands_work_on_the_named_context_and_connect_to_no_other() -> Result<()> {
     let machine = Machine::new().await?;
     let host = machine.target.registry();
 
@@ -238,17 +242,31 @@ async fn every_command_works_on_the_named_context_and_connects_to_no_other() -> 
     Ok(())
 }
 
-/// What `make demo` and `make demo-down` do once everything is built and installed.
+/// What `make demo` does once everything is built and installed.
 #[tokio::test]
-async fn the_story_is_told_on_the_named_context_and_all_of_it_removed_again() -> Result<()> {
+#[ignore = "make test-long PART=applications; it takes as long as the demo"]
+async fn demo_works_on_the_named_context() -> Result<()> {
     let machine = Machine::new().await?;
     let registry = machine.target.registry();
-    let told = machine.goes_well(DEMO, &["--again"], &registry)?;
+    let shown = machine.goes_well(DEMO, &["--again"], &registry)?;
     ensure!(
-        told.contains(&format!("kubectl config use-context {NAMED}\n")),
-        "{told}"
+        shown.contains(&format!("kubectl config use-context {NAMED}\n")),
+        "{shown}"
     );
+    assert_eq!(machine.elsewhere.connections()?, 0);
+    Ok(())
+}
 
+/// What `make demo-down` does, with the demo that `make demo` has left, or with a small one.
+#[tokio::test]
+async fn demo_and_fairway_are_removed_from_the_named_context() -> Result<()> {
+    let machine = Machine::new().await?;
+    let registry = machine.target.registry();
+    if !machine.names().await?.contains(&NAMESPACE.to_owned()) {
+        let context = ns::fresh(&machine.target, NAMESPACE, PodSecurity::Enforced).await?;
+        apps::apply(&context, &small::app(&context, "shop", "v1")?).await?;
+        seen::ended(&context, "shop-1", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+    }
     let removed = machine.goes_well(DEMO, &["--down"], &registry);
     let left = machine.names().await;
     // What all other tests need.
@@ -264,8 +282,7 @@ async fn the_story_is_told_on_the_named_context_and_all_of_it_removed_again() ->
 }
 
 #[tokio::test]
-async fn a_user_who_may_do_nothing_there_changes_nothing_there_and_nothing_on_the_embedded_cluster()
--> Result<()> {
+async fn user_without_rights_changes_nothing_anywhere() -> Result<()> {
     let machine = Machine::new().await?;
     let registry = machine.target.registry();
     let before = (machine.revision().await?, machine.operator().await?);
@@ -289,7 +306,7 @@ async fn a_user_who_may_do_nothing_there_changes_nothing_there_and_nothing_on_th
 }
 
 #[tokio::test]
-async fn a_context_that_is_not_there_and_a_missing_registry_are_told_before_anything_is_done() -> Result<()> {
+async fn missing_context_or_registry_is_an_error_before_any_work() -> Result<()> {
     let machine = Machine::new().await?;
     let registry = machine.target.registry();
     for (context, registry, expected) in [

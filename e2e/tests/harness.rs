@@ -17,7 +17,7 @@ use serde_json::json;
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn load_on_a_healthy_service_counts_no_failure_and_on_one_without_endpoints_every_one() -> Result<()> {
+async fn load_counts_every_failure_and_no_success_as_one() -> Result<()> {
     with_temp_ns(|context| async move {
         serve(&context, "web").await?;
         let running = load::start(&context, &Load::on("web", 80, "/report")).await?;
@@ -61,8 +61,7 @@ async fn load_on_a_healthy_service_counts_no_failure_and_on_one_without_endpoint
 }
 
 #[tokio::test]
-async fn a_limited_volume_runs_full_a_read_only_one_takes_nothing_and_a_good_one_takes_it_all() -> Result<()>
-{
+async fn volumes_run_full_refuse_or_accept_writes_as_asked() -> Result<()> {
     with_temp_ns(|context| async move {
         volumes::claim(&context, "good", "1Gi", Behaviour::Good).await?;
         volumes::claim(&context, "full", "1Gi", Behaviour::Limited { bytes: 1 << 20 }).await?;

@@ -161,7 +161,7 @@ pub async fn bad_health_ms(context: &Context, pod: &str) -> Result<Vec<u64>> {
     Ok(times.filter_map(Value::as_u64).collect())
 }
 
-/// Turns pages of one pod bad, or mends them; see the fixture's README.
+/// Turns pages of one pod bad, or good again; see the fixture's README.
 ///
 /// # Errors
 /// When it does not answer.
@@ -187,7 +187,7 @@ pub async fn pods(context: &Context, component: &str, release: &str) -> Result<V
 /// a version that did nothing proves nothing.
 ///
 /// # Errors
-/// Tells which version did not work, or how many pairs of pods did at once.
+/// The error names the version that did not work, or counts the pairs of pods that worked at once.
 pub async fn never_two_workers(context: &Context, versions: &[&str]) -> Result<()> {
     for version in versions {
         let statement = format!("select count(*) from worker_heartbeat where version = '{version}'");

@@ -1,4 +1,4 @@
-//! The applications that Fairway releases in the demo and the tests, and how a person edits them.
+//! The applications that Fairway releases in the demo and the tests, and how a user edits them.
 
 pub mod crm;
 pub mod small;

@@ -39,7 +39,7 @@ impl Default for Plan {
     }
 }
 
-/// How long one release may take before the benchmark gives up.
+/// How long one release may take before the benchmark fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is the same for both controllers.
@@ -63,7 +63,7 @@ trait Contestant {
     async fn release(&self, bench: &Bench, namespace: &str, image: &str) -> Result<()>;
     /// Waits until that release is wholly done.
     async fn released(&self, bench: &Bench, namespace: &str) -> Result<()>;
-    /// The labels that tell a pod of the release under way from others, when nothing else is known of it.
+    /// The labels that distinguish a pod of the release under way from others, when nothing else is known of it.
     fn service(&self) -> &'static str;
     /// Makes one object that runs nothing and moves no traffic.
     async fn idle(&self, bench: &Bench, namespace: &str, name: &str) -> Result<()>;

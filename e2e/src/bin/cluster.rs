@@ -1,4 +1,4 @@
-//! `cluster`: builds, starts, fills and removes the embedded cluster.
+//! `cluster`: starts, fills and removes the embedded cluster.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use fairway_e2e::cluster::{Cluster, Options, Paths};
 use fairway_e2e::target::Target;
-use fairway_e2e::{images, install, tools};
+use fairway_e2e::{images, install};
 
 /// A real one-node Kubernetes on this machine, without Docker.
 #[derive(Parser)]
@@ -17,12 +17,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subcommands {
-    /// Build the control plane, the node's programs and Helm; skips what is up to date.
-    Build {
-        /// Only these programs, such as `helm`; all of them when none is given.
-        #[arg(value_parser = clap::builder::PossibleValuesParser::new(tools::BUILT))]
-        names: Vec<String>,
-    },
     /// Start the cluster, or do nothing when it runs.
     Up {
         /// Replace a cluster that runs by a new one.
@@ -34,12 +28,19 @@ enum Subcommands {
     },
     /// Remove the cluster: processes, mounts, namespace, interfaces, cgroup. Images stay built.
     Down,
-    /// Tell which processes run.
+    /// List the processes that run.
     Status,
     /// Build images and push them to the registry; skips what is up to date.
     Images {
-        /// Only images of these names, such as `postgres`; all of them when none is given.
+        /// Only images of these names, such as `postgres`; when none is given, all but `fairway-faulty`, which only
+        /// `make test-long` needs.
         names: Vec<String>,
+        /// Only what the demo runs.
+        #[arg(long, conflicts_with = "names")]
+        story: bool,
+        /// Build, and leave pushing to `load`.
+        #[arg(long)]
+        no_push: bool,
     },
     /// Install Fairway with its Helm charts, or upgrade it to the operator's image that was built last.
     Install {
@@ -49,7 +50,7 @@ enum Subcommands {
     },
     /// Push images that are built to the registry of the embedded cluster, or to `REGISTRY`.
     Load {
-        /// Only images of these names; all of them when none is given.
+        /// Only images of these names; when none is given, all but `fairway-faulty`.
         names: Vec<String>,
     },
 }
@@ -68,13 +69,6 @@ async fn main() -> ExitCode {
 async fn execute(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::from_env()?;
     match arguments.command {
-        Subcommands::Build { names } => {
-            let desired = |name: &&'static str| names.is_empty() || names.iter().any(|one| one == name);
-            let desired: Vec<_> = tools::BUILT.iter().copied().filter(desired).collect();
-            if tools::build_each(&paths, &desired)?.is_empty() && names.is_empty() {
-                eprintln!("the control plane is built");
-            }
-        }
         Subcommands::Up { fresh, max_pods } => {
             Cluster::up(&paths, &Options { fresh, max_pods }).await?;
             println!("export KUBECONFIG={}", paths.kubeconfig().display());
@@ -84,16 +78,35 @@ async fn execute(arguments: Arguments) -> Result<ExitCode> {
             Cluster::down(&paths)?;
             eprintln!("the cluster is gone");
         }
-        Subcommands::Images { names } => {
-            let (target, images) = (Target::from_env()?, images::named(&names)?);
+        Subcommands::Images {
+            names,
+            story,
+            no_push,
+        } => {
+            let target = Target::from_env()?;
+            let images = match story {
+                true => images::of_the_story(),
+                false => named(&names)?,
+            };
             images::build(&paths, &images)?;
-            push(&target, &images)?;
+            if !no_push {
+                push(&target, &images)?;
+            }
         }
         Subcommands::Install { values } => install::fairway(&Target::from_env()?, values)?,
-        Subcommands::Load { names } => push(&Target::from_env()?, &images::named(&names)?)?,
+        Subcommands::Load { names } => push(&Target::from_env()?, &named(&names)?)?,
         Subcommands::Status => return Ok(status(&paths).await),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Images of these names, or, when there are none, those that `make test` runs.
+fn named(names: &[String]) -> Result<Vec<images::Image>> {
+    let mut images = images::named(names)?;
+    if names.is_empty() {
+        images.retain(|image| image.name != "fairway-faulty");
+    }
+    Ok(images)
 }
 
 /// Pushes to the target's registry. Without a cluster there is no registry yet: `up` pushes then.

@@ -1,5 +1,5 @@
-//! `demo`: builds what is missing, starts a cluster, installs Fairway and tells the story of a release
-//! that goes well, one that is stopped and one that is taken back. It ends with an error if any of it
+//! `demo`: builds what is missing, starts a cluster, installs Fairway and shows the story of a release
+//! that goes well, one that is stopped and one that is rolled back. It ends with an error if any of it
 //! is not as it should be.
 
 use std::process::ExitCode;
@@ -19,13 +19,13 @@ use serde_json::json;
 /// Where the applications of the demo run.
 const NAMESPACE: &str = "fairway-demo";
 
-/// Upgrades a real application with a real database, stops a bad version and takes another one back.
+/// Upgrades a real application with a real database, stops a bad version and rolls another one back.
 #[derive(Parser)]
 struct Arguments {
-    /// Remove what the demo has made, and the embedded cluster.
+    /// Remove what the demo created, and the embedded cluster.
     #[arg(long)]
     down: bool,
-    /// Tell the story again with the images and the operator that are there, without building anything.
+    /// Show the story again with the images and the operator that are there, without building anything.
     #[arg(long, conflicts_with = "down")]
     again: bool,
 }
@@ -52,7 +52,7 @@ async fn up(again: bool) -> Result<()> {
         make_ready(&target).await?;
     }
     let context = ns::fresh(&target, NAMESPACE, PodSecurity::Enforced).await?;
-    tell(&context).await?;
+    show(&context).await?;
     what_next(&target);
     Ok(())
 }
@@ -69,7 +69,7 @@ async fn make_ready(target: &Target) -> Result<()> {
     install::fairway(target, json!({})).context("install Fairway")
 }
 
-async fn tell(context: &Context) -> Result<()> {
+async fn show(context: &Context) -> Result<()> {
     let story = Story::new(context);
     let Story { timeline, .. } = &story;
     timeline
@@ -96,7 +96,7 @@ async fn tell(context: &Context) -> Result<()> {
     BadMigration::is_stopped(&story, &mut app, &clients).await?;
 
     timeline.chapter("Step 4 · CRM v1 → v3, which turns bad after the switch");
-    TurnsBad::is_taken_back(&story, &mut app, &clients).await?;
+    TurnsBad::is_rolled_back(&story, &mut app, &clients).await?;
 
     timeline.chapter("The end");
     story.no_request_failed("Unleash", &upgrade.load).await?;

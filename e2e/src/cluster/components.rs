@@ -12,7 +12,7 @@ use super::paths::Paths;
 use super::pki::{self, NODE_NAME};
 use super::process;
 
-/// The port at which CoreDNS tells whether it is ready, on the cluster's end of the link.
+/// Port at which CoreDNS answers whether it is ready, on the cluster's end of the link.
 pub(super) const DNS_READY_PORT: u16 = 8181;
 
 /// Every process by name, in the order in which they are started.
@@ -157,7 +157,7 @@ fn cni(paths: &Paths) -> Value {
     })
 }
 
-/// The API server, with an audit log that tells who asked for what.
+/// The API server, with an audit log of who asked for what.
 pub(super) fn apiserver(paths: &Paths) -> Result<()> {
     let policy = paths.cluster().join("audit-policy.yaml");
     write_json(

@@ -2,14 +2,13 @@
 //! Docker and without any image registry but its own.
 //!
 //! [`Cluster::up`] may be interrupted at any point and run any number of times: a cluster that runs
-//! whole is used as it is, and anything less is removed and started anew. State of the control plane
+//! whole is used as it is, and anything less is removed and started again. State of the control plane
 //! never outlives the cluster; built binaries and images do.
 
 mod cgroups;
 mod components;
 mod mounts;
 pub mod network;
-pub mod paths;
 mod pki;
 mod process;
 mod storage;
@@ -27,8 +26,9 @@ use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 
+pub use fairway_tools::paths::{self, Paths};
+
 pub use self::components::memory_for_time;
-pub use self::paths::Paths;
 pub use self::pki::NODE_NAME;
 use crate::progress::Progress;
 
@@ -273,7 +273,7 @@ impl Cluster {
         let nodes = watcher(Api::<Node>::all(client), watcher::Config::default())
             .default_backoff()
             .applied_objects();
-        // The watch mends its own errors, so only a node ends the wait, or the deadline.
+        // The watch recovers from its own errors, so only a node ends the wait, or the deadline.
         let mut ready = nodes
             .filter_map(|node| std::future::ready(node.ok().filter(is_ready)))
             .boxed();

@@ -65,7 +65,7 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
     inside(&["link", "set", "node0", "up"])?;
     inside(&["route", "add", "default", "dev", "node0"])?;
     // What a pod sends to a Service that kube-proxy has not heard of yet is refused at once. With the default
-    // route it would be waited for in vain, and connection tracking would remember it for two minutes: a later
+    // route it would be waited for without an answer, and connection tracking would remember it for two minutes: a later
     // connection from the same port would fail as well, however well the Service works by then.
     inside(&["rule", "add", "iif", BRIDGE, "to", SERVICE_RANGE, "unreachable"])?;
 
@@ -98,7 +98,7 @@ pub(super) fn remove(paths: &Paths) -> Result<()> {
 
 /// A command that will run inside the namespace.
 ///
-/// `nsenter` and not `ip netns exec`: the latter mounts /sys anew and so hides the cgroups.
+/// `nsenter` and not `ip netns exec`: the latter mounts another /sys and so hides the cgroups.
 #[must_use]
 pub fn inside(paths: &Paths, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("nsenter");

@@ -1,4 +1,4 @@
-//! Certificates and kubeconfigs, made anew for each start of the cluster.
+//! Certificates and kubeconfigs, created for each start of the cluster.
 
 use std::fs;
 use std::net::IpAddr;

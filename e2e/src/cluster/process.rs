@@ -56,7 +56,7 @@ impl Record {
 /// Starts a program inside the cluster's namespace, with its output in the logs folder.
 ///
 /// It gets a process group of its own, so that Ctrl-C in the terminal reaches only the command that
-/// the person typed.
+/// the user typed.
 pub(super) fn start(
     paths: &Paths,
     name: &str,

@@ -166,8 +166,12 @@ pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>
                 packages.insert(*package);
                 features.extend(feature.map(|feature| (*package, *name, feature)));
             }
-            Input::Linked { package, library, .. } => {
-                linked.insert((*library, *package));
+            Input::Linked {
+                package,
+                name,
+                library,
+            } => {
+                linked.insert((*library, *package, *name));
             }
             Input::Installed { .. } | Input::Debian(_) | Input::Npm { .. } => {}
         }
@@ -176,7 +180,7 @@ pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>
     // they are made of.
     for (package, name, feature) in features {
         let mut cargo = build(packages.iter().copied());
-        cargo.args(["--release", "--target", TARGET, "--features"]);
+        cargo.args(["--bins", "--release", "--target", TARGET, "--features"]);
         cargo.arg(format!("{package}/{feature}"));
         cargo_build(&mut cargo, format!("{package} with {feature}"))?;
         let file = featured(paths, name, feature);
@@ -184,14 +188,19 @@ pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>
     }
     if !packages.is_empty() {
         let mut cargo = build(packages.iter().copied());
-        cargo.args(["--release", "--target", TARGET]);
+        cargo.args(["--bins", "--release", "--target", TARGET]);
         cargo_build(
             &mut cargo,
             packages.iter().copied().collect::<Vec<_>>().join(", "),
         )?;
     }
-    for (library, package) in linked {
-        let mut cargo = build(std::iter::once(package));
+    for (library, package, name) in linked {
+        let mut cargo = match library {
+            // Without a package cargo takes the features of the workspace, and so what tools and tests have compiled.
+            Library::Gnu => build(std::iter::empty()),
+            Library::Musl => build(std::iter::once(package)),
+        };
+        cargo.args(["--bin", name]);
         library.link(paths, &mut cargo)?;
         cargo_build(&mut cargo, format!("{package} for {library:?}"))?;
     }
@@ -200,9 +209,7 @@ pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>
 
 fn build<'a>(packages: impl Iterator<Item = &'a str>) -> Command {
     let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(repository())
-        .args(["build", "--locked", "--bins"]);
+    cargo.current_dir(repository()).args(["build", "--locked"]);
     for package in packages {
         cargo.args(["--package", package]);
     }

@@ -42,8 +42,8 @@ impl BadMigration {
         );
         apps::apply(context, app).await?;
         let release = seen::ended(context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
-        one_clear_sentence(&release)?;
-        timeline.proven("the Release failed, and says why in one sentence");
+        message_is_clear(&release)?;
+        timeline.proven("the Release failed, and its message says why");
 
         let after = crm::pods(context, "web", "crm-1").await?;
         ensure!(
@@ -75,7 +75,7 @@ impl BadMigration {
 }
 
 /// What failed, that the old version goes on, and what to do; and nothing that is secret.
-fn one_clear_sentence(release: &Release) -> Result<()> {
+fn message_is_clear(release: &Release) -> Result<()> {
     let message = seen::message(release);
     ensure!(
         seen::reason(release) == "MigrationFailed",
@@ -131,7 +131,7 @@ impl TurnsBad {
     ///
     /// # Errors
     /// When any of it is not as it should be.
-    pub async fn is_taken_back(story: &Story, app: &mut App, load: &Running) -> Result<Release> {
+    pub async fn is_rolled_back(story: &Story, app: &mut App, load: &Running) -> Result<Release> {
         let Story { context, timeline } = story;
         let _watching = timeline.watch(context);
         let name = next(story).await?;
@@ -150,7 +150,7 @@ impl TurnsBad {
         let new = crm::pods(context, "web", &name).await?;
         seen::selects(context, "crm", "crm-1", crm::PATIENCE).await?;
         let back = now_ms()?;
-        came_back_in_time(story, &new, back).await?;
+        returned_in_time(story, &new, back).await?;
 
         let release = seen::ended(context, &name, ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
         ensure!(
@@ -166,7 +166,7 @@ impl TurnsBad {
         timeline.proven("the Release says why");
         ensure!(
             seen::holds(seen::release_condition(&release, "SchemaAhead")),
-            "SchemaAhead is not told"
+            "there is no condition SchemaAhead"
         );
         ensure!(crm::leads(context).await? == leads, "the leads have changed");
         crm::never_two_workers(context, &["v1", "v3"]).await?;
@@ -183,7 +183,7 @@ async fn next(story: &Story) -> Result<String> {
     Ok(format!("crm-{}", newest.spec.revision + 1))
 }
 
-async fn came_back_in_time(story: &Story, new: &[String], back: u64) -> Result<()> {
+async fn returned_in_time(story: &Story, new: &[String], back: u64) -> Result<()> {
     let Story { context, timeline } = story;
     let mut third: Option<u64> = None;
     for pod in new {

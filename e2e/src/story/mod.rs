@@ -1,5 +1,5 @@
-//! The story that the demo tells and the tests prove: a real application upgraded, a bad version
-//! stopped, and one that turns bad after the switch taken back, without one failed request.
+//! The story of the demo, which the tests prove: a real application upgraded, a bad version
+//! stopped, and one that turns bad after the switch rolled back, without one failed request.
 
 mod crm;
 mod unleash;
@@ -13,7 +13,7 @@ use crate::load::{Running, assert_none_failed};
 use crate::ns::Context;
 use crate::timeline::Timeline;
 
-/// Where a story plays and who tells it.
+/// Where a story takes place, and what prints it.
 pub struct Story {
     /// The cluster and the namespace.
     pub context: Context,
@@ -34,7 +34,7 @@ impl Story {
     /// Ends the load and fails unless every request was answered well.
     ///
     /// # Errors
-    /// Tells how many failed and why.
+    /// The error says how many failed and why.
     pub async fn no_request_failed(&self, of: &str, load: &Running) -> Result<u64> {
         let report = load.stop().await?;
         assert_none_failed(&report)?;

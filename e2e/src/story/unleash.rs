@@ -18,7 +18,7 @@ use crate::apps::{self, crm, unleash};
 use crate::load::{self, Running};
 use crate::{reach, seen, wait};
 
-/// The feature flags that people made before the upgrade.
+/// The feature flags that users created before the upgrade.
 const FLAGS: &[&str] = &["new-checkout", "dark-mode", "faster-search", "beta-invoices"];
 
 /// Time for an App's status to follow its Release.
@@ -75,11 +75,11 @@ impl Upgrade {
         Ok(release)
     }
 
-    /// After the end of the story: a person takes the upgrade back, and 7.6.5 runs on the schema of 8.2.0.
+    /// After the end of the story: a user requests a rollback, and 7.6.5 runs on the schema of 8.2.0.
     ///
     /// # Errors
     /// When any of it is not as it should be.
-    pub async fn take_back(&self, story: &Story) -> Result<Release> {
+    pub async fn roll_back(&self, story: &Story) -> Result<Release> {
         let Story { context, timeline } = story;
         let _watching = timeline.watch(context);
         timeline.act("kubectl annotate release unleash-2 fairway.dev/rollback=now");
@@ -94,7 +94,7 @@ impl Upgrade {
         );
         ensure!(
             seen::holds(seen::release_condition(&release, "SchemaAhead")),
-            "the release does not tell SchemaAhead"
+            "the release has no condition SchemaAhead"
         );
         seen::selects(context, "unleash", "unleash-1", SOON).await?;
         let ahead = |app: &App| seen::holds(seen::app_condition(app, "SchemaAhead"));
@@ -175,7 +175,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// This release is live at this version, with the flags that people made.
+    /// This release is live at this version, with the flags that users created.
     async fn kept_its_data(&self, story: &Story, release: &str, desired: &str) -> Result<()> {
         let Story { context, timeline } = story;
         let live = |app: &App| seen::live(app) == Some(release);

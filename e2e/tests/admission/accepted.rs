@@ -1,4 +1,4 @@
-//! Objects as people write them are let in.
+//! Objects as users write them are accepted.
 
 use super::{ANY, DIGEST, Effect, Refusal, app, backup, client, create, migration, release};
 use anyhow::Result;

@@ -28,7 +28,7 @@ fn its_own_test_passes() -> Result<()> {
 
 /// Pod Security "restricted" as the apiserver enforces it, and not as we read it.
 #[tokio::test]
-async fn a_namespace_that_enforces_the_restricted_profile_takes_its_pods() -> Result<()> {
+async fn pods_run_in_a_namespace_with_the_restricted_profile() -> Result<()> {
     with_temp_ns(|context| async move {
         let pods = context.api::<Pod>();
         let dry = PostParams {
@@ -63,7 +63,7 @@ async fn a_namespace_that_enforces_the_restricted_profile_takes_its_pods() -> Re
 
 /// What the restricted profile does not ask for.
 #[test]
-fn its_pods_have_a_read_only_root_a_number_for_a_user_and_a_limit_of_memory() -> Result<()> {
+fn pods_have_read_only_root_numeric_user_and_memory_limit() -> Result<()> {
     for spec in rendered(&[])?.iter().filter_map(pod_spec) {
         assert_eq!(spec["securityContext"]["runAsUser"], 65532, "{spec}");
         for container in spec["containers"].as_array().into_iter().flatten() {
@@ -191,7 +191,7 @@ fn the_operator_is_asked_by_and_asks_whom_the_values_name(
 
 /// The chart's own test is what the policy lets through.
 #[test]
-fn the_pod_of_the_charts_test_has_the_labels_that_the_policy_names() -> Result<()> {
+fn chart_test_pod_has_the_labels_that_the_policy_selects() -> Result<()> {
     let objects = rendered(&["--set-json", FROM])?;
     let policy = only(&objects, "NetworkPolicy")?.context("no NetworkPolicy")?;
     let named = &policy["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"];

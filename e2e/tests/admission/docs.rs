@@ -198,7 +198,7 @@ pub(crate) fn apply(target: &Target, name: &str, mut objects: Vec<Value>) -> Res
 }
 
 #[test]
-fn the_apiserver_takes_every_object_and_every_other_block_is_yaml() -> Result<()> {
+fn documented_objects_are_accepted_and_other_blocks_are_yaml() -> Result<()> {
     let target = Target::from_env()?;
     let mut ours = BTreeSet::new();
     for document in documents()? {
@@ -324,7 +324,7 @@ fn kinds(target: &Target) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn every_kind_and_annotation_that_a_kubectl_command_names_exists() -> Result<()> {
+fn kinds_and_annotations_in_documented_commands_exist() -> Result<()> {
     let target = Target::from_env()?;
     let kinds = kinds(&target)?;
     let annotations = [
@@ -339,20 +339,20 @@ fn every_kind_and_annotation_that_a_kubectl_command_names_exists() -> Result<()>
             let Some(words) = command.strip_prefix("kubectl ") else {
                 continue;
             };
-            let told = || format!("{}: `{command}`", document.name);
+            let place = || format!("{}: `{command}`", document.name);
             let mut words = words.split_whitespace();
             // Options may come before the verb: a namespace is the only one that does.
             let verb = match words.next() {
                 Some("-n" | "--namespace") => words.nth(1),
                 verb => verb,
             };
-            let verb = verb.with_context(told)?;
+            let verb = verb.with_context(place)?;
             let known = VERBS.iter().find(|(known, _)| *known == verb);
-            let (_, of_kinds) = known.with_context(|| format!("{}: there is no verb {verb}", told()))?;
+            let (_, of_kinds) = known.with_context(|| format!("{}: there is no verb {verb}", place()))?;
             let keys = words.clone().filter(|word| word.starts_with("fairway.dev/"));
             for key in keys.filter(|_| verb == "annotate") {
                 let key = key.split(['=', ':']).next().unwrap_or(key).trim_end_matches('-');
-                ensure!(annotations.contains(&key), "{}: nothing reads {key}", told());
+                ensure!(annotations.contains(&key), "{}: nothing reads {key}", place());
             }
             // An address follows.
             if words.clone().any(|word| word == "--raw") {
@@ -373,7 +373,7 @@ fn every_kind_and_annotation_that_a_kubectl_command_names_exists() -> Result<()>
                 ensure!(
                     kinds.contains(kind) || kind.starts_with('<'),
                     "{}: there is no kind {kind}",
-                    told()
+                    place()
                 );
             }
             commands += 1;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 async fn the_spec_is_refused_and_an_annotation_is_not(
     #[case] object: Value,
     #[case] change: Value,
-    #[case] sentence: &'static str,
+    #[case] message: &'static str,
 ) -> Result<()> {
     with_temp_ns(|context| async move {
         let (client, namespace) = (&context.client, context.namespace.as_str());
@@ -27,11 +27,11 @@ async fn the_spec_is_refused_and_an_annotation_is_not(
         };
         assert_eq!((code, causes.len()), (422, 1), "{causes:?}");
         assert_eq!(causes[0].0, "spec");
-        assert!(causes[0].1.contains(sentence), "{causes:?}");
+        assert!(causes[0].1.contains(message), "{causes:?}");
 
         let verb = json!({"metadata": {"annotations": {"fairway.dev/abort": "now"}}});
         let answer = patch(client, namespace, &object, &verb, None).await?;
-        assert!(answer.is_ok(), "a person's verb is an annotation: {answer:?}");
+        assert!(answer.is_ok(), "a user's verb is an annotation: {answer:?}");
         Ok(())
     })
     .await

@@ -33,7 +33,7 @@ enum Effect {
 struct Refusal {
     code: u16,
     message: String,
-    /// Field and sentence of each cause.
+    /// Field and message of each cause.
     causes: Vec<(String, String)>,
 }
 
@@ -196,7 +196,7 @@ fn app() -> Value {
     })
 }
 
-/// A Release as a person or CI applies it.
+/// A Release as a user or CI applies it.
 fn release() -> Value {
     json!({
         "apiVersion": "fairway.dev/v1alpha1",
@@ -223,7 +223,7 @@ fn migration() -> Value {
     })
 }
 
-/// A Backup as a person applies it.
+/// A Backup as a user applies it.
 fn backup() -> Value {
     json!({
         "apiVersion": "fairway.dev/v1alpha1",

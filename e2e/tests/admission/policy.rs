@@ -74,7 +74,7 @@ async fn a_right_to_create_pods_elsewhere_does_not_help() -> Result<()> {
     .await
 }
 
-/// The garbage collector writes finalizers and owner references, and a person's verbs are annotations: whoever
+/// The garbage collector writes finalizers and owner references, and a user's verbs are annotations: whoever
 /// only does that is not asked for the right to create pods.
 #[tokio::test]
 async fn what_leaves_the_spec_alone_is_nobodys_business() -> Result<()> {
@@ -110,11 +110,11 @@ fn denied(context: &Context, answer: &Result<Value, Refusal>) {
         panic!("it was let in")
     };
     assert_eq!(refusal.code, 403, "{refusal:?}");
-    let sentence = format!(
+    let message = format!(
         "this object makes Fairway create pods in namespace {}, and you may not create pods there; ask for that permission",
         context.namespace
     );
-    assert!(refusal.message.contains(&sentence), "{refusal:?}");
+    assert!(refusal.message.contains(&message), "{refusal:?}");
 }
 
 /// Gives a user every verb on some resources of the test's namespace, and returns when the apiserver knows.
@@ -137,7 +137,7 @@ async fn allow(context: &Context, user: &str, name: &str, group: &str, resources
         .create(&PostParams::default(), &binding)
         .await?;
 
-    // The authorizer has its own cache of roles; nothing can be watched that tells when it has caught up.
+    // The authorizer has its own cache of roles; nothing can be watched that says when it has caught up.
     let known = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {

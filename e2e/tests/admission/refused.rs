@@ -117,8 +117,8 @@ type Spoil = fn(&mut Value);
 #[case::a_bake_that_does_not_parse(|app: &mut Value| app["spec"]["policy"]["bake"]["for"] = json!("1d"),
     "spec.policy.bake.for", "use whole numbers with ms, s, m or h, such as 10m")]
 #[tokio::test]
-async fn an_app(#[case] spoil: Spoil, #[case] field: &str, #[case] sentence: &str) -> Result<()> {
-    refused(app(), spoil, field, sentence).await
+async fn an_app(#[case] spoil: Spoil, #[case] field: &str, #[case] message: &str) -> Result<()> {
+    refused(app(), spoil, field, message).await
 }
 
 #[rstest]
@@ -131,8 +131,8 @@ async fn an_app(#[case] spoil: Spoil, #[case] field: &str, #[case] sentence: &st
 #[case::with_a_digest_that_does_not_parse(|release: &mut Value| release["spec"]["images"]["web"] = json!("crm@sha256:ABC"),
     "spec.images[web]", "repository@sha256: with all 64 hex digits")]
 #[tokio::test]
-async fn a_release(#[case] spoil: Spoil, #[case] field: &str, #[case] sentence: &str) -> Result<()> {
-    refused(release(), spoil, field, sentence).await
+async fn a_release(#[case] spoil: Spoil, #[case] field: &str, #[case] message: &str) -> Result<()> {
+    refused(release(), spoil, field, message).await
 }
 
 #[rstest]
@@ -143,8 +143,8 @@ async fn a_release(#[case] spoil: Spoil, #[case] field: &str, #[case] sentence: 
 #[case::with_a_name_too_long(|migration: &mut Value| migration["metadata"]["name"] = json!("a".repeat(53)),
     "", "at most 52 characters")]
 #[tokio::test]
-async fn a_migration(#[case] spoil: Spoil, #[case] field: &str, #[case] sentence: &str) -> Result<()> {
-    refused(migration(), spoil, field, sentence).await
+async fn a_migration(#[case] spoil: Spoil, #[case] field: &str, #[case] message: &str) -> Result<()> {
+    refused(migration(), spoil, field, message).await
 }
 
 /// A field with a typo is named by strict validation, which kubectl asks for.
@@ -165,7 +165,7 @@ async fn an_unknown_field(#[case] spoil: Spoil, #[case] field: &str) -> Result<(
     Ok(())
 }
 
-async fn refused(mut object: Value, spoil: Spoil, field: &str, sentence: &str) -> Result<()> {
+async fn refused(mut object: Value, spoil: Spoil, field: &str, message: &str) -> Result<()> {
     spoil(&mut object);
     let answer = create(&client().await?, ANY, &object, Effect::DryRun, None).await?;
     let refusal = answer.expect_err("it was let in");
@@ -177,9 +177,9 @@ async fn refused(mut object: Value, spoil: Spoil, field: &str, sentence: &str) -
         .filter(|(_, message)| !message.contains("some validation rules were not checked"))
         .collect();
     let [(named, said)] = causes[..] else {
-        panic!("not one sentence: {refusal:?}")
+        panic!("not one message: {refusal:?}")
     };
-    assert!(said.contains(sentence), "{refusal:?}");
+    assert!(said.contains(message), "{refusal:?}");
     let named = if named == "<nil>" { "" } else { named };
     assert_eq!(named, field, "{refusal:?}");
     Ok(())

@@ -1,13 +1,7 @@
-//! What befalls the operator itself. These tests share the one operator of the cluster, so those that stop it run
-//! alone, whatever number of threads is asked for.
+//! What happens to the operator itself. It may be killed at any moment of these tests, which run side by side; those in
+//! `alone` run one after another, since all share the one operator of the cluster.
 
-mod absent;
-mod fences;
-mod idle;
+mod alone;
 mod kills;
-mod leader;
-mod metrics;
 mod scale;
 mod unreadable;
-
-use fairway_e2e::ns::{alone, undisturbed};

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use fairway_crds::App;
 use fairway_crds::release::ReleaseOutcome;
 use fairway_e2e::apps::{self, crm, small};
-use fairway_e2e::ns::Context;
+use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::{operator, seen, wait};
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -13,14 +13,12 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Po
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use crate::alone;
-
 /// Where the schema of `spec.suspend` is, a boolean as long as nobody changes the definition.
 const RULE: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/suspend";
 
 #[tokio::test]
-async fn an_app_stored_before_the_rules_changed_is_told_and_the_others_go_on() -> Result<()> {
-    alone(|context| async move {
+async fn app_that_cannot_be_read_gets_an_event_and_others_go_on() -> Result<()> {
+    with_temp_ns(|context| async move {
         let mut other = small::app(&context, "shop", "v1")?;
         apps::apply(&context, &other).await?;
         seen::ended(&context, "shop-1", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
@@ -32,14 +30,14 @@ async fn an_app_stored_before_the_rules_changed_is_told_and_the_others_go_on() -
         stored?;
 
         // Also for an operator that meets it in its first list.
-        operator::kill(&context).await?;
-        let told = |events: &[Event]| events.iter().any(is_told);
+        operator::kill_and_wait(&context).await?;
+        let reported = |events: &[Event]| events.iter().any(is_reported);
         let events = context.api::<Event>();
         wait::wait_for_all(
             events,
             watcher::Config::default(),
             "that the App cannot be read",
-            told,
+            reported,
             crm::PATIENCE,
         )
         .await?;
@@ -110,7 +108,7 @@ async fn store(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn is_told(event: &Event) -> bool {
+fn is_reported(event: &Event) -> bool {
     let about = event.involved_object.name.as_deref() == Some("broken");
     about && event.reason.as_deref() == Some("Unreadable")
 }

@@ -21,7 +21,7 @@ async fn set_url(context: &Context, url: &str) -> Result<()> {
     Ok(())
 }
 
-/// A first release with a wrong URL waits with this reason, and succeeds once the Secret is mended.
+/// A first release with a wrong URL waits with this reason, and succeeds once the Secret is fixed.
 async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
@@ -34,7 +34,7 @@ async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result
         let attempts = waiting.status.clone().unwrap_or_default().attempts;
         let attempt = attempts
             .get("Preflighted")
-            .context("no try of Preflighted is on record")?;
+            .context("no attempt of Preflighted is recorded")?;
         ensure!(attempt.reason.as_deref() == Some(reason), "{attempt:?}");
         ensure!(
             !seen::message(&waiting).contains("wrong-password"),
@@ -50,7 +50,7 @@ async fn waits_until_mended(wrong: &'static str, reason: &'static str) -> Result
 }
 
 #[tokio::test]
-async fn a_release_waits_for_a_database_that_is_unreachable_and_goes_on_by_itself() -> Result<()> {
+async fn release_waits_for_an_unreachable_database_and_continues() -> Result<()> {
     waits_until_mended(
         "postgres://postgres:demo-only-crm@crm-db:5433/crm",
         "DatabaseUnreachable",
@@ -97,7 +97,7 @@ async fn two_apps_on_one_database_are_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_first_release_on_a_database_with_schema_and_data_keeps_them() -> Result<()> {
+async fn first_release_keeps_an_existing_schema_and_its_data() -> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         crm::database(&context).await?;
@@ -129,7 +129,7 @@ async fn a_first_release_on_a_database_with_schema_and_data_keeps_them() -> Resu
         let migration = release.status.clone().unwrap_or_default().evidence.migration.context("no migration")?;
         ensure!(migration.outcome == MigrationOutcome::Applied && migration.unchanged, "{migration:?}");
         let message = seen::message(&release);
-        ensure!(message.contains("its migration left the schema unchanged: make sure that it had nothing to do"), "{message}");
+        ensure!(message.contains("Its migration left the schema unchanged: make sure that it had nothing to do"), "{message}");
         let after: String = database.query_one(history, &[]).await?.try_get(0)?;
         ensure!(before == after, "the history was {before} and is {after}");
         Ok(())

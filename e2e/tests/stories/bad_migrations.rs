@@ -74,8 +74,7 @@ fn ten_seconds(app: &mut App) {
 }
 
 #[tokio::test]
-async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_serves_all_the_time()
--> Result<()> {
+async fn hanging_migration_is_ended_with_its_sessions() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "hang", |app| {
             ten_seconds(app);
@@ -96,7 +95,7 @@ async fn a_migration_that_hangs_is_ended_with_its_sessions_and_the_old_version_s
 }
 
 #[tokio::test]
-async fn an_application_that_never_becomes_healthy_is_ended_and_then_judged() -> Result<()> {
+async fn unhealthy_on_start_migration_is_ended_then_judged() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "hang", |app| {
             crm::migrate_on_start(app);
@@ -117,13 +116,13 @@ async fn an_application_that_never_becomes_healthy_is_ended_and_then_judged() ->
 /// Whom the kernel ended when the memory of the migration's container was used up.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
-    /// The migration, of which the agent told.
+    /// The migration, as the agent reported.
     TheMigration,
     /// The agent as well, so that the ledger had to be asked.
     TheAgentToo,
 }
 
-/// Reads it from what a person is told, which says in either case that it was the memory.
+/// Reads it from the status message, which says in either case that it was the memory.
 async fn ended(context: &Context, failed: &Release) -> Result<Ended> {
     let migration = context.api::<Migration>().get("crm-2").await?;
     let exit_code = migration.status.unwrap_or_default().exit_code;
@@ -150,7 +149,7 @@ fn little_memory(app: &mut App) {
 }
 
 #[tokio::test]
-async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Result<()> {
+async fn migration_out_of_memory_fails_and_is_not_run_again() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "oom", little_memory).await?;
         let failed = failed_cleanly(&context).await?;
@@ -169,7 +168,7 @@ async fn a_migration_that_uses_up_its_memory_fails_and_is_not_run_again() -> Res
 }
 
 #[tokio::test]
-async fn a_migration_that_uses_up_the_memory_of_the_agent_too_fails_and_is_not_run_again() -> Result<()> {
+async fn migration_that_takes_the_agents_memory_is_not_run_again() -> Result<()> {
     with_temp_ns(|context| async move {
         let app = crm::install(&context).await?;
         // The migration waits for this lock of its own before it does anything.
@@ -193,7 +192,7 @@ async fn a_migration_that_uses_up_the_memory_of_the_agent_too_fails_and_is_not_r
 }
 
 #[tokio::test]
-async fn a_migration_whose_agent_is_killed_is_settled_by_the_ledger_and_not_by_a_retry() -> Result<()> {
+async fn migration_of_a_killed_agent_is_settled_by_the_ledger() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "hang", |_| {}).await?;
         reach::until(&context, crm::DATABASE, BEGUN, 1, crm::PATIENCE).await?;
@@ -205,8 +204,7 @@ async fn a_migration_whose_agent_is_killed_is_settled_by_the_ledger_and_not_by_a
 }
 
 #[tokio::test]
-async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it_takes_no_traffic()
--> Result<()> {
+async fn migration_without_effect_keeps_traffic_from_its_version() -> Result<()> {
     with_temp_ns(|context| async move {
         edited(&context, "noop", |app| {
             apps::set_health_deadline(app, "web", 25);
@@ -222,7 +220,7 @@ async fn a_migration_that_has_done_nothing_is_told_and_the_version_that_needs_it
             .context("no migration")?;
         ensure!(
             migration.unchanged,
-            "nobody is told that the schema is unchanged: {migration:?}"
+            "no message says that the schema is unchanged: {migration:?}"
         );
         let message = seen::message(&failed);
         ensure!(message.contains("left the schema unchanged"), "{message}");

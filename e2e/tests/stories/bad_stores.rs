@@ -20,8 +20,8 @@ async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: 
         apps::set_bake(&mut app, 1);
         crm::set_version(&context, &mut app, "v2");
         apps::apply(&context, &app).await?;
-        let told = |release: &Release| seen::message(release).contains(expected);
-        let waiting = seen::release(&context, "crm-2", expected, told, crm::PATIENCE).await?;
+        let expects = |release: &Release| seen::message(release).contains(expected);
+        let waiting = seen::release(&context, "crm-2", expected, expects, crm::PATIENCE).await?;
         ensure!(seen::milestone(&waiting, MilestoneKind::Migrating).is_none(), "it migrates without a backup");
 
         app.spec.backup.as_mut().context("no backup")?.store.volume.claim_name = "backups".to_owned();
@@ -33,19 +33,19 @@ async fn holds_the_release_until_it_is_replaced(behaviour: Behaviour, expected: 
 }
 
 #[tokio::test]
-async fn a_store_that_is_full_holds_the_release_until_the_app_names_another() -> Result<()> {
+async fn full_store_holds_the_release_until_the_app_names_another() -> Result<()> {
     holds_the_release_until_it_is_replaced(
         Behaviour::Limited { bytes: 64 << 10 },
-        "The volume of backup.store is full (",
+        "(spec.backup.store.volume) is full (",
     )
     .await
 }
 
 #[tokio::test]
-async fn a_store_that_is_read_only_holds_the_release_until_the_app_names_another() -> Result<()> {
+async fn read_only_store_holds_the_release_until_replaced() -> Result<()> {
     holds_the_release_until_it_is_replaced(
         Behaviour::ReadOnly,
-        "The volume of backup.store cannot be written to (",
+        "(spec.backup.store.volume) cannot be written to (",
     )
     .await
 }

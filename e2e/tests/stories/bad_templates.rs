@@ -19,7 +19,7 @@ async fn live(context: &Context) -> Result<fairway_crds::App> {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_pulled_is_named_and_a_good_one_takes_its_place() -> Result<()> {
+async fn image_that_cannot_be_pulled_is_named_and_replaced() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = live(&context).await?;
         let missing = context.target.image("crm", "no-such-tag");
@@ -46,7 +46,7 @@ async fn an_image_that_cannot_be_pulled_is_named_and_a_good_one_takes_its_place(
 }
 
 #[tokio::test]
-async fn a_digest_that_the_registry_does_not_have_keeps_the_old_version_serving() -> Result<()> {
+async fn missing_digest_keeps_the_previous_version_serving() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = live(&context).await?;
         let image = context.target.image("crm", "v1");
@@ -68,7 +68,7 @@ async fn a_digest_that_the_registry_does_not_have_keeps_the_old_version_serving(
 }
 
 #[tokio::test]
-async fn a_template_that_the_apiserver_refuses_fails_with_its_own_words() -> Result<()> {
+async fn refused_template_fails_with_the_apiservers_words() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = live(&context).await?;
         apps::component(&mut app, "web").template["spec"]["containers"][0]["ports"] =
@@ -86,7 +86,7 @@ async fn a_template_that_the_apiserver_refuses_fails_with_its_own_words() -> Res
 }
 
 #[tokio::test]
-async fn a_refused_template_is_known_before_the_migration_of_the_same_release_is_run() -> Result<()> {
+async fn refused_template_is_reported_before_the_migration_runs() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         crm::set_version(&context, &mut app, "v2");
@@ -129,8 +129,7 @@ async fn a_field_that_does_not_exist_is_refused_too_and_not_dropped() -> Result<
 }
 
 #[tokio::test]
-async fn a_claim_for_one_node_is_refused_where_versions_overlap_and_taken_where_the_old_one_stops()
--> Result<()> {
+async fn single_node_claim_needs_the_recreate_strategy() -> Result<()> {
     with_temp_ns(|context| async move {
         volumes::claim(&context, "uploads", "1Gi", Behaviour::Good).await?;
         let mut app = live(&context).await?;

@@ -72,7 +72,7 @@ async fn backups(context: &Context) -> Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn an_app_deleted_at_any_rung_takes_with_it_what_it_owns_and_leaves_its_backups() -> Result<()> {
+async fn app_deleted_at_any_rung_leaves_only_its_backups() -> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         crm::database(&context).await?;
@@ -185,7 +185,7 @@ impl Watch {
         Ok(Self { seen, task })
     }
 
-    /// Begins anew with a Service of this name.
+    /// Starts again with a Service of this name.
     fn forget(&self, service: &str) {
         self.seen
             .lock()
@@ -353,8 +353,7 @@ fn are_whole(context: &Context, backups: &[Backup]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_app_deleted_in_the_middle_of_an_upgrade_takes_both_versions_with_it_and_leaves_its_backups()
--> Result<()> {
+async fn app_deleted_during_an_upgrade_leaves_only_its_backups() -> Result<()> {
     with_temp_ns(|context| async move {
         let watch = Watch::start(&context).await?;
         let of_crm = async {

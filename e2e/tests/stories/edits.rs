@@ -1,4 +1,4 @@
-//! People edit while a release is under way, apply the same again, and change their minds.
+//! Users edit while a release is under way, apply the same again, and change their minds.
 
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::Release;
@@ -18,7 +18,7 @@ async fn runs(context: &Context, version: &str) -> Result<i64> {
 }
 
 #[tokio::test]
-async fn of_two_edits_in_a_row_the_last_one_is_released_and_the_first_changes_nothing() -> Result<()> {
+async fn last_of_two_edits_is_released_and_the_first_does_nothing() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 1);
@@ -71,7 +71,7 @@ async fn an_edit_during_the_backup_supersedes_the_release() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_edit_during_the_migration_waits_until_that_release_has_ended() -> Result<()> {
+async fn edit_during_a_migration_waits_for_that_release() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 1);
@@ -142,8 +142,7 @@ async fn the_same_spec_applied_again_releases_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_revert_is_a_release_of_its_own_that_does_not_migrate_again_and_says_that_the_schema_is_ahead()
--> Result<()> {
+async fn revert_is_a_release_without_migration_on_a_schema_ahead() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 1);
@@ -167,7 +166,7 @@ async fn a_revert_is_a_release_of_its_own_that_does_not_migrate_again_and_says_t
         );
         ensure!(
             seen::holds(seen::release_condition(&back, "SchemaAhead")),
-            "SchemaAhead is not told"
+            "there is no condition SchemaAhead"
         );
         ensure!(
             runs(&context, "v1").await? == 1,
@@ -181,7 +180,7 @@ async fn a_revert_is_a_release_of_its_own_that_does_not_migrate_again_and_says_t
 }
 
 #[tokio::test]
-async fn replicas_edited_during_and_after_a_release_take_effect_without_a_release() -> Result<()> {
+async fn edited_replicas_take_effect_without_a_release() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = small::app(&context, "shop", "v1")?;
         apps::apply(&context, &app).await?;

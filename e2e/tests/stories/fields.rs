@@ -85,7 +85,7 @@ async fn suspended(context: &Context) -> Result<App> {
 }
 
 #[tokio::test]
-async fn an_edit_of_a_suspended_app_is_released_when_it_goes_on_and_not_before() -> Result<()> {
+async fn edit_of_a_suspended_app_is_released_when_it_resumes() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = suspended(&context).await?;
         small::set_version(&context, &mut app, "v2")?;
@@ -109,7 +109,7 @@ async fn an_edit_of_a_suspended_app_is_released_when_it_goes_on_and_not_before()
 }
 
 #[tokio::test]
-async fn a_release_applied_by_hand_to_a_suspended_app_holds_before_it_begins() -> Result<()> {
+async fn release_of_a_suspended_app_holds_before_it_begins() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = suspended(&context).await?;
         release_by_hand(&context, 2, &context.target.image_by_digest("crm", "v2")?).await?;
@@ -136,7 +136,7 @@ async fn a_release_applied_by_hand_to_a_suspended_app_holds_before_it_begins() -
 }
 
 #[tokio::test]
-async fn a_release_that_is_suspended_while_it_backs_up_holds_before_it_migrates() -> Result<()> {
+async fn release_suspended_during_backup_holds_before_migration() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 0);
@@ -147,10 +147,10 @@ async fn a_release_that_is_suspended_while_it_backs_up_holds_before_it_migrates(
         apps::apply(&context, &app).await?;
         let held = seen::waits(&context, "crm-2", "Suspended", SOON).await?;
         let message = seen::message(&held);
-        ensure!(message.contains("spec.suspend of the App is true"), "{message}");
+        ensure!(message.contains("is suspended"), "{message}");
         ensure!(
             seen::holds(seen::release_condition(&held, "Stalled")),
-            "nobody is told that a person must act"
+            "no condition says that a user must act"
         );
         // A backup that runs is finished, and is the one that the release relies on when it goes on.
         let name = seen::names_of::<Backup>(&context, "crm")
@@ -252,7 +252,7 @@ fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
         "{sum} bytes are there, and {:?} in status",
         status.bytes
     );
-    for (told, kept) in [
+    for (reported, kept) in [
         (&status.sha256, &manifest["database"]["sha256"]),
         (&status.level, &manifest["level"]),
         (&status.taken_at, &manifest["takenAt"]),
@@ -260,7 +260,7 @@ fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
         (&status.fingerprint, &manifest["fingerprint"]),
     ] {
         ensure!(
-            told.is_some() && told.as_deref() == kept.as_str(),
+            reported.is_some() && reported.as_deref() == kept.as_str(),
             "{status:?} is not {manifest}"
         );
     }
@@ -359,7 +359,7 @@ async fn a_migration_applied_by_hand_is_run_once_whatever_its_name() -> Result<(
 }
 
 #[tokio::test]
-async fn a_connection_by_parts_and_a_dump_in_several_files_serve_a_release_that_migrates() -> Result<()> {
+async fn connection_by_parts_and_directory_dump_serve_a_migration() -> Result<()> {
     with_temp_ns(|context| async move {
         claim(&context, "backups", "1Gi", Behaviour::Good).await?;
         crm::database(&context).await?;
@@ -417,7 +417,7 @@ async fn a_connection_by_parts_and_a_dump_in_several_files_serve_a_release_that_
 }
 
 #[tokio::test]
-async fn a_check_that_does_not_hold_stops_the_release_until_the_data_are_mended() -> Result<()> {
+async fn failed_check_stops_the_release_until_the_data_is_fixed() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         crm::add_leads(&context, &["Ada"]).await?;
@@ -482,7 +482,7 @@ async fn a_check_that_does_not_hold_stops_the_release_until_the_data_are_mended(
         database
             .batch_execute("update leads set email = 'ada@example.com'")
             .await?;
-        apps::say(&context, "crm-2", annotation::RETRY, "mended").await?;
+        apps::say(&context, "crm-2", annotation::RETRY, "fixed").await?;
         let again = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         let migration = again.status.unwrap_or_default().evidence.migration;
         ensure!(
@@ -512,7 +512,7 @@ const VIRTUAL_HOST: &str = "\
     process.on('SIGTERM', () => process.exit(0));";
 
 #[tokio::test]
-async fn health_is_asked_with_the_host_and_the_headers_that_the_app_names() -> Result<()> {
+async fn health_requests_have_the_host_and_headers_of_the_app() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = small::app(&context, "shop", "v1")?;
         let web = apps::component(&mut app, "web");

@@ -69,12 +69,11 @@ async fn is_released_in_both_forms(image: &'static str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_application_linked_with_the_gnu_library_is_released_from_an_image_without_a_shell() -> Result<()>
-{
+async fn glibc_application_is_released_from_an_image_without_shell() -> Result<()> {
     is_released_in_both_forms("crm-bare").await
 }
 
 #[tokio::test]
-async fn an_application_linked_with_musl_is_released_from_an_image_without_a_shell() -> Result<()> {
+async fn musl_application_is_released_from_an_image_without_shell() -> Result<()> {
     is_released_in_both_forms("crm-musl").await
 }

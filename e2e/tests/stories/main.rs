@@ -1,5 +1,6 @@
 //! One test for each user story. Each has a namespace of its own, so they run side by side.
 
+mod audit;
 mod bad_databases;
 mod bad_health;
 mod bad_migrations;
@@ -8,8 +9,11 @@ mod bad_templates;
 mod crm;
 mod deletion;
 mod edits;
+mod fences;
 mod fields;
+mod idle;
 mod images;
+mod metrics;
 mod secrets;
 mod services;
 mod shown;

@@ -1,4 +1,4 @@
-//! Secrets stay in Secrets: Fairway cannot read them and tells them to nobody.
+//! Secrets stay in Secrets: Fairway cannot read them and shows them to nobody.
 
 use anyhow::{Result, ensure};
 use fairway_crds::release::ReleaseOutcome;
@@ -71,7 +71,7 @@ async fn logs(context: &Context) -> Result<Vec<(String, String)>> {
 }
 
 #[tokio::test]
-async fn a_password_is_in_no_object_no_event_and_no_log_even_when_a_migration_prints_it() -> Result<()> {
+async fn printed_password_is_in_no_object_event_or_log() -> Result<()> {
     with_temp_ns(|context| async move {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": crm::DATABASE},
@@ -89,8 +89,8 @@ async fn a_password_is_in_no_object_no_event_and_no_log_even_when_a_migration_pr
         apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "fail");
         apps::apply(&context, &app).await?;
         let failed = seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
-        let told = context.api::<Migration>().get("crm-2").await?.status.unwrap_or_default().last_error;
-        ensure!(told.as_deref().is_some_and(|line| line.contains("crm:")), "the last line is not told: {told:?}");
+        let last = context.api::<Migration>().get("crm-2").await?.status.unwrap_or_default().last_error;
+        ensure!(last.as_deref().is_some_and(|line| line.contains("crm:")), "the last line is not reported: {last:?}");
         ensure!(seen::reason(&failed) == "MigrationFailed", "{}", seen::message(&failed));
 
         for (place, text) in objects(&context).await?.into_iter().chain(logs(&context).await?) {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::SOON;
 
 /// Applies a Service as the team's own tool does, with this selector or without any. What its manifest had before
-/// and has no more, it gives up.
+/// and has no more, it fails.
 async fn team_applies(
     context: &Context,
     name: &str,
@@ -47,19 +47,19 @@ async fn selector(context: &Context, service: &str) -> Result<BTreeMap<String, S
     Ok(service.spec.unwrap_or_default().selector.unwrap_or_default())
 }
 
-/// The release waits for a person, and says which Service is whose.
+/// The release waits for a user, and says which Service is whose.
 async fn is_refused(context: &Context, release: &str, service: &str) -> Result<Release> {
     let refused = seen::waits(context, release, "ServiceRefused", crm::PATIENCE).await?;
     let message = seen::message(&refused);
     ensure!(
         message.contains(&format!("Service {service} "))
             && message.contains(&format!("\"{MANAGER}\""))
-            && message.contains("remove spec.selector"),
+            && message.contains("Remove spec.selector"),
         "{message}"
     );
     ensure!(
         seen::holds(seen::release_condition(&refused, "Stalled")),
-        "nobody is told that a person must act"
+        "no condition says that a user must act"
     );
     ensure!(
         seen::milestone(&refused, MilestoneKind::TrafficMoved).is_none(),
@@ -147,7 +147,7 @@ async fn takes_over_one_that_serves(context: &Context) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_selector_of_another_manager_is_left_alone_and_one_that_is_free_is_taken() -> Result<()> {
+async fn selector_of_another_manager_is_kept_and_a_free_one_taken() -> Result<()> {
     with_temp_ns(|context| async move {
         let (given_up, removed, bare, handed_over) = tokio::join!(
             goes_on_when_the_other_gives_it_up(&context),

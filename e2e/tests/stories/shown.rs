@@ -1,4 +1,4 @@
-//! What a person sees with kubectl at the end of a story, compared with a file beside this one.
+//! What a user sees with kubectl at the end of a story, compared with a file beside this one.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What a person can say to a release: abort, roll back, retry, resolve.
+//! What a user can ask of a release: abort, roll back, retry, resolve.
 
 use anyhow::{Result, ensure};
 use fairway_crds::Release;
@@ -23,7 +23,7 @@ async fn baking(context: &Context) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_release_aborted_before_it_migrates_leaves_the_old_version_as_it_was() -> Result<()> {
+async fn release_aborted_before_migration_leaves_the_previous_as_is() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         crm::set_version(&context, &mut app, "v2");
@@ -99,7 +99,7 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
         );
         ensure!(
             seen::holds(seen::release_condition(&release, "SchemaAhead")),
-            "SchemaAhead is not told"
+            "there is no condition SchemaAhead"
         );
         crm::never_two_workers(&context, &["v1", "v2"]).await?;
         Ok(())
@@ -108,7 +108,7 @@ async fn a_person_takes_a_release_back_long_after_it_succeeded() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -> Result<()> {
+async fn failed_release_is_retried_on_request_and_only_once() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         // A table of this name stands in the way of v2's migration.
@@ -125,7 +125,7 @@ async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -
         );
         database.batch_execute("drop table lead_note").await?;
 
-        apps::say(&context, "crm-2", annotation::RETRY, "mended").await?;
+        apps::say(&context, "crm-2", annotation::RETRY, "fixed").await?;
         let again = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
         ensure!(again.spec.trigger == "Retry", "{}", again.spec.trigger);
         let answered = |release: &Release| {
@@ -133,7 +133,7 @@ async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -
                 .status
                 .as_ref()
                 .and_then(|status| status.last_handled_retry.as_deref())
-                == Some("mended")
+                == Some("fixed")
         };
         seen::release(&context, "crm-2", "the retry to be answered", answered, SOON).await?;
         ensure!(seen::releases(&context, "crm").await?.len() == 3);
@@ -143,7 +143,7 @@ async fn a_failed_release_is_tried_again_when_a_person_says_so_and_only_once() -
 }
 
 #[tokio::test]
-async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() -> Result<()> {
+async fn partial_migration_blocks_others_until_it_is_resolved() -> Result<()> {
     with_temp_ns(|context| async move {
         let mut app = crm::install(&context).await?;
         apps::set_bake(&mut app, 1);
@@ -153,7 +153,7 @@ async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() ->
         let waiting = seen::waits(&context, "crm-2", "MigrationUnresolved", crm::PATIENCE).await?;
         ensure!(
             seen::holds(seen::release_condition(&waiting, "Stalled")),
-            "nobody is told that a person must act"
+            "no condition says that a user must act"
         );
         ensure!(
             seen::message(&waiting).contains("fairway.dev/resolve"),
@@ -165,17 +165,17 @@ async fn a_half_done_migration_blocks_every_other_until_a_person_settles_it() ->
             "the old version does not serve"
         );
 
-        // The person puts the database back by hand and says so.
+        // The user repairs the database by hand and says so.
         let database = reach::database(&context, crm::DATABASE).await?;
         database.batch_execute("drop table lead_note").await?;
         apps::say(&context, "crm-2", annotation::RESOLVE, "not-applied:by-hand").await?;
         seen::ended(&context, "crm-2", ReleaseOutcome::Failed, crm::PATIENCE).await?;
         apps::unset_env(&mut app, "web", "CRM_FAULT_MIGRATE");
         apps::apply(&context, &app).await?;
-        let mended = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
-        let migration = mended.status.clone().unwrap_or_default().evidence.migration;
+        let resolved = seen::ended(&context, "crm-3", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+        let migration = resolved.status.clone().unwrap_or_default().evidence.migration;
         ensure!(migration.is_some_and(|migration| migration.outcome == MigrationOutcome::Applied));
-        ensure!(seen::milestone(&mended, MilestoneKind::Migrated).is_some());
+        ensure!(seen::milestone(&resolved, MilestoneKind::Migrated).is_some());
         Ok(())
     })
     .await

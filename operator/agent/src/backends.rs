@@ -1,6 +1,6 @@
 //! The database sessions that a migration leaves behind.
 //!
-//! A killed process's statement goes on in the server until it ends or its session is ended. A fingerprint
+//! The statement of a killed process goes on in the server until it ends or its session is ended. A fingerprint
 //! taken before that would describe a schema that is still changing.
 
 use std::time::Duration;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::session::cause;
+use crate::session::cause;
 
-/// How long sessions may take to end.
+/// Longest time for which sessions may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between looks.
+/// Pause between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How the sessions of a run are recognised.
@@ -20,13 +20,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) enum Origin {
     /// By the pod's own address, which the server sees.
     Pod(String),
-    /// Not at all: the server sees another address (a node's, a socket), shared with other clients.
+    /// Not at all: the server sees an address that other clients share (a node's, a socket).
     Shared,
 }
 
 impl Origin {
-    /// The server must see the pod's own address, or other clients' sessions would be ended.
-    /// A pod may have two, one of each family, separated by a comma.
+    /// The origin of a run whose pod has these addresses, separated by commas, and which the server saw at
+    /// `client_address`. Unless that is the pod's own, sessions of other clients would be ended.
     pub(crate) fn of(client_address: Option<&str>, pod_ip: &str) -> Self {
         match client_address {
             Some(address) if pod_ip.split(',').any(|own| own.trim() == address) => {
@@ -37,18 +37,18 @@ impl Origin {
     }
 }
 
-/// Why the sessions of a run may still be at work.
+/// Why sessions of a run may still be at work.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StillThere {
+pub(crate) enum SessionsRemain {
     #[error("{} of the migration could not be ended within 60 s", processes(.0))]
     Sessions(Vec<i32>),
-    #[error("{} that may be the migration's, but cannot be told from others, went on for 60 s after it", processes(.0))]
+    #[error("{} that may belong to the migration went on for 60 s after it", processes(.0))]
     Unrecognised(Vec<i32>),
     #[error("the database did not answer ({})", cause(.0))]
     Database(#[from] tokio_postgres::Error),
 }
 
-/// The server's processes by their numbers, as `pg_stat_activity` has them.
+/// Database sessions by their process ids, as `pg_stat_activity` has them.
 fn processes(pids: &[i32]) -> String {
     let shown: Vec<_> = pids.iter().take(5).map(i32::to_string).collect();
     let more = if pids.len() > shown.len() { " and more" } else { "" };
@@ -57,7 +57,7 @@ fn processes(pids: &[i32]) -> String {
 
 /// Sessions of this database other than the agent's own, and what tells one piece of their work from the next.
 ///
-/// Whoever is in a transaction holds a lock on it, and everybody may see locks, also those of other roles, whose
+/// A session in a transaction holds a lock on it, and every role may see locks, also those of other roles, whose
 /// addresses and times are hidden. Between the transactions of a `create index concurrently` the locks on its
 /// table remain. Advisory locks and those of serializable transactions may be held by a session at rest.
 const AT_WORK: &str = "select distinct a.pid, format('%s:%s', a.pid, l.virtualtransaction) \
@@ -65,15 +65,16 @@ const AT_WORK: &str = "select distinct a.pid, format('%s:%s', a.pid, l.virtualtr
     where a.datname = current_database() and a.usesysid is not null and a.pid <> pg_backend_pid() \
     and a.application_name <> 'fairway-agent' and coalesce(a.backend_type, 'client backend') = 'client backend'";
 
-/// Everything that is at work in the database now: what is later found at work beside it may be the migration's.
+/// All work of other sessions that is in progress in the database now. What is found later beside it may be the
+/// migration's.
 pub(crate) async fn at_work(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
     let rows = client.query(AT_WORK, &[]).await?;
     Ok(rows.iter().map(|row| row.get(1)).collect())
 }
 
-/// Ends the sessions that came from the run's pod. Its processes are gone, so none begins after the first look:
-/// a later one is of a pod that was given the address since.
-pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Result<(), StillThere> {
+/// Ends the sessions that came from the run's pod. Its processes are gone, so that no session of theirs begins after the
+/// first query: a later one belongs to a pod that was given the address since.
+pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Result<(), SessionsRemain> {
     let Origin::Pod(address) = origin else {
         return Ok(());
     };
@@ -94,16 +95,18 @@ pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Resul
         }
         tracing::info!("ending {} database sessions of the migration", left.len());
         if Instant::now() > deadline {
-            return Err(StillThere::Sessions(left.iter().map(|row| row.get(0)).collect()));
+            return Err(SessionsRemain::Sessions(
+                left.iter().map(|row| row.get(0)).collect(),
+            ));
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Waits until everything that is at work now, and was not at `before`, has come to rest. Through a pooler, with
-/// another role or behind a translated address the migration's statements go on where nobody can tell them from
-/// others; the dead process cannot begin anything new, so that is all that can still change something.
-pub(crate) async fn outlast(client: &Client, before: &[String]) -> Result<(), StillThere> {
+/// Waits until all work that is in progress now, and was not `before` the run, has ended. Through a pooler, with another
+/// role or behind a translated address the migration's statements cannot be distinguished from others; its process is
+/// gone and cannot begin anything new, so that nothing else can still change the schema.
+pub(crate) async fn wait_for_unrecognised(client: &Client, before: &[String]) -> Result<(), SessionsRemain> {
     let mut suspects: Vec<i32> = client
         .query(AT_WORK, &[])
         .await?
@@ -114,7 +117,7 @@ pub(crate) async fn outlast(client: &Client, before: &[String]) -> Result<(), St
     let deadline = Instant::now() + PATIENCE;
     while !suspects.is_empty() {
         if Instant::now() > deadline {
-            return Err(StillThere::Unrecognised(suspects));
+            return Err(SessionsRemain::Unrecognised(suspects));
         }
         tokio::time::sleep(PAUSE).await;
         let rows = client.query(AT_WORK, &[]).await?;
@@ -129,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_pods_own_address_recognises_its_sessions() {
+    fn sessions_are_recognised_by_the_pods_own_address_only() {
         assert_eq!(
             Origin::of(Some("10.0.0.7"), "10.0.0.7"),
             Origin::Pod("10.0.0.7".into())

@@ -6,18 +6,18 @@ use fairway_protocol::{Failure, SqlCheck};
 use tokio::time::Instant;
 use tokio_postgres::{GenericClient, SimpleQueryMessage, Transaction};
 
-use super::{
+use crate::{
     connection::Connection,
-    report::shortened,
-    session::{SearchPath, Session, cause, is_about_surroundings, statement_failed},
+    session::{SearchPath, Session, cause, is_transient, statement_failed},
+    text::shortened,
 };
 
-/// Time for all checks together, however long the migration took.
+/// Shortest time for all checks together, however long the migration took.
 const LEAST: Duration = Duration::from_secs(60);
-/// Pause before a check is asked again.
+/// Pause before a check is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Indexes that the server does not use, for example after a failed `create index concurrently`.
+/// Indexes that the server does not use, as after a failed `create index concurrently`.
 pub(crate) async fn invalid_indexes(
     client: &impl GenericClient,
 ) -> Result<Vec<String>, tokio_postgres::Error> {
@@ -32,13 +32,13 @@ pub(crate) async fn invalid_indexes(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The sentence for the first index that became invalid.
+/// What to say of the first index that became invalid, if one did.
 pub(crate) fn newly_invalid(before: &[String], after: &[String]) -> Option<String> {
     let index = after.iter().find(|index| !before.contains(index))?;
-    Some(format!("index {index} is invalid; drop it and build it again"))
+    Some(format!("index {index} is invalid; drop it and create it again"))
 }
 
-/// The team's statements, and until when they may be asked.
+/// The checks of a migration, and until when they may be repeated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checks<'a> {
     statements: &'a [SqlCheck],
@@ -46,7 +46,7 @@ pub(crate) struct Checks<'a> {
 }
 
 impl<'a> Checks<'a> {
-    /// Statements that share the migration's time.
+    /// Checks that share the time of the migration.
     pub(crate) fn within(limit: Duration, statements: &'a [SqlCheck]) -> Self {
         Self {
             statements,
@@ -54,18 +54,18 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// Nothing to ask.
+    /// No checks.
     pub(crate) fn none() -> Self {
         Self::within(Duration::ZERO, &[])
     }
 }
 
-/// Runs the team's statements as the application would see its tables; returns the sentence of the first that
-/// does not hold, or that could not be asked in time.
+/// Makes the checks as the application would see its tables; returns what to say of the first one that does not hold, or
+/// that could not be made in time.
 ///
 /// # Errors
 /// When the database cannot be reached.
-pub(crate) async fn first_broken(
+pub(crate) async fn first_failed(
     connection: &Connection,
     checks: &Checks<'_>,
 ) -> Result<Option<String>, Failure> {
@@ -75,15 +75,19 @@ pub(crate) async fn first_broken(
     let until = checks.until.max(Instant::now() + LEAST);
     let mut session = Session::connect(connection, SearchPath::Application).await?;
     for check in checks.statements {
-        if let Some(broken) = broken(&mut session, check, until).await? {
-            return Ok(Some(shortened(&format!("check {} {broken}", check.name), 200)));
+        if let Some(why) = why_failed(&mut session, check, until).await? {
+            return Ok(Some(shortened(&format!("check {} {why}", check.name), 200)));
         }
     }
     Ok(None)
 }
 
-/// Why a check does not hold, as the predicate of a sentence. What is wrong only at the moment is asked again.
-async fn broken(session: &mut Session, check: &SqlCheck, until: Instant) -> Result<Option<String>, Failure> {
+/// Why a check does not hold, as the predicate of a sentence. A check that fails for a passing reason is repeated.
+async fn why_failed(
+    session: &mut Session,
+    check: &SqlCheck,
+    until: Instant,
+) -> Result<Option<String>, Failure> {
     let doing = |error| statement_failed("running the migration's checks", &error);
     loop {
         let transaction = session
@@ -105,22 +109,22 @@ async fn broken(session: &mut Session, check: &SqlCheck, until: Instant) -> Resu
                 return Ok(Some(format!("returned {found:?}, expected {:?}", check.expect)));
             }
             Ok(None) => return Ok(Some(format!("returned no row, expected {:?}", check.expect))),
-            Err(error) if !error.code().is_some_and(is_about_surroundings) => {
+            Err(error) if !error.code().is_some_and(is_transient) => {
                 return Ok(Some(format!("failed: {}", cause(&error))));
             }
             Err(error) if Instant::now() + PAUSE >= until => {
-                return Ok(Some(format!("could not be asked in time: {}", cause(&error))));
+                return Ok(Some(format!("could not be made in time: {}", cause(&error))));
             }
             Err(error) => {
-                tracing::warn!("check {} could not be asked: {}", check.name, cause(&error));
+                tracing::warn!("check {} could not be made: {}", check.name, cause(&error));
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// The first column of the first row as the server writes it. A cursor takes one statement only, and only one
-/// that reads.
+/// The first column of the first row of a statement, as the server writes it. A cursor takes one statement only, and
+/// only one that reads.
 async fn value(
     transaction: &Transaction<'_>,
     sql: &str,
@@ -153,13 +157,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_that_was_invalid_before_is_not_the_migrations_fault() {
+    fn only_an_index_that_became_invalid_fails_the_check() {
         let before = ["public.old".to_owned()];
         assert_eq!(newly_invalid(&before, &before), None);
         let after = ["public.new".to_owned(), "public.old".to_owned()];
         assert_eq!(
             newly_invalid(&before, &after).as_deref(),
-            Some("index public.new is invalid; drop it and build it again")
+            Some("index public.new is invalid; drop it and create it again")
         );
     }
 }

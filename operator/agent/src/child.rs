@@ -1,7 +1,7 @@
 //! The migration's own process and everything that it leaves behind.
 //!
-//! In its container the agent is process 1, so orphans become its children; elsewhere it asks the kernel for
-//! them. Either way no process of the migration outlives the look at the database.
+//! In its container the agent is process 1, so that orphans become its children; elsewhere it asks the kernel for
+//! them. Either way no process of the migration outlives the comparison of the schema.
 
 use std::{
     io::{Read, Write},
@@ -20,14 +20,14 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::output::Tail;
+use crate::output::Tail;
 
-/// How long a process may take to end after SIGTERM.
+/// Longest time for which a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the output of ended processes may take to be read.
+/// Longest time for which the output of ended processes is read.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A running migration.
+/// The process of a running migration.
 pub(crate) struct Child {
     pid: Pid,
     signals: SignalStream,
@@ -98,7 +98,7 @@ impl Child {
         }
     }
 
-    /// Asks the whole process group to end, and after a grace period ends it.
+    /// Asks the whole process group to end, and kills it after a grace period. Returns the exit code.
     pub(crate) async fn stop(&mut self) -> i32 {
         self.signal_group(Signal::TERM);
         if let Ok(code) = tokio::time::timeout(GRACE, self.ended()).await {
@@ -115,7 +115,7 @@ impl Child {
         }
     }
 
-    /// Ends whatever the migration left running, reads the rest of its output and returns the end of it.
+    /// Kills whatever the migration left running, reads the rest of its output and returns the last lines.
     pub(crate) async fn clean_up(mut self) -> Tail {
         // Ends the members that are no children of ours yet; there may be none left.
         let _ = kill_process_group(self.pid, Signal::KILL);
@@ -138,7 +138,7 @@ impl Child {
     }
 }
 
-/// This process's children that have not ended.
+/// Children of this process that have not ended.
 fn children() -> Vec<Pid> {
     let own = getpid().as_raw_pid();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -154,7 +154,7 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
-/// Copies a pipe to the container's log and keeps its last lines.
+/// Copies a pipe to the container's log on a thread of its own, and keeps the last lines.
 fn copy(
     mut from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,

@@ -2,15 +2,17 @@
 //!
 //! The agent reads the same Secret as the application, so it must understand what the application's driver
 //! understands: libpq's URLs and key-value strings, Prisma's and other libraries' extra parameters, driver
-//! names in the scheme. What it does not know it ignores, as those drivers do.
+//! names in the scheme. It ignores parameters that it does not know, as those drivers do.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use fairway_protocol as protocol;
 use percent_encoding::percent_decode_str;
 
-/// PostgreSQL's default port.
+/// The port of a server when the connection names none: PostgreSQL's default.
 const DEFAULT_PORT: u16 = 5432;
+/// The name by which the agent's sessions, and those of its tools, are distinguished from the application's.
+pub(crate) const APPLICATION_NAME: &str = "fairway-agent";
 
 /// How to reach a database. Its `Debug` and `Display` never show the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -213,7 +215,7 @@ impl Connection {
             ("PGDATABASE", self.database.clone()),
             ("PGUSER", self.user.clone()),
             ("PGSSLMODE", self.tls.as_libpq().to_owned()),
-            ("PGAPPNAME", super::session::APPLICATION_NAME.to_owned()),
+            ("PGAPPNAME", APPLICATION_NAME.to_owned()),
             ("PGCONNECT_TIMEOUT", "10".to_owned()),
         ]);
         if let Some(password) = &self.password {
@@ -291,7 +293,7 @@ fn url_parameters(rest: &str) -> Result<BTreeMap<String, String>, ConnectionErro
         .filter(|before| before.contains('/'))
         .unwrap_or(rest);
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // The last `@`, so that a password with an `@` or `/` that nobody encoded still works, as in most drivers.
+    // The last `@`, so that a password with an `@` or `/` that was not encoded still works, as in most drivers.
     let (credentials, location) = match location.rsplit_once('@') {
         Some((credentials, location)) => (Some(credentials), location),
         None => (None, location),

@@ -1,4 +1,4 @@
-//! The agent's environment, read once.
+//! The environment of the agent: its variables, and the paths and addresses that they set.
 
 use std::{
     collections::BTreeMap,
@@ -6,14 +6,16 @@ use std::{
 };
 
 use fairway_protocol::{
-    AGENT_DIRECTORY, GUARD_DIRECTORY_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT,
-    PROBE_PORT_VARIABLE, SCRATCH_DIRECTORY, SCRATCH_DIRECTORY_VARIABLE, STORE_DIRECTORY,
+    AGENT_DIRECTORY, Failure, GUARD_DIRECTORY_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT,
+    PROBE_PORT_VARIABLE, Reason, SCRATCH_DIRECTORY, SCRATCH_DIRECTORY_VARIABLE, STORE_DIRECTORY,
     STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
 };
 
-use super::{connection::Connection, redact::Redactor};
+use crate::{
+    connection::Connection, failure::environment as environment_failure, redact::Redactor, text::sentence,
+};
 
-/// All variables of this process.
+/// The variables of this process, read once.
 #[derive(Clone)]
 pub(crate) struct Environment {
     variables: BTreeMap<String, String>,
@@ -30,7 +32,7 @@ impl Environment {
         }
     }
 
-    /// One variable.
+    /// The value of one variable.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.variables.get(name).cloned()
     }
@@ -50,34 +52,48 @@ impl Environment {
         self.get(POD_UID_VARIABLE).unwrap_or_default()
     }
 
-    /// Where the report goes.
+    /// The file into which the report is written.
     pub(crate) fn termination_log(&self) -> PathBuf {
         self.path(TERMINATION_LOG_VARIABLE, "/dev/termination-log")
     }
 
-    /// Where a guard keeps its files.
+    /// The folder in which a guard keeps its files.
     pub(crate) fn guard_directory(&self) -> PathBuf {
         self.path(GUARD_DIRECTORY_VARIABLE, AGENT_DIRECTORY)
     }
 
-    /// Where backups are stored.
+    /// The folder at which the store's volume is mounted.
     pub(crate) fn store_directory(&self) -> PathBuf {
         self.path(STORE_DIRECTORY_VARIABLE, STORE_DIRECTORY)
     }
 
-    /// Where a backup may keep working files.
+    /// The folder in which a backup may keep working files.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.path(SCRATCH_DIRECTORY_VARIABLE, SCRATCH_DIRECTORY)
     }
 
-    /// Where a probe agent listens.
+    /// The port on which the probe agent listens.
     pub(crate) fn probe_port(&self) -> u16 {
         self.get(PROBE_PORT_VARIABLE)
             .and_then(|port| port.parse().ok())
             .unwrap_or(PROBE_PORT)
     }
 
-    /// Hides every value.
+    /// The connection to the database that the variables describe.
+    ///
+    /// # Errors
+    /// `ConnectionInvalid`, with the part that cannot be used, never its value.
+    pub(crate) fn connection(&self) -> Result<Connection, Failure> {
+        Connection::from_variables(|name| self.get(name)).map_err(|error| {
+            let text = sentence(&error.to_string());
+            environment_failure(
+                Reason::ConnectionInvalid,
+                format!("{text} Correct the Secret that database.connection names."),
+            )
+        })
+    }
+
+    /// A redactor that hides every value of the environment, and the password inside the connection string.
     pub(crate) fn redactor(&self) -> Redactor {
         let password = Connection::from_variables(|name| self.get(name))
             .ok()

@@ -1,21 +1,21 @@
-//! Failures: a stable reason and one sentence with the mend.
+//! Failures: whose fault, a stable reason, and a message that says what happened and what to do.
 
-use fairway_protocol::{Cause, Failure};
+use fairway_protocol::{Cause, Failure, Reason};
 
-/// A failure of the environment: waiting or mending them helps.
-pub(crate) fn environment(reason: &str, message: impl Into<String>) -> Failure {
+/// A failure of the environment, which waiting or a fix of the environment can end.
+pub(crate) fn environment(reason: Reason, message: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::Environment,
-        reason: reason.to_owned(),
+        reason,
         message: message.into(),
     }
 }
 
 /// A failure of the version that is being released: final.
-pub(crate) fn version(reason: &str, message: impl Into<String>) -> Failure {
+pub(crate) fn version(reason: Reason, message: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::Version,
-        reason: reason.to_owned(),
+        reason,
         message: message.into(),
     }
 }

@@ -9,9 +9,9 @@ use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::{IsolationLevel, Transaction, types::ToSql};
 
-use super::session::Session;
+use crate::{session::Session, text::hex};
 
-/// Tables in which frameworks note what they have applied. Everything but these is told by the catalog.
+/// Tables in which frameworks record which migrations they have applied. The catalog holds everything else.
 const HISTORY_TABLES: [&str; 21] = [
     "migrations",                  // Unleash (db-migrate), TypeORM, Laravel
     "schema_migrations",           // Rails, golang-migrate, Ecto, dbmate
@@ -36,10 +36,10 @@ const HISTORY_TABLES: [&str; 21] = [
     "mikro_orm_migrations",        // MikroORM
 ];
 
-/// The schemas that count.
+/// The condition on schemas that count.
 const OURS: &str = "n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'fairway')";
 
-/// What is hashed: a name, and a query for one text column in a fixed order. `{ours}` stands for [`OURS`].
+/// The parts that are hashed: a name, and a query for one text column. `{ours}` stands for [`OURS`].
 const PARTS: [(&str, &str); 14] = [
     (
         "schemas",
@@ -143,7 +143,7 @@ const PARTS: [(&str, &str); 14] = [
     ),
 ];
 
-/// The tables of migration history that exist and can be read.
+/// The query for the tables of migration history that exist, and whether they can be read.
 const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), \
       has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
@@ -172,7 +172,7 @@ pub(crate) async fn fingerprint(transaction: &Transaction<'_>) -> Result<String,
     Ok(hex(&hash.finalize()))
 }
 
-/// [`fingerprint`] in a transaction of its own.
+/// The [`fingerprint`] of the database, read in a transaction of its own.
 pub(crate) async fn of_database(session: &mut Session) -> Result<String, tokio_postgres::Error> {
     let transaction = session
         .client_mut()
@@ -218,20 +218,8 @@ async fn part(
     Ok(())
 }
 
-/// The length first, so that no two lists of lines feed the same bytes.
+/// Hashes a line after its length, so that no two lists of lines hash the same bytes.
 fn feed(hash: &mut Sha256, line: &str) {
     hash.update(line.len().to_le_bytes());
     hash.update(line.as_bytes());
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing into a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }

@@ -1,12 +1,12 @@
-//! A migration that the application makes itself when it starts.
+//! The task `guard`: a migration that the application makes itself when it starts.
 //!
-//! The guard is a native sidecar: it takes the lock and writes the ledger's row, and only then does its startup
-//! probe ([`started`]) let the kubelet start the application. Health passing is success. When the application
+//! The guard is a native sidecar: it takes the migration lock and writes the ledger's row, and only then does its
+//! startup probe ([`started`]) let the kubelet start the application. Health passing is success. When the application
 //! exits, the kubelet ends the sidecars, so SIGTERM before success means that the application exited (or its
 //! pod is deleted), which is a failure whatever its code.
 //!
-//! An application whose time is over may still change the database. Its guard says so, and leaves the row open:
-//! the operator ends the pod, and what was done is judged when nothing of it runs any more.
+//! An application whose time is over may still change the database. Its guard reports that, and leaves the row open:
+//! the operator ends the pod, and what was done is judged when none of its processes runs any more.
 //!
 //! The kubelet starts a sidecar again after every exit. What must survive that is in the ledger and in a folder
 //! that lives as long as the pod.
@@ -18,28 +18,16 @@ use std::{
     time::Duration,
 };
 
-use fairway_protocol::{
-    Failure, GuardTask, HttpRequest, MigrationOutcome, MigrationReport, ProbeVerdict, reason,
-};
-use tokio::{
-    signal::unix::Signal,
-    time::{Instant, MissedTickBehavior, interval},
-};
-
-use super::{
-    checks::Checks,
-    claim::{Claim, OpenRun, claim},
-    conclude::{Observed, Processes, Said, conclude, cut_off, failed},
-    connection::Connection,
-    environment::Environment,
-    failure::version,
-    ledger,
-    lock::Lock,
-    migrate::{acquire_unless_stopped, connection, regain, terminated, termination},
-    report::{fit, migration},
-    session::statement_failed,
-};
 use fairway_health::request;
+use fairway_protocol::{Failure, GuardTask, HttpRequest, MigrationReport, ProbeVerdict, Reason};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    environment::Environment,
+    report::{fit, not_started},
+    run::{Claim, Observed, Processes, Request, Run, Verdict},
+    termination::Termination,
+};
 
 /// The files of a guard.
 struct Files {
@@ -57,6 +45,19 @@ impl Files {
             report: folder.join("guard.report"),
         }
     }
+
+    /// The report of this pod's guard from before its container was started again.
+    fn earlier_report(&self) -> Option<MigrationReport> {
+        let text = std::fs::read(&self.report).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn keep_report(&self, report: &MigrationReport) {
+        // Without the file the ledger still has the outcome, which the restarted guard reads again.
+        if let Err(error) = std::fs::write(&self.report, fit(report.clone())) {
+            tracing::warn!("{} could not be written: {error}", self.report.display());
+        }
+    }
 }
 
 /// Whether the application may start: the guard's startup probe.
@@ -64,104 +65,58 @@ pub(crate) fn started(environment: &Environment) -> bool {
     Files::of(environment).started.exists()
 }
 
-/// What a guard has to say.
-pub(crate) enum Answer {
-    /// The migration ended now.
-    Report(Box<MigrationReport>),
-    /// It had ended before the container was started again: the JSON of the report, to be said again.
-    Again(String),
+/// The answer to a task that was not started.
+pub(crate) fn not_run(failure: Failure) -> MigrationReport {
+    not_started(failure)
 }
 
-/// Watches over the application's migration. After its report the kubelet starts the guard again; then it says the
-/// same again when the pod ends.
-pub(crate) async fn run(task: GuardTask, environment: &Environment) -> Answer {
+/// Watches over the application's migration. After its report the kubelet starts the guard again, which then waits for
+/// the end of the pod and reports the same again.
+pub(crate) async fn run(task: GuardTask, environment: &Environment) -> MigrationReport {
     let files = Files::of(environment);
-    let mut terminate = termination();
-    if let Ok(report) = std::fs::read_to_string(&files.report) {
-        terminated(&mut terminate).await;
-        return Answer::Again(report);
+    let mut termination = Termination::listen();
+    if let Some(report) = files.earlier_report() {
+        termination.requested().await;
+        return report;
     }
-    let report = watch(&task, environment, &mut terminate, &files)
+    let report = watch(&task, environment, &mut termination, &files)
         .await
-        .unwrap_or_else(|failure| migration(MigrationOutcome::NotStarted, Some(failure)));
-    keep(&files, &fit(report.clone()));
-    Answer::Report(Box::new(report))
-}
-
-fn keep(files: &Files, report: &str) {
-    // Without the file the ledger still has the outcome; the restarted guard asks it again.
-    if let Err(error) = std::fs::write(&files.report, report) {
-        tracing::warn!("{} could not be written: {error}", files.report.display());
-    }
+        .unwrap_or_else(not_run);
+    files.keep_report(&report);
+    report
 }
 
 async fn watch(
     task: &GuardTask,
     environment: &Environment,
-    terminate: &mut Option<Signal>,
+    termination: &mut Termination,
     files: &Files,
 ) -> Result<MigrationReport, Failure> {
-    let connection = connection(environment)?;
-    let limit = Duration::from_secs(task.timeout_seconds);
-    let checks = Checks::within(limit, &task.checks);
-    let mut lock = acquire_unless_stopped(&connection, limit, terminate).await?;
-    let claimed = claim(
-        &mut lock,
-        &connection,
-        environment,
-        &task.requester,
-        &task.run,
-        &checks,
-    )
-    .await?;
-    let run = match claimed {
+    let request = Request::of_guard(task, environment);
+    let mut run = match Run::claim(&request, termination).await? {
         Claim::Begun(run) => run,
         // Our own container was started again; the application may be in the middle of its migration.
-        Claim::Interrupted(row) if !row.pod_uid.is_empty() && row.pod_uid == environment.pod_uid() => {
-            OpenRun::of_row(&row)
-        }
-        Claim::Interrupted(row) => {
-            let run = OpenRun::of_row(&row);
-            return Ok(conclude(&mut lock, &connection, &run, &Checks::none(), &cut_off(&run)).await);
-        }
+        Claim::Interrupted(run) if run.was_begun_by(&environment.pod_uid()) => run.resumed(&request),
+        Claim::Interrupted(mut run) => return Ok(run.settle().await),
         Claim::Settled(report) => return Ok(*report),
     };
-    let ran = ledger::seconds_since_start(lock.session.client(), &run.run_id)
-        .await
-        .map_err(|error| statement_failed("reading the ledger", &error))?;
-    let deadline = Instant::now() + limit.saturating_sub(Duration::from_secs_f64(ran.max(0.0)));
+    let deadline = run.deadline(request.limit).await?;
     let end = match std::fs::write(&files.started, "") {
         Ok(()) => {
-            tracing::info!("run {} started: the application may start", run.run_id);
-            observe(
-                task,
-                environment,
-                &mut lock,
-                &connection,
-                &run,
-                deadline,
-                terminate,
-            )
-            .await
+            tracing::info!("run {} started: the application may start", run.id());
+            observe(task, environment, &mut run, deadline, termination).await
         }
         Err(error) => End::Ended(format!(
             "was not started: {} cannot be written ({error})",
             files.started.display()
         )),
     };
-    let (said, processes) = match end {
-        End::Healthy => (Said::Success, Processes::Serving),
-        End::Ended(what) => (failed(reason::MIGRATION_FAILED, what), Processes::Gone),
-        End::GivenUp { reason, what } => return Ok(give_up(&lock, &run, reason, &what).await),
+    let (verdict, processes) = match end {
+        End::Healthy => (Verdict::Success, Processes::Serving),
+        End::Ended(what) => (Verdict::failed(Reason::MigrationFailed, what), Processes::Gone),
+        End::MustEnd { reason, what } => return Ok(run.ask_for_end(reason, &what).await),
     };
-    let observed = Observed {
-        said,
-        processes,
-        exit_code: None,
-        sqlstate: None,
-        last_error: None,
-    };
-    Ok(conclude(&mut lock, &connection, &run, &checks, &observed).await)
+    Ok(run.conclude(&Observed::new(verdict, processes)).await)
 }
 
 /// How the watch ended.
@@ -171,57 +126,37 @@ enum End {
     /// The application is gone. What happened, as the predicate of `The migration …`.
     Ended(String),
     /// The application is alive and must not go on.
-    GivenUp { reason: &'static str, what: String },
+    MustEnd { reason: Reason, what: String },
 }
 
-/// Says that the pod must be ended, and why, for whoever judges the run after that.
-async fn give_up(lock: &Lock, run: &OpenRun, reason: &'static str, what: &str) -> MigrationReport {
-    if let Err(error) = ledger::give_up(lock.session.client(), &run.run_id, reason, what).await {
-        // Then it will be told as cut off.
-        tracing::warn!(
-            "{}",
-            statement_failed("noting why the migration is given up", &error).message
-        );
-    }
-    migration(
-        MigrationOutcome::Undecided,
-        Some(version(reason, format!("The migration {what}."))),
-    )
-}
-
-/// Asks for health until it passes or the application's time is over.
+/// Makes health requests until they pass or the application's time is over.
 async fn observe(
     task: &GuardTask,
     environment: &Environment,
-    lock: &mut Lock,
-    connection: &Connection,
-    run: &OpenRun,
+    run: &mut Run<'_>,
     deadline: Instant,
-    terminate: &mut Option<Signal>,
+    termination: &mut Termination,
 ) -> End {
     let address = own_address(environment);
     let mut rounds = Rounds {
         passed: 0,
-        last: "it was not asked yet".to_owned(),
+        last: "no request has been made yet".to_owned(),
     };
     let mut ticks = interval(Duration::from_millis(task.period_milliseconds.max(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            () = terminated(terminate) => {
+            () = termination.requested() => {
                 return End::Ended(format!("exited or was stopped before its health passed ({})", rounds.last));
             }
             () = tokio::time::sleep_until(deadline) => {
                 let what = format!("did not become healthy within {} s ({})", task.timeout_seconds, rounds.last);
-                return End::GivenUp { reason: reason::MIGRATION_TIMED_OUT, what };
+                return End::MustEnd { reason: Reason::MigrationTimedOut, what };
             }
-            () = lock.session.lost() => match regain(connection, run).await {
-                Some(again) => *lock = again,
-                None => {
-                    let what = "was stopped because its lock on the database was lost".to_owned();
-                    return End::GivenUp { reason: reason::MIGRATION_FAILED, what };
-                }
+            () = run.lock_lost() => if !run.regain_lock().await {
+                let what = "was stopped because its lock on the database was lost".to_owned();
+                return End::MustEnd { reason: Reason::MigrationFailed, what };
             },
             verdict = async {
                 ticks.tick().await;
@@ -235,9 +170,9 @@ async fn observe(
 
 /// Rounds of health requests so far.
 struct Rounds {
-    /// Passed in a row.
+    /// Rounds that passed in a row.
     passed: u32,
-    /// The last verdict that was no pass.
+    /// The last verdict other than passed.
     last: String,
 }
 
@@ -256,14 +191,15 @@ impl Rounds {
     }
 }
 
-/// The address under which the application is asked, as everybody else will ask it: many listen on no other.
+/// The address to which health requests are sent: the pod's own, as everybody else will reach it. Many applications
+/// listen on no other.
 fn own_address(environment: &Environment) -> IpAddr {
     let own = environment.pod_ip();
     let first = own.split(',').next().unwrap_or_default().trim().parse();
     first.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-/// One request after the other; the first that does not pass is the round's verdict.
+/// Makes one request after the other; the first that does not pass is the round's verdict.
 async fn round(
     address: IpAddr,
     health: &[(u16, HttpRequest)],

@@ -6,7 +6,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 /// is fine: the new file takes the old one's place.
 ///
 /// # Errors
-/// What the file system says.
+/// Those of the file system.
 pub(crate) fn install(destination: &Path) -> io::Result<()> {
     if let Some(folder) = destination.parent() {
         fs::create_dir_all(folder)?;

@@ -1,21 +1,22 @@
-//! The ledger: what ran on this database, kept in the database itself so that a restore rewinds it together
-//! with the data.
+//! The ledger: which migrations ran on this database. It is a table in the database itself, so that a restore rewinds
+//! it together with the data.
 //!
-//! Every write happens on the session that holds the migration's lock, so an agent that lost the lock cannot
-//! write either.
+//! Every write happens on the session that holds the migration lock, so an agent that lost the lock cannot write
+//! either.
 
 use fairway_protocol::{
-    Failure, MigrationOutcome, MigrationReport, Requester, Resolution, RunIdentity, reason,
+    Failure, MigrationOutcome, MigrationReport, Reason, Requester, Resolution, RunIdentity,
 };
 use tokio_postgres::{Client, GenericClient, Row, error::SqlState};
 
-use super::{
+use crate::{
     connection::Connection,
     failure::{environment, version},
     report::migration,
+    session::statement_failed,
 };
 
-/// Created once, under the lock.
+/// The ledger's tables, created once, under the migration lock.
 const TABLES: &str = "
     create table if not exists fairway.owner (
         singleton boolean primary key default true check (singleton),
@@ -54,12 +55,12 @@ const TABLES: &str = "
     revoke all on schema fairway from public;
     revoke all on all tables in schema fairway from public;";
 
-/// How far a run came.
+/// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Its process may be alive; it is dead for whoever holds the lock.
+    /// Its processes may be alive. Whoever holds the migration lock knows that its agent is gone.
     Running,
-    /// It did its work.
+    /// It ended successfully.
     Committed,
     /// It failed and the schema is what it was.
     Failed,
@@ -80,7 +81,7 @@ impl State {
         }
     }
 
-    /// An unknown word can only come from a newer agent; it must never look like success.
+    /// An unknown state can only come from a newer agent; it must never be taken for success.
     fn parse(text: &str) -> Self {
         match text {
             "running" => Self::Running,
@@ -92,34 +93,49 @@ impl State {
     }
 }
 
-/// One row of the ledger.
+/// One run, as its row in the ledger has it.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
+pub(crate) struct Entry {
+    /// Key of the row.
     pub(crate) run_id: String,
+    /// The Release that asked for the run.
     pub(crate) release: String,
+    /// UID of the pod that began the run.
     pub(crate) pod_uid: String,
+    /// Addresses of that pod, separated by commas.
     pub(crate) pod_ip: String,
-    /// The address that the server saw, when it was the pod's own.
+    /// The address from which the server saw that pod; none for a socket.
     pub(crate) client_address: Option<String>,
+    /// How far the run has come.
     pub(crate) state: State,
+    /// Duration of a run that has ended.
     pub(crate) seconds: Option<f64>,
+    /// Fingerprint of the schema before the run.
     pub(crate) before: String,
+    /// Fingerprint of the schema after the run.
     pub(crate) after: Option<String>,
+    /// Indexes that were invalid before the run.
     pub(crate) invalid_indexes: Vec<String>,
-    /// What was at work in the database when it began.
+    /// Work of other sessions that was in progress in the database when the run began.
     pub(crate) at_work: Vec<String>,
+    /// Exit code of the migration's process.
     pub(crate) exit_code: Option<i32>,
+    /// The last SQLSTATE in its output.
     pub(crate) sqlstate: Option<String>,
-    /// Of one that is running: why its guard gave it up.
+    /// Why the run failed; of one that is running: why its guard asked for its end.
     pub(crate) reason: Option<String>,
+    /// What happened; of one that is running, as the predicate of `The migration …`.
     pub(crate) message: Option<String>,
+    /// The last error line of its output.
     pub(crate) last_error: Option<String>,
+    /// A check that did not hold after it.
     pub(crate) failed_check: Option<String>,
+    /// A user's verdict on an outcome that could not be decided.
     pub(crate) resolution: Option<Resolution>,
 }
 
-/// What a run starts with.
-pub(crate) struct Beginning<'a> {
+/// The row of a run that is about to start. The fields are those of [`Entry`].
+pub(crate) struct NewEntry<'a> {
     pub(crate) requester: &'a Requester,
     pub(crate) identity: &'a RunIdentity,
     pub(crate) pod_uid: &'a str,
@@ -130,7 +146,7 @@ pub(crate) struct Beginning<'a> {
     pub(crate) at_work: &'a [String],
 }
 
-/// How a run ended.
+/// How a run ended. The fields are those of [`Entry`].
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
     pub(crate) state: State,
@@ -147,7 +163,19 @@ const COLUMNS: &str = "run_id, release, pod_uid, pod_ip, client_address, state, 
     round(extract(epoch from finished_at - started_at)::numeric, 3)::float8 as seconds, pre_fingerprint, post_fingerprint, \
     invalid_indexes, at_work, exit_code, sqlstate, reason, message, last_error, failed_check, resolution";
 
-impl Run {
+/// The reason that the ledger recorded of a run; where an agent of another version recorded one that this version does
+/// not know, the reason that its state implies.
+fn known_reason(recorded: Option<&str>, state: State) -> Reason {
+    recorded
+        .and_then(|reason| reason.parse().ok())
+        .unwrap_or(match state {
+            State::Failed => Reason::MigrationFailed,
+            State::Partial => Reason::MigrationPartial,
+            State::Running | State::Committed | State::Unknown => Reason::MigrationUnknown,
+        })
+}
+
+impl Entry {
     fn from_row(row: &Row) -> Self {
         Self {
             run_id: row.get("run_id"),
@@ -175,7 +203,13 @@ impl Run {
         }
     }
 
-    /// The report of a run that ended; for one that has not, that its outcome is unknown.
+    /// Why the run's guard asked for its end while its processes were alive, if it did: the reason, and what happened.
+    pub(crate) fn stop_reason(&self) -> Option<(Reason, String)> {
+        let reason = known_reason(Some(self.reason.as_deref()?), State::Failed);
+        self.message.clone().map(|message| (reason, message))
+    }
+
+    /// The report of a run that has ended; of one that has not: that its outcome is unknown.
     pub(crate) fn report(self, schema_ahead: bool) -> MigrationReport {
         let outcome = match (self.state, self.resolution) {
             (State::Committed, _) | (_, Some(Resolution::Applied)) => MigrationOutcome::Applied,
@@ -186,13 +220,13 @@ impl Run {
         let failure = match (outcome, self.resolution) {
             (MigrationOutcome::Applied, _) => None,
             (_, Some(Resolution::NotApplied)) => Some(version(
-                reason::MIGRATION_NOT_APPLIED,
-                "A person looked at the database and resolved the migration as not applied.",
+                Reason::MigrationNotApplied,
+                "A user resolved the migration as not applied: its work is not in the database.",
             )),
             _ => Some(version(
-                self.reason.as_deref().unwrap_or(reason::MIGRATION_UNKNOWN),
+                known_reason(self.reason.as_deref(), self.state),
                 self.message
-                    .unwrap_or_else(|| "The migration was cut off.".to_owned()),
+                    .unwrap_or_else(|| "The migration was interrupted.".to_owned()),
             )),
         };
         MigrationReport {
@@ -209,7 +243,7 @@ impl Run {
     }
 }
 
-/// Whether the ledger's tables are there.
+/// Whether the ledger's tables exist.
 pub(crate) async fn exists(client: &impl GenericClient) -> Result<bool, tokio_postgres::Error> {
     let row = client
         .query_one("select to_regclass('fairway.migration_run') is not null", &[])
@@ -217,7 +251,10 @@ pub(crate) async fn exists(client: &impl GenericClient) -> Result<bool, tokio_po
     Ok(row.get(0))
 }
 
-/// Creates the ledger where it is missing. Call it under the lock.
+/// Creates the ledger where it does not exist. To be called under the migration lock.
+///
+/// # Errors
+/// `LedgerNotPermitted` with the grant that the role lacks, or that the database does not answer.
 pub(crate) async fn ensure(client: &mut Client, connection: &Connection) -> Result<(), Failure> {
     let created = async {
         if exists(client).await? {
@@ -237,29 +274,29 @@ pub(crate) async fn ensure(client: &mut Client, connection: &Connection) -> Resu
     created.await.map_err(|error| not_permitted(connection, &error))
 }
 
-/// The refusal of a database in which the ledger cannot be kept.
+/// The failure of a statement that creates or reads the ledger.
 pub(crate) fn not_permitted(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
     match error.code() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => ledger_forbidden(connection),
-        _ => super::session::statement_failed("creating the ledger", error),
+        _ => statement_failed("creating the ledger", error),
     }
 }
 
-/// The sentence for a role that may not create or use schema `fairway`.
+/// The refusal of a role that may not create or use schema `fairway`.
 pub(crate) fn ledger_forbidden(connection: &Connection) -> Failure {
     environment(
-        reason::LEDGER_NOT_PERMITTED,
+        Reason::LedgerNotPermitted,
         format!(
-            "Role {user:?} may not keep Fairway's ledger in database {database:?}; run GRANT CREATE ON DATABASE \
-             \"{database}\" TO \"{user}\", or let the owner of schema fairway grant USAGE and CREATE on it and ALL on \
-             its tables.",
+            "Role {user:?} has no right to create or use Fairway's ledger in database {database:?}. Run: GRANT CREATE ON \
+             DATABASE \"{database}\" TO \"{user}\"; or have the owner of schema fairway grant USAGE and CREATE on the \
+             schema and ALL on its tables.",
             user = connection.user,
             database = connection.database
         ),
     )
 }
 
-/// The App that releases to this database, if any does yet.
+/// Namespace and name of the App that releases to this database; none when no App has released to it yet.
 pub(crate) async fn owner(
     client: &impl GenericClient,
 ) -> Result<Option<(String, String)>, tokio_postgres::Error> {
@@ -269,7 +306,7 @@ pub(crate) async fn owner(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// Makes the App the database's owner, or says whose it is.
+/// Makes the App the database's owner, unless another App is; then returns the refusal.
 pub(crate) async fn claim_ownership(
     client: &Client,
     requester: &Requester,
@@ -285,40 +322,40 @@ pub(crate) async fn claim_ownership(
         .and_then(|owner| owned_by_other(&owner, requester)))
 }
 
-/// The refusal when another App owns the database.
+/// The refusal of an App that is not the database's owner.
 pub(crate) fn owned_by_other((namespace, app): &(String, String), requester: &Requester) -> Option<Failure> {
     let same = *namespace == requester.namespace && *app == requester.app;
     (!same).then(|| {
         environment(
-            reason::DATABASE_OWNED,
+            Reason::DatabaseOwned,
             format!(
-                "This database belongs to App {namespace}/{app}; give App {}/{} a database of its own, or, if \
-                 {namespace}/{app} is gone for good, run DELETE FROM fairway.owner in this database.",
+                "The database belongs to App {namespace}/{app}. Give App {}/{} a database of its own; if {namespace}/{app} \
+                 was deleted for good, run DELETE FROM fairway.owner in the database.",
                 requester.namespace, requester.app
             ),
         )
     })
 }
 
-/// The row of a run.
+/// The row of a run, if there is one.
 pub(crate) async fn find(
     client: &impl GenericClient,
     run_id: &str,
-) -> Result<Option<Run>, tokio_postgres::Error> {
+) -> Result<Option<Entry>, tokio_postgres::Error> {
     let query = format!("select {COLUMNS} from fairway.migration_run where run_id = $1");
     Ok(client
         .query_opt(&query, &[&run_id])
         .await?
         .as_ref()
-        .map(Run::from_row))
+        .map(Entry::from_row))
 }
 
-/// Another run that is not ended. For whoever holds the lock it is dead: its agent let go of the lock without
-/// writing its end. There is at most one, because none starts before the one before it is settled.
-pub(crate) async fn dead(
+/// Another run that has not ended. Whoever holds the migration lock knows that it was interrupted: its agent released
+/// the lock without recording an end. There is at most one, because none starts before the previous one is settled.
+pub(crate) async fn interrupted(
     client: &impl GenericClient,
     except_run_id: &str,
-) -> Result<Option<Run>, tokio_postgres::Error> {
+) -> Result<Option<Entry>, tokio_postgres::Error> {
     let query = format!(
         "select {COLUMNS} from fairway.migration_run where run_id <> $1 and state = 'running' limit 1"
     );
@@ -326,14 +363,14 @@ pub(crate) async fn dead(
         .query_opt(&query, &[&except_run_id])
         .await?
         .as_ref()
-        .map(Run::from_row))
+        .map(Entry::from_row))
 }
 
-/// Another run whose outcome nobody knows or has resolved.
+/// Another run whose outcome is neither decided nor resolved by a user.
 pub(crate) async fn unsettled(
     client: &impl GenericClient,
     except_run_id: &str,
-) -> Result<Option<Run>, tokio_postgres::Error> {
+) -> Result<Option<Entry>, tokio_postgres::Error> {
     let query = format!(
         "select {COLUMNS} from fairway.migration_run where run_id <> $1 and resolution is null \
          and state not in ('committed', 'failed') order by ordinal limit 1"
@@ -342,33 +379,33 @@ pub(crate) async fn unsettled(
         .query_opt(&query, &[&except_run_id])
         .await?
         .as_ref()
-        .map(Run::from_row))
+        .map(Entry::from_row))
 }
 
-/// The refusal because of such a run.
-pub(crate) fn blocked_by(run: &Run) -> Failure {
-    let Run { run_id, release, .. } = run;
-    let what = match run.state {
+/// The refusal to start a run because of an [`unsettled`] one.
+pub(crate) fn blocked_by(other: &Entry) -> Failure {
+    let Entry { run_id, release, .. } = other;
+    let what = match other.state {
         State::Partial => "failed and left the schema changed",
         State::Running | State::Unknown | State::Committed | State::Failed => {
             "has an outcome that cannot be decided"
         }
     };
     environment(
-        reason::MIGRATION_UNSETTLED,
+        Reason::MigrationUnresolved,
         format!(
-            "Migration {run_id} of release {release} {what}, so no other may start; look at the database and resolve \
-             that release (if it is gone: UPDATE fairway.migration_run SET resolution = 'applied' or 'notApplied' \
-             WHERE run_id = '{run_id}')."
+            "Migration {run_id} of Release {release} {what}, so no other migration of this database starts. Look at the \
+             database and resolve that Release (if it was deleted: UPDATE fairway.migration_run SET resolution = \
+             'applied' or 'notApplied' WHERE run_id = '{run_id}')."
         ),
     )
 }
 
-/// The newest run of this image and command that did its work.
+/// The newest run of this image and command that was applied.
 pub(crate) async fn applied(
     client: &impl GenericClient,
     identity: &RunIdentity,
-) -> Result<Option<Run>, tokio_postgres::Error> {
+) -> Result<Option<Entry>, tokio_postgres::Error> {
     let query = format!(
         "select {COLUMNS} from fairway.migration_run where image_digest = $1 and command_hash = $2 \
          and (state = 'committed' or resolution = 'applied') order by ordinal desc limit 1"
@@ -376,10 +413,10 @@ pub(crate) async fn applied(
     let row = client
         .query_opt(&query, &[&identity.image_digest, &identity.command_hash])
         .await?;
-    Ok(row.as_ref().map(Run::from_row))
+    Ok(row.as_ref().map(Entry::from_row))
 }
 
-/// Whether the newest run that did its work is of another image.
+/// Whether the newest run that was applied is of another image.
 pub(crate) async fn schema_ahead(
     client: &impl GenericClient,
     image_digest: &str,
@@ -394,9 +431,9 @@ pub(crate) async fn schema_ahead(
     Ok(row.is_some_and(|row| row.get::<_, &str>(0) != image_digest))
 }
 
-/// Writes the row of a run that is about to start.
-pub(crate) async fn begin(client: &Client, beginning: Beginning<'_>) -> Result<(), tokio_postgres::Error> {
-    let Beginning {
+/// Writes the row of a run that is about to start, and returns it.
+pub(crate) async fn begin(client: &Client, entry: NewEntry<'_>) -> Result<Entry, tokio_postgres::Error> {
+    let NewEntry {
         requester,
         identity,
         pod_uid,
@@ -405,12 +442,15 @@ pub(crate) async fn begin(client: &Client, beginning: Beginning<'_>) -> Result<(
         before,
         invalid_indexes,
         at_work,
-    } = beginning;
-    client
-        .execute(
-            "insert into fairway.migration_run (run_id, namespace, app, release, image_digest, command_hash, \
-             pod_uid, pod_ip, client_address, state, pre_fingerprint, invalid_indexes, at_work) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $12)",
+    } = entry;
+    let statement = format!(
+        "insert into fairway.migration_run (run_id, namespace, app, release, image_digest, command_hash, \
+         pod_uid, pod_ip, client_address, state, pre_fingerprint, invalid_indexes, at_work) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $12) returning {COLUMNS}"
+    );
+    let row = client
+        .query_one(
+            &statement,
             &[
                 &identity.run_id,
                 &requester.namespace,
@@ -427,10 +467,10 @@ pub(crate) async fn begin(client: &Client, beginning: Beginning<'_>) -> Result<(
             ],
         )
         .await?;
-    Ok(())
+    Ok(Entry::from_row(&row))
 }
 
-/// How long ago a run began.
+/// Seconds since a run began, by the server's clock.
 pub(crate) async fn seconds_since_start(client: &Client, run_id: &str) -> Result<f64, tokio_postgres::Error> {
     let row = client
         .query_one(
@@ -442,28 +482,28 @@ pub(crate) async fn seconds_since_start(client: &Client, run_id: &str) -> Result
     Ok(row.get(0))
 }
 
-/// Notes why a run is given up whose processes are still alive: what it did is judged when they are gone.
-pub(crate) async fn give_up(
+/// Records why a run is to be ended whose processes are still alive. What it did is judged when they are gone.
+pub(crate) async fn record_stop_reason(
     client: &Client,
     run_id: &str,
-    reason: &str,
+    reason: Reason,
     what: &str,
 ) -> Result<(), tokio_postgres::Error> {
     client
         .execute(
             "update fairway.migration_run set reason = $2, message = $3 where run_id = $1 and state = 'running'",
-            &[&run_id, &reason, &what],
+            &[&run_id, &reason.as_str(), &what],
         )
         .await?;
     Ok(())
 }
 
-/// Writes how a run ended, unless that is written already; returns the row as it then is.
+/// Records how a run ended, unless an end is recorded already; returns the row as it then is.
 pub(crate) async fn finish(
     client: &Client,
     run_id: &str,
     ending: &Ending,
-) -> Result<Option<Run>, tokio_postgres::Error> {
+) -> Result<Option<Entry>, tokio_postgres::Error> {
     let Ending {
         state,
         after,
@@ -495,7 +535,7 @@ pub(crate) async fn finish(
     find(client, run_id).await
 }
 
-/// Records a person's verdict. The first one stays.
+/// Records a user's verdict on a run whose outcome could not be decided. The first verdict stays.
 pub(crate) async fn resolve(
     client: &Client,
     run_id: &str,

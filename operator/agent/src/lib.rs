@@ -3,13 +3,15 @@
 //! The agent is one static binary. It is copied into pods that use another image, so it must not need anything of
 //! them: no shell, no libc, no home, no writable root, no name for its user. It reads one task from
 //! [`TASK_VARIABLE`], does it and answers with one report in the termination message.
+//!
+//! [`tasks`] is the table of tasks; [`run`] is a migration's run, which three of them share; [`store`] is
+//! where backups are kept.
 
 mod backends;
 mod backup;
+mod blocking;
 mod checks;
 mod child;
-mod claim;
-mod conclude;
 mod connection;
 mod environment;
 mod failure;
@@ -24,18 +26,23 @@ mod preflight;
 mod probe;
 mod redact;
 mod report;
+mod run;
 mod session;
 mod settle;
+mod store;
+mod tasks;
+mod termination;
+mod text;
 mod tls;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use fairway_protocol::{EXIT_OTHER_OWNER, MigrationOutcome, MigrationReport, TASK_VARIABLE, Task, reason};
+use fairway_protocol::{Reason, TASK_VARIABLE, Task};
 use tracing_subscriber::EnvFilter;
 
 use environment::Environment;
-use report::fit;
+use report::Answer;
 
 /// The command line of `fairway-agent`.
 #[derive(Debug, Parser)]
@@ -49,7 +56,7 @@ pub struct Arguments {
 enum Command {
     /// Copy this program to a path, for pods that use another image.
     Install {
-        /// Where to, e.g. /fairway/fairway-agent.
+        /// The file to write, e.g. /fairway/fairway-agent.
         destination: PathBuf,
     },
     /// Do nothing, successfully: that it could run proves that the image was pulled and fits the platform.
@@ -62,8 +69,8 @@ enum Command {
 
 /// Runs the agent and returns what the container exits with: 0 for success, 75 when another pod owns the run, 1
 /// for any other failure.
-pub fn run(args: Arguments) -> ExitCode {
-    match args.command {
+pub fn main(arguments: Arguments) -> ExitCode {
+    match arguments.command {
         Command::Install { destination } => match install::install(&destination) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -82,115 +89,49 @@ pub fn run(args: Arguments) -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
-        Command::Run => run_task(Environment::of_process()),
+        Command::Run => {
+            log();
+            let environment = Environment::of_process();
+            let answer = do_task(&environment);
+            report::write(&environment.termination_log(), &answer.message);
+            answer.exit_code.into()
+        }
     }
 }
 
-fn run_task(environment: Environment) -> ExitCode {
+fn log() {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("info"))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
         .init();
-    let task = environment.get(TASK_VARIABLE).unwrap_or_default();
-    let task: Task = match serde_json::from_str(&task) {
+}
+
+fn do_task(environment: &Environment) -> Answer {
+    let text = environment.get(TASK_VARIABLE).unwrap_or_default();
+    let unusable = |what: String| {
+        tracing::error!("{what}");
+        tasks::without_work(&text, failure::environment(Reason::AgentFailed, what))
+    };
+    let task: Task = match serde_json::from_str(&text) {
         Ok(task) => task,
-        Err(error) => return unusable(&environment, &format!("{TASK_VARIABLE} holds no task: {error}")),
+        Err(error) => {
+            return unusable(format!(
+                "The variable {TASK_VARIABLE} of the agent's container holds no task ({error}). Run operator and agent \
+                 of the same version."
+            ));
+        }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return unusable(&environment, &format!("the runtime cannot start: {error}")),
+        Err(error) => return unusable(format!("The agent's runtime cannot start: {error}.")),
     };
-    let code = runtime.block_on(carry_out(task, &environment));
+    if let Some(row) = tasks::row(&text) {
+        tracing::info!("task {}, repeatable: {:?}", row.name, row.repeat);
+    }
+    let answer = runtime.block_on(tasks::run(task, environment));
     // A thread that still copies output must not keep the container.
     runtime.shutdown_background();
-    code
-}
-
-fn unusable(environment: &Environment, what: &str) -> ExitCode {
-    tracing::error!("{what}");
-    let failure = failure::environment(reason::AGENT_FAILED, what);
-    let task = environment.get(TASK_VARIABLE).unwrap_or_default();
-    report::write(
-        &environment.termination_log(),
-        &report::without_work(&task, failure),
-    );
-    ExitCode::FAILURE
-}
-
-async fn carry_out(task: Task, environment: &Environment) -> ExitCode {
-    let log = environment.termination_log();
-    match task {
-        Task::Preflight(task) => {
-            let answer = tokio::select! {
-                answer = preflight::run(task, environment) => answer,
-                () = terminated() => return unusable(environment, STOPPED),
-            };
-            let code = success(answer.failure.is_none());
-            report::write(&log, &fit(answer));
-            code
-        }
-        Task::Backup(task) => {
-            let answer = backup::run(task, environment).await;
-            let code = success(answer.failure.is_none());
-            report::write(&log, &fit(answer));
-            code
-        }
-        Task::Migrate(task) => {
-            let answer = migrate::run(task, environment).await;
-            let code = migration_code(&answer);
-            report::write(&log, &fit(answer));
-            code
-        }
-        Task::Settle(task) => {
-            let answer = tokio::select! {
-                answer = settle::run(task, environment) => answer,
-                () = terminated() => return unusable(environment, STOPPED),
-            };
-            let code = migration_code(&answer);
-            report::write(&log, &fit(answer));
-            code
-        }
-        Task::Guard(task) => match guard::run(task, environment).await {
-            guard::Answer::Report(answer) => {
-                let code = migration_code(&answer);
-                report::write(&log, &fit(*answer));
-                code
-            }
-            guard::Answer::Again(json) => {
-                report::write(&log, &json);
-                ExitCode::SUCCESS
-            }
-        },
-        Task::Probe(task) => match probe::run(task, environment.clone()).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => unusable(environment, &format!("the probe port cannot be served: {error}")),
-        },
-    }
-}
-
-const STOPPED: &str = "the pod was stopped before the task was done";
-
-/// Process 1 does not end by SIGTERM unless it listens to it.
-async fn terminated() {
-    migrate::terminated(&mut migrate::termination()).await;
-}
-
-fn success(succeeded: bool) -> ExitCode {
-    if succeeded {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn migration_code(report: &MigrationReport) -> ExitCode {
-    match (report.outcome, &report.failure) {
-        (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied, _) => {
-            success(report.failed_check.is_none())
-        }
-        (_, Some(failure)) if failure.reason == reason::MIGRATION_RUNNING => EXIT_OTHER_OWNER.into(),
-        _ => ExitCode::FAILURE,
-    }
+    answer
 }

@@ -1,15 +1,15 @@
-//! The migration's lock: one session advisory lock per database, on a direct connection of its own.
+//! The migration lock: one session advisory lock per database, on a direct connection of its own.
 //!
-//! It is taken by trying again and again, never by waiting inside the server: a session that waits for an
-//! advisory lock holds a snapshot, and `create index concurrently` waits for snapshots, so the two would wait
-//! for each other for ever (flyway#1654, golang-migrate#960).
+//! The lock is taken by polling, never by waiting inside the server: a session that waits for an advisory lock holds
+//! a snapshot, and `create index concurrently` waits for snapshots, so the two would wait for each other for ever
+//! (flyway#1654, golang-migrate#960).
 
 use std::time::Duration;
 
-use fairway_protocol::{Failure, reason};
+use fairway_protocol::{Failure, Reason};
 use tokio::time::Instant;
 
-use super::{
+use crate::{
     connection::Connection,
     failure::environment,
     session::{SearchPath, Session, pooler, statement_failed},
@@ -17,14 +17,16 @@ use super::{
 
 /// The lock's key: the bytes of `fairway`. Advisory locks are per database, so one key is enough.
 const KEY: i64 = 0x0066_6169_7277_6179;
-/// Pause between tries.
+/// Pause between two attempts to take the lock.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The lock and the session that holds it; both end together.
+/// A database whose migration lock this agent holds. The lock ends with its session.
 pub(crate) struct Lock {
-    /// Everything that must only happen under the lock happens on this session.
+    /// How the database is reached, also for the next session when this one is lost.
+    pub(crate) connection: Connection,
+    /// The session that holds the lock. Everything that may only happen under the lock happens on it.
     pub(crate) session: Session,
-    /// The address from which the server sees this pod, if it is TCP.
+    /// The address from which the server sees this pod; none for a socket.
     pub(crate) client_address: Option<String>,
 }
 
@@ -32,14 +34,14 @@ impl Lock {
     /// Connects within `reach` and takes the lock within `patience`.
     ///
     /// # Errors
-    /// Why the database cannot be reached, that a pooler is in between, or who holds the lock.
+    /// Why the database cannot be reached, that a pooler is in between, or which session holds the lock.
     pub(crate) async fn acquire(
         connection: &Connection,
         reach: Duration,
         patience: Duration,
     ) -> Result<Self, Failure> {
         let session = Session::connect_within(connection, SearchPath::Catalog, reach).await?;
-        let doing = |error| statement_failed("taking the migration's lock", &error);
+        let doing = |error| statement_failed("taking the migration lock", &error);
         let deadline = Instant::now() + patience;
         while !try_lock(&session).await.map_err(doing)? {
             if Instant::now() + PAUSE > deadline {
@@ -56,9 +58,19 @@ impl Lock {
             .await
             .map_err(doing)?;
         Ok(Self {
+            connection: connection.clone(),
             session,
             client_address: row.get(0),
         })
+    }
+
+    /// Takes the lock again on a new session, within `patience`.
+    ///
+    /// # Errors
+    /// Those of [`Lock::acquire`]; the lock is then still the lost one.
+    pub(crate) async fn reacquire(&mut self, patience: Duration) -> Result<(), Failure> {
+        *self = Self::acquire(&self.connection, patience, patience).await?;
+        Ok(())
     }
 }
 
@@ -70,12 +82,12 @@ async fn try_lock(session: &Session) -> Result<bool, tokio_postgres::Error> {
         .get(0))
 }
 
-/// Who holds the lock, if anybody does.
+/// The refusal that names the session that holds the lock; none when the lock is free.
 ///
 /// # Errors
 /// When the database does not answer.
 pub(crate) async fn held(session: &Session) -> Result<Option<Failure>, Failure> {
-    let doing = |error| statement_failed("looking for the migration's lock", &error);
+    let doing = |error| statement_failed("looking for the migration lock", &error);
     if !try_lock(session).await.map_err(doing)? {
         return held_by_other(session).await.map(Some).map_err(doing);
     }
@@ -91,7 +103,7 @@ async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Err
     let holder = session
         .client()
         .query_opt(
-            "select format('process %s from %s, connected since %s', a.pid, coalesce(host(a.client_addr), 'a socket'), \
+            "select format('pid %s from %s, connected since %s', a.pid, coalesce(host(a.client_addr), 'a socket'), \
              to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) \
              from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted \
              and l.objsubid = 1 and (l.classid::int8 << 32) | l.objid::int8 = $1 \
@@ -99,19 +111,22 @@ async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Err
             &[&KEY],
         )
         .await?;
-    let holder = holder.map_or_else(|| "a process that just let go".to_owned(), |row| row.get(0));
+    let holder = holder.map_or_else(
+        || "a session that has just released it".to_owned(),
+        |row| row.get(0),
+    );
     Ok(environment(
-        reason::MIGRATION_RUNNING,
+        Reason::MigrationRunning,
         format!(
-            "Another migration pod holds this database's lock ({holder}); its run must end before anything else starts."
+            "Another migration pod holds the migration lock of this database ({holder}). Wait until its run has ended."
         ),
     ))
 }
 
 /// Whether statements of one connection reach the server on different sessions.
 ///
-/// A pooler in transaction mode gives a session away between statements: then a second connection is served by
-/// the very process that the first believes to be its own, or the lock is not where it was taken.
+/// A pooler in transaction mode passes a session on between statements: then a second connection is served by the very
+/// process that the first believes to be its own, or the lock is not where it was taken.
 pub(crate) async fn pooled(connection: &Connection, session: &Session) -> Result<bool, Failure> {
     let doing = |error| statement_failed("looking for a pooler", &error);
     let own = session
@@ -124,7 +139,7 @@ pub(crate) async fn pooled(connection: &Connection, session: &Session) -> Result
         return Ok(true);
     }
     let mut other = Session::connect(connection, SearchPath::Catalog).await?;
-    // The open transaction keeps the pooler from moving this one, too.
+    // The open transaction keeps the pooler from moving this session, too.
     let transaction = other.client_mut().transaction().await.map_err(doing)?;
     let row = transaction
         .query_one(

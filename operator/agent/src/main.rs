@@ -6,5 +6,5 @@ use clap::Parser as _;
 use fairway_agent::Arguments;
 
 fn main() -> ExitCode {
-    fairway_agent::run(Arguments::parse())
+    fairway_agent::main(Arguments::parse())
 }

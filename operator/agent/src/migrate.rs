@@ -1,182 +1,89 @@
-//! A migration by a command of its own, as a child of the agent.
+//! The task `migrate`: a migration by a command of its own, as a child of the agent.
 
-use std::{io::ErrorKind, time::Duration};
+use std::io::ErrorKind;
 
-use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, MigrationTask, reason};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::Instant,
-};
+use fairway_protocol::{Failure, MigrationReport, MigrationTask, Reason};
+use tokio::time::Instant;
 
-use super::{
-    checks::Checks,
+use crate::{
     child::Child,
-    claim::{Claim, OpenRun, claim},
-    conclude::{Observed, Processes, Said, conclude, cut_off, failed},
-    connection::Connection,
     environment::Environment,
-    failure::environment as environment_failure,
-    ledger::{self, State},
-    lock::Lock,
-    report::migration,
-    session::sentence,
+    report::not_started,
+    run::{Claim, Observed, Processes, Request, Run, Verdict},
+    termination::Termination,
 };
 
-/// How long the database, and then the lock, are waited for.
-const REACH: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a migration may go on without the lock's session while that is opened again.
-const UNFENCED: Duration = Duration::from_secs(60);
-
-/// Runs the task to its end.
+/// Runs the migration to its end, and settles an earlier attempt at it that was interrupted.
 pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> MigrationReport {
-    let limit = Duration::from_secs(task.timeout_seconds);
-    // Heard from the first moment to the last, also while the ledger is asked.
-    let mut terminate = termination();
-    let checks = Checks::within(limit, &task.checks);
-    match start(&task, environment, limit, &checks, &mut terminate).await {
-        Ok(Started::Run(mut lock, connection, run)) => {
-            let observed = carry_out(
-                &task,
-                environment,
-                &mut lock,
-                &connection,
-                &run,
-                limit,
-                &mut terminate,
-            )
-            .await;
-            conclude(&mut lock, &connection, &run, &checks, &observed).await
+    // Received from the first moment to the last, also while the ledger is asked.
+    let mut termination = Termination::listen();
+    let request = Request::of_migration(&task, environment);
+    match Run::claim(&request, &mut termination).await {
+        Ok(Claim::Begun(mut run)) => {
+            let observed = execute(&task, &request, &mut run, &mut termination).await;
+            run.conclude(&observed).await
         }
-        Ok(Started::Cut(mut lock, connection, run)) => {
-            conclude(&mut lock, &connection, &run, &Checks::none(), &cut_off(&run)).await
-        }
-        Ok(Started::Settled(report)) => *report,
-        Err(failure) => migration(MigrationOutcome::NotStarted, Some(failure)),
+        Ok(Claim::Interrupted(mut run)) => run.settle().await,
+        Ok(Claim::Settled(report)) => *report,
+        Err(failure) => not_run(failure),
     }
 }
 
-/// What stands between the task and its child.
-enum Started {
-    Run(Lock, Connection, OpenRun),
-    Cut(Lock, Connection, OpenRun),
-    Settled(Box<MigrationReport>),
+/// The answer to a task that was not started.
+pub(crate) fn not_run(failure: Failure) -> MigrationReport {
+    not_started(failure)
 }
 
-async fn start(
-    task: &MigrationTask,
-    environment: &Environment,
-    limit: Duration,
-    checks: &Checks<'_>,
-    terminate: &mut Option<Signal>,
-) -> Result<Started, Failure> {
-    let connection = connection(environment)?;
-    let mut lock = acquire_unless_stopped(&connection, limit, terminate).await?;
-    let claimed = claim(
-        &mut lock,
-        &connection,
-        environment,
-        &task.requester,
-        &task.run,
-        checks,
-    )
-    .await?;
-    Ok(match claimed {
-        Claim::Begun(run) => Started::Run(lock, connection, run),
-        Claim::Interrupted(row) => Started::Cut(lock, connection, OpenRun::of_row(&row)),
-        Claim::Settled(report) => Started::Settled(report),
-    })
-}
-
-/// Takes the lock; a pod that is asked to stop while it waits starts nothing any more.
-pub(crate) async fn acquire_unless_stopped(
-    connection: &Connection,
-    limit: Duration,
-    terminate: &mut Option<Signal>,
-) -> Result<Lock, Failure> {
-    tokio::select! {
-        acquired = Lock::acquire(connection, REACH.min(limit), PATIENCE.min(limit)) => acquired,
-        () = terminated(terminate) => Err(stopped("The migration's pod was stopped before anything was started.")),
-    }
-}
-
-/// The failure of a task whose pod was asked to stop.
-pub(crate) fn stopped(sentence: &str) -> Failure {
-    environment_failure(reason::AGENT_FAILED, sentence)
-}
-
-/// The connection that the environment describes.
-pub(crate) fn connection(environment: &Environment) -> Result<Connection, Failure> {
-    Connection::from_variables(|name| environment.get(name)).map_err(|error| {
-        let text = sentence(&error.to_string());
-        environment_failure(
-            reason::CONNECTION_INVALID,
-            format!("{text} Correct the Secret of database.connection."),
-        )
-    })
-}
-
-/// How the child's life ended.
+/// How the child ended, with its exit code.
 enum End {
     ByItself(i32),
     TimedOut(i32),
-    /// Another agent took the lock, or nobody could be asked who has it.
-    Unfenced(i32),
+    /// Another agent took the lock, or the database could not be asked who has it.
+    LockLost(i32),
 }
 
-async fn carry_out(
+async fn execute(
     task: &MigrationTask,
-    environment: &Environment,
-    lock: &mut Lock,
-    connection: &Connection,
-    run: &OpenRun,
-    limit: Duration,
-    terminate: &mut Option<Signal>,
+    request: &Request<'_>,
+    run: &mut Run<'_>,
+    termination: &mut Termination,
 ) -> Observed {
     let mut child = match Child::spawn(&task.command) {
         Ok(child) => child,
         Err(error) => return not_spawned(&task.command, &error),
     };
-    tracing::info!("run {} started", run.run_id);
-    let end = supervise(
-        &mut child,
-        lock,
-        connection,
-        run,
-        Instant::now() + limit,
-        terminate,
-    )
-    .await;
+    tracing::info!("run {} started", run.id());
+    let deadline = Instant::now() + request.limit;
+    let end = supervise(&mut child, run, deadline, termination).await;
     let tail = child.clean_up().await;
-    let (said, code) = match end {
-        End::ByItself(0) => (Said::Success, 0),
-        End::ByItself(code) => (failed(reason::MIGRATION_FAILED, exited(code)), code),
+    let (verdict, code) = match end {
+        End::ByItself(0) => (Verdict::Success, 0),
+        End::ByItself(code) => (Verdict::failed(Reason::MigrationFailed, exited(code)), code),
         End::TimedOut(code) => {
             let what = format!("did not end within {} s and was stopped", task.timeout_seconds);
-            (failed(reason::MIGRATION_TIMED_OUT, what), code)
+            (Verdict::failed(Reason::MigrationTimedOut, what), code)
         }
-        End::Unfenced(code) => {
+        End::LockLost(code) => {
             let what = "was stopped because its lock on the database was lost".to_owned();
-            (failed(reason::MIGRATION_FAILED, what), code)
+            (Verdict::failed(Reason::MigrationFailed, what), code)
         }
     };
-    let (sqlstate, last_error) = match said {
-        Said::Success => (None, None),
-        Said::Failure { .. } => (tail.sqlstate(), tail.last_error(&environment.redactor())),
+    let (sqlstate, last_error) = match verdict {
+        Verdict::Success => (None, None),
+        Verdict::Failure { .. } => (tail.sqlstate(), tail.last_error(&request.environment.redactor())),
     };
     Observed {
-        said,
-        processes: Processes::Gone,
         exit_code: Some(code),
         sqlstate,
         last_error,
+        ..Observed::new(verdict, Processes::Gone)
     }
 }
 
 fn exited(code: i32) -> String {
     match code {
         137 => "was killed by SIGKILL (out of memory?)".to_owned(),
-        // Of shells and ours: 128 and the signal's number, of which there are 64.
+        // A shell's convention, and ours: 128 and the signal's number, of which there are 64.
         129..=192 => format!("was killed by signal {}", code - 128),
         _ => format!("exited with code {code}"),
     }
@@ -189,61 +96,30 @@ fn not_spawned(command: &[String], error: &std::io::Error) -> Observed {
         ErrorKind::PermissionDenied => (format!("could not start: {program:?} is not executable"), 126),
         _ => (format!("could not start {program:?}: {error}"), 126),
     };
+    let verdict = Verdict::not_started(Reason::CommandNotFound, what);
     Observed {
-        said: failed(reason::COMMAND_NOT_FOUND, what),
-        processes: Processes::Gone,
         exit_code: Some(code),
-        sqlstate: None,
-        last_error: None,
+        ..Observed::new(verdict, Processes::Gone)
     }
 }
 
 async fn supervise(
     child: &mut Child,
-    lock: &mut Lock,
-    connection: &Connection,
-    run: &OpenRun,
+    run: &mut Run<'_>,
     deadline: Instant,
-    terminate: &mut Option<Signal>,
+    termination: &mut Termination,
 ) -> End {
     loop {
         tokio::select! {
             biased;
             code = child.ended() => return End::ByItself(code),
             () = tokio::time::sleep_until(deadline) => return End::TimedOut(child.stop().await),
-            () = terminated(terminate) => {
-                tracing::warn!("asked to stop: the migration is not interrupted, it goes on to its end");
+            () = termination.requested() => {
+                tracing::warn!("the pod was asked to end: the migration is not interrupted, it goes on to its end");
             }
-            () = lock.session.lost() => match regain(connection, run).await {
-                Some(again) => *lock = again,
-                None => return End::Unfenced(child.stop().await),
+            () = run.lock_lost() => if !run.regain_lock().await {
+                return End::LockLost(child.stop().await);
             },
         }
     }
-}
-
-/// Takes the lock again after its session broke, if nobody else had it in between: whoever has it changes the
-/// row.
-pub(crate) async fn regain(connection: &Connection, run: &OpenRun) -> Option<Lock> {
-    tracing::warn!("the session that holds the migration's lock was lost; taking the lock again");
-    let lock = Lock::acquire(connection, UNFENCED, UNFENCED).await.ok()?;
-    let row = ledger::find(lock.session.client(), &run.run_id).await.ok()??;
-    (row.state == State::Running).then_some(lock)
-}
-
-/// SIGTERM, if the kernel lets us hear it.
-pub(crate) fn termination() -> Option<Signal> {
-    signal(SignalKind::terminate())
-        .inspect_err(|error| tracing::warn!("SIGTERM cannot be heard: {error}"))
-        .ok()
-}
-
-/// Resolves at the next SIGTERM.
-pub(crate) async fn terminated(signal: &mut Option<Signal>) {
-    if let Some(signal) = signal
-        && signal.recv().await.is_some()
-    {
-        return;
-    }
-    std::future::pending().await
 }

@@ -1,17 +1,17 @@
-//! The end of a migration's output: which line says why it failed, and with which SQLSTATE.
+//! The last lines of a program's output: which line says why it failed, and with which SQLSTATE.
 
 use std::collections::VecDeque;
 
-use super::{redact::Redactor, report::shortened};
+use crate::{redact::Redactor, text::shortened};
 
-/// Lines kept.
+/// Number of lines kept.
 const LINES: usize = 80;
-/// Longest line kept, in bytes.
+/// Length of the longest line kept, in bytes.
 const LINE: usize = 4096;
-/// Longest line shown, in bytes.
+/// Length of the longest line shown, in bytes.
 const SHOWN: usize = 200;
 
-/// Words by which a line is taken for an error's.
+/// Words by which a line is recognised as an error.
 const ERROR_WORDS: [&str; 8] = [
     "error",
     "fatal",
@@ -80,7 +80,7 @@ impl Tail {
         self.lines.iter().any(|line| kind(line))
     }
 
-    /// The last SQLSTATE that the output names.
+    /// The last SQLSTATE in the output.
     pub(crate) fn sqlstate(&self) -> Option<String> {
         self.lines.iter().rev().find_map(|line| sqlstate(line))
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_told_from_the_stack_trace_after_it() {
+    fn an_error_is_found_before_its_stack_trace() {
         let output = "/app/client.js:526\n      Error.captureStackTrace(error)\n\nerror: relation \"a\" already exists\n    \
                       at Parser.parse (error.js:1)\n  severity: 'ERROR',\n  code: '42P07'\n}\n\nNode.js v22.23.3\n";
         let tail = tail(output);
@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn a_secret_with_control_characters_is_hidden() {
         let redactor = Redactor::new(["hun\tter2-secret".to_owned()]);
-        for said in ["fatal: hun\tter2-secret", "fatal: hun\u{7}ter2-secret"] {
-            assert_eq!(tail(said).last_error(&redactor).as_deref(), Some("fatal: ***"));
+        for line in ["fatal: hun\tter2-secret", "fatal: hun\u{7}ter2-secret"] {
+            assert_eq!(tail(line).last_error(&redactor).as_deref(), Some("fatal: ***"));
         }
     }
 }

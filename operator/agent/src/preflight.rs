@@ -1,21 +1,21 @@
-//! Whether the release can be carried out on this database: looks, and changes nothing.
+//! The task `preflight`: whether a release can be executed in this environment. It reads, and changes nothing.
 
-use fairway_protocol::{Failure, PreflightReport, PreflightTask, reason};
+use fairway_protocol::{Failure, PreflightReport, PreflightTask, Reason};
 use tokio_postgres::Client;
 
-use super::{
-    backup::{check_tools, store},
+use crate::{
+    backup::check_tools,
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint,
     ledger::{self, State},
     lock::{self, pooled},
-    migrate::connection,
     session::{SearchPath, Session, pooler, statement_failed},
+    store,
 };
 
-/// Checks the database, and the store where one is mounted.
+/// Checks the database, and the store where there is one.
 pub(crate) async fn run(task: PreflightTask, environment: &Environment) -> PreflightReport {
     let mut report = PreflightReport {
         checks: Vec::new(),
@@ -23,25 +23,35 @@ pub(crate) async fn run(task: PreflightTask, environment: &Environment) -> Prefl
         server_version: None,
         database_bytes: None,
     };
-    if let Err(failure) = look(&task, environment, &mut report).await {
+    if let Err(failure) = check(&task, environment, &mut report).await {
         report.failure = Some(failure);
     }
     report
 }
 
-/// Notes a verdict and goes on only if it is good.
-fn note<T>(report: &mut PreflightReport, name: &str, verdict: Result<T, Failure>) -> Result<T, Failure> {
+/// The answer to a task that was not started.
+pub(crate) fn not_run(failure: Failure) -> PreflightReport {
+    PreflightReport {
+        checks: Vec::new(),
+        failure: Some(failure),
+        server_version: None,
+        database_bytes: None,
+    }
+}
+
+/// Records whether a check holds; an error when it does not.
+fn record<T>(report: &mut PreflightReport, name: &str, verdict: Result<T, Failure>) -> Result<T, Failure> {
     report.checks.push((name.to_owned(), verdict.is_ok()));
     verdict
 }
 
-async fn look(
+async fn check(
     task: &PreflightTask,
     environment: &Environment,
     report: &mut PreflightReport,
 ) -> Result<(), Failure> {
-    let connection = note(report, "connection", connection(environment))?;
-    let mut session = note(
+    let connection = record(report, "connection", environment.connection())?;
+    let mut session = record(
         report,
         "database",
         Session::connect(&connection, SearchPath::Catalog).await,
@@ -50,13 +60,13 @@ async fn look(
     let (version, major) = session.server_version().await.map_err(doing)?;
     report.server_version = Some(version);
     report.database_bytes = database_bytes(session.client()).await;
-    note(report, "collation", Ok(()))?;
+    record(report, "collation", Ok(()))?;
     if !collation_is_current(session.client()).await.map_err(doing)? {
         set_false(report, "collation");
     }
-    note(report, "primary", primary(&connection, session.client()).await)?;
-    note(report, "direct", direct(&connection, &session).await)?;
-    note(
+    record(report, "primary", primary(&connection, session.client()).await)?;
+    record(report, "direct", direct(&connection, &session).await)?;
+    record(
         report,
         "schema",
         fingerprint::of_database(&mut session)
@@ -64,38 +74,35 @@ async fn look(
             .map_err(|error| statement_failed("reading the schema", &error)),
     )?;
     if task.migrates {
-        note(
+        record(
             report,
             "ledger",
             ledger_usable(task, &connection, session.client()).await,
         )?;
-        note(report, "settled", settled(&session).await)?;
-        note(report, "staleLocks", Ok(()))?;
+        record(report, "settled", settled(&session).await)?;
+        record(report, "staleLocks", Ok(()))?;
         if stale_lock(session.client()).await.map_err(doing)? {
             set_false(report, "staleLocks");
         }
     }
-    if task.store {
-        note(
+    if let Some(options) = &task.store {
+        record(
             report,
             "tools",
             check_tools(environment, &connection, major).await,
         )?;
-        note(
-            report,
-            "store",
-            store::check_writable(&environment.store_directory(), &environment.pod_uid()),
-        )?;
+        let store = store::open(options, environment);
+        record(report, "store", store.check(&environment.pod_uid()).await)?;
     }
     Ok(())
 }
 
-/// A verdict that warns and stops nothing.
+/// Records that a check does not hold which stops nothing.
 fn set_false(report: &mut PreflightReport, name: &str) {
     report
         .checks
         .iter_mut()
-        .filter(|(noted, _)| noted == name)
+        .filter(|(recorded, _)| recorded == name)
         .for_each(|(_, holds)| *holds = false);
 }
 
@@ -103,13 +110,13 @@ async fn primary(connection: &Connection, client: &Client) -> Result<(), Failure
     let row = client
         .query_one("select pg_is_in_recovery()", &[])
         .await
-        .map_err(|error| statement_failed("asking for the server's role", &error))?;
+        .map_err(|error| statement_failed("reading the server's role", &error))?;
     match row.get(0) {
         false => Ok(()),
         true => Err(environment_failure(
-            reason::DATABASE_UNREACHABLE,
+            Reason::DatabaseUnreachable,
             format!(
-                "The server at {} is a standby and cannot be written to; give database.connection the primary's address.",
+                "The server at {} is a standby and cannot be written to. Set database.connection to the primary's address.",
                 connection.address()
             ),
         )),
@@ -131,8 +138,8 @@ async fn database_bytes(client: &Client) -> Option<u64> {
     u64::try_from(row.get::<_, i64>(0)).ok()
 }
 
-/// Whether the collations are those with which the indexes were built; after a change of the image's libc they
-/// may not be, and indexes on text may then miss rows.
+/// Whether the database's collation is still the one with which its indexes were built. After a change of the image's
+/// libc it may not be, and indexes on text may then miss rows.
 async fn collation_is_current(client: &Client) -> Result<bool, tokio_postgres::Error> {
     // Both names came with PostgreSQL 15.
     let known = client
@@ -159,7 +166,7 @@ async fn ledger_usable(
     connection: &Connection,
     client: &Client,
 ) -> Result<(), Failure> {
-    let doing = |error| statement_failed("asking for the ledger", &error);
+    let doing = |error| statement_failed("reading the ledger", &error);
     let row = client
         .query_one(
             "select case when to_regclass('fairway.migration_run') is not null then \
@@ -173,7 +180,7 @@ async fn ledger_usable(
             &[],
         )
         .await
-        // Looking into a schema that one may not use is an error, too.
+        // To look into a schema without the right to use it is an error, too.
         .map_err(|error| ledger::not_permitted(connection, &error))?;
     let (usable, owned): (bool, bool) = (row.get(0), row.get(1));
     if !usable {
@@ -195,7 +202,7 @@ async fn settled(session: &Session) -> Result<(), Failure> {
         return Ok(());
     }
     match ledger::unsettled(client, "").await.map_err(doing)? {
-        // One that is dead is settled under the lock by whoever migrates next.
+        // An interrupted run is settled under the lock by the next migration.
         Some(run) if run.state == State::Running => match lock::held(session).await? {
             Some(running) => Err(running),
             None => Ok(()),
@@ -205,7 +212,7 @@ async fn settled(session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// Whether Liquibase's lock row says `locked` although nobody can be migrating: Liquibase would wait for it.
+/// Whether Liquibase's lock row says `locked` although no migration can be running: Liquibase would wait for it.
 async fn stale_lock(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let tables = client
         .query(

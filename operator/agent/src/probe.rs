@@ -1,7 +1,7 @@
-//! The probe agent: health requests that need a header from a Secret, made next to the Secret.
+//! The task `probe`: health requests that need a header from a Secret, made next to the Secret.
 //!
-//! It makes only the requests that its task lists, to an address that the operator names, and answers with
-//! verdicts. Whoever does not present the operator's token gets 401 and nothing else.
+//! The probe agent makes only the requests that its task lists, to an address that the operator names, and answers with
+//! verdicts. A caller that does not present the operator's token gets 401 and nothing else.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,37 +14,77 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     routing::{get, post},
 };
-use fairway_protocol::{ProbeCall, ProbeTask, ProbeVerdict};
+use fairway_health::request;
+use fairway_protocol::{Failure, ProbeCall, ProbeTask, ProbeVerdict, Reason};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 
-use super::{
+use crate::{
     environment::Environment,
-    fingerprint::hex,
-    migrate::{terminated, termination},
+    failure::environment as environment_failure,
+    report::{Report, exit_code},
+    termination::Termination,
+    text::hex,
 };
-use fairway_health::request;
 
 struct Probe {
     task: ProbeTask,
     environment: Environment,
 }
 
-/// Serves until SIGTERM.
-///
-/// # Errors
-/// When the port cannot be listened on.
-pub(crate) async fn run(task: ProbeTask, environment: Environment) -> std::io::Result<()> {
+/// How a probe agent ended. Its verdicts are its answers; the report says only why there were none.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProbeReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
+}
+
+impl Report for ProbeReport {
+    fn texts(&mut self) -> Vec<&mut String> {
+        self.failure
+            .iter_mut()
+            .map(|failure| &mut failure.message)
+            .collect()
+    }
+
+    fn exit_code(&self) -> u8 {
+        exit_code(self.failure.is_some())
+    }
+}
+
+/// Serves probe requests until SIGTERM.
+pub(crate) async fn run(task: ProbeTask, environment: &Environment) -> ProbeReport {
+    match serve(task, environment.clone()).await {
+        Ok(()) => ProbeReport { failure: None },
+        Err(error) => not_run(environment_failure(
+            Reason::AgentFailed,
+            format!(
+                "The probe agent cannot listen on port {}: {error}.",
+                environment.probe_port()
+            ),
+        )),
+    }
+}
+
+/// The answer to a task that was not started.
+pub(crate) fn not_run(failure: Failure) -> ProbeReport {
+    ProbeReport {
+        failure: Some(failure),
+    }
+}
+
+async fn serve(task: ProbeTask, environment: Environment) -> std::io::Result<()> {
     let port = environment.probe_port();
     // All addresses of the pod, of either family.
     let listener = match TcpListener::bind(SocketAddr::from(([0; 16], port))).await {
         Ok(listener) => listener,
         Err(_) => TcpListener::bind(SocketAddr::from(([0; 4], port))).await?,
     };
-    let mut terminate = termination();
+    let mut termination = Termination::listen();
     axum::serve(listener, router(task, environment))
-        .with_graceful_shutdown(async move { terminated(&mut terminate).await })
+        .with_graceful_shutdown(async move { termination.requested().await })
         .await
 }
 

@@ -1,4 +1,4 @@
-//! Takes secrets out of the one line of a migration's output that reaches status.
+//! Redaction: no secret is in the one line of a migration's output that reaches status.
 //!
 //! The agent does not know which of its variables came from a Secret, so it hides the values of all of them.
 
@@ -7,26 +7,27 @@ use std::collections::BTreeSet;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
-use super::connection::key_value_parameters;
+use crate::connection::key_value_parameters;
 
-/// What a hidden value becomes.
+/// The text in place of a hidden value.
 const HIDDEN: &str = "***";
-/// Shorter values (`1`, `80`, `yes`) are no secrets, and hiding them would hide everything.
+/// Length of the shortest value that is hidden. Shorter ones (`1`, `80`, `yes`) are no secrets, and hiding them would
+/// hide everything.
 const SHORTEST: usize = 4;
-/// Parts of a connection string of key-value pairs that are no secrets, and without which no message makes sense.
+/// Keys of a connection string whose values are no secrets, and without which no message makes sense.
 const SHOWN: [&str; 13] = [
     "host", "hostaddr", "server", "port", "dbname", "database", "user", "username", "user id", "uid",
     "sslmode", "ssl mode", "pooling",
 ];
 
-/// Knows what must not be shown.
+/// The values that must not be shown.
 pub(crate) struct Redactor {
     /// Longest first, so that a value inside another one does not leave the rest of it visible.
     hidden: Vec<String>,
 }
 
 impl Redactor {
-    /// Hides these values in every form in which programs print them.
+    /// A redactor that hides these values in every form in which programs print them.
     pub(crate) fn new(values: impl IntoIterator<Item = String>) -> Self {
         let mut hidden = BTreeSet::new();
         for value in values {
@@ -37,7 +38,7 @@ impl Redactor {
         Self { hidden }
     }
 
-    /// The line without any hidden value.
+    /// The line with every hidden value replaced.
     pub(crate) fn line(&self, line: &str) -> String {
         self.hidden.iter().fold(line.to_owned(), |line, value| {
             match line.contains(value.as_str()) {
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_value_goes_first() {
+    fn a_longer_value_is_hidden_before_a_shorter_one_in_it() {
         let redactor = Redactor::new(["secret".to_owned(), "secret-and-more".to_owned()]);
         assert_eq!(redactor.line("secret-and-more, secret"), "***, ***");
     }

@@ -1,21 +1,57 @@
-//! The agent's answer: one JSON document in the container's termination message.
+//! Reports: one JSON document in the container's termination message, and an exit code.
 
 use std::{io::Write as _, path::Path};
 
 use fairway_protocol::{
-    BackupReport, Failure, MigrationOutcome, MigrationReport, PreflightReport, REPORT_LIMIT,
+    BackupReport, EXIT_OTHER_OWNER, Failure, MigrationOutcome, MigrationReport, PreflightReport,
+    REPORT_LIMIT, Reason,
 };
 use serde::Serialize;
 
-/// A report whose free texts may be shortened so that it fits into the termination message.
+use crate::text::shortened;
+
+/// Exit code of an agent whose task ended with a failure.
+const EXIT_FAILURE: u8 = 1;
+
+/// A report on a task. Its free texts may be shortened so that it fits into the termination message.
 pub(crate) trait Report: Serialize {
     /// Texts that may be shortened without changing what the operator decides.
     fn texts(&mut self) -> Vec<&mut String>;
+
+    /// What the agent's container exits with.
+    fn exit_code(&self) -> u8;
+}
+
+/// A report as the container gives it.
+pub(crate) struct Answer {
+    /// The termination message.
+    pub(crate) message: String,
+    /// The container's exit code.
+    pub(crate) exit_code: u8,
+}
+
+impl Answer {
+    /// The answer with this report.
+    pub(crate) fn of(report: impl Report) -> Self {
+        Self {
+            exit_code: report.exit_code(),
+            message: fit(report),
+        }
+    }
+}
+
+/// The exit code of a task that failed, or did not.
+pub(crate) fn exit_code(failed: bool) -> u8 {
+    if failed { EXIT_FAILURE } else { 0 }
 }
 
 impl Report for PreflightReport {
     fn texts(&mut self) -> Vec<&mut String> {
         message(&mut self.failure).into_iter().collect()
+    }
+
+    fn exit_code(&self) -> u8 {
+        exit_code(self.failure.is_some())
     }
 }
 
@@ -23,6 +59,10 @@ impl Report for BackupReport {
     fn texts(&mut self) -> Vec<&mut String> {
         let notes = self.evidence.iter_mut().flat_map(|evidence| &mut evidence.notes);
         message(&mut self.failure).into_iter().chain(notes).collect()
+    }
+
+    fn exit_code(&self) -> u8 {
+        exit_code(self.failure.is_some())
     }
 }
 
@@ -34,13 +74,23 @@ impl Report for MigrationReport {
             .chain(self.failed_check.as_mut())
             .collect()
     }
+
+    fn exit_code(&self) -> u8 {
+        match (self.outcome, &self.failure) {
+            (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied, _) => {
+                exit_code(self.failed_check.is_some())
+            }
+            (_, Some(failure)) if failure.reason == Reason::MigrationRunning => EXIT_OTHER_OWNER,
+            _ => EXIT_FAILURE,
+        }
+    }
 }
 
 fn message(failure: &mut Option<Failure>) -> Option<&mut String> {
     failure.as_mut().map(|failure| &mut failure.message)
 }
 
-/// The report's JSON, at most [`REPORT_LIMIT`] bytes: the longest text is cut first, at a character.
+/// The JSON of a report, at most [`REPORT_LIMIT`] bytes: the longest text is cut first, between two characters.
 pub(crate) fn fit(mut report: impl Report) -> String {
     loop {
         let json = serde_json::to_string(&report).unwrap_or_else(|_| "{}".to_owned());
@@ -61,17 +111,8 @@ pub(crate) fn fit(mut report: impl Report) -> String {
     }
 }
 
-/// At most `limit` bytes of a text, ending in `…` when it was cut.
-pub(crate) fn shortened(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(limit.saturating_sub('…'.len_utf8()));
-    format!("{}…", &text[..end])
-}
-
-/// Writes the report where the kubelet picks it up. Failing to is only logged: the ledger and the manifest
-/// hold the truth.
+/// Writes a report where the kubelet reads it. A failure to do so is only logged: the ledger and the manifest hold the
+/// truth.
 pub(crate) fn write(path: &Path, json: &str) {
     tracing::info!("report: {json}");
     let written = std::fs::OpenOptions::new()
@@ -85,34 +126,12 @@ pub(crate) fn write(path: &Path, json: &str) {
     }
 }
 
-/// The answer to a task that was not worked on, in the form in which that task is answered; it may be one that
-/// cannot be read.
-pub(crate) fn without_work(task: &str, failure: Failure) -> String {
-    let task: serde_json::Value = serde_json::from_str(task).unwrap_or_default();
-    let is = |kind: &str| task.get(kind).is_some();
-    if is("preflight") {
-        return fit(PreflightReport {
-            checks: Vec::new(),
-            failure: Some(failure),
-            server_version: None,
-            database_bytes: None,
-        });
-    }
-    if is("backup") {
-        return fit(BackupReport {
-            evidence: None,
-            failure: Some(failure),
-        });
-    }
-    let outcome = match is("settle") {
-        // Nothing is decided about the run.
-        true => MigrationOutcome::Undecided,
-        false => MigrationOutcome::NotStarted,
-    };
-    fit(migration(outcome, Some(failure)))
+/// The report on a migration that was not started.
+pub(crate) fn not_started(failure: Failure) -> MigrationReport {
+    migration(MigrationOutcome::NotStarted, Some(failure))
 }
 
-/// A migration report that says only how it ended.
+/// A migration report that says how the migration ended and nothing else.
 pub(crate) fn migration(outcome: MigrationOutcome, failure: Option<Failure>) -> MigrationReport {
     MigrationReport {
         outcome,
@@ -130,16 +149,14 @@ pub(crate) fn migration(outcome: MigrationOutcome, failure: Option<Failure>) -> 
 
 #[cfg(test)]
 mod tests {
-    use fairway_protocol::reason;
-
     use super::*;
-    use crate::failure::{environment, version};
+    use crate::failure::version;
 
     #[test]
-    fn a_long_report_is_cut_and_stays_json() {
+    fn a_long_report_is_shortened_and_stays_json() {
         let mut report = migration(
             MigrationOutcome::Failed,
-            Some(version(reason::MIGRATION_FAILED, "ä\"\n".repeat(900))),
+            Some(version(Reason::MigrationFailed, "ä\"\n".repeat(900))),
         );
         report.last_error = Some("\u{1}".repeat(200));
         report.before = Some("a".repeat(64));
@@ -152,32 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_worked_on_is_answered_as_the_operator_reads_it() {
-        let answer =
-            |task: &str| without_work(task, environment(reason::AGENT_FAILED, "The pod was stopped."));
-        let preflight: PreflightReport =
-            serde_json::from_str(&answer(r#"{"preflight":{}}"#)).expect("a report");
-        let backup: BackupReport = serde_json::from_str(&answer(r#"{"backup":{}}"#)).expect("a report");
-        for failure in [preflight.failure, backup.failure] {
-            assert_eq!(failure.expect("a failure").message, "The pod was stopped.");
-        }
-        for (task, outcome) in [
-            (r#"{"migrate":{}}"#, MigrationOutcome::NotStarted),
-            (r#"{"guard":{}}"#, MigrationOutcome::NotStarted),
-            (r#"{"settle":{}}"#, MigrationOutcome::Undecided),
-            ("no JSON", MigrationOutcome::NotStarted),
-        ] {
-            let report: MigrationReport = serde_json::from_str(&answer(task)).expect("a report");
-            assert_eq!(report.outcome, outcome, "{task}");
-            assert!(report.failure.is_some());
-        }
-    }
-
-    #[test]
-    fn a_short_report_is_left_alone() {
+    fn a_short_report_is_not_changed() {
         let json = fit(migration(
             MigrationOutcome::Failed,
-            Some(version(reason::MIGRATION_FAILED, "No.")),
+            Some(version(Reason::MigrationFailed, "No.")),
         ));
         assert!(json.contains("\"No.\""));
     }

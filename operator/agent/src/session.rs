@@ -1,8 +1,8 @@
-//! The agent's own database sessions.
+//! Database sessions of the agent itself.
 
 use std::{error::Error as _, fmt::Write as _, io, net::IpAddr, time::Duration};
 
-use fairway_protocol::{Failure, reason};
+use fairway_protocol::{Failure, Reason};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_postgres::{
     Client, Config,
@@ -11,30 +11,29 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{
-    connection::{ChannelBinding, Connection, Host, TlsMode},
+use crate::{
+    connection::{APPLICATION_NAME, ChannelBinding, Connection, Host, TlsMode},
     failure::environment,
+    text::sentence,
     tls,
 };
 
-/// By this name the agent's sessions are told from those of the migration.
-pub(crate) const APPLICATION_NAME: &str = "fairway-agent";
 /// Longest time for one attempt to connect to one address.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What the agent's own statements need: names of the catalog alone, and values written as anywhere else, for the
+/// Options of sessions for the agent's own statements: names of the catalog alone, and one way to write values, for the
 /// fingerprint. A database may have other defaults, which a restored copy of it does not have.
 const CATALOG_OPTIONS: &str = " -c search_path=pg_catalog -c TimeZone=UTC -c DateStyle=ISO,YMD \
     -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1 -c lc_monetary=C -c xmlbinary=base64";
 
-/// Which names a session's statements see.
+/// Whose names the statements of a session see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SearchPath {
-    /// Only the catalog: nothing that a schema's owner created can take the place of what the agent calls.
+    /// The catalog alone: nothing that the owner of a schema created can take the place of what the agent calls.
     Catalog,
-    /// What the application sees, for statements that its team wrote.
+    /// The schemas that the application sees, for statements that its team wrote.
     Application,
 }
 
@@ -45,13 +44,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects once.
+    /// Connects with one attempt at each address.
     ///
     /// # Errors
-    /// A failure that says what is wrong with the environment and never holds the password.
+    /// What is wrong with the environment; never the password.
     pub(crate) async fn connect(connection: &Connection, path: SearchPath) -> Result<Self, Failure> {
         let connector = tls::connector(connection)
-            .map_err(|error| environment(reason::TLS_FAILED, sentence(&error.to_string())))?;
+            .map_err(|error| environment(Reason::TlsFailed, sentence(&error.to_string())))?;
         let session = Self::reach(connection, path, &connector, ATTEMPT).await?;
         session
             .prepare(connection, path)
@@ -60,8 +59,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Tries one address after the other, each for as long as libpq would: those that do not answer must not keep
-    /// from one that does.
+    /// Attempts one address after the other, each for as long as libpq would: an address that does not answer must not
+    /// prevent the attempt at one that does.
     async fn reach(
         connection: &Connection,
         path: SearchPath,
@@ -69,7 +68,7 @@ impl Session {
         patience: Duration,
     ) -> Result<Self, Failure> {
         let silent = || unreachable(connection, &format!("no answer within {} s", patience.as_secs()));
-        let mut failure = unreachable(connection, "its name has no address");
+        let mut failure = unreachable(connection, "its host name has no address");
         for host in &connection.hosts {
             let addresses = match tokio::time::timeout(patience, addresses(host)).await {
                 Ok(Ok(addresses)) => addresses,
@@ -102,7 +101,7 @@ impl Session {
         Err(failure)
     }
 
-    /// Connects, and tries again while the database cannot be reached.
+    /// Connects, and repeats that within `patience` while the database cannot be reached.
     pub(crate) async fn connect_within(
         connection: &Connection,
         path: SearchPath,
@@ -112,8 +111,7 @@ impl Session {
         loop {
             match Self::connect(connection, path).await {
                 Err(failure)
-                    if failure.reason == reason::DATABASE_UNREACHABLE
-                        && Instant::now() + PAUSE < deadline =>
+                    if failure.reason == Reason::DatabaseUnreachable && Instant::now() + PAUSE < deadline =>
                 {
                     tracing::info!("{}", failure.message);
                     tokio::time::sleep(PAUSE).await;
@@ -123,7 +121,7 @@ impl Session {
         }
     }
 
-    /// What cannot be said in the start-up message because older servers do not know it.
+    /// Sets what cannot be set in the start-up message because older servers do not know it.
     async fn prepare(&self, connection: &Connection, path: SearchPath) -> Result<(), tokio_postgres::Error> {
         self.client
             .query(
@@ -150,12 +148,12 @@ impl Session {
         Ok(())
     }
 
-    /// The client, for statements.
+    /// The session's client, for statements.
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The client, for transactions.
+    /// The session's client, for transactions.
     pub(crate) fn client_mut(&mut self) -> &mut Client {
         &mut self.client
     }
@@ -165,7 +163,7 @@ impl Session {
         Loss(&mut self.driver).awaited().await;
     }
 
-    /// The client, and the loss of its connection, for which one can wait meanwhile.
+    /// The session's client, and the loss of its connection, for which one can wait meanwhile.
     pub(crate) fn parts(&mut self) -> (&mut Client, Loss<'_>) {
         (&mut self.client, Loss(&mut self.driver))
     }
@@ -189,7 +187,7 @@ impl Session {
 pub(crate) struct Loss<'a>(&'a mut JoinHandle<()>);
 
 impl Loss<'_> {
-    /// See [`Session::lost`].
+    /// Resolves when the connection is gone; as [`Session::lost`].
     pub(crate) async fn awaited(&mut self) {
         if !self.0.is_finished() {
             // The only error is a panic of the driver, after which the session is as lost as after its end.
@@ -242,7 +240,7 @@ fn config(connection: &Connection, path: SearchPath, host: &Host, address: Optio
     config
 }
 
-/// The start-up options: the application's first, so that ours win.
+/// The start-up options of a session: the application's first, so that ours override them.
 ///
 /// A server learns of a vanished client by keepalive: with the kernel's defaults a lost node would keep the
 /// migration's lock for two hours.
@@ -269,59 +267,59 @@ fn options(connection: &Connection, path: SearchPath) -> String {
 
 fn unreachable(connection: &Connection, why: &str) -> Failure {
     environment(
-        reason::DATABASE_UNREACHABLE,
+        Reason::DatabaseUnreachable,
         format!(
-            "The database at {} cannot be reached ({why}); check the host and port of the connection, that the \
-             server runs, and that network policies let this namespace reach it.",
+            "The database at {} cannot be reached ({why}). Check host and port in database.connection, that the server \
+             runs, and that network policies let this namespace reach it.",
             connection.address()
         ),
     )
 }
 
-/// What a failed attempt to connect means.
+/// The failure that an unsuccessful attempt to connect means.
 fn refusal(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
     let Some(database) = error.as_db_error() else {
         return refusal_by_client(connection, error);
     };
-    let (address, said) = (connection.address(), database.message());
+    let (address, message) = (connection.address(), database.message());
     match database.code() {
         &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => environment(
-            reason::PASSWORD_REJECTED,
+            Reason::PasswordRejected,
             format!(
-                "The database at {address} rejected role {:?} ({said}); correct the user and password in the \
-                 Secret of database.connection.",
+                "The database at {address} rejected role {:?} ({message}). Correct user and password in the Secret that \
+                 database.connection names.",
                 connection.user
             ),
         ),
         &SqlState::INVALID_CATALOG_NAME => environment(
-            reason::DATABASE_MISSING,
+            Reason::DatabaseMissing,
             format!(
-                "The server at {address} has no database {:?}; create it or correct database.connection.",
+                "The server at {address} has no database {:?}. Create it, or correct database.connection.",
                 connection.database
             ),
         ),
-        &SqlState::PROTOCOL_VIOLATION if said.contains("startup parameter") => pooler(connection),
-        code => unreachable(connection, &format!("it answered {}: {said}", code.code())),
+        &SqlState::PROTOCOL_VIOLATION if message.contains("startup parameter") => pooler(connection),
+        code => unreachable(connection, &format!("it answered {}: {message}", code.code())),
     }
 }
 
 fn refusal_by_client(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
-    let (said, cause) = (error.to_string(), cause(error));
-    if said.contains("TLS") || cause.contains("TLS") || cause.contains("certificate") {
+    let (message, cause) = (error.to_string(), cause(error));
+    if message.contains("TLS") || cause.contains("TLS") || cause.contains("certificate") {
         return environment(
-            reason::TLS_FAILED,
+            Reason::TlsFailed,
             format!(
-                "TLS with the database at {} failed ({cause}); check sslmode and sslrootcert in the connection string.",
+                "TLS with the database at {} failed ({cause}). Check sslmode and sslrootcert in the connection string.",
                 connection.address()
             ),
         );
     }
     if cause.contains("password missing") {
         return environment(
-            reason::PASSWORD_REJECTED,
+            Reason::PasswordRejected,
             format!(
-                "The database at {} asks for a password and the connection holds none; add it to the Secret of \
-                 database.connection.",
+                "The database at {} requires a password and the connection has none. Add it to the Secret that \
+                 database.connection names.",
                 connection.address()
             ),
         );
@@ -332,16 +330,16 @@ fn refusal_by_client(connection: &Connection, error: &tokio_postgres::Error) -> 
 /// The refusal of a connection that goes through a pooler.
 pub(crate) fn pooler(connection: &Connection) -> Failure {
     environment(
-        reason::TRANSACTION_POOLER,
+        Reason::TransactionPooler,
         format!(
-            "The connection to {} goes through a transaction pooler, which cannot hold the migration's lock; give \
-             database.connection the server's direct address.",
+            "The connection to {} goes through a transaction pooler, which cannot hold the migration lock. Set \
+             database.connection to the server's direct address.",
             connection.address()
         ),
     )
 }
 
-/// The innermost reason of an error, which for this driver never holds values.
+/// The innermost cause of an error of the driver, which never holds values of the database.
 pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
     if let Some(database) = error.as_db_error() {
         return format!("{}: {}", database.code().code(), database.message());
@@ -356,45 +354,38 @@ pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A statement of the agent failed: the environment, with what was being done.
+/// The failure of a statement of the agent, with what was being done.
 pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Failure {
     // A session's prepared statements are its own, unless a pooler mixes sessions.
     if let Some(&SqlState::DUPLICATE_PSTATEMENT | &SqlState::INVALID_SQL_STATEMENT_NAME) = error.code() {
         return environment(
-            reason::TRANSACTION_POOLER,
+            Reason::TransactionPooler,
             format!(
-                "The connection goes through a pooler that mixes sessions (seen while {doing}); give \
-                 database.connection the server's direct address."
+                "The connection goes through a pooler that mixes sessions (found while {doing}). Set database.connection to \
+                 the server's direct address."
             ),
         );
     }
     let message = match error.code() {
-        Some(code) if !is_about_surroundings(code) => format!(
-            "The database refused a statement while {doing} ({}); give the role of database.connection what it lacks, \
-             or mend what the database names.",
+        Some(code) if !is_transient(code) => format!(
+            "The database refused a statement while {doing} ({}). Grant the role of database.connection what it lacks, \
+             or fix what the error names.",
             cause(error)
         ),
-        _ => format!("The database did not answer while {doing} ({}).", cause(error)),
+        _ => format!(
+            "The database did not answer while {doing} ({}). Check that the server runs and can be reached.",
+            cause(error)
+        ),
     };
-    environment(reason::DATABASE_UNREACHABLE, message)
+    environment(Reason::DatabaseUnreachable, message)
 }
 
-/// Whether an error of the server is about the moment and not about the statement: the connection, its resources,
-/// its shutdown, a cancelled statement, a lock that could not be had.
-pub(crate) fn is_about_surroundings(code: &SqlState) -> bool {
+/// Whether an error of the server may pass by itself, because it does not come from the statement: the connection, the
+/// server's resources, its shutdown, a cancelled statement, a lock that could not be taken.
+pub(crate) fn is_transient(code: &SqlState) -> bool {
     ["08", "53", "57", "55P03", "58"]
         .iter()
         .any(|class| code.code().starts_with(class))
-}
-
-/// Makes a sentence of an error's text.
-pub(crate) fn sentence(text: &str) -> String {
-    let mut characters = text.chars();
-    let start = characters
-        .next()
-        .map(|first| first.to_uppercase().to_string())
-        .unwrap_or_default();
-    format!("{start}{}.", characters.as_str().trim_end_matches('.'))
 }
 
 #[cfg(test)]
@@ -404,8 +395,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn addresses_that_do_not_answer_do_not_keep_from_the_next() {
-        // The kernel accepts for them, and nobody reads.
+    async fn an_address_that_does_not_answer_is_passed_over() {
+        // The kernel accepts connections for them, and nothing reads.
         let silent = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [first, second] = silent
             .each_ref()

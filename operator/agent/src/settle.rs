@@ -1,56 +1,56 @@
-//! Reads the ledger, and settles a run whose pod was cut off.
+//! The task `settle`: reads the ledger, and settles a run that was interrupted.
 
 use std::time::Duration;
 
-use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, SettleTask, reason};
+use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, Reason, SettleTask};
 
-use super::{
-    checks::Checks,
-    claim::OpenRun,
-    conclude::{conclude, cut_off},
+use crate::{
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
-    ledger::{self, Run, State},
+    ledger::{self, Entry, State},
     lock::Lock,
-    migrate::connection,
     report::migration,
+    run::Run,
     session::{SearchPath, Session, statement_failed},
 };
 
-/// How long the database is waited for.
+/// Longest wait for the database.
 const REACH: Duration = Duration::from_secs(60);
 
 /// Reports how the run ended, if it did.
 pub(crate) async fn run(task: SettleTask, environment: &Environment) -> MigrationReport {
-    settle(&task, environment).await.unwrap_or_else(|failure| {
-        // Whatever kept the ledger from being asked decides nothing about the run.
-        migration(MigrationOutcome::Undecided, Some(failure))
-    })
+    settle(&task, environment).await.unwrap_or_else(not_run)
+}
+
+/// The answer when the ledger could not be asked, which decides nothing about the run.
+pub(crate) fn not_run(failure: Failure) -> MigrationReport {
+    migration(MigrationOutcome::Undecided, Some(failure))
 }
 
 async fn settle(task: &SettleTask, environment: &Environment) -> Result<MigrationReport, Failure> {
-    let connection = connection(environment)?;
+    let connection = environment.connection()?;
     let patience = Duration::from_secs(task.timeout_seconds);
-    if let Some(report) = read(task, &connection, REACH.min(patience)).await? {
+    let reach = REACH.min(patience);
+    if let Some(report) = read(task, &connection, reach).await? {
         return Ok(report);
     }
-    let mut lock = Lock::acquire(&connection, REACH.min(patience), patience).await?;
+    let lock = Lock::acquire(&connection, reach, patience).await?;
     match find(&lock.session, task).await? {
         None => Ok(never_started()),
-        Some(run) if run.state == State::Running => {
-            let run = OpenRun::of_row(&run);
-            let report = conclude(&mut lock, &connection, &run, &Checks::none(), &cut_off(&run)).await;
+        Some(entry) if entry.state == State::Running => {
+            let mut run = Run::of_entry(lock, entry);
+            let report = run.settle().await;
             match (report.outcome, task.resolution) {
-                (MigrationOutcome::Unknown, Some(_)) => resolved(&lock.session, task).await,
+                (MigrationOutcome::Unknown, Some(_)) => resolve(run.session(), task).await,
                 _ => Ok(report),
             }
         }
-        Some(_) => resolved(&lock.session, task).await,
+        Some(_) => resolve(&lock.session, task).await,
     }
 }
 
-/// What the ledger says without the lock: enough when the run ended and no verdict is to be recorded.
+/// What the ledger says without the lock: enough when the run has ended and no verdict is to be recorded.
 async fn read(
     task: &SettleTask,
     connection: &Connection,
@@ -58,29 +58,29 @@ async fn read(
 ) -> Result<Option<MigrationReport>, Failure> {
     let session = Session::connect_within(connection, SearchPath::Catalog, reach).await?;
     match find(&session, task).await? {
-        Some(run) if run.state != State::Running && task.resolution.is_none() => {
-            Ok(Some(run.report(ahead(&session, task).await?)))
+        Some(entry) if entry.state != State::Running && task.resolution.is_none() => {
+            Ok(Some(entry.report(is_schema_ahead(&session, task).await?)))
         }
         // The row is written under the lock, so only under the lock does a missing one mean anything.
         _ => Ok(None),
     }
 }
 
-/// Records the verdict, where one is needed, and reports the row.
-async fn resolved(session: &Session, task: &SettleTask) -> Result<MigrationReport, Failure> {
+/// Records the user's verdict, where one is needed, and reports the row.
+async fn resolve(session: &Session, task: &SettleTask) -> Result<MigrationReport, Failure> {
     if let Some(resolution) = task.resolution {
         let token = task.resolution_token.as_deref();
         ledger::resolve(session.client(), &task.run.run_id, resolution, token)
             .await
             .map_err(|error| statement_failed("recording the resolution", &error))?;
     }
-    let schema_ahead = ahead(session, task).await?;
+    let schema_ahead = is_schema_ahead(session, task).await?;
     Ok(find(session, task)
         .await?
-        .map_or_else(never_started, |run| run.report(schema_ahead)))
+        .map_or_else(never_started, |entry| entry.report(schema_ahead)))
 }
 
-async fn find(session: &Session, task: &SettleTask) -> Result<Option<Run>, Failure> {
+async fn find(session: &Session, task: &SettleTask) -> Result<Option<Entry>, Failure> {
     let doing = |error| statement_failed("reading the ledger", &error);
     match ledger::exists(session.client()).await.map_err(doing)? {
         true => ledger::find(session.client(), &task.run.run_id)
@@ -90,7 +90,7 @@ async fn find(session: &Session, task: &SettleTask) -> Result<Option<Run>, Failu
     }
 }
 
-async fn ahead(session: &Session, task: &SettleTask) -> Result<bool, Failure> {
+async fn is_schema_ahead(session: &Session, task: &SettleTask) -> Result<bool, Failure> {
     ledger::schema_ahead(session.client(), &task.run.image_digest)
         .await
         .map_err(|error| statement_failed("reading the ledger", &error))
@@ -98,7 +98,7 @@ async fn ahead(session: &Session, task: &SettleTask) -> Result<bool, Failure> {
 
 fn never_started() -> MigrationReport {
     let failure = environment_failure(
-        reason::MIGRATION_NOT_STARTED,
+        Reason::MigrationNotStarted,
         "The ledger has no row of this run: its pod was gone before anything was started.",
     );
     migration(MigrationOutcome::NotStarted, Some(failure))

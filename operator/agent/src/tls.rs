@@ -18,7 +18,7 @@ use rustls::{
 use tempfile::NamedTempFile;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::connection::{Connection, TlsMode};
+use crate::connection::{Connection, TlsMode};
 use fairway_health::tls::{AnyCertificate, provider};
 
 /// Why TLS could not be set up. Names files, never their content.
@@ -84,7 +84,7 @@ fn common_authorities() -> Vec<CertificateDer<'static>> {
 }
 
 /// The authorities that a connection trusts without naming a file, as a file for libpq: by itself that trusts
-/// nobody but `~/.postgresql/root.crt`. None where the connection names a file, or verifies nothing.
+/// only `~/.postgresql/root.crt`. None where the connection names a file, or verifies nothing.
 pub(crate) fn authorities_file(connection: &Connection) -> io::Result<Option<NamedTempFile>> {
     let verifies = matches!(connection.tls, TlsMode::VerifyCa | TlsMode::VerifyFull);
     if !verifies || connection.root_certificates.is_some() {

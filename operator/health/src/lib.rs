@@ -1,7 +1,7 @@
 //! One health request to one pod, as the operator's prober, the guard and the probe agent all make it.
 //!
-//! A crate of its own, because the operator has no PostgreSQL client and the agent no Kubernetes client, and what a
-//! pod's answer means must be the same to both.
+//! A crate of its own, because the operator has no PostgreSQL client and the agent no Kubernetes client, and a
+//! pod's answer must mean the same to both.
 
 mod request;
 pub mod tls;

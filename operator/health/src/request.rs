@@ -1,6 +1,6 @@
 //! One health request to one port of one pod.
 //!
-//! A new connection each time, as the kubelet does it; no proxy, no redirects, at most [`BODY_LIMIT`] of body
+//! A new connection for each request, as the kubelet makes it; no proxy, no redirects, at most [`BODY_LIMIT`] of body
 //! and [`TIMEOUT`] for all of it. Every verdict is one sentence.
 
 use std::{
@@ -35,7 +35,7 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 /// Longest time for one request, from the connection to the last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes the request and judges the answer. `variables` hold the header values that come from Secrets; none
+/// Makes one health request and judges the answer. `variables` hold the header values that come from Secrets; none
 /// of them is ever part of a verdict.
 pub async fn request(
     address: IpAddr,
@@ -222,7 +222,7 @@ async fn judge(response: Response<Incoming>, request: &HttpRequest) -> Result<()
     }
 }
 
-/// A redirect's query may hold a token.
+/// The target of a redirect without its query, which may hold a token.
 fn without_query(location: &str) -> String {
     let path = location.split(['?', '#']).next().unwrap_or_default();
     path.chars().take(100).collect()

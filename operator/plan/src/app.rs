@@ -1,13 +1,13 @@
 //! The App: turns edits into Releases and sums up what serves.
 //!
-//! Revision and spec hash are on record in the App's status before the Release exists, so a crash between the
-//! two finds the Release missing and makes it, and no revision is ever used twice.
+//! Revision and spec hash are recorded in the App's status before the Release exists, so a crash between the two finds
+//! the Release missing and creates it, and no revision is ever used twice.
 
 mod summary;
 
 use crate::build::control;
 use crate::observed::{AppObserved, Settings};
-use crate::release::world::has_ended;
+use crate::release::history::has_ended;
 use crate::snapshot::Snapshot;
 use crate::{Decision, Object, Step, Wake, labels, names};
 use fairway_crds::app::AppStatus;
@@ -16,7 +16,7 @@ use fairway_crds::{App, Release};
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use std::sync::Arc;
-use summary::Standing;
+use summary::Finding;
 
 /// Decides the next pass of an App.
 pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<AppStatus> {
@@ -33,22 +33,22 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
     let snapshot = Snapshot::of(&app.spec);
     let hash = snapshot.hash();
     let mut steps = Vec::new();
-    let standing = match next(observed, &status, &snapshot, &hash) {
+    let finding = match next(observed, &status, &snapshot, &hash) {
         Next::Record { revision, hash } => {
             status.revision = Some(revision);
             status.spec_hash = Some(hash);
             status.desired = Some(names::release(&app.name_any(), revision));
-            Standing::Recorded
+            Finding::Recorded
         }
-        Next::Make(made) => {
-            steps = made;
-            Standing::Recorded
+        Next::Create(missing) => {
+            steps = missing;
+            Finding::Recorded
         }
-        Next::Nothing => Standing::Settled,
-        Next::Held => Standing::Held,
-        Next::AwaitRelease(containers) => Standing::AwaitingRelease(containers),
+        Next::Nothing => Finding::Settled,
+        Next::Held => Finding::Held,
+        Next::AwaitRelease(containers) => Finding::AwaitingRelease(containers),
     };
-    summary::tell(observed, &mut status, &standing, now);
+    summary::write(observed, &mut status, &finding, now);
     Decision {
         steps,
         status,
@@ -58,10 +58,10 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
 
 /// What an App needs next.
 enum Next {
-    /// Put revision and hash on record.
+    /// Record revision and hash.
     Record { revision: i64, hash: String },
-    /// Make the Release of the revision on record, or its snapshot.
-    Make(Vec<Step>),
+    /// Create the Release of the recorded revision, or its snapshot.
+    Create(Vec<Step>),
     /// The spec is released or being released.
     Nothing,
     /// `suspend` keeps an edit from being released.
@@ -72,73 +72,73 @@ enum Next {
 
 fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &str) -> Next {
     let newest = observed.releases.last();
-    let on_record = status.revision.unwrap_or_default();
-    if let Some(given) = newest.filter(|release| release.spec.revision > on_record) {
+    let recorded = status.revision.unwrap_or_default();
+    if let Some(given) = newest.filter(|release| release.spec.revision > recorded) {
         return adopt(observed, given, hash);
     }
-    // What was frozen is what is released, also when the App was edited before this process knew of it.
-    let frozen = observed
+    // The snapshot is what is released, also when the App was edited before this process knew of it.
+    let released = observed
         .snapshots
-        .get(&names::release(&observed.app.name_any(), on_record));
-    let frozen = frozen.map(|frozen| frozen.hash());
-    if let Some(frozen) = &frozen
-        && status.spec_hash.as_ref() != Some(frozen)
+        .get(&names::release(&observed.app.name_any(), recorded));
+    let released = released.map(|released| released.hash());
+    if let Some(released) = &released
+        && status.spec_hash.as_ref() != Some(released)
     {
         return Next::Record {
-            revision: on_record,
-            hash: frozen.clone(),
+            revision: recorded,
+            hash: released.clone(),
         };
     }
     let open = snapshot.without_image();
     let edited = status.spec_hash.as_deref() != Some(hash);
-    // Once the next revision is on record, the request has been heeded.
-    let retry = newest.is_some_and(|release| release.spec.revision == on_record && wants_retry(release));
+    // Once the next revision is recorded, the request is handled.
+    let retry = newest.is_some_and(|release| release.spec.revision == recorded && wants_retry(release));
     // A retry of the same content brings the images that the failed Release named.
     if open.is_empty() && edited || retry && (open.is_empty() || !edited) {
         return if observed.app.spec.suspend {
             Next::Held
         } else {
             Next::Record {
-                revision: on_record + 1,
+                revision: recorded + 1,
                 hash: hash.to_owned(),
             }
         };
     }
     if edited {
-        // One applied by hand that is on record and not frozen yet releases what the App says now.
-        let is_open = newest.is_some_and(|release| release.spec.revision == on_record && !has_ended(release));
-        return if is_open && frozen.is_none() {
+        // One applied by hand that is recorded and has no snapshot yet releases what the App says now.
+        let is_open = newest.is_some_and(|release| release.spec.revision == recorded && !has_ended(release));
+        return if is_open && released.is_none() {
             Next::Record {
-                revision: on_record,
+                revision: recorded,
                 hash: hash.to_owned(),
             }
         } else {
             Next::AwaitRelease(open)
         };
     }
-    let missing = missing(observed, on_record, snapshot, hash);
+    let missing = missing(observed, recorded, snapshot, hash);
     if missing.is_empty() {
         Next::Nothing
     } else {
-        Next::Make(missing)
+        Next::Create(missing)
     }
 }
 
-/// A Release beyond the revision on record was applied by hand or by CI, or is one of ours whose record was
-/// lost (the App was restored without its status): take it up instead of minting another.
+/// A Release beyond the recorded revision was applied by hand or by CI, or is one of ours whose record was lost (the
+/// App was restored without its status): it is taken up instead of another being created.
 fn adopt(observed: &AppObserved, given: &Arc<Release>, hash: &str) -> Next {
-    let frozen = observed
+    let released = observed
         .snapshots
         .get(&given.name_any())
         .map(|snapshot| snapshot.hash());
     Next::Record {
         revision: given.spec.revision,
         // A snapshot that differs from today's is an edit that is yet to be released.
-        hash: frozen.unwrap_or_else(|| hash.to_owned()),
+        hash: released.unwrap_or_else(|| hash.to_owned()),
     }
 }
 
-/// Whether a person asked for another try of a release that failed.
+/// Whether a user asked for a retry of a release that failed.
 fn wants_retry(release: &Release) -> bool {
     let status = release.status.clone().unwrap_or_default();
     let asked = release.annotations().get(annotation::RETRY);
@@ -148,7 +148,7 @@ fn wants_retry(release: &Release) -> bool {
         && status.outcome != Some(ReleaseOutcome::Succeeded)
 }
 
-/// What is missing of the revision on record: snapshot first, so that the Release finds it.
+/// What is missing of the recorded revision: snapshot first, so that the Release finds it.
 fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &str) -> Vec<Step> {
     if revision == 0 {
         return Vec::new();
@@ -157,8 +157,8 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
     let name = names::release(&app.name_any(), revision);
     let mut steps = Vec::new();
     if !observed.snapshots.contains_key(&name) {
-        let frozen = control::controller_revision(app, &name, revision, snapshot);
-        steps.push(Step::Create(Box::new(Object::ControllerRevision(frozen))));
+        let revision = control::controller_revision(app, &name, revision, snapshot);
+        steps.push(Step::Create(Box::new(Object::ControllerRevision(revision))));
     }
     if let Some(given) = observed
         .releases
@@ -176,8 +176,8 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
         let name_of_retried = retried.map(|release| release.name_any());
         // Of the same content: a Release applied by hand named its images and its version itself.
         let same = retried.filter(|release| {
-            let frozen = observed.snapshots.get(&release.name_any());
-            frozen.is_some_and(|frozen| frozen.hash() == hash)
+            let released = observed.snapshots.get(&release.name_any());
+            released.is_some_and(|released| released.hash() == hash)
         });
         let images = same.map_or_else(|| snapshot.images(), |release| release.spec.images.clone());
         let mut release = control::release(app, revision, hash, images, trigger, name_of_retried.as_deref());
@@ -203,7 +203,7 @@ fn owned(app: &App, given: &Release) -> Option<Step> {
     Some(Step::Apply(Box::new(Object::Release(release))))
 }
 
-/// The Release that tries another one again says so.
+/// Name of the Release that a Release retries.
 pub fn retries(release: &Release) -> Option<&str> {
     release.annotations().get(labels::RETRY_OF).map(String::as_str)
 }

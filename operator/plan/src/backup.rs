@@ -1,17 +1,19 @@
-//! The Backup: tried until it is proven, or until it is clear that it will not be.
+//! The Backup: attempted until it is proven, or until it is clear that it will not be.
 //!
-//! Every try is a Job of its own number. The number is on record before the Job exists, so a crash between the
-//! two makes the same Job again. What the environment cause (store full, claim missing, wrong password) is tried
-//! again for a day; the Job of a try that failed is removed when the next begins, the last one at the end.
+//! Every attempt is a Job of its own number. The number is recorded before the Job exists, so a crash between the
+//! two creates the same Job again. What the environment causes (store full, claim missing, wrong password) is retried
+//! for a day; the Job of an attempt that failed is removed when the next begins, the last one at the end.
 
-use crate::build::agent::{self, Outcome};
+use crate::attempt::{self, Advanced, Attempt, Bounds, Child, Failed, Impossible, Planned, SLOW_START};
+use crate::build::agent;
 use crate::conditions::{self, Progress};
+use crate::message;
 use crate::observed::{BackupObserved, Settings};
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
-use crate::retry::{self, Next};
+use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
-use crate::stand::Stand;
-use crate::{Decision, Object, ObjectRef, Step, Wake, names, object::Kind};
+use crate::tasks::BACKUP;
+use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
 use fairway_crds::Reason;
 use fairway_crds::app::{BackupSettings, Store, VolumeStore};
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
@@ -21,10 +23,10 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use std::sync::Arc;
 
-/// Time for all tries together.
+/// Time for all attempts together.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(24);
-/// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
-const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
+/// Message while an attempt is at work.
+const WORKING: &str = "Dumping the database and reading the dump back.";
 
 /// Decides the next pass of a Backup.
 pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> Decision<BackupStatus> {
@@ -45,158 +47,131 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
             wake: Wake::OnChange,
         };
     }
-    let Stand {
+    let Planned {
         steps,
         progress,
         wake,
     } = next(observed, settings, &mut status, now);
-    status.observed_generation = backup.metadata.generation;
-    status.conditions = conditions::bounded(&status.conditions, &progress, backup.metadata.generation, now);
+    let generation = backup.metadata.generation;
+    status.observed_generation = generation;
+    let desired = conditions::summary(&format!("Backup {}", backup.name_any()), &progress);
+    status.conditions = conditions::set(&status.conditions, desired, generation, now);
     Decision { steps, status, wake }
 }
 
-fn next(observed: &BackupObserved, settings: &Settings, status: &mut BackupStatus, now: Timestamp) -> Stand {
-    let Some(attempts) = status.attempts.clone() else {
-        return begin(observed, status, 1, now);
+fn next(
+    observed: &BackupObserved,
+    settings: &Settings,
+    status: &mut BackupStatus,
+    now: Timestamp,
+) -> Planned {
+    let schedule = Schedule {
+        deadline: Some(DEADLINE),
+        now,
     };
-    match attempts.next {
-        Some(next) if now < next => {
-            let message = retry::pausing(&attempts, next, DEADLINE);
-            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
-        }
-        Some(_) => begin(observed, status, attempts.current + 1, attempts.since),
-        None => attend(observed, settings, status, &attempts, now),
+    match schedule.due(status.attempts.as_ref()) {
+        Due::Begin(attempts) => begin(observed, status, attempts),
+        Due::Paused { next, message } => attempt::paused(next, message),
+        Due::Current(attempts) => attend(observed, settings, status, schedule, attempts),
     }
 }
 
-/// Puts a try on record. The store is the App's of this moment, so that a mended one is used.
-fn begin(observed: &BackupObserved, status: &mut BackupStatus, current: u32, since: Timestamp) -> Stand {
+/// Records an attempt. The store is the App's of this moment, so that a corrected one is used.
+fn begin(observed: &BackupObserved, status: &mut BackupStatus, attempts: Attempts) -> Planned {
     let (backup_settings, _) = match ready(observed) {
         Ok(ready) => ready,
-        Err(message) => return fail(status, Reason::AppMissing, message),
+        Err(Impossible { reason, message }) => return fail(status, reason, &message),
     };
-    status.attempts = Some(Attempts {
-        current,
-        since,
-        next: None,
-        reason: None,
-        message: None,
-    });
+    status.attempts = Some(attempts);
     status.set = Some(BackupSet {
         claim_name: backup_settings.store.volume.claim_name.clone(),
         path: agent::set_path(&observed.backup),
     });
-    Stand::at(Progress::running(Reason::BackingUp, working()))
+    Planned::new(Progress::running(Reason::BackingUp, WORKING))
 }
 
-fn working() -> String {
-    "dumping the database and reading the dump back".to_owned()
-}
-
-/// What a backup is made from, or the sentence that says what is missing.
-fn ready(observed: &BackupObserved) -> Result<(&BackupSettings, &Snapshot), String> {
+/// What a backup is made from, or what is missing.
+fn ready(observed: &BackupObserved) -> Result<(&BackupSettings, &Snapshot), Impossible> {
     let spec = &observed.backup.spec;
+    let missing = |message: String| Impossible {
+        reason: Reason::AppMissing,
+        message,
+    };
     let Some(app) = &observed.app else {
-        return Err(format!(
-            "App {} does not exist: set spec.app to the name of one in this namespace",
+        return Err(missing(format!(
+            "App {} does not exist. Create a Backup whose spec.app names an App of this namespace.",
             spec.app
-        ));
+        )));
     };
     let Some(settings) = &app.spec.backup else {
-        return Err(format!("App {} has no spec.backup: add its store", spec.app));
+        return Err(missing(format!(
+            "App {} has no spec.backup. Add its store, then create a new Backup.",
+            spec.app
+        )));
     };
     let Some(snapshot) = &observed.snapshot else {
         let release = spec.release.as_deref().unwrap_or_default();
-        return Err(format!(
-            "Release {release}, or its snapshot, is gone: make a Backup without spec.release"
-        ));
+        return Err(missing(format!(
+            "Release {release}, or its snapshot, is gone. Create a Backup without spec.release."
+        )));
     };
     match snapshot.database {
         Some(_) => Ok((settings, snapshot)),
-        None => Err(format!(
-            "App {} has no spec.database: there is nothing to back up",
+        None => Err(missing(format!(
+            "App {} has no spec.database, so there is nothing to back up.",
             spec.app
-        )),
+        ))),
     }
 }
 
-/// Looks after the Job of the try under way.
+/// Follows the attempt under way.
 fn attend(
     observed: &BackupObserved,
     settings: &Settings,
     status: &mut BackupStatus,
-    attempts: &Attempts,
-    now: Timestamp,
-) -> Stand {
-    let name = names::backup_job(&observed.backup.name_any(), attempts.current);
-    let Some(job) = observed.jobs.iter().find(|job| job.name_any() == name) else {
-        return start(observed, settings, status, attempts, now);
+    schedule: Schedule,
+    mut attempts: Attempts,
+) -> Planned {
+    let backup = &observed.backup;
+    let name = BACKUP.child(&backup.name_any(), attempts.current);
+    let uid = backup.metadata.uid.as_deref().unwrap_or_default();
+    let child = Child::find(&BACKUP, uid, name.clone(), &observed.jobs, &observed.pods);
+    let current = attempts.current;
+    let create = || job_of(observed, settings, status, current);
+    let attempt = Attempt {
+        task: &BACKUP,
+        namespace: backup.metadata.namespace.as_deref().unwrap_or_default(),
+        work_for: &backup.name_any(),
+        schedule,
+        bounds: Bounds::Start,
+        refused: &observed.refused,
+        working: Reason::BackingUp,
+        doing: WORKING,
+        not_starting: Reason::PodNotStarting,
+        slow_start: Some(SLOW_START),
     };
-    if !is_ours(observed, job) {
-        // Left by a Backup of the same name that was deleted; the garbage collector is at it.
-        let message = format!("waiting until Job {name} of a deleted Backup is gone");
-        return Stand::at(Progress::running(Reason::BackingUp, message));
+    let advanced = attempt.advance(&mut attempts, &child, child.outcome(), create, judge);
+    match advanced {
+        Advanced::Done(evidence) => succeed(status, evidence),
+        Advanced::Failed { reason, message } => fail(status, reason, &message),
+        Advanced::UnderWay(planned) => {
+            if planned.progress.reason == Reason::PodNotStarting && store_has_changed(observed, status) {
+                return begin(observed, status, retry::following(&attempts));
+            }
+            status.attempts = Some(attempts);
+            planned.after(leftovers(observed, Some(&name)))
+        }
     }
-    let mut stand = match agent::job_report::<BackupReport>(Some(job.as_ref()), &observed.pods, &name) {
-        Outcome::Reported(BackupReport {
-            evidence: Some(evidence),
-            failure: None,
-        }) => {
-            return succeed(status, evidence);
-        }
-        Outcome::Reported(BackupReport {
-            failure: Some(failure),
-            ..
-        }) => match failure.cause {
-            Cause::Version => return fail(status, failure.reason(), failure.message),
-            Cause::Environment => failed(status, attempts, now, failure.reason(), &failure.message),
-        },
-        Outcome::Reported(BackupReport {
-            failure: None,
-            evidence: None,
-        }) => failed(
-            status,
-            attempts,
-            now,
-            Reason::AgentFailed,
-            "the agent's answer says neither success nor failure",
-        ),
-        Outcome::Lost { reason } => {
-            let message = format!("the backup's pod ended without an answer: {reason}");
-            failed(status, attempts, now, Reason::PodLost, &message)
-        }
-        Outcome::Running {
-            waiting: Some((_, message)),
-        } => held_up(observed, status, attempts, now, message),
-        Outcome::NotThere | Outcome::Running { waiting: None } => {
-            under_way(observed, status, job, &name, attempts, now)
-        }
-    };
-    stand.steps.extend(leftovers(observed, Some(&name)));
-    stand
 }
 
-fn start(
+fn job_of(
     observed: &BackupObserved,
     settings: &Settings,
-    status: &mut BackupStatus,
-    attempts: &Attempts,
-    now: Timestamp,
-) -> Stand {
-    let (backup_settings, snapshot) = match ready(observed) {
-        Ok(ready) => ready,
-        Err(message) => return fail(status, Reason::AppMissing, message),
-    };
-    if now >= retry::end(attempts, DEADLINE) {
-        let namespace = observed.backup.namespace().unwrap_or_default();
-        let message = format!(
-            "its Job could not be made within {}; the events say why: kubectl -n {namespace} describe backup {}",
-            conditions::duration(DEADLINE),
-            observed.backup.name_any(),
-        );
-        return fail(status, Reason::PodNotStarting, message);
-    }
-    // The claim on record, lest the status name another one than the Job uses.
+    status: &BackupStatus,
+    attempt: u32,
+) -> Result<Object, Impossible> {
+    let (backup_settings, snapshot) = ready(observed)?;
+    // The recorded claim, so that the status never names another one than the Job uses.
     let claim_name = match &status.set {
         Some(set) => set.claim_name.clone(),
         None => backup_settings.store.volume.claim_name.clone(),
@@ -207,115 +182,57 @@ fn start(
         },
         ..backup_settings.clone()
     };
-    let images = match observed
+    let release = observed
         .release
         .as_ref()
-        .and_then(|release| release.status.as_ref())
-    {
-        Some(release) => release.digests.clone(),
-        None => snapshot.images(),
-    };
-    let job = agent::backup_job(
-        settings,
-        &observed.backup,
-        snapshot,
-        &backup_settings,
-        &images,
-        attempts.current,
-    );
-    let mut steps = leftovers(observed, None);
-    steps.push(Step::Create(Box::new(Object::Job(job))));
-    Stand::at(Progress::running(Reason::BackingUp, working()))
-        .until(retry::end(attempts, DEADLINE))
-        .with(steps)
+        .and_then(|release| release.status.as_ref());
+    let images = release.map_or_else(|| snapshot.images(), |release| release.digests.clone());
+    let backup = &observed.backup;
+    let job = agent::backup_job(settings, backup, snapshot, &backup_settings, &images, attempt);
+    Ok(Object::Job(job))
 }
 
-fn under_way(
-    observed: &BackupObserved,
-    status: &mut BackupStatus,
-    job: &Job,
-    name: &str,
-    attempts: &Attempts,
-    now: Timestamp,
-) -> Stand {
-    let slow = job
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .and_then(|created| created.0.checked_add(SLOW_START).ok());
-    match slow {
-        Some(slow) if agent::started_at(&observed.pods, name).is_none() => {
-            if now < slow {
-                return Stand::at(Progress::running(Reason::BackingUp, working())).until(slow);
-            }
-            let namespace = observed.backup.namespace().unwrap_or_default();
-            let message = format!(
-                "the pod of Job {name} is not starting; what keeps it says: kubectl -n {namespace} describe job,pod -l fairway.dev/work-for={}",
-                observed.backup.name_any()
-            );
-            not_starting(status, attempts, now, message)
-        }
-        _ => Stand::at(Progress::running(Reason::BackingUp, working())),
+fn judge(report: BackupReport) -> Result<BackupEvidence, Failed> {
+    match report {
+        BackupReport {
+            failure: Some(failure),
+            ..
+        } => Err(Failed {
+            cause: failure.cause,
+            reason: failure.reason(),
+            message: failure.message,
+        }),
+        BackupReport {
+            evidence: Some(evidence),
+            failure: None,
+        } => Ok(evidence),
+        BackupReport {
+            evidence: None,
+            failure: None,
+        } => Err(Failed {
+            cause: Cause::Environment,
+            reason: Reason::AgentFailed,
+            message: "The agent's report says neither success nor failure.".to_owned(),
+        }),
     }
 }
 
-/// The pod does not start. A store that was changed in the App meanwhile is tried at once.
-fn held_up(
-    observed: &BackupObserved,
-    status: &mut BackupStatus,
-    attempts: &Attempts,
-    now: Timestamp,
-    message: String,
-) -> Stand {
+/// Whether the App names another store than the attempt uses: what keeps its pod from starting may be corrected.
+fn store_has_changed(observed: &BackupObserved, status: &BackupStatus) -> bool {
     let used = status.set.as_ref().map(|set| set.claim_name.as_str());
     let desired = ready(observed)
         .ok()
         .map(|(settings, _)| settings.store.volume.claim_name.as_str());
-    if desired.is_some() && desired != used {
-        return begin(observed, status, attempts.current + 1, attempts.since);
-    }
-    not_starting(status, attempts, now, message)
+    desired.is_some() && desired != used
 }
 
-/// Waits for the pod until the deadline of all tries.
-fn not_starting(status: &mut BackupStatus, attempts: &Attempts, now: Timestamp, message: String) -> Stand {
-    let end = retry::end(attempts, DEADLINE);
-    if now >= end {
-        let message = format!(
-            "{} Given up after {}.",
-            retry::sentence(&message),
-            conditions::duration(DEADLINE)
-        );
-        return fail(status, Reason::PodNotStarting, message);
-    }
-    Stand::at(Progress::running(Reason::PodNotStarting, message)).until(end)
-}
-
-fn failed(
-    status: &mut BackupStatus,
-    attempts: &Attempts,
-    now: Timestamp,
-    reason: Reason,
-    message: &str,
-) -> Stand {
-    match retry::after_failure(attempts, attempts.current, DEADLINE, now, reason, message) {
-        Next::GiveUp { reason, message } => fail(status, reason, message),
-        Next::Again(again) => {
-            let next = again.next.unwrap_or(now);
-            let message = retry::pausing(&again, next, DEADLINE);
-            status.attempts = Some(again);
-            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
-        }
-    }
-}
-
-fn fail(status: &mut BackupStatus, reason: Reason, message: String) -> Stand {
+fn fail(status: &mut BackupStatus, reason: Reason, message: &str) -> Planned {
     status.outcome = Some(BackupOutcome::Failed);
     status.set = None;
-    Stand::at(Progress::failed(reason, message))
+    Planned::new(Progress::failed(reason, message))
 }
 
-fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
+fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     let BackupEvidence {
         level,
         bytes,
@@ -331,8 +248,8 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
         .as_ref()
         .map(|set| format!("{} of claim {}", set.path, set.claim_name))
         .unwrap_or_default();
-    let noted: String = notes.iter().map(|note| format!("; {note}")).collect();
-    let message = format!("{bytes} bytes in {place}, made in {seconds:.0} s; proven: {level}{noted}");
+    let made = format!("Wrote {bytes} bytes to {place} in {seconds:.0} s, proven to the level {level}.");
+    let message = message::sentences(std::iter::once(&made).chain(&notes));
     status.outcome = Some(BackupOutcome::Succeeded);
     status.level = Some(level);
     status.bytes = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -341,17 +258,15 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Stand {
     status.server_version = Some(server_version);
     status.fingerprint = Some(fingerprint);
     status.notes = notes;
-    Stand::at(Progress::succeeded(Reason::Succeeded, message))
+    Planned::new(Progress::succeeded(Reason::Succeeded, message))
 }
 
 fn is_ours(observed: &BackupObserved, job: &Job) -> bool {
-    let uid = observed.backup.metadata.uid.as_deref();
-    job.owner_references()
-        .iter()
-        .any(|owner| Some(&*owner.uid) == uid)
+    let uid = observed.backup.metadata.uid.as_deref().unwrap_or_default();
+    BACKUP.is_of(&job.metadata, uid)
 }
 
-/// Jobs of tries that are over.
+/// Removal of the Jobs of attempts that are over.
 fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
     let over = |job: &&Arc<Job>| {
         is_ours(observed, job) && job.metadata.deletion_timestamp.is_none() && Some(&*job.name_any()) != keep

@@ -1,7 +1,7 @@
-//! A bench for the tests of the planners of bounded work: Jobs and pods that do what the test says.
+//! A bench for the tests of the planners of attempted work: Jobs and pods that do what the test says.
 
 use crate::labels;
-use crate::observed::Settings;
+use crate::observed::{Refusal, Settings};
 use crate::{Object, Step, object::Kind};
 use fairway_crds::condition::{RECONCILING, STALLED, SUCCEEDED};
 use fairway_crds::{App, Release};
@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -60,7 +61,8 @@ pub(crate) struct Bench {
     pub(crate) jobs: Vec<Arc<Job>>,
     pub(crate) pods: Vec<Arc<Pod>>,
     pub(crate) now: Timestamp,
-    made: u32,
+    pub(crate) refused: BTreeMap<String, Refusal>,
+    created: u32,
 }
 
 impl Bench {
@@ -69,7 +71,8 @@ impl Bench {
             jobs: Vec::new(),
             pods: Vec::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
-            made: 0,
+            refused: BTreeMap::new(),
+            created: 0,
         }
     }
 
@@ -77,8 +80,19 @@ impl Bench {
         self.now += span;
     }
 
-    /// Carries steps out as the apiserver would; a Job's pods go with it.
-    pub(crate) fn carry_out(&mut self, steps: &[Step]) {
+    /// Lets the apiserver refuse an object.
+    pub(crate) fn refuse(&mut self, id: &str, message: &str) {
+        let refusal = Refusal {
+            hash: String::new(),
+            message: message.to_owned(),
+            conflict: false,
+            may_pass: true,
+        };
+        self.refused.insert(id.to_owned(), refusal);
+    }
+
+    /// Executes steps as the apiserver would; a Job's pods go with it.
+    pub(crate) fn execute(&mut self, steps: &[Step]) {
         for step in steps {
             match step {
                 Step::Create(object) => self.create(object),
@@ -120,8 +134,8 @@ impl Bench {
     }
 
     fn stamp(&mut self, meta: &mut ObjectMeta) {
-        self.made += 1;
-        meta.uid = Some(format!("uid-{}", self.made));
+        self.created += 1;
+        meta.uid = Some(format!("uid-{}", self.created));
         meta.creation_timestamp = Some(Time(self.now));
     }
 
@@ -177,7 +191,7 @@ impl Bench {
         self.pods.push(Arc::new(pod));
     }
 
-    /// The Job's pod answers.
+    /// The Job's pod reports.
     pub(crate) fn answer(&mut self, job: &str, report: &impl Serialize) {
         let message = serde_json::to_string(report).unwrap();
         self.pod_of(
@@ -246,7 +260,7 @@ pub(crate) fn container(name: &str, state: Value) -> Value {
 }
 
 /// `Succeeded`, `Reconciling`, `Stalled`, the reason and the message.
-pub(crate) fn told(conditions: &[Condition]) -> (String, String, String) {
+pub(crate) fn reported(conditions: &[Condition]) -> (String, String, String) {
     let of = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
     let status = |type_: &str| of(type_).map_or("False", |condition| condition.status.as_str());
     let succeeded = of(SUCCEEDED).unwrap();

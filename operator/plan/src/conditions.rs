@@ -1,29 +1,24 @@
 //! Status conditions: what they say, and when they change.
 
+use crate::message::{self, fit, to_seconds};
 use fairway_crds::Reason;
 use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
-use fairway_crds::duration::Duration;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-
-/// Longest message of a condition, in characters. Kubernetes allows 32,768; nobody reads those.
-pub const MESSAGE_LIMIT: usize = 1024;
-/// Longest text of others (the kubelet, the apiserver) that is passed on inside a message, in characters.
-const QUOTE_LIMIT: usize = 300;
 
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Not known yet.
+    /// Nobody can say yet whether the condition holds.
     Unknown,
 }
 
 impl Status {
-    /// As the API writes it.
+    /// The status as the API writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -33,16 +28,16 @@ impl Status {
     }
 }
 
-/// A condition as a planner wants it, without the times that [`set`] keeps.
+/// A desired condition, without the times that [`set`] keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// Its type, one of [`fairway_crds::condition`].
+    /// Type of the condition, one of [`fairway_crds::condition`].
     pub type_: &'static str,
-    /// Whether it holds.
+    /// Whether the condition holds.
     pub status: Status,
-    /// Why: CamelCase, stable, for machines.
+    /// Why, for machines.
     pub reason: Reason,
-    /// Why, for people.
+    /// Why, for people: whole sentences.
     pub message: String,
 }
 
@@ -75,7 +70,7 @@ pub fn set(
                 type_: desired.type_.to_owned(),
                 status: desired.status.as_str().to_owned(),
                 reason: desired.reason.into(),
-                message: capped(&desired.message, MESSAGE_LIMIT),
+                message: fit(&desired.message, message::LIMIT),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or_else(
                     || Time(to_seconds(now)),
@@ -86,146 +81,97 @@ pub fn set(
         .collect()
 }
 
-/// Where bounded work (a Migration, a Backup) stands.
+/// How far an object is that ends: a Release, a Migration, a Backup, or a rung that waits for the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Machines are at it.
-    Running {
-        /// What is being done or waited for.
-        reason: Reason,
-        /// The same, for people.
-        message: String,
-    },
-    /// A person must do something, and then it goes on.
-    Waiting {
-        /// What is wrong.
-        reason: Reason,
-        /// What to do.
-        message: String,
-    },
-    /// It is done, for good.
-    Succeeded {
-        /// How.
-        reason: Reason,
-        /// The same, for people.
-        message: String,
-    },
-    /// It has failed, for good.
-    Failed {
-        /// Why.
-        reason: Reason,
-        /// One sentence with the mend.
-        message: String,
-    },
+pub struct Progress {
+    /// Who or what moves next, or how it ended.
+    pub state: State,
+    /// Why it is so.
+    pub reason: Reason,
+    /// Why it is so, for people: whole sentences.
+    pub message: String,
+}
+
+/// Who or what moves an object next, or how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Machines are at work: `Reconciling`.
+    Running,
+    /// The clock of a bake or another release: neither reconciling nor stalled.
+    Waiting,
+    /// A user has to act, and then it goes on: `Stalled`.
+    Stalled,
+    /// It has succeeded.
+    Succeeded,
+    /// It has failed: `Stalled`, because no machine will change that.
+    Failed,
 }
 
 impl Progress {
-    /// Machines are at it.
-    pub fn running(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Running {
+    /// An object in that state.
+    pub fn new(state: State, reason: Reason, message: impl AsRef<str>) -> Self {
+        Self {
+            state,
             reason,
-            message: message.into(),
+            message: message::sentence(message.as_ref()),
         }
     }
 
-    /// A person must do something.
-    pub fn waiting(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Waiting {
-            reason,
-            message: message.into(),
-        }
+    /// An object at which machines are at work.
+    pub fn running(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Running, reason, message)
     }
 
-    /// It is done.
-    pub fn succeeded(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Succeeded {
-            reason,
-            message: message.into(),
-        }
+    /// An object for which a user has to act.
+    pub fn stalled(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Stalled, reason, message)
     }
 
-    /// It has failed.
-    pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Failed {
-            reason,
-            message: message.into(),
-        }
+    /// An object that has succeeded.
+    pub fn succeeded(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Succeeded, reason, message)
+    }
+
+    /// An object that has failed.
+    pub fn failed(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self::new(State::Failed, reason, message)
     }
 }
 
-/// The conditions of bounded work: `Succeeded` and `Ready`, and `Reconciling` or `Stalled` while one of them holds.
-pub fn bounded(
-    previous: &[Condition],
-    progress: &Progress,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
-    use Status::{False, True, Unknown};
-    let (succeeded, ready, passing, reason, message) = match progress {
-        Progress::Running { reason, message } => (Unknown, False, Some(RECONCILING), reason, message),
-        Progress::Waiting { reason, message } => (Unknown, False, Some(STALLED), reason, message),
-        Progress::Succeeded { reason, message } => (True, True, None, reason, message),
-        Progress::Failed { reason, message } => (False, False, Some(STALLED), reason, message),
+/// The conditions that sum an object up: `Succeeded` and `Ready`, both unknown until it ends, and `Reconciling` or
+/// `Stalled` while that holds. `subject` is the object, as `Backup nightly`.
+pub fn summary(subject: &str, progress: &Progress) -> Vec<Desired> {
+    let Progress {
+        state,
+        reason,
+        message,
+    } = progress;
+    let ended = match state {
+        State::Running | State::Waiting | State::Stalled => Status::Unknown,
+        State::Succeeded => Status::True,
+        State::Failed => Status::False,
     };
-    // A long message in every condition hides the others; it stands where people and tools look for it.
-    let ready_message = match succeeded {
-        False => "it did not succeed: the condition Succeeded says why",
-        _ => message,
+    // The same message in every condition hides the others; it stands where people and tools look for it.
+    let ready_message = match state {
+        State::Failed => format!("{subject} did not succeed. Condition Succeeded says why."),
+        _ => message.clone(),
     };
     let mut desired = vec![
-        Desired::new(SUCCEEDED, succeeded, *reason, message),
-        Desired::new(READY, ready, *reason, ready_message),
+        Desired::new(SUCCEEDED, ended, *reason, message),
+        Desired::new(READY, ended, *reason, ready_message),
     ];
-    desired.extend(passing.map(|type_| Desired::new(type_, True, *reason, message)));
-    set(previous, desired, generation, now)
+    desired.extend(passing(*state, *reason, message));
+    desired
 }
 
-/// A moment as messages write it: RFC 3339 in UTC, whole seconds.
-pub fn moment(at: Timestamp) -> String {
-    to_seconds(at).to_string()
-}
-
-/// A span of time as messages write it: `1h30m`.
-pub fn duration(span: SignedDuration) -> String {
-    Duration::from_seconds(u64::try_from(span.as_secs()).unwrap_or_default()).to_string()
-}
-
-/// A text of others made fit for a message: one line, without what may be a credential in a URL, at most 300
-/// characters.
-pub fn shorten(text: &str) -> String {
-    let words: Vec<String> = text.split_whitespace().map(without_credentials).collect();
-    capped(&words.join(" "), QUOTE_LIMIT)
-}
-
-/// A URL keeps neither its user information nor its query.
-fn without_credentials(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else {
-        return word.to_owned();
+/// `Reconciling` or `Stalled`, while that holds.
+pub fn passing(state: State, reason: Reason, message: &str) -> Option<Desired> {
+    let type_ = match state {
+        State::Running => RECONCILING,
+        State::Stalled | State::Failed => STALLED,
+        State::Waiting | State::Succeeded => return None,
     };
-    let (authority, path) = match rest.find(['/', '?']) {
-        Some(end) => rest.split_at(end),
-        None => (rest, ""),
-    };
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    match path.split_once('?') {
-        None => format!("{scheme}://{host}{path}"),
-        Some((path, query)) => {
-            // What follows the URL in a quoted sentence (`": 401`) is kept.
-            let end = query.find(['"', '\'', ')', ',']).unwrap_or(query.len());
-            format!("{scheme}://{host}{path}?…{}", &query[end..])
-        }
-    }
-}
-
-fn capped(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(limit - 1).chain(['…']).collect(),
-    }
-}
-
-fn to_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
+    Some(Desired::new(type_, Status::True, reason, message))
 }
 
 #[cfg(test)]
@@ -272,15 +218,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case::running(Progress::running(Reason::Live, "m"), ["Unknown", "False", "True", "absent"])]
-    #[case::waiting_for_a_person(Progress::waiting(Reason::Live, "m"), ["Unknown", "False", "absent", "True"])]
-    #[case::succeeded(Progress::succeeded(Reason::Live, "m"), ["True", "True", "absent", "absent"])]
-    #[case::failed(Progress::failed(Reason::Live, "m"), ["False", "False", "absent", "True"])]
-    fn bounded_work_is_never_reconciling_and_stalled(
-        #[case] progress: Progress,
-        #[case] expected: [&str; 4],
-    ) {
-        let conditions = bounded(&[], &progress, Some(1), at("2026-01-01T00:00:00Z"));
+    #[case::running(State::Running, ["Unknown", "Unknown", "True", "absent"])]
+    #[case::waiting(State::Waiting, ["Unknown", "Unknown", "absent", "absent"])]
+    #[case::stalled(State::Stalled, ["Unknown", "Unknown", "absent", "True"])]
+    #[case::succeeded(State::Succeeded, ["True", "True", "absent", "absent"])]
+    #[case::failed(State::Failed, ["False", "False", "absent", "True"])]
+    fn an_object_is_never_reconciling_and_stalled(#[case] state: State, #[case] expected: [&str; 4]) {
+        let desired = summary("Backup nightly", &Progress::new(state, Reason::Live, "m"));
+        let conditions = set(&[], desired, Some(1), at("2026-01-01T00:00:00Z"));
         let found = [SUCCEEDED, READY, RECONCILING, STALLED].map(|type_| status(&conditions, type_));
         assert_eq!(found, expected);
         assert!(
@@ -290,19 +235,8 @@ mod tests {
         );
     }
 
-    #[rstest]
-    #[case("pull  failed:\n not found", "pull failed: not found")]
-    #[case("GET https://me:secret@host/v2/a", "GET https://host/v2/a")]
-    #[case(
-        r#"request "https://auth/token?account=me&t=1": 401"#,
-        r#"request "https://auth/token?…": 401"#
-    )]
-    fn texts_of_others_are_one_line_without_credentials(#[case] given: &str, #[case] shortened: &str) {
-        assert_eq!(shorten(given), shortened);
-    }
-
     #[test]
-    fn long_messages_are_cut_at_a_character() {
+    fn messages_fit_their_limit() {
         let conditions = set(
             &[],
             vec![Desired::new(
@@ -314,13 +248,6 @@ mod tests {
             None,
             Timestamp::UNIX_EPOCH,
         );
-        assert_eq!(conditions[0].message.chars().count(), MESSAGE_LIMIT);
-        assert!(conditions[0].message.ends_with('…'));
-    }
-
-    #[test]
-    fn moments_and_spans_are_short() {
-        assert_eq!(moment(at("2026-01-01T00:00:00.123Z")), "2026-01-01T00:00:00Z");
-        assert_eq!(duration(SignedDuration::from_mins(90)), "1h30m");
+        assert_eq!(conditions[0].message.chars().count(), message::LIMIT);
     }
 }

@@ -10,18 +10,18 @@ pub const RELEASE: &str = "fairway.dev/release";
 pub const WORK: &str = "fairway.dev/work";
 /// Name of the Migration or Backup that an agent works for.
 pub const WORK_FOR: &str = "fairway.dev/work-for";
-/// Key of the ledger's row for which a migration's Job or pod runs: one of the same name that an App of the same
-/// name left behind is not taken for it.
+/// Key of the ledger's row for which a migration's Job or pod runs: a Job that an earlier App of the same name left
+/// behind is not taken for its own.
 pub const RUN_ID: &str = "fairway.dev/run-id";
 /// SHA-256 (hex, 16 digits) of what a Release releases.
 pub const SPEC_HASH: &str = "fairway.dev/spec-hash";
-/// On a Release: `<name>` of the release that it tries again.
+/// Annotation on a Release: name of the Release that it retries.
 pub const RETRY_OF: &str = "fairway.dev/retry-of";
 /// Annotation: SHA-256 (hex, 16 digits) of the object as Fairway applied it; a difference means a new apply.
 pub const APPLIED_HASH: &str = "fairway.dev/applied-hash";
 /// Annotation on a Service: when Fairway last pointed it somewhere else, RFC 3339 with milliseconds.
 pub const SWITCHED_AT: &str = "fairway.dev/switched-at";
-/// Who made it.
+/// Who created an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`], and Fairway's field manager.
 pub const FAIRWAY: &str = "fairway";
@@ -44,7 +44,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// The label's value.
+    /// The value of the label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pin => "pin",

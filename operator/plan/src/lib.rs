@@ -7,35 +7,42 @@
 //!
 //! Start with [`release`]: its two ladders, read from the top, tell a whole release.
 
+pub mod answers;
 pub mod app;
+mod attempt;
 pub mod backup;
 #[cfg(test)]
 mod bench;
 pub mod build;
 pub mod conditions;
+pub mod kubectl;
 pub mod labels;
+pub mod message;
 pub mod migration;
 pub mod names;
 pub mod object;
 pub mod observed;
+pub mod readings;
 pub mod release;
 pub mod retry;
 pub mod snapshot;
-mod stand;
+pub mod tasks;
+mod time;
+pub mod traffic;
 
 pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};
 
 use jiff::Timestamp;
 
-/// What a planner wants done. One pass carries out the steps in their order, then writes the status if it
-/// differs from the one observed.
+/// What a planner decides. One pass executes the steps in their order, then writes the status if it differs from the
+/// one observed.
 ///
-/// Where a milestone or an intent has to be on record before the next effect, the planner returns the status
-/// that holds it and no steps; the next pass, which sees it committed, returns the steps.
+/// Where a milestone or an intent has to be recorded before the next effect, the planner returns the status that holds
+/// it and no steps; the next pass, which sees it committed, returns the steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision<Status> {
-    /// Effects, each idempotent or create-once, in order.
+    /// Effects in order, each idempotent or create-once.
     pub steps: Vec<Step>,
     /// The whole desired status.
     pub status: Status,
@@ -53,7 +60,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    /// The earlier of two wishes.
+    /// The earlier of two wakes.
     pub fn sooner(self, other: Self) -> Self {
         match (self, other) {
             (Self::OnChange, wake) | (wake, Self::OnChange) => wake,

@@ -1,31 +1,31 @@
 //! The Migration: started at most once, then settled.
 //!
-//! It begins, runs, and if its pod ends without an answer it is settled: a Job reads in the ledger how it ended.
-//! What may run is decided by the ledger in the database, so every object here can be lost and made again: the
-//! same run finds its own row and does nothing twice. Run ID and tries are on record before any Job exists.
+//! A run begins, and if its pod ends without a report it is settled: a Job reads in the ledger how it ended. What may
+//! run is decided by the ledger in the database, so every object here can be lost and created again: the same run
+//! finds its own row and does nothing twice. Run ID and attempts are recorded before any Job exists.
 //!
-//! | status says | what is done |
+//! | status has | what is done |
 //! |---|---|
-//! | no `runId` | [`run::begin`]: put it on record |
-//! | `runId` | [`run::attend`]: one Job or pod, until it answers |
-//! | `settling` | [`settle::attend`]: wait until the run is out of the way, then ask the ledger |
-//! | `outcome` `Partial` or `Unknown` | [`resolve::ask`]: a person looks at the database and says |
+//! | no `runId` | [`run::begin`] records it |
+//! | `runId` | [`run::attend`]: one Job or pod, until it reports |
+//! | `settling` | [`settle::attend`]: wait until the run can do nothing any more, then read the ledger |
+//! | `outcome` `Partial` or `Unknown` | [`resolve::ask`]: a user looks at the database and says how it ended |
 //! | any other `outcome` | nothing but removing what is left |
 
 mod conclude;
 mod resolve;
 mod run;
 mod settle;
-mod world;
+mod view;
 
-pub use resolve::{how_to_resolve, verdict_text};
+pub use resolve::{how_to_resolve, resolve_value};
 
+use crate::attempt::Planned;
 use crate::build::agent::{self, Outcome};
 use crate::conditions;
 use crate::observed::{MigrationObserved, Settings};
 use crate::protocol::MigrationReport;
-use crate::stand::Stand;
-use crate::{Decision, ObjectRef, Step, Wake, labels, names, object::Kind};
+use crate::{Decision, ObjectRef, Step, Wake, labels, names, object::Kind, tasks};
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::{Migration, Release};
 use jiff::Timestamp;
@@ -33,10 +33,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::sync::Arc;
-use world::World;
+use view::View;
 
-/// Key of the ledger's row: the same for every pass and every pod that may try this run, another one for each
-/// Release, and for a Migration applied by hand for each object.
+/// Key of a run's row in the ledger: the same for every pass and every pod that may attempt the run, another one for
+/// each Release, and for a Migration applied by hand for each object.
 pub fn run_id(migration: &Migration, release: Option<&Release>) -> String {
     let requester = match (&migration.spec.release, release) {
         (Some(_), Some(release)) => release.metadata.uid.as_deref(),
@@ -57,55 +57,56 @@ pub fn run_id(migration: &Migration, release: Option<&Release>) -> String {
 pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -> Decision<MigrationStatus> {
     let migration = &observed.migration;
     let mut status = migration.status.clone().unwrap_or_default();
-    let world = World {
+    let view = View {
         observed,
         settings,
         now,
     };
     if is_over(&status) {
-        resolve::answer_in_vain(&world, &mut status);
+        resolve::acknowledge(&view, &mut status);
         return Decision {
-            steps: world.leftovers(&status, &[]),
+            steps: view.leftovers(&status, &[]),
             status,
             wake: Wake::OnChange,
         };
     }
-    if world.is_being_deleted() && status.run_id.is_none() {
+    if view.is_being_deleted() && status.run_id.is_none() {
         return Decision {
             steps: Vec::new(),
             status,
             wake: Wake::OnChange,
         };
     }
-    let Stand {
+    let Planned {
         mut steps,
         progress,
         wake,
-    } = next(&world, &mut status);
-    if world.is_being_deleted() {
+    } = next(&view, &mut status);
+    if view.is_being_deleted() {
         // What runs may finish; nothing new is begun for an object that is going.
         steps.retain(|step| !matches!(step, Step::Create(_)));
     }
-    status.observed_generation = migration.metadata.generation;
-    status.conditions =
-        conditions::bounded(&status.conditions, &progress, migration.metadata.generation, now);
+    let generation = migration.metadata.generation;
+    status.observed_generation = generation;
+    let desired = conditions::summary(&format!("Migration {}", migration.name_any()), &progress);
+    status.conditions = conditions::set(&status.conditions, desired, generation, now);
     Decision { steps, status, wake }
 }
 
-fn next(world: &World, status: &mut MigrationStatus) -> Stand {
+fn next(view: &View, status: &mut MigrationStatus) -> Planned {
     if status.run_id.is_none() {
-        return run::begin(world, status);
+        return run::begin(view, status);
     }
     if status.settling {
-        return settle::attend(world, status);
+        return settle::attend(view, status);
     }
     match status.outcome {
-        Some(_) => resolve::ask(world, status),
-        None => run::attend(world, status),
+        Some(_) => resolve::ask(view, status),
+        None => run::attend(view, status),
     }
 }
 
-/// Whether nothing will change any more.
+/// Whether a Migration has ended for good.
 fn is_over(status: &MigrationStatus) -> bool {
     use MigrationOutcome::{AlreadyApplied, Applied, Failed, NotStarted, Partial, Unknown};
     match status.outcome {
@@ -119,20 +120,16 @@ fn is_over(status: &MigrationStatus) -> bool {
 /// is there.
 pub fn orphans(jobs: &[Arc<Job>], pods: &[Arc<Pod>], exists: impl Fn(&str, &str) -> bool) -> Vec<ObjectRef> {
     let abandoned = |meta: &kube::core::ObjectMeta| {
-        let of = |key: &str| {
-            meta.labels
-                .as_ref()
-                .and_then(|labels| labels.get(key))
-                .map(String::as_str)
-        };
-        let ours = of(labels::WORK).is_some_and(world::is_of_a_migration);
-        let name = of(labels::WORK_FOR).unwrap_or_default();
-        ours && meta.deletion_timestamp.is_none()
-            && !exists(meta.namespace.as_deref().unwrap_or_default(), name)
+        let labels = meta.labels.as_ref();
+        let name = labels.and_then(|labels| labels.get(labels::WORK_FOR));
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        tasks::is_for(meta, Kind::Migration)
+            && meta.deletion_timestamp.is_none()
+            && !exists(namespace, name.map(String::as_str).unwrap_or_default())
     };
     let jobs = jobs
         .iter()
-        .filter(|job| abandoned(&job.metadata) && world::has_ended(job));
+        .filter(|job| abandoned(&job.metadata) && view::has_ended(job));
     let jobs = jobs.filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata));
     let pods = pods
         .iter()

@@ -1,4 +1,5 @@
-//! Names of owned objects: all deterministic, so that an object made twice is the same object.
+//! Names of owned objects: all deterministic, so that an object created twice is the same object. Those of the agent's
+//! Jobs and pods follow from [`crate::tasks`].
 //!
 //! Lengths: an App has at most 30 characters, a component 16, a revision 6 digits. A Deployment's name is at
 //! most 54, which leaves room for the suffix of its ReplicaSets within the 63 of a label value.
@@ -28,31 +29,6 @@ pub fn backup(release: &str, release_uid: &str, number: u32) -> String {
 /// The Deployment of one component of one release: `crm-web-42`.
 pub fn deployment(app: &str, component: &str, revision: i64) -> String {
     format!("{app}-{component}-{revision}")
-}
-
-/// The pod that pulls a release's images.
-pub fn pin_pod(release: &str, attempt: u32) -> String {
-    format!("{release}-pin-{attempt}")
-}
-
-/// The Job that checks the environment of a release.
-pub fn preflight_job(release: &str, attempt: u32) -> String {
-    format!("{release}-check-{attempt}")
-}
-
-/// The Job that makes a backup.
-pub fn backup_job(backup: &str, attempt: u32) -> String {
-    format!("{backup}-backup-{attempt}")
-}
-
-/// The Job or pod that migrates. The attempt rises only when the agent said that nothing was started.
-pub fn migration_run(migration: &str, attempt: u32) -> String {
-    format!("{migration}-run-{attempt}")
-}
-
-/// The Job that settles a migration that was cut off.
-pub fn settle_job(migration: &str, attempt: u32) -> String {
-    format!("{migration}-settle-{attempt}")
 }
 
 /// The pod that asks health requests with headers from Secrets, for one operator process.

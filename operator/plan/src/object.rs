@@ -1,4 +1,4 @@
-//! Effects: what a planner asks the executor to write.
+//! Steps: what a planner asks to be written, and the objects of which they speak.
 
 use crate::build::applied_hash;
 use fairway_crds::{Backup, Migration, Release};
@@ -12,27 +12,26 @@ use std::borrow::Cow;
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Server-side apply with Fairway's field manager: repeating it changes nothing. Forced for what Fairway
-    /// alone makes (Deployments), not forced for a Service: a field of it that another manager owns is a
-    /// conflict that is told to the person, never taken. With a resource version it is only done to the object
-    /// of that version.
+    /// Server-side apply with Fairway's field manager: repeating it changes nothing. Forced for what Fairway alone
+    /// creates (Deployments), not forced for a Service: a field that another manager owns is a conflict that the status
+    /// reports, and is never taken. An object with a resource version is only applied to that version.
     Apply(Box<Object>),
-    /// Set `spec.replicas` of a Deployment that exists, and nothing else: pods that run are not replaced
-    /// because this version of Fairway would write their template differently. Only while it is the one that was
-    /// observed, to the resource version: a decision that comes late must not undo a newer one. Otherwise
-    /// nothing is done, and the next pass sees why.
+    /// Setting `spec.replicas` of a Deployment that exists, and nothing else: pods that run are not replaced because
+    /// this version of Fairway would write their template differently. Only while the Deployment has the resource
+    /// version that was observed: a decision that comes late must not undo a newer one. Otherwise nothing is done, and
+    /// the next pass sees why.
     Scale(ObjectRef, i32),
-    /// The same, validated by the server and not persisted: finds out whether it would be refused.
+    /// A server-side dry run of an apply: the apiserver validates the object and does not store it.
     DryRun(Box<Object>),
-    /// Create; when the name is taken by an object of the same owner (or, without an owner, with the same
-    /// `fairway.dev/app` label), that one is adopted, otherwise it is an error with a name.
+    /// Creation. An object with the same name and owner (or, without an owner, with the same `fairway.dev/app` label)
+    /// is adopted; any other object with that name is an error.
     Create(Box<Object>),
-    /// Delete with the UID as precondition; gone already is fine.
+    /// Deletion with the UID as precondition; an object that is gone already is fine.
     Delete(ObjectRef),
 }
 
 impl Step {
-    /// `Kind/name` of what it is about: by this the apiserver's answers are remembered.
+    /// `Kind/name` of the object that a step writes: by this the apiserver's answers are remembered.
     pub fn id(&self) -> String {
         match self {
             Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {
@@ -57,7 +56,7 @@ impl Step {
     }
 }
 
-/// `Kind/name`.
+/// `Kind/name` of an object.
 pub fn id(kind: Kind, meta: &ObjectMeta) -> String {
     format!("{}/{}", kind.as_str(), meta.name.as_deref().unwrap_or_default())
 }
@@ -113,41 +112,41 @@ macro_rules! objects {
 }
 
 objects! {
-    /// Snapshot of what a release releases.
+    /// The snapshot of what a release releases.
     ControllerRevision,
-    /// A new release.
+    /// A Release.
     Release,
-    /// A release's migration.
+    /// The Migration of a release.
     Migration,
-    /// A release's backup.
+    /// The Backup of a release.
     Backup,
-    /// One component of one release.
+    /// The Deployment of one component of one release.
     Deployment,
-    /// Traffic of one component.
+    /// The Service of one component.
     Service,
-    /// Agent work.
+    /// A Job of the agent.
     Job,
-    /// Agent work that is not a Job: pinning, probing, the `onStart` migration.
+    /// A pod of the agent that has no Job: pinning, probing, the `onStart` migration.
     Pod,
 }
 
 /// Which object to scale or delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectRef {
-    /// Its kind.
+    /// Kind of the object.
     pub kind: Kind,
-    /// Its namespace.
+    /// Namespace of the object.
     pub namespace: String,
-    /// Its name.
+    /// Name of the object.
     pub name: String,
-    /// The UID it must have: a another object with the same name made meanwhile is left alone.
+    /// The UID that the object must have: another object with the same name, created meanwhile, is left alone.
     pub uid: String,
-    /// The resource version in which it was observed: what is scaled must still have it, what is deleted need not.
+    /// The resource version that was observed: what is scaled must still have it, what is deleted need not.
     pub resource_version: Option<String>,
 }
 
 impl ObjectRef {
-    /// Reference to an observed object; `None` when it has no UID, that is, was never stored.
+    /// A reference to an observed object; `None` when the object has no UID, that is, was never stored.
     pub fn of(kind: Kind, meta: &ObjectMeta) -> Option<Self> {
         Some(Self {
             kind,

@@ -1,7 +1,7 @@
-//! What the observers hand to the planners: objects as last seen, and what probes found.
+//! What planners see: objects as last observed, and what probes found.
 
-use crate::ObjectRef;
 use crate::snapshot::Snapshot;
+use crate::{ObjectRef, Step};
 use fairway_crds::{App, Backup, Migration, Release};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -15,9 +15,9 @@ use std::sync::Arc;
 pub struct Settings {
     /// Image that holds the agent at `/fairway-agent`; an init container of it copies the agent into other images' pods.
     pub agent_image: String,
-    /// Pull secrets of that image, in the App's namespace.
+    /// Pull secrets of the agent's image, in the App's namespace.
     pub agent_pull_secrets: Vec<String>,
-    /// Pull policy of that image.
+    /// Pull policy of the agent's image.
     pub agent_pull_policy: String,
     /// SHA-256 (hex) of the token with which this process speaks to its probe pods.
     pub probe_token_sha256: String,
@@ -30,13 +30,13 @@ pub struct AppObserved {
     pub app: Arc<App>,
     /// Every Release whose `spec.app` names it, in order of revision.
     pub releases: Vec<Arc<Release>>,
-    /// Frozen specs by Release name, as far as they exist.
+    /// Snapshots by Release name, as far as they exist.
     pub snapshots: BTreeMap<String, Arc<Snapshot>>,
-    /// Every Deployment labelled with it.
+    /// Every Deployment labelled with the App.
     pub deployments: Vec<Arc<Deployment>>,
-    /// Every pod labelled with it.
+    /// Every pod labelled with the App.
     pub pods: Vec<Arc<Pod>>,
-    /// Every Migration of it.
+    /// Every Migration of the App.
     pub migrations: Vec<Arc<Migration>>,
 }
 
@@ -45,13 +45,13 @@ pub struct AppObserved {
 pub struct ReleaseObserved {
     /// The Release.
     pub release: Arc<Release>,
-    /// Its App; absent when that is gone.
+    /// The App of the Release; absent when the App is gone.
     pub app: Option<Arc<App>>,
     /// The other Releases of the App, in order of revision.
     pub siblings: Vec<Arc<Release>>,
-    /// Frozen specs by Release name, as far as they exist: this one's and the others'.
+    /// Snapshots by Release name, as far as they exist: of this Release and of the others.
     pub snapshots: BTreeMap<String, Arc<Snapshot>>,
-    /// The ControllerRevisions that hold them.
+    /// The ControllerRevisions that hold the snapshots.
     pub revisions: Vec<ObjectRef>,
     /// Every Migration of the App.
     pub migrations: Vec<Arc<Migration>>,
@@ -78,18 +78,25 @@ pub struct ReleaseObserved {
     pub dry_run_passed: BTreeSet<String>,
 }
 
-/// A write that the apiserver refused, for as long as it is not put to the test again.
+/// A write that the apiserver refused, until it is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Hash of the object that was refused (the value of the annotation `fairway.dev/applied-hash`): an
-    /// edited one is tried again.
+    /// edited object is written again.
     pub hash: String,
-    /// What the apiserver said, shortened, in one sentence.
+    /// The apiserver's words, without values.
     pub message: String,
     /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
     pub conflict: bool,
-    /// It can be mended elsewhere (a quota, a role, an admission policy): a release waits for that instead of failing.
+    /// A fix elsewhere can help (a quota, a role, an admission policy): a release waits for that instead of failing.
     pub may_pass: bool,
+}
+
+/// The apiserver's last answer to this very write, when it was a refusal.
+pub fn refusal<'a>(refused: &'a BTreeMap<String, Refusal>, step: &Step) -> Option<&'a Refusal> {
+    refused
+        .get(&step.id())
+        .filter(|refusal| refusal.hash == step.hash())
 }
 
 /// What probes found about one pod since this process started.
@@ -97,7 +104,7 @@ pub struct Refusal {
 pub struct PodHealth {
     /// Rounds in a row in which every request passed.
     pub passes: u32,
-    /// Whether it has passed as often in a row as it has to, at any time.
+    /// Whether the pod has ever passed as often in a row as it has to.
     pub proven: bool,
     /// Rounds in a row in which one failed (an answer that was wrong, or none in time).
     pub failures: u32,
@@ -116,16 +123,18 @@ pub struct PodHealth {
 pub struct MigrationObserved {
     /// The Migration.
     pub migration: Arc<Migration>,
-    /// Its App.
+    /// The App of the Migration.
     pub app: Option<Arc<App>>,
-    /// The Release for which it runs.
+    /// The Release for which the migration runs.
     pub release: Option<Arc<Release>>,
     /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Jobs with label `fairway.dev/work-for` naming it.
+    /// Jobs whose label `fairway.dev/work-for` names the object.
     pub jobs: Vec<Arc<Job>>,
-    /// Pods with that label.
+    /// Pods whose label `fairway.dev/work-for` names the object.
     pub pods: Vec<Arc<Pod>>,
+    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    pub refused: BTreeMap<String, Refusal>,
 }
 
 /// For [`crate::backup::plan`].
@@ -133,28 +142,30 @@ pub struct MigrationObserved {
 pub struct BackupObserved {
     /// The Backup.
     pub backup: Arc<Backup>,
-    /// Its App.
+    /// The App of the Backup.
     pub app: Option<Arc<App>>,
-    /// The Release for which it is made.
+    /// The Release for which the backup is made.
     pub release: Option<Arc<Release>>,
     /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Jobs with label `fairway.dev/work-for` naming it.
+    /// Jobs whose label `fairway.dev/work-for` names the object.
     pub jobs: Vec<Arc<Job>>,
-    /// Pods with that label.
+    /// Pods whose label `fairway.dev/work-for` names the object.
     pub pods: Vec<Arc<Pod>>,
+    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    pub refused: BTreeMap<String, Refusal>,
 }
 
-/// Which pods the operator should ask, and what.
+/// A pod that the operator should send health requests to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeTarget {
-    /// The pod's UID.
+    /// UID of the pod.
     pub pod_uid: String,
-    /// Its name, for messages.
+    /// Name of the pod, for messages.
     pub pod_name: String,
-    /// Its address.
+    /// Address of the pod.
     pub address: std::net::IpAddr,
-    /// What to ask, with ports. Requests with a header from a Secret go through `via`.
+    /// The requests, with ports. Requests with a header from a Secret go through `via`.
     pub requests: Vec<(u16, crate::protocol::HttpRequest)>,
     /// Index of each request among those of the probe pod, for those that need it.
     pub via: Option<ProbePod>,
@@ -169,7 +180,7 @@ pub struct ProbeTarget {
 /// The pod through which requests with a header from a Secret are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbePod {
-    /// Its address; absent until it runs.
+    /// Address of the probe pod; absent until it runs.
     pub address: Option<std::net::IpAddr>,
     /// For each request of the target: its index in the probe pod's list, or `None` when the operator asks itself.
     pub indexes: Vec<Option<usize>>,

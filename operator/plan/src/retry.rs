@@ -1,89 +1,151 @@
-//! Trying again what the environment keep from succeeding: with a growing pause, until a deadline.
+//! Retries of what the environment keeps from succeeding: with a growing pause, until a deadline.
 
-use crate::conditions::{duration, moment};
+use crate::message::{self, duration, moment};
 use fairway_crds::Reason;
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 
-/// Past the end of its grace period for so long, a pod that is still there is on a node that nobody hears of.
-pub(crate) const UNHEARD: SignedDuration = SignedDuration::from_mins(5);
+/// So long after the end of its grace period, a pod that is still there is on a node that does not answer.
+pub(crate) const NODE_LOST: SignedDuration = SignedDuration::from_mins(5);
 
-/// Pause before the try after number `attempt`: 5 s, doubling, at most 5 minutes.
+/// Pause before the attempt after number `attempt`: 5 s, doubling, at most 5 minutes.
 pub fn backoff(attempt: u32) -> SignedDuration {
     let doublings = attempt.saturating_sub(1).min(6);
     SignedDuration::from_secs((5_i64 << doublings).min(300))
 }
 
-/// The first try, which begins now.
-pub fn first(now: Timestamp) -> Attempts {
-    Attempts {
-        current: 1,
-        since: now,
-        next: None,
-        reason: None,
-        message: None,
-    }
+/// The time that all attempts of some work have together, and the time of this pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    /// Time for all attempts together; `None` for work that is retried for as long as it takes.
+    pub(crate) deadline: Option<SignedDuration>,
+    /// The time of this pass.
+    pub(crate) now: Timestamp,
 }
 
-/// What a try that failed leads to.
+/// Which attempt this pass is about.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Next {
-    /// Another one, when `next` has come.
-    Again(Attempts),
-    /// None: the deadline would have passed.
-    GiveUp {
-        /// Why the last one failed: stable reason.
-        reason: Reason,
-        /// The same as a sentence, with how long was tried.
+pub(crate) enum Due {
+    /// An attempt begins with this pass: the first, or the next after a pause.
+    Begin(Attempts),
+    /// An attempt is under way.
+    Current(Attempts),
+    /// The pause after a failed attempt lasts.
+    Paused {
+        /// When the next attempt begins.
+        next: Timestamp,
+        /// Why the last attempt failed, and when the next one begins.
         message: String,
     },
 }
 
-/// Plans the try after one that failed now, as number `count` of those that failed.
-pub fn after_failure(
-    attempts: &Attempts,
-    count: u32,
-    deadline: SignedDuration,
-    now: Timestamp,
-    reason: Reason,
-    message: &str,
-) -> Next {
-    let next = now.saturating_add(backoff(count)).unwrap_or(Timestamp::MAX);
-    if next >= end(attempts, deadline) {
-        let message = format!("{} Given up after {}.", sentence(message), duration(deadline));
-        return Next::GiveUp { reason, message };
+/// What follows an attempt that failed because of the environment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Next {
+    /// A pause, as [`Due::Paused`] says it.
+    Pause {
+        /// The attempts to record.
+        attempts: Attempts,
+        /// When the next attempt begins.
+        next: Timestamp,
+        /// Why the attempt failed, and when the next one begins.
+        message: String,
+    },
+    /// Nothing: the deadline would have passed.
+    GiveUp {
+        /// Why the last attempt failed.
+        reason: Reason,
+        /// Why the last attempt failed, and for how long the work was attempted.
+        message: String,
+    },
+}
+
+impl Schedule {
+    /// The first attempt, which begins now.
+    pub(crate) fn first(&self) -> Attempts {
+        Attempts {
+            current: 1,
+            since: self.now,
+            next: None,
+            reason: None,
+            message: None,
+        }
     }
-    Next::Again(Attempts {
-        next: Some(next),
-        reason: Some(reason.into()),
-        message: Some(message.to_owned()),
+
+    /// Which attempt this pass is about, given what the status has recorded.
+    pub(crate) fn due(&self, recorded: Option<&Attempts>) -> Due {
+        let Some(attempts) = recorded else {
+            return Due::Begin(self.first());
+        };
+        match attempts.next {
+            Some(next) if self.now < next => Due::Paused {
+                next,
+                message: self.pausing(attempts, next),
+            },
+            Some(_) => Due::Begin(following(attempts)),
+            None => Due::Current(attempts.clone()),
+        }
+    }
+
+    /// When all attempts have had their time.
+    pub(crate) fn end(&self, attempts: &Attempts) -> Timestamp {
+        let end = self
+            .deadline
+            .and_then(|deadline| attempts.since.checked_add(deadline).ok());
+        end.unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether all attempts have had their time.
+    pub(crate) fn is_over(&self, attempts: &Attempts) -> bool {
+        self.now >= self.end(attempts)
+    }
+
+    /// What follows an attempt that failed now because of the environment.
+    pub(crate) fn failed(&self, attempts: &Attempts, reason: Reason, message: &str) -> Next {
+        let pause = backoff(attempts.current);
+        let next = self.now.saturating_add(pause).unwrap_or(Timestamp::MAX);
+        if next >= self.end(attempts) {
+            let message = self.giving_up(message);
+            return Next::GiveUp { reason, message };
+        }
+        let attempts = Attempts {
+            next: Some(next),
+            reason: Some(reason.into()),
+            message: Some(message.to_owned()),
+            ..attempts.clone()
+        };
+        let message = self.pausing(&attempts, next);
+        Next::Pause {
+            attempts,
+            next,
+            message,
+        }
+    }
+
+    /// Why the last attempt failed, and for how long the work was attempted.
+    pub(crate) fn giving_up(&self, message: &str) -> String {
+        let attempted = self
+            .deadline
+            .map(|deadline| format!("No attempt succeeded within {}.", duration(deadline)));
+        message::sentences([message, &attempted.unwrap_or_default()])
+    }
+
+    fn pausing(&self, attempts: &Attempts, next: Timestamp) -> String {
+        let why = attempts.message.as_deref().unwrap_or("The last attempt failed.");
+        let mut when = format!("Attempt {} begins at {}", attempts.current + 1, moment(next));
+        if self.deadline.is_some() {
+            when.push_str(&format!(", and none begins after {}", moment(self.end(attempts))));
+        }
+        message::sentences([why, &when])
+    }
+}
+
+/// The attempt after this one. Why the last one failed stays recorded.
+pub(crate) fn following(attempts: &Attempts) -> Attempts {
+    Attempts {
+        current: attempts.current + 1,
+        next: None,
         ..attempts.clone()
-    })
-}
-
-/// When nothing is tried any more.
-pub fn end(attempts: &Attempts, deadline: SignedDuration) -> Timestamp {
-    attempts.since.saturating_add(deadline).unwrap_or(Timestamp::MAX)
-}
-
-/// What is told during the pause.
-pub fn pausing(attempts: &Attempts, next: Timestamp, deadline: SignedDuration) -> String {
-    format!(
-        "{} Try {} failed, the next begins at {}; given up at {}.",
-        sentence(attempts.message.as_deref().unwrap_or("It failed.")),
-        attempts.current,
-        moment(next),
-        moment(end(attempts, deadline)),
-    )
-}
-
-/// A text with a full stop, so that another sentence can follow.
-pub fn sentence(text: &str) -> String {
-    let text = text.trim_end();
-    if text.ends_with(['.', '!', '?', '…']) {
-        text.to_owned()
-    } else {
-        format!("{text}.")
     }
 }
 
@@ -103,37 +165,32 @@ mod tests {
     }
 
     #[test]
-    fn a_try_that_would_begin_past_the_deadline_is_not_made() {
-        let start = Timestamp::UNIX_EPOCH;
-        let hour = SignedDuration::from_hours(1);
-        let late = start + SignedDuration::from_mins(59);
-        let next = after_failure(
-            &first(start),
-            7,
-            hour,
-            late,
+    fn no_attempt_begins_after_the_deadline() {
+        let schedule = |minute: i64| Schedule {
+            deadline: Some(SignedDuration::from_hours(1)),
+            now: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute),
+        };
+        let first = schedule(0).first();
+        let late = schedule(59).failed(
+            &Attempts {
+                current: 7,
+                ..first.clone()
+            },
             Reason::StoreFull,
             "the store is full",
         );
-        let message = "the store is full. Given up after 1h.".to_owned();
-        assert_eq!(
-            next,
-            Next::GiveUp {
-                reason: Reason::StoreFull,
-                message
-            }
-        );
-        let soon = start + SignedDuration::from_secs(1);
-        let Next::Again(again) = after_failure(
-            &first(start),
-            1,
-            hour,
-            soon,
-            Reason::StoreFull,
-            "the store is full",
-        ) else {
+        let message = "The store is full. No attempt succeeded within 1h.".to_owned();
+        let reason = Reason::StoreFull;
+        assert_eq!(late, Next::GiveUp { reason, message });
+        let Next::Pause { next, message, .. } =
+            schedule(1).failed(&first, Reason::StoreFull, "the store is full")
+        else {
             panic!("there is time left");
         };
-        assert_eq!(again.next, Some(start + SignedDuration::from_secs(6)));
+        assert_eq!(next, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(65));
+        assert_eq!(
+            message,
+            "The store is full. Attempt 2 begins at 1970-01-01T00:01:05Z, and none begins after 1970-01-01T01:00:00Z."
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a release releases: the release-relevant part of an App's spec, frozen in a ControllerRevision.
+//! Snapshots: the release-relevant part of an App's spec, kept in a ControllerRevision.
 
 use crate::names;
 use fairway_crds::app::{AppSpec, BackupSettings, Traffic};
@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 pub struct Snapshot {
     /// Components, their `replicas` set to 1 where they are not zero: the App says how many run today.
     pub components: Vec<Component>,
-    /// The database.
+    /// The database of the App.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<Database>,
-    /// How it follows the application.
+    /// How the database follows the application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationTemplate>,
     /// How traffic moves.
@@ -52,8 +52,8 @@ impl Snapshot {
         }
     }
 
-    /// Hash by which two specs are compared, 16 hex digits. Members are written in the order of their keys, so it does not depend on how
-    /// the App was written.
+    /// Hash by which two specs are compared, 16 hex digits. Members are written in the order of their keys, so the hash
+    /// does not depend on how the App was written.
     pub fn hash(&self) -> String {
         // A value's maps are sorted (serde_json without `preserve_order`), the struct's own members follow the
         // declaration.

@@ -219,7 +219,7 @@ fn replicas_are_not_part_of_the_applied_hash() {
 }
 
 #[test]
-fn a_template_that_is_none_is_refused_with_the_mend() {
+fn an_invalid_template_is_refused_with_what_to_correct() {
     let mut snapshot = snapshot();
     snapshot.components[0].template = json!({"spec": {"containers": [{"name": "app", "ports": "3000"}]}});
     let (release, images) = (release(), digests());
@@ -235,8 +235,8 @@ fn a_template_that_is_none_is_refused_with_the_mend() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the template of component web is not a pod template: a value has the wrong type, expected a sequence; \
-         correct it in the App"
+        "The template of component web is not a pod template: a value has the wrong type, expected a sequence. \
+         Correct it in the App."
     );
 }
 
@@ -246,7 +246,7 @@ fn a_service_of_its_own() {
 }
 
 #[test]
-fn a_service_that_the_team_brought_only_gets_its_selector() {
+fn a_service_of_the_team_only_gets_its_selector() {
     let theirs: Service =
         serde_json::from_value(json!({"metadata": {"name": "crm-http"}, "spec": {"ports": [{"port": 80}]}}))
             .unwrap();
@@ -254,7 +254,7 @@ fn a_service_that_the_team_brought_only_gets_its_selector() {
 }
 
 #[test]
-fn a_service_is_applied_again_when_its_selector_was_changed() {
+fn a_changed_selector_is_applied_again() {
     let (before, after) = (crm_service("crm-41", None), crm_service("crm-42", None));
     assert_eq!(service::selected_release(&before), Some("crm-41"));
     assert!(service::needs_apply(&after, Some(&before)));
@@ -265,12 +265,12 @@ fn a_service_is_applied_again_when_its_selector_was_changed() {
 }
 
 #[test]
-fn a_release_and_its_frozen_spec() {
-    let frozen = control::controller_revision(&app(), "crm-42", 42, &snapshot());
-    assert_eq!(control::snapshot_of(&frozen).unwrap(), snapshot());
+fn a_release_and_its_snapshot() {
+    let revision = control::controller_revision(&app(), "crm-42", 42, &snapshot());
+    assert_eq!(control::snapshot_of(&revision).unwrap(), snapshot());
     insta::assert_yaml_snapshot!((
         control::release(&app(), 42, "abcd", snapshot().images(), "Retry", Some("crm-41")),
-        frozen.metadata
+        revision.metadata
     ));
 }
 
@@ -306,7 +306,7 @@ fn a_backup_with_scratch() {
 }
 
 #[test]
-fn a_backup_of_a_database_given_by_parts_has_no_literal_secret() {
+fn a_connection_in_parts_has_no_literal_secret() {
     let mut snapshot = snapshot();
     let database = snapshot.database.as_mut().unwrap();
     database.connection = serde_json::from_value(json!({
@@ -343,7 +343,7 @@ fn a_migration_on_start() {
 }
 
 #[test]
-fn a_command_reaches_the_agent_without_the_kubelet_expanding_it() {
+fn the_kubelet_does_not_expand_a_command() {
     let job = agent::migration_job(&settings(), &by_command(), Some(&release()), &snapshot(), 1).unwrap();
     let pod = job.spec.unwrap().template.spec.unwrap();
     let Task::Migrate(task) = task(&pod.containers[0]) else {
@@ -384,10 +384,7 @@ fn no_probe_pod_without_a_header_from_a_secret() {
 #[rstest]
 #[case::component_is_missing(json!({"component": "db", "command": ["x"]}), InvalidTemplate::NoComponent { component: "db".into() })]
 #[case::health_is_missing(json!({"component": "worker", "onStart": {}}), InvalidTemplate::NoHealth { component: "worker".into() })]
-fn a_migration_that_cannot_be_made_says_what_is_missing(
-    #[case] form: Value,
-    #[case] expected: InvalidTemplate,
-) {
+fn an_impossible_migration_says_what_is_missing(#[case] form: Value, #[case] expected: InvalidTemplate) {
     let migration = migration(form);
     let (settings, release, snapshot) = (settings(), release(), snapshot());
     let error = match migration.spec.on_start {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
 use fairway_crds::Reason;
-use fairway_plan::build::agent::{self, Outcome, Pinning};
+use fairway_plan::build::agent::{self, Outcome, Pinned};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use rstest::rstest;
@@ -35,11 +35,11 @@ fn outcome(status: Value) -> Outcome<Value> {
 }
 
 #[rstest]
-#[case::an_answer(
+#[case::a_report(
     json!({"phase": "Succeeded", "containerStatuses": [agent_status(ended("{\"a\":1}"), json!({}))]}),
     Outcome::Reported(json!({"a": 1}))
 )]
-#[case::a_guard_that_was_started_again(
+#[case::a_guard_that_was_restarted(
     json!({"phase": "Running", "initContainerStatuses": [agent_status(json!({"running": {}}), ended("{\"a\":1}"))]}),
     Outcome::Reported(json!({"a": 1}))
 )]
@@ -49,7 +49,7 @@ fn outcome(status: Value) -> Outcome<Value> {
 )]
 #[case::evicted(
     json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}),
-    Outcome::Lost { reason: "Evicted: The node was low on resource: memory.".into() }
+    Outcome::Lost { reason: "Evicted: “The node was low on resource: memory.”".into() }
 )]
 #[case::drained(
     json!({"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
@@ -59,22 +59,25 @@ fn outcome(status: Value) -> Outcome<Value> {
 #[case::no_node(
     json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
            "message": "0/1 nodes are available: persistentvolumeclaim \"x\" not found."}]}),
-    Outcome::Running { waiting: Some(("Unschedulable".into(),
-        "pod crm-42-check-1-x cannot be scheduled: 0/1 nodes are available: persistentvolumeclaim \"x\" not found.".into())) }
+    Outcome::Running { waiting: Some(
+        "Pod crm-42-check-1-x cannot be scheduled: “0/1 nodes are available: persistentvolumeclaim \"x\" not found.”".into()) }
 )]
 #[case::no_image(
     json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}), json!({}))]}),
-    Outcome::Running { waiting: Some(("ErrImagePull".into(), "container agent of pod crm-42-check-1-x cannot pull i: not found; push that image, or correct its name or pull secret".into())) }
+    Outcome::Running { waiting: Some("Container agent of pod crm-42-check-1-x cannot pull i: “not found”. Push that image, or correct its name or pull secret.".into()) }
 )]
 #[case::its_turn_has_not_come(
     json!({"phase": "Pending", "containerStatuses": [agent_status(json!({"waiting": {"reason": "PodInitializing"}}), json!({}))]}),
     Outcome::Running { waiting: None }
 )]
-#[case::a_guard_that_crashed_is_started_again(
+#[case::a_guard_that_crashed_is_restarted(
     json!({"phase": "Pending", "initContainerStatuses": [agent_status(json!({"terminated": {"exitCode": 1, "reason": "Error"}}), json!({}))]}),
     Outcome::Running { waiting: None }
 )]
-fn what_became_of_the_agents_work(#[case] status: Value, #[case] expected: Outcome<Value>) {
+fn the_status_of_a_pod_tells_what_became_of_its_task(
+    #[case] status: Value,
+    #[case] expected: Outcome<Value>,
+) {
     assert_eq!(outcome(status), expected);
 }
 
@@ -102,7 +105,7 @@ fn pods_of_an_earlier_job_of_the_same_name_are_not_its_own() {
 }
 
 #[test]
-fn a_job_that_ended_without_a_pod_has_lost_its_answer() {
+fn a_job_that_ended_without_a_pod_has_lost_its_report() {
     let job = serde_json::from_value(json!({
         "metadata": {"name": "crm-42-check-1", "uid": "new"},
         "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
@@ -143,34 +146,37 @@ fn digests_are_joined_to_the_repository_that_was_given() {
     let expected = expected
         .map(|(container, image)| (container.to_owned(), image))
         .into();
-    assert_eq!(agent::pinned(&pod, &images), Pinning::Pinned(expected));
+    assert_eq!(
+        agent::pinned(&pod, &images),
+        Outcome::Reported(Pinned::All(expected))
+    );
 }
 
 #[rstest]
-#[case::under_way(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Pending", Pinning::Pulling)]
+#[case::under_way(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Pending", Outcome::Running { waiting: None })]
 #[case::a_name_that_is_none(
     json!({"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image name"}}), "", "Pending",
-    Pinning::Waiting { reason: Reason::InvalidImageName, is_final: true,
-        message: "container i0 of pod crm-42-check-1-x cannot pull x: couldn't parse image name; push that image, or correct its name or pull secret".into() }
+    Outcome::Reported(Pinned::Never { reason: Reason::InvalidImageName,
+        message: "Container i0 of pod crm-42-check-1-x cannot pull x: “couldn't parse image name”. Push that image, or correct its name or pull secret.".into() })
 )]
 #[case::a_registry_that_says_no(
     json!({"waiting": {"reason": "ImagePullBackOff", "message": "GET https://a:b@ghcr.io/token?k=v : 401"}}), "", "Pending",
-    Pinning::Waiting { reason: Reason::ImagePullFailed, is_final: false,
-        message: "container i0 of pod crm-42-check-1-x cannot pull x: GET https://ghcr.io/token?… : 401; push that image, or correct its name or pull secret".into() }
+    Outcome::Running { waiting: Some(
+        "Container i0 of pod crm-42-check-1-x cannot pull x: “GET https://ghcr.io/token?… : 401”. Push that image, or correct its name or pull secret.".into()) }
 )]
 #[case::an_image_that_no_registry_knows(
     json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}), WEB, "Succeeded",
-    Pinning::Waiting { reason: Reason::ImageWithoutDigest, is_final: true,
-        message: "the node knows no registry digest of ghcr.io/acme/crm:2: give the image by digest".into() }
+    Outcome::Reported(Pinned::Never { reason: Reason::ImageWithoutDigest,
+        message: "The node knows no registry digest of ghcr.io/acme/crm:2. Give the image by digest.".into() })
 )]
 #[case::evicted(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Failed",
-    Pinning::Lost { message: "the pod that pulls the images ended too early: it ended without a reason".into() }
+    Outcome::Lost { reason: "Kubernetes gives no reason".into() }
 )]
 fn what_a_pin_pod_has_found(
     #[case] state: Value,
     #[case] image_id: &str,
     #[case] phase: &str,
-    #[case] expected: Pinning,
+    #[case] expected: Outcome<Pinned>,
 ) {
     let images = [("web/app".to_owned(), "ghcr.io/acme/crm:2".to_owned())].into();
     let pod = pod(json!({"phase": phase, "containerStatuses": [pulled("i0", state, image_id)]}));
@@ -181,17 +187,17 @@ fn what_a_pin_pod_has_found(
 #[case::crashing(
     json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
         "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "secret"}}}]}),
-    Some("container app of pod crm-42-check-1-x exited with code 1 and is started again and again")
+    Some("Container app of pod crm-42-check-1-x exited with code 1 and is being restarted (CrashLoopBackOff).")
 )]
 #[case::between_two_crashes(
     json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 1,
         "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}),
-    Some("container app of pod crm-42-check-1-x ran out of memory (OOMKilled)")
+    Some("Container app of pod crm-42-check-1-x ran out of memory (OOMKilled).")
 )]
 #[case::no_secret(
     json!({"phase": "Pending", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"crm-env\" not found"}}}]}),
-    Some("container app of pod crm-42-check-1-x cannot start: secret \"crm-env\" not found")
+    Some("Container app of pod crm-42-check-1-x cannot start (CreateContainerConfigError): “secret \"crm-env\" not found”.")
 )]
 #[case::just_starting(
     json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false, "restartCount": 0,

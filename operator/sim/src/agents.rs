@@ -6,7 +6,7 @@ use crate::database::{Claim, Effect, environment, report};
 use crate::pod_run::{Answer, PodRun};
 use fairway_plan::protocol::{
     BackupEvidence, BackupReport, GuardTask, MigrationOutcome, MigrationTask, PreflightReport, PreflightTask,
-    RunIdentity, SettleTask, Task, reason,
+    Reason, RunIdentity, SettleTask, Task,
 };
 
 /// Seconds for which an unreachable database is waited for.
@@ -34,13 +34,13 @@ impl Cluster {
         }
         let unsettled = self.database.unsettled("").filter(|_| task.migrates).map(|row| {
             environment(
-                reason::MIGRATION_UNSETTLED,
+                Reason::MigrationUnresolved,
                 format!("Migration {} is not settled.", row.identity.run_id),
             )
         });
         let full = || {
-            let full = self.database.store_is_full && task.store;
-            full.then(|| environment(reason::STORE_FULL, "The store is full."))
+            let full = self.database.store_is_full && task.store.is_some();
+            full.then(|| environment(Reason::StoreFull, "The store is full."))
         };
         let failure = self.database.refusal().or(unsettled).or_else(full);
         let exit_code = i32::from(failure.is_some());
@@ -60,7 +60,7 @@ impl Cluster {
         let full = self
             .database
             .store_is_full
-            .then(|| environment(reason::STORE_FULL, "The store is full."));
+            .then(|| environment(Reason::StoreFull, "The store is full."));
         let failure = self.database.refusal().or(full);
         let evidence = failure.is_none().then(|| BackupEvidence {
             level: "Decoded".to_owned(),
@@ -140,7 +140,7 @@ impl Cluster {
             Some(_) => return None,
             None if self.is_locked_by_other(uid) && run.worked < PATIENCE => return None,
             None if self.is_locked_by_other(uid) => {
-                environment(reason::MIGRATION_RUNNING, "Another pod holds the lock.")
+                environment(Reason::MigrationRunning, "Another pod holds the lock.")
             }
             None => {
                 return match self.database.claim(release, identity) {
@@ -176,7 +176,7 @@ impl Cluster {
         let row = self.database.row(&task.run.run_id);
         let has_ended = row.is_some_and(|row| row.state != crate::database::State::Running);
         if (!has_ended || task.resolution.is_some()) && self.is_locked_by_other(uid) {
-            let failure = environment(reason::MIGRATION_RUNNING, "Another pod holds the lock.");
+            let failure = environment(Reason::MigrationRunning, "Another pod holds the lock.");
             return if u64::from(run.worked) < task.timeout_seconds {
                 None
             } else {

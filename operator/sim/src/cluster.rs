@@ -180,7 +180,7 @@ impl Cluster {
         let uid = deployment.uid().unwrap_or_default();
         let owned = |pod: &&Arc<Pod>| pod.owner_references().iter().any(|owner| owner.uid == uid);
         let active = |pod: &&Arc<Pod>| {
-            pod.metadata.deletion_timestamp.is_none() && !fairway_plan::release::world::has_finished(pod)
+            pod.metadata.deletion_timestamp.is_none() && !fairway_plan::readings::has_finished(pod)
         };
         let pods: Vec<Arc<Pod>> = self
             .objects()
@@ -208,10 +208,7 @@ impl Cluster {
         for pod in pods.iter().skip(desired) {
             self.end_pod(&pod.name_any());
         }
-        let ready = pods
-            .iter()
-            .filter(|pod| fairway_plan::release::world::is_ready(pod))
-            .count();
+        let ready = pods.iter().filter(|pod| fairway_plan::readings::is_ready(pod)).count();
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         let refused = DeploymentCondition {
             type_: "ReplicaFailure".to_owned(),
@@ -402,7 +399,7 @@ impl Cluster {
         });
         let endpoints = selected.filter_map(|pod| {
             let address = pod.status.as_ref()?.pod_ip.clone()?;
-            let ready = fairway_plan::release::world::is_ready(pod);
+            let ready = fairway_plan::readings::is_ready(pod);
             let target = ObjectReference {
                 kind: Some("Pod".to_owned()),
                 name: Some(pod.name_any()),
@@ -444,7 +441,7 @@ impl Cluster {
             .values()
             .find(|pod| pod.uid().as_deref() == Some(uid))?;
         let image = pod.spec.as_ref()?.containers.first()?.image.as_deref()?;
-        fairway_plan::release::world::is_ready(pod).then(|| !self.images.is_unhealthy(image))
+        fairway_plan::readings::is_ready(pod).then(|| !self.images.is_unhealthy(image))
     }
 }
 

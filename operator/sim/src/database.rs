@@ -2,9 +2,7 @@
 //! is executed, an image and command that are in the ledger never again.
 
 use fairway_plan::names::short_hash;
-use fairway_plan::protocol::{
-    Cause, Failure, MigrationOutcome, MigrationReport, Resolution, RunIdentity, reason,
-};
+use fairway_plan::protocol::{Cause, Failure, MigrationOutcome, MigrationReport, Reason, Resolution, RunIdentity};
 use std::collections::BTreeMap;
 
 /// How far a run came, as the ledger has it.
@@ -97,12 +95,12 @@ impl Database {
     pub fn refusal(&self) -> Option<Failure> {
         if self.is_down {
             return Some(environment(
-                reason::DATABASE_UNREACHABLE,
+                Reason::DatabaseUnreachable,
                 "The database does not answer.",
             ));
         }
         self.is_locked_out
-            .then(|| environment(reason::PASSWORD_REJECTED, "The password is not accepted."))
+            .then(|| environment(Reason::PasswordRejected, "The password is not accepted."))
     }
 
     /// A run whose outcome is open, other than that one.
@@ -138,7 +136,7 @@ impl Database {
         }
         if let Some(other) = self.unsettled(&identity.run_id) {
             let message = format!("Migration {} is not settled.", other.identity.run_id);
-            let failure = environment(reason::MIGRATION_UNSETTLED, message);
+            let failure = environment(Reason::MigrationUnresolved, message);
             return Claim::Settled(Box::new(report(MigrationOutcome::Blocked, Some(failure))));
         }
         if self.has_applied(identity) {
@@ -200,7 +198,7 @@ impl Database {
         }
         let failure = Failure {
             cause: Cause::Version,
-            reason: reason::MIGRATION_TIMED_OUT.to_owned(),
+            reason: Reason::MigrationTimedOut,
             message: format!("The migration {what}."),
         };
         report(MigrationOutcome::Undecided, Some(failure))
@@ -210,10 +208,7 @@ impl Database {
     pub fn settle(&mut self, identity: &RunIdentity, resolution: Option<Resolution>) -> MigrationReport {
         match self.row(&identity.run_id).map(|row| row.state) {
             None => {
-                let failure = environment(
-                    reason::MIGRATION_NOT_STARTED,
-                    "The ledger has no row of this run.",
-                );
+                let failure = environment(Reason::MigrationNotStarted, "The ledger has no row of this run.");
                 return report(MigrationOutcome::NotStarted, Some(failure));
             }
             Some(State::Running) => self.cut_off(&identity.run_id),
@@ -249,14 +244,14 @@ impl Database {
             (State::Running | State::Unknown, None) => MigrationOutcome::Unknown,
         };
         let reason = match (outcome, row.state) {
-            (MigrationOutcome::Partial, _) => reason::MIGRATION_PARTIAL,
-            (MigrationOutcome::Unknown, _) => reason::MIGRATION_UNKNOWN,
-            (_, State::Failed) => reason::MIGRATION_FAILED,
-            _ => reason::MIGRATION_NOT_APPLIED,
+            (MigrationOutcome::Partial, _) => Reason::MigrationPartial,
+            (MigrationOutcome::Unknown, _) => Reason::MigrationUnknown,
+            (_, State::Failed) => Reason::MigrationFailed,
+            _ => Reason::MigrationNotApplied,
         };
         let failure = (outcome != MigrationOutcome::Applied).then(|| Failure {
             cause: Cause::Version,
-            reason: reason.to_owned(),
+            reason,
             message: match row.resolution {
                 Some(Resolution::NotApplied) => "A person resolved the migration as not applied.".to_owned(),
                 _ => row.message.clone(),
@@ -315,10 +310,10 @@ impl Row {
 }
 
 /// A failure of the environment.
-pub fn environment(reason: &str, message: impl Into<String>) -> Failure {
+pub fn environment(reason: Reason, message: impl Into<String>) -> Failure {
     Failure {
         cause: Cause::Environment,
-        reason: reason.to_owned(),
+        reason,
         message: message.into(),
     }
 }

@@ -12,7 +12,8 @@ use fairway_crds::condition::{
 use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use fairway_crds::{Release, ReleaseStatus};
-use fairway_plan::release::world::{happened, has_begun, has_ended, has_finished, is_ready, replicas_of};
+use fairway_plan::readings::{has_finished, is_ready, replicas_of};
+use fairway_plan::release::history::{happened, has_begun, has_ended};
 use fairway_plan::snapshot::Snapshot;
 use fairway_plan::{build, labels};
 use k8s_openapi::api::core::v1::{Pod, Service};

@@ -1,7 +1,7 @@
 //! A pod on its way through its life, and the answer of the agent in it.
 
 use fairway_plan::protocol::{
-    EXIT_OTHER_OWNER, MigrationOutcome, MigrationReport, TASK_VARIABLE, Task, reason,
+    EXIT_OTHER_OWNER, MigrationOutcome, MigrationReport, Reason, TASK_VARIABLE, Task,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -88,7 +88,7 @@ impl Answer {
         let other_owner = report
             .failure
             .as_ref()
-            .is_some_and(|found| found.reason == reason::MIGRATION_RUNNING);
+            .is_some_and(|found| found.reason == Reason::MigrationRunning);
         let exit_code = match report.outcome {
             Applied | AlreadyApplied => 0,
             _ if other_owner => i32::from(EXIT_OTHER_OWNER),

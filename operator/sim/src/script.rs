@@ -582,7 +582,7 @@ fn has_come(cluster: &Cluster, what: &[String]) -> bool {
         [release, "ended"] => objects
             .releases
             .get(release)
-            .is_some_and(|release| fairway_plan::release::world::has_ended(release)),
+            .is_some_and(|release| fairway_plan::release::history::has_ended(release)),
         [release, "exists"] => objects.releases.contains_key(release),
         [release, milestone] => objects.releases.get(release).is_some_and(|release| {
             let status = release.status.clone().unwrap_or_default();

@@ -2,51 +2,58 @@
 //! all. (`pg_restore --list` reads only the table of contents and accepts truncated and corrupted dumps.)
 
 use std::{
-    fs::File,
     io,
     path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
 };
 
-use fairway_protocol::{Failure, reason};
+use fairway_protocol::{Failure, Reason};
 
 use super::{
-    dump::{DIRECTORY_FILE, Running, Scratch},
+    diagnosis::SCRATCH_FULL,
+    dump::{self, Scratch},
     manifest::StoredFile,
-    store::{self, Folder},
+    process::Running,
     stream::{ReadBack, read_back},
-    tools::Tools,
+    tools::{Kit, Tools},
 };
-use crate::{failure::environment as environment_failure, output::Tail, redact::Redactor};
+use crate::{
+    blocking::blocking,
+    failure::environment as environment_failure,
+    output::Tail,
+    redact::Redactor,
+    store::{Attempt, Content},
+};
 
-/// Reads the file and compares its hashes.
-pub(crate) fn hashes(folder: &Folder, stored: &StoredFile) -> Result<(), Failure> {
-    let file = folder.open(&stored.name)?;
-    compare(stored, read_back(file, &mut io::sink()))
+/// Reads a stored file and compares its hashes.
+pub(crate) async fn hashes(stored: &StoredFile, content: Content) -> Result<(), Failure> {
+    let stored = stored.clone();
+    blocking(move || compare(&stored, read_back(content, &mut io::sink()))).await
 }
 
-/// Reads the file, compares its hashes and lets `pg_restore` decode it.
-pub(crate) fn database(
-    tools: &Tools,
-    folder: &Folder,
+/// Reads the stored dump, compares its hashes and lets `pg_restore` decode it.
+pub(crate) async fn database(
+    kit: &Arc<Kit>,
     stored: &StoredFile,
-    scratch: Option<&Path>,
-    redactor: &Redactor,
+    attempt: &dyn Attempt,
 ) -> Result<(), Failure> {
-    match (stored.name == DIRECTORY_FILE, scratch) {
-        (true, Some(scratch)) => from_directory(tools, folder, stored, scratch, redactor),
-        _ => from_stream(tools, folder, stored, redactor),
-    }
+    let content = attempt.read(&stored.name).await?;
+    let (kit, stored) = (kit.clone(), stored.clone());
+    let Some(scratch) = kit.scratch.clone() else {
+        return blocking(move || from_stream(&kit.tools, &stored, content, &kit.redactor)).await;
+    };
+    hashes(&stored, content).await?;
+    let content = attempt.read(&stored.name).await?;
+    blocking(move || from_directory(&kit.tools, content, &scratch, &kit.redactor)).await
 }
 
 fn from_stream(
     tools: &Tools,
-    folder: &Folder,
     stored: &StoredFile,
+    content: Content,
     redactor: &Redactor,
 ) -> Result<(), Failure> {
-    let file = folder.open(&stored.name)?;
     let mut command = tools.offline("pg_restore");
     command
         .args(["--format=custom", "--file=/dev/null"])
@@ -55,8 +62,8 @@ fn from_stream(
     let mut running =
         Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
     let read = match running.child.stdin.take() {
-        Some(mut input) => read_back(file, &mut input),
-        None => read_back(file, &mut io::sink()),
+        Some(mut input) => read_back(content, &mut input),
+        None => read_back(content, &mut io::sink()),
     };
     let ended = running.end();
     compare(stored, read)?;
@@ -65,21 +72,16 @@ fn from_stream(
 
 fn from_directory(
     tools: &Tools,
-    folder: &Folder,
-    stored: &StoredFile,
+    content: Content,
     scratch: &Path,
     redactor: &Redactor,
 ) -> Result<(), Failure> {
-    hashes(folder, stored)?;
     let unpacked = Scratch::new(scratch, "fairway-check")?;
-    unpack(folder.open(&stored.name)?, &unpacked.path).map_err(|error| match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => environment_failure(
-            reason::STORE_FULL,
-            "The scratch volume is full; raise backup.scratch.size above the size of the database.",
-        ),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            store::failure("unpacking into the scratch volume", &error)
+    unpack(content, &unpacked.path).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            environment_failure(Reason::StoreFull, SCRATCH_FULL)
         }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => dump::unusable(&error),
         _ => not_decoded(&error.to_string()),
     })?;
     let mut command = tools.offline("pg_restore");
@@ -93,17 +95,17 @@ fn from_directory(
 }
 
 fn restored(ended: io::Result<(ExitStatus, Tail)>, redactor: &Redactor) -> Result<(), Failure> {
-    let (status, said) = ended.map_err(|error| not_decoded(&error.to_string()))?;
+    let (status, errors) = ended.map_err(|error| not_decoded(&error.to_string()))?;
     match status.success() {
         true => Ok(()),
         false => Err(not_decoded(
-            &said.last_error(redactor).unwrap_or_else(|| status.to_string()),
+            &errors.last_error(redactor).unwrap_or_else(|| status.to_string()),
         )),
     }
 }
 
-fn unpack(file: File, into: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(zstd::Decoder::new(file)?);
+fn unpack(content: Content, into: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(zstd::Decoder::new(content)?);
     archive.set_preserve_mtime(false);
     archive.unpack(into)
 }
@@ -111,9 +113,10 @@ fn unpack(file: File, into: &Path) -> io::Result<()> {
 fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failure> {
     let corrupt = |what: String| {
         environment_failure(
-            reason::STORE_CORRUPT,
+            Reason::StoreCorrupt,
             format!(
-                "The store does not give back what was written to {} ({what}); check its volume.",
+                "The store of spec.backup does not return what was written to {} ({what}). Check the disk or service \
+                 behind it.",
                 stored.name
             ),
         )
@@ -131,9 +134,10 @@ fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failur
 
 fn not_decoded(what: &str) -> Failure {
     environment_failure(
-        reason::DECODE_FAILED,
+        Reason::DecodeFailed,
         format!(
-            "The dump was written but pg_restore cannot read it ({what}); if it repeats, check the store's volume."
+            "The dump was written, but pg_restore cannot read it ({what}). If that repeats, check the disk or service \
+             behind the store of spec.backup."
         ),
     )
 }
@@ -142,32 +146,38 @@ fn not_decoded(what: &str) -> Failure {
 mod tests {
     use super::*;
     use crate::{
-        backup::{dump::CUSTOM_FILE, stream::compress, tools},
+        backup::{manifest::DumpFormat, stream::compress, tools},
         environment::Environment,
+        store::pipe,
     };
 
     /// What `pg_restore` takes for a dump until it misses the rest: the head of one.
     const HEAD: &[u8] = b"PGDMP\x01\x0e\x00\x04\x08\x01\x00\x00\x00\x00\x00\x00\x00\x00";
 
-    #[test]
-    fn a_dump_that_was_stored_well_but_cannot_be_restored_is_refused() {
+    fn head() -> (StoredFile, Content) {
+        let (writer, content) = pipe();
+        let compressed = compress(writer, |to| Ok(to.write_all(HEAD)?)).unwrap();
+        (
+            compressed.stored_as(DumpFormat::Custom.file().to_owned()),
+            content,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_well_stored_dump_that_cannot_be_restored_is_refused() {
         let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap().flatten();
         let major = installed
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .max()
             .unwrap();
         let tools = tools::find(&Environment::of_process(), major).unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let folder = Folder::of_set(root.path(), "set").unwrap();
-        folder.begin().unwrap();
-        let stored = folder
-            .write(CUSTOM_FILE, |file| {
-                Ok(compress::<io::Error>(CUSTOM_FILE, file, |to| to.write_all(HEAD)).unwrap())
-            })
-            .unwrap();
-        hashes(&folder, &stored).unwrap();
-        let failure = database(&tools, &folder, &stored, None, &Redactor::new([])).unwrap_err();
-        assert_eq!(failure.reason, reason::DECODE_FAILED);
+        let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();
+        hashes(&stored, content).await.unwrap();
+        let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();
+        let failure = blocking(move || from_stream(&tools, &stored, content, &Redactor::new([])))
+            .await
+            .unwrap_err();
+        assert_eq!(failure.reason, Reason::DecodeFailed);
         assert!(
             failure.message.contains("pg_restore: error"),
             "{}",

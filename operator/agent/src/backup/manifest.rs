@@ -1,20 +1,22 @@
-//! The manifest: what a backup holds and what was proven about it. It is written last.
+//! The manifest of a backup: what it holds and what was proven about it. It is written last.
 
 use std::collections::BTreeMap;
 
-use fairway_protocol::{BackupEvidence, Requester};
+use fairway_protocol::{BackupEvidence, Failure, Reason, Requester};
 use serde::{Deserialize, Serialize};
 
-/// Version of the folder's layout.
+use crate::failure::environment as environment_failure;
+
+/// Version of the manifest and of the files that it names.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
 /// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
-    /// Version of this layout.
+    /// Version of this format.
     pub(crate) format_version: u32,
-    /// Who asked for it.
+    /// The App and Release for which the backup was taken.
     pub(crate) requester: Requester,
     /// Image references by container.
     pub(crate) images: BTreeMap<String, String>,
@@ -28,26 +30,51 @@ pub(crate) struct Manifest {
     pub(crate) tool_version: String,
     /// Fingerprint of the schema under the dump's own snapshot.
     pub(crate) fingerprint: String,
-    /// The database.
+    /// The dump of the database.
     pub(crate) database: StoredFile,
-    /// `custom` (one `pg_dump -Fc` stream) or `directory` (a tar archive of `pg_dump -Fd`).
-    pub(crate) database_format: String,
+    /// Format of the dump.
+    pub(crate) database_format: DumpFormat,
     /// Roles and tablespaces without passwords, where the role may read them.
     pub(crate) globals: Option<StoredFile>,
-    /// Why they are missing.
+    /// Why roles and tablespaces are missing.
     pub(crate) globals_note: Option<String>,
     /// Seconds from start to manifest.
     pub(crate) seconds: f64,
-    /// Where an earlier copy is kept that proved corrupt.
+    /// Where an earlier copy of the set is kept that proved corrupt.
     #[serde(default)]
     pub(crate) corrupt_note: Option<String>,
 }
 
-/// One zstd-compressed file.
+/// Format of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum DumpFormat {
+    /// One stream of `pg_dump -Fc`.
+    Custom,
+    /// A tar archive of the folder of `pg_dump -Fd`.
+    Directory,
+}
+
+impl DumpFormat {
+    /// The format of a dump that is taken with or without a scratch volume.
+    pub(crate) fn with_scratch(scratch: bool) -> Self {
+        if scratch { Self::Directory } else { Self::Custom }
+    }
+
+    /// The file that holds a dump of this format.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::Custom => "database.dump.zst",
+            Self::Directory => "database.tar.zst",
+        }
+    }
+}
+
+/// One zstd-compressed file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredFile {
-    /// Name in the folder.
+    /// Name in the store, relative to the set.
     pub(crate) name: String,
     /// Size as stored.
     pub(crate) bytes: u64,
@@ -60,7 +87,43 @@ pub(crate) struct StoredFile {
 }
 
 impl Manifest {
-    /// What the operator keeps of it.
+    /// Reads a manifest from a store.
+    ///
+    /// # Errors
+    /// `StoreCorrupt` when it says nothing that this version understands.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Failure> {
+        let corrupt = |what: String| {
+            environment_failure(
+                Reason::StoreCorrupt,
+                format!(
+                    "The manifest of the stored backup cannot be read ({what}). Check the disk or service behind the \
+                     store of spec.backup."
+                ),
+            )
+        };
+        let manifest: Self = serde_json::from_slice(text).map_err(|error| corrupt(error.to_string()))?;
+        match manifest.format_version {
+            FORMAT_VERSION => Ok(manifest),
+            other => Err(corrupt(format!("it has format {other}, not {FORMAT_VERSION}"))),
+        }
+    }
+
+    /// The manifest as it is stored.
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, Failure> {
+        serde_json::to_vec_pretty(self).map_err(|error| {
+            environment_failure(
+                Reason::AgentFailed,
+                format!("The manifest of the backup cannot be written: {error}."),
+            )
+        })
+    }
+
+    /// Every file of the backup.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &StoredFile> {
+        std::iter::once(&self.database).chain(&self.globals)
+    }
+
+    /// The evidence that the operator records.
     pub(crate) fn evidence(&self) -> BackupEvidence {
         BackupEvidence {
             level: self.level.clone(),
@@ -77,5 +140,30 @@ impl Manifest {
                 .cloned()
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_another_format_is_not_understood() {
+        for text in ["", "{}", r#"{"formatVersion": 2}"#] {
+            let failure = Manifest::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(failure.reason, Reason::StoreCorrupt);
+        }
+        let stored = serde_json::json!({
+            "name": "", "bytes": 0, "sha256": "", "plainBytes": 0, "plainSha256": "",
+        });
+        let mut manifest = serde_json::json!({
+            "formatVersion": 1, "requester": {"namespace": "", "app": "", "release": ""}, "images": {},
+            "level": "Decoded", "takenAt": "", "serverVersion": "", "toolVersion": "", "fingerprint": "",
+            "database": stored, "databaseFormat": "custom", "globals": null, "globalsNote": null, "seconds": 0.0,
+        });
+        assert!(Manifest::parse(manifest.to_string().as_bytes()).is_ok());
+        manifest["formatVersion"] = 2.into();
+        let failure = Manifest::parse(manifest.to_string().as_bytes()).unwrap_err();
+        assert!(failure.message.contains("format 2"), "{}", failure.message);
     }
 }

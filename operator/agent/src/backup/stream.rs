@@ -1,21 +1,24 @@
 //! Streams between PostgreSQL's programs and the store, hashed on both sides of the compression.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, ErrorKind, Read, Write},
-};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 
+use fairway_protocol::{Failure, Reason};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::StoredFile;
-use crate::fingerprint::hex;
+use crate::{
+    blocking::blocking,
+    failure::environment as environment_failure,
+    store::{Attempt, PutError, Writer, pipe},
+    text::hex,
+};
 
-/// zstd's default: fast enough not to slow a dump down.
+/// The level of compression: zstd's default, fast enough not to slow a dump down.
 const LEVEL: i32 = 3;
 /// Size of one read.
 const CHUNK: usize = 256 * 1024;
 
-/// Counts and hashes what passes.
+/// A reader or writer that counts and hashes the bytes that pass.
 pub(crate) struct Meter<T> {
     inner: T,
     hash: Sha256,
@@ -23,7 +26,7 @@ pub(crate) struct Meter<T> {
 }
 
 impl<T> Meter<T> {
-    /// Around a reader or a writer.
+    /// A meter around a reader or a writer.
     pub(crate) fn new(inner: T) -> Self {
         Self {
             inner,
@@ -32,7 +35,7 @@ impl<T> Meter<T> {
         }
     }
 
-    /// Bytes and SHA-256 of what passed.
+    /// Number and SHA-256 of the bytes that passed.
     pub(crate) fn finish(self) -> (u64, String) {
         (self.bytes, hex(&self.hash.finalize()))
     }
@@ -63,13 +66,96 @@ impl<T: Read> Read for Meter<T> {
     }
 }
 
-/// Compresses into a file whatever `fill` writes.
-pub(crate) fn compress<E: From<io::Error>>(
-    name: &str,
-    file: &mut File,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
-) -> Result<StoredFile, E> {
-    let encoder = zstd::Encoder::new(Meter::new(file), LEVEL)?;
+/// Why a file was not filled.
+#[derive(Debug)]
+pub(crate) enum FillError {
+    /// Reading or writing failed: the store takes no more, or the scratch volume cannot be read.
+    Io(io::Error),
+    /// Anything else.
+    Failure(Failure),
+}
+
+impl From<io::Error> for FillError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Failure> for FillError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl FillError {
+    /// The failure to report, where the store did not fail.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Io(error) => environment_failure(
+                Reason::DumpFailed,
+                format!("The dump could not be read ({error}). Check the scratch volume, if there is one."),
+            ),
+            Self::Failure(failure) => failure,
+        }
+    }
+}
+
+/// Stores a file of an attempt: what `fill` writes, compressed.
+///
+/// # Errors
+/// Those of the store, and of `fill` where the store did not fail.
+pub(crate) async fn upload(
+    attempt: &dyn Attempt,
+    file: &str,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), FillError> + Send + 'static,
+) -> Result<StoredFile, Failure> {
+    let (writer, content) = pipe();
+    let filling = blocking(move || compress(writer, fill));
+    match tokio::join!(filling, attempt.put(file, content)) {
+        // When the store takes no more, the writer fails too, but not by itself.
+        (_, Err(PutError::Store(failure))) => Err(failure),
+        (Err(error), _) => Err(error.failure()),
+        (Ok(compressed), Ok(name)) => Ok(compressed.stored_as(name)),
+        (Ok(_), Err(PutError::CutOff)) => Err(environment_failure(
+            Reason::AgentFailed,
+            format!("The content of {file} was cut off on its way into the store. Take a new backup."),
+        )),
+    }
+}
+
+/// Sizes and hashes of what was compressed.
+pub(crate) struct Compressed {
+    bytes: u64,
+    sha256: String,
+    plain_bytes: u64,
+    plain_sha256: String,
+}
+
+impl Compressed {
+    /// The stored file of this name.
+    pub(crate) fn stored_as(self, name: String) -> StoredFile {
+        let Self {
+            bytes,
+            sha256,
+            plain_bytes,
+            plain_sha256,
+        } = self;
+        StoredFile {
+            name,
+            bytes,
+            sha256,
+            plain_bytes,
+            plain_sha256,
+        }
+    }
+}
+
+/// Compresses whatever `fill` writes.
+pub(crate) fn compress(
+    mut writer: Writer,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), FillError>,
+) -> Result<Compressed, FillError> {
+    let encoder = zstd::Encoder::new(Meter::new(&mut writer), LEVEL)?;
     let mut plain = Meter::new(encoder);
     fill(&mut plain)?;
     let Meter {
@@ -78,8 +164,8 @@ pub(crate) fn compress<E: From<io::Error>>(
         bytes: plain_bytes,
     } = plain;
     let (bytes, sha256) = encoder.finish()?.finish();
-    Ok(StoredFile {
-        name: name.to_owned(),
+    writer.finish()?;
+    Ok(Compressed {
         bytes,
         sha256,
         plain_bytes,
@@ -87,7 +173,7 @@ pub(crate) fn compress<E: From<io::Error>>(
     })
 }
 
-/// What was found when a stored file was read to its end.
+/// The hashes of a stored file that was read to its end.
 pub(crate) struct ReadBack {
     /// SHA-256 as stored.
     pub(crate) sha256: String,
@@ -95,9 +181,9 @@ pub(crate) struct ReadBack {
     pub(crate) plain_sha256: io::Result<String>,
 }
 
-/// Reads a stored file once: hashes it, decompresses it and gives the result to `take`, as long as that takes it.
-pub(crate) fn read_back(file: File, take: &mut dyn Write) -> io::Result<ReadBack> {
-    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(CHUNK, Meter::new(file)))?;
+/// Reads a stored file once: hashes it, decompresses it and writes the result to `take`, as long as that accepts it.
+pub(crate) fn read_back(content: impl Read, take: &mut dyn Write) -> io::Result<ReadBack> {
+    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(CHUNK, Meter::new(content)))?;
     let plain_sha256 = decompress(&mut decoder, take);
     // What follows a frame that cannot be read still belongs to the stored hash.
     let mut stored = decoder.finish().into_inner();
@@ -113,7 +199,7 @@ fn decompress(decoder: &mut impl Read, take: &mut dyn Write) -> io::Result<Strin
     loop {
         match plain.read(&mut buffer)? {
             0 => return Ok(plain.finish().1),
-            // Whoever stopped reading says why by its exit status; the hash needs the rest all the same.
+            // A program that stopped reading says why by its exit status; the hash needs the rest all the same.
             count if taken => match take.write_all(&buffer[..count]) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => taken = false,
                 outcome => outcome?,
@@ -138,44 +224,56 @@ pub(crate) fn pump(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek as _, SeekFrom};
-
     use super::*;
 
-    fn stored(content: &[u8]) -> (File, StoredFile) {
-        let mut file = tempfile::tempfile().unwrap();
-        let stored = compress::<io::Error>("x", &mut file, |to| to.write_all(content)).unwrap();
-        file.rewind().unwrap();
-        (file, stored)
+    /// What a store has of this content, and how the content was stored.
+    fn stored(content: &[u8]) -> (Vec<u8>, StoredFile) {
+        let (writer, mut stored) = pipe();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stored.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let compressed = compress(writer, |to| Ok(to.write_all(content)?)).unwrap();
+        (reader.join().unwrap(), compressed.stored_as("x".to_owned()))
+    }
+
+    fn again(bytes: Vec<u8>, take: &mut dyn Write) -> ReadBack {
+        let (writer, content) = pipe();
+        std::thread::spawn(move || writer.copy(&mut bytes.as_slice()));
+        read_back(content, take).unwrap()
     }
 
     #[test]
     fn what_is_read_back_is_what_was_written() {
         let content: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        let (file, stored) = stored(&content);
-        assert_eq!(stored.bytes, file.metadata().unwrap().len());
+        let (bytes, stored) = stored(&content);
+        assert_eq!(stored.bytes, bytes.len() as u64);
         assert_eq!(stored.plain_bytes, content.len() as u64);
         let mut taken = Vec::new();
-        let read = read_back(file, &mut taken).unwrap();
+        let read = again(bytes, &mut taken);
         assert_eq!(taken, content);
         assert_eq!(read.sha256, stored.sha256);
         assert_eq!(read.plain_sha256.unwrap(), stored.plain_sha256);
     }
 
     #[test]
-    fn a_flipped_bit_and_a_cut_end_are_noticed() {
+    fn a_flipped_bit_is_detected() {
         let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-        let (mut file, written) = stored(&content);
-        file.seek(SeekFrom::Start(written.bytes / 2)).unwrap();
-        file.write_all(&[0xAA, 0x55, 0xAA]).unwrap();
-        file.rewind().unwrap();
-        let read = read_back(file, &mut io::sink()).unwrap();
+        let (mut bytes, written) = stored(&content);
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 3].copy_from_slice(&[0xAA, 0x55, 0xAA]);
+        let read = again(bytes, &mut io::sink());
         assert_ne!(read.sha256, written.sha256);
         assert!(read.plain_sha256.ok() != Some(written.plain_sha256));
+    }
 
-        let (file, written) = stored(&content);
-        file.set_len(written.bytes - 10).unwrap();
-        let read = read_back(file, &mut io::sink()).unwrap();
+    #[test]
+    fn a_missing_end_is_detected() {
+        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        let (mut bytes, written) = stored(&content);
+        bytes.truncate(bytes.len() - 10);
+        let read = again(bytes, &mut io::sink());
         assert_ne!(read.sha256, written.sha256);
         assert!(read.plain_sha256.is_err(), "the frame has no end");
     }

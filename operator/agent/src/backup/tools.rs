@@ -4,18 +4,20 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
-use fairway_protocol::{Failure, VARIABLE_PREFIX, reason};
-
+use fairway_protocol::{Failure, Reason, VARIABLE_PREFIX};
 use tempfile::NamedTempFile;
 
+use super::process::Programs;
 use crate::{
-    connection::Connection, environment::Environment, failure::environment as environment_failure, tls,
+    connection::Connection, environment::Environment, failure::environment as environment_failure,
+    redact::Redactor, tls,
 };
 
-/// Where one major version's programs are, by who packaged them: Debian and the official image, RPM, Alpine,
-/// Bitnami. They come before `PATH` because Debian puts a wrapper script there.
+/// The folders with the programs of one major version, by packager: Debian and the official image, RPM, Alpine,
+/// Bitnami. They come before `PATH`, in which Debian has a wrapper script.
 const FOLDERS: [&str; 4] = [
     "/usr/lib/postgresql/{major}/bin",
     "/usr/pgsql-{major}/bin",
@@ -23,7 +25,21 @@ const FOLDERS: [&str; 4] = [
     "/opt/bitnami/postgresql/bin",
 ];
 
-/// How PostgreSQL's programs reach the database. Its files are gone when it is dropped.
+/// What a backup works with.
+pub(crate) struct Kit {
+    /// PostgreSQL's programs.
+    pub(crate) tools: Tools,
+    /// How they reach the database.
+    pub(crate) login: Login,
+    /// The scratch volume, where there is one.
+    pub(crate) scratch: Option<PathBuf>,
+    /// What hides the values of the environment in their errors.
+    pub(crate) redactor: Redactor,
+    /// The program that runs.
+    pub(crate) programs: Arc<Programs>,
+}
+
+/// How PostgreSQL's programs reach the database. Its files are removed when it is dropped.
 pub(crate) struct Login {
     /// The connection, as the agent itself uses it.
     pub(crate) connection: Connection,
@@ -31,12 +47,12 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    /// Writes what libpq does not find by itself.
+    /// A login by this connection. Writes the files that libpq does not find by itself.
     pub(crate) fn new(connection: Connection) -> Result<Self, Failure> {
         let authorities = tls::authorities_file(&connection).map_err(|error: io::Error| {
             environment_failure(
-                reason::AGENT_FAILED,
-                format!("The certificate authorities for pg_dump cannot be written to /tmp ({error})."),
+                Reason::AgentFailed,
+                format!("The certificate authorities for pg_dump cannot be written to /tmp: {error}."),
             )
         })?;
         Ok(Self {
@@ -46,16 +62,16 @@ impl Login {
     }
 }
 
-/// Programs of the server's major version.
+/// PostgreSQL's programs of the server's major version.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
     folder: PathBuf,
-    /// What `pg_dump --version` says, e.g. `15.14`.
+    /// Version of `pg_dump`, e.g. `15.14`.
     pub(crate) version: String,
 }
 
 impl Tools {
-    /// A program that will reach the database by its environment alone.
+    /// A command that reaches the database by its environment alone.
     pub(crate) fn command(&self, program: &str, login: &Login) -> Command {
         let mut command = self.offline(program);
         command.envs(login.connection.libpq_variables());
@@ -65,7 +81,7 @@ impl Tools {
         command
     }
 
-    /// A program that needs no database.
+    /// A command that needs no database.
     pub(crate) fn offline(&self, program: &str) -> Command {
         let mut command = Command::new(self.folder.join(program));
         for (name, _) in std::env::vars_os() {
@@ -74,7 +90,7 @@ impl Tools {
                 command.env_remove(&name);
             }
         }
-        // Messages in English, because they are looked at.
+        // Messages in English, because they are read by the agent.
         command
             .env("LC_MESSAGES", "C")
             .env_remove("LC_ALL")
@@ -84,7 +100,7 @@ impl Tools {
     }
 }
 
-/// Finds the programs of a major version.
+/// Finds the programs of a major version in the image.
 ///
 /// # Errors
 /// `ToolMissing` when the image has none, `ToolVersionMismatch` when it has those of another version.
@@ -106,16 +122,17 @@ pub(crate) fn find(environment: &Environment, major: u32) -> Result<Tools, Failu
     }
     Err(match other {
         Some(version) => environment_failure(
-            reason::TOOL_VERSION_MISMATCH,
+            Reason::ToolVersionMismatch,
             format!(
-                "The server is PostgreSQL {major} but the image has pg_dump {version}; set database.image to an image \
-                 of PostgreSQL {major}."
+                "The server is PostgreSQL {major}, but database.image has pg_dump {version}. Set database.image to an \
+                 image of PostgreSQL {major}."
             ),
         ),
         None => environment_failure(
-            reason::TOOL_MISSING,
+            Reason::ToolMissing,
             format!(
-                "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
+                "database.image does not have all of pg_dump, pg_dumpall and pg_restore. Set it to an image of PostgreSQL \
+                 {major}."
             ),
         ),
     })
@@ -152,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_all_packagers_are_read() {
+    fn the_version_of_every_packager_is_read() {
         for (text, version, major) in [
             (
                 "pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n",

@@ -16,7 +16,7 @@ fn parse(text: &str) -> Connection {
 #[case("host=db port=5433 dbname=shop user=crm password='s3cret'")]
 #[case("Host=db;Port=5433;Database=shop;Username=crm;Password=s3cret;Pooling=true")]
 #[case("postgres://crm:s3cret@db:5433/shop\n")]
-fn every_common_form_says_the_same(#[case] text: &str) {
+fn every_common_form_reads_the_same(#[case] text: &str) {
     let connection = parse(text);
     assert_eq!(
         connection.hosts,
@@ -97,7 +97,7 @@ fn several_hosts_and_sockets_are_read_as_libpq_reads_them() {
 #[case("jdbc:postgresql://h/d?user=u&currentSchema=shop,%20public", &["shop", "public"])]
 #[case("Host=h;Username=u;Search Path=\"Shop\",public", &["Shop", "public"])]
 #[case("postgres://u@h/d", &[])]
-fn the_schemas_are_those_in_which_the_application_works(#[case] text: &str, #[case] schemas: &[&str]) {
+fn the_schemas_are_those_of_the_application(#[case] text: &str, #[case] schemas: &[&str]) {
     assert_eq!(parse(text).schemas, schemas);
 }
 
@@ -114,12 +114,12 @@ fn options_are_kept() {
 #[case("postgres://u:p@/d", ConnectionError::Missing("host"))]
 #[case("postgres://u:p@h:port/d", ConnectionError::Invalid("port"))]
 #[case("postgres://u:p@h/d?sslmode=maybe", ConnectionError::Invalid("sslmode"))]
-fn what_cannot_be_used_says_which_part(#[case] text: &str, #[case] error: ConnectionError) {
+fn a_connection_that_cannot_be_used_names_the_part(#[case] text: &str, #[case] error: ConnectionError) {
     assert_eq!(Connection::parse(text), Err(error));
 }
 
 #[test]
-fn parts_are_taken_when_there_is_no_string() {
+fn a_connection_is_read_from_its_parts() {
     let variables = BTreeMap::from([
         (protocol::DATABASE_HOST_VARIABLE, "db"),
         (protocol::DATABASE_NAME_VARIABLE, "shop"),

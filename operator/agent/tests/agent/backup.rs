@@ -2,11 +2,11 @@
 
 use std::{fs, io::Write as _, path::Path, process::Command};
 
-use fairway_protocol::{BackupReport, BackupTask, Task, reason};
+use fairway_protocol::{BackupReport, BackupTask, Reason, Task};
 use rstest::rstest;
 
 use crate::{
-    harness::{Outcome, Pod, requester},
+    harness::{Outcome, Pod, requester, store},
     postgres::{Database, value},
 };
 
@@ -15,6 +15,7 @@ const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 fn task(scratch: bool) -> Task {
     Task::Backup(BackupTask {
         requester: requester("crm"),
+        store: store(),
         set: SET.into(),
         scratch,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
@@ -62,13 +63,13 @@ async fn filled() -> Database {
     database
 }
 
-fn reason_of(outcome: &Outcome) -> String {
+fn reason_of(outcome: &Outcome) -> Reason {
     let report: BackupReport = outcome.report();
     assert_eq!((outcome.code, &report.evidence), (Some(1), &None));
     report.failure.expect("a failure").reason
 }
 
-/// Restores a stored dump as a person would, with PostgreSQL's own programs.
+/// Restores a stored dump as a user would, with PostgreSQL's own programs.
 fn restore(pod: &Pod, into: &Database, scratch: bool) {
     let server = into.server();
     let set = pod.path("store").join(SET);
@@ -169,7 +170,7 @@ async fn every_change_of_the_schema_changes_the_fingerprint() {
 }
 
 #[tokio::test]
-async fn what_frameworks_note_as_applied_is_in_the_fingerprint() {
+async fn the_fingerprint_has_what_frameworks_record_as_applied() {
     let database = Database::new().await;
     let admin = database.admin().await;
     let tables = [
@@ -199,7 +200,7 @@ async fn what_frameworks_note_as_applied_is_in_the_fingerprint() {
 }
 
 #[tokio::test]
-async fn a_backup_is_taken_once_and_then_proven_again() {
+async fn a_stored_backup_is_proven_again_and_not_repeated() {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");
     let first: BackupReport = pod.run(&task(false)).await.report();
@@ -219,7 +220,7 @@ async fn a_backup_is_taken_once_and_then_proven_again() {
 #[case::missing_file(|set: &Path| fs::remove_file(set.join("database.dump.zst")).unwrap())]
 #[case::unreadable_manifest(|set: &Path| fs::write(set.join("manifest.json"), "{").unwrap())]
 #[tokio::test]
-async fn a_stored_backup_that_proves_corrupt_is_kept_and_another_is_made(#[case] corrupt: fn(&Path)) {
+async fn a_corrupt_backup_is_kept_and_another_one_is_taken(#[case] corrupt: fn(&Path)) {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");
     let first: BackupReport = pod.run(&task(false)).await.report();
@@ -254,12 +255,12 @@ fn stored(pod: &Pod) -> Vec<String> {
     names
 }
 
-/// A pod that was given up, on a node that nobody reached, goes on when another one has made the backup.
+/// A pod that was replaced, on a node that cannot be reached, goes on when another one has taken the backup.
 #[rstest]
 #[case::ends_late(None)]
 #[case::is_stopped(Some("TERM"))]
 #[tokio::test]
-async fn a_late_pod_leaves_the_backup_of_its_successor_alone(#[case] signal: Option<&str>) {
+async fn a_late_pod_does_not_touch_its_successors_backup(#[case] signal: Option<&str>) {
     let database = filled().await;
     let (admin, locker) = (database.admin().await, database.admin().await);
     let late = Pod::new(&database, "pod-1");
@@ -291,7 +292,7 @@ async fn a_late_pod_leaves_the_backup_of_its_successor_alone(#[case] signal: Opt
 }
 
 #[tokio::test]
-async fn a_dump_ends_when_the_session_that_holds_its_snapshot_is_lost() {
+async fn a_dump_ends_when_its_snapshots_session_is_lost() {
     let database = filled().await;
     let (admin, locker) = (database.admin().await, database.admin().await);
     locker.batch_execute(HOLD_UP).await.expect("a lock");
@@ -305,12 +306,12 @@ async fn a_dump_ends_when_the_session_that_holds_its_snapshot_is_lost() {
                   and application_name = 'fairway-agent' and state = 'idle in transaction'";
     assert_eq!(value(&admin, holder).await, "1");
     let outcome = running.end().await;
-    assert_eq!(reason_of(&outcome), reason::DATABASE_UNREACHABLE);
+    assert_eq!(reason_of(&outcome), Reason::DatabaseUnreachable);
     assert_eq!(stored(&pod), [""; 0]);
 }
 
 #[tokio::test]
-async fn what_another_pod_has_begun_stays_there() {
+async fn another_pods_attempt_is_not_removed() {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");
     let set = pod.path("store").join(SET);
@@ -340,7 +341,7 @@ async fn what_another_pod_has_begun_stays_there() {
 }
 
 #[tokio::test]
-async fn a_table_that_may_not_be_read_fails_the_backup_and_leaves_nothing() {
+async fn an_unreadable_table_fails_the_backup_and_leaves_nothing() {
     let database = filled().await;
     database
         .admin()
@@ -350,7 +351,7 @@ async fn a_table_that_may_not_be_read_fails_the_backup_and_leaves_nothing() {
         .expect("a superuser's table");
     let pod = Pod::new(&database, "pod-1");
     let outcome = pod.run(&task(false)).await;
-    assert_eq!(reason_of(&outcome), reason::DUMP_FAILED);
+    assert_eq!(reason_of(&outcome), Reason::DumpFailed);
     let report: BackupReport = outcome.report();
     let message = report.failure.unwrap().message;
     assert!(
@@ -361,16 +362,16 @@ async fn a_table_that_may_not_be_read_fails_the_backup_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_or_refuses_is_said() {
+async fn a_database_that_refuses_has_its_reason() {
     let database = Database::new().await;
     for (url, reason) in [
         (
             "postgres://crm:x@127.0.0.1:1/d".to_owned(),
-            reason::DATABASE_UNREACHABLE,
+            Reason::DatabaseUnreachable,
         ),
         (
             database.url().replace(crate::postgres::PASSWORD_IN_URL, "wrong"),
-            reason::PASSWORD_REJECTED,
+            Reason::PasswordRejected,
         ),
     ] {
         let outcome = Pod::new(&database, "pod-1")
@@ -404,7 +405,7 @@ async fn a_backup_without_roles_says_so() {
 #[case("")]
 #[case("&sslrootcert=system")]
 #[tokio::test]
-async fn a_server_that_a_public_authority_vouches_for_needs_no_file(#[case] more: &str) {
+async fn a_server_with_a_public_certificate_needs_no_file(#[case] more: &str) {
     let database = Database::new().await;
     let url = format!("{}&sslmode=verify-full{more}", database.url());
     let authority = database.server().folder.join("ca.crt").display().to_string();
@@ -443,16 +444,16 @@ impl Drop for Volume<'_> {
 }
 
 #[rstest]
-#[case::full("size=16k", "store", false, reason::STORE_FULL)]
-#[case::full_with_scratch("size=16k", "store", true, reason::STORE_FULL)]
-#[case::full_scratch("size=16k", "scratch", true, reason::STORE_FULL)]
-#[case::read_only("ro", "store", false, reason::STORE_READ_ONLY)]
+#[case::full("size=16k", "store", false, Reason::StoreFull)]
+#[case::full_with_scratch("size=16k", "store", true, Reason::StoreFull)]
+#[case::full_scratch("size=16k", "scratch", true, Reason::StoreFull)]
+#[case::read_only("ro", "store", false, Reason::StoreReadOnly)]
 #[tokio::test]
-async fn a_volume_that_cannot_be_written_to_is_said_and_left_clean(
+async fn an_unwritable_volume_has_its_reason_and_stays_clean(
     #[case] options: &str,
     #[case] volume: &str,
     #[case] scratch: bool,
-    #[case] reason: &str,
+    #[case] reason: Reason,
 ) {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");

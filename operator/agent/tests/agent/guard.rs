@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use axum::{Router, http::StatusCode, routing::get};
-use fairway_protocol::{GuardTask, HttpRequest, MigrationOutcome, Scheme, Task, reason};
+use fairway_protocol::{GuardTask, HttpRequest, MigrationOutcome, Reason, Scheme, Task};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     postgres::{Database, value},
 };
 
-/// An application beside the guard: not healthy until told so.
+/// An application beside the guard, which a test makes healthy.
 struct Application {
     port: u16,
     healthy: watch::Sender<bool>,
@@ -82,7 +82,7 @@ async fn migrate(database: &Database) {
 }
 
 #[tokio::test]
-async fn health_that_passes_is_success_and_is_said_again_after_a_restart() {
+async fn passing_health_is_success_and_reported_after_a_restart() {
     let database = Database::new().await;
     let mut application = Application::start().await;
     let pod = Pod::new(&database, "pod-1");
@@ -116,7 +116,7 @@ async fn health_that_passes_is_success_and_is_said_again_after_a_restart() {
 }
 
 #[tokio::test]
-async fn an_application_that_ends_before_it_is_healthy_failed() {
+async fn an_application_that_ends_before_it_is_healthy_fails() {
     let database = Database::new().await;
     let mut application = Application::start().await;
     let pod = Pod::new(&database, "pod-1");
@@ -131,13 +131,13 @@ async fn an_application_that_ends_before_it_is_healthy_failed() {
         (Some(1), MigrationOutcome::Failed)
     );
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::MIGRATION_FAILED);
+    assert_eq!(failure.reason, Reason::MigrationFailed);
     let why = "exited or was stopped before its health passed (GET /health answered 503, expected 200)";
     assert!(failure.message.contains(why), "{}", failure.message);
 }
 
 #[tokio::test]
-async fn a_guard_that_was_killed_goes_on_watching() {
+async fn a_killed_guard_goes_on_watching_after_its_restart() {
     let database = Database::new().await;
     let mut application = Application::start().await;
     let pod = Pod::new(&database, "pod-1");
@@ -162,7 +162,7 @@ async fn a_guard_that_was_killed_goes_on_watching() {
 }
 
 #[tokio::test]
-async fn an_application_that_goes_on_after_its_time_is_judged_when_it_is_gone() {
+async fn an_application_out_of_time_is_judged_when_it_is_gone() {
     let database = Database::new().await;
     let application = Application::start().await;
     let pod = Pod::new(&database, "pod-1");
@@ -174,7 +174,7 @@ async fn an_application_that_goes_on_after_its_time_is_judged_when_it_is_gone() 
     assert_eq!(report.outcome, MigrationOutcome::Undecided, "{}", outcome.log);
     assert_eq!(
         report.failure.clone().expect("a failure").reason,
-        reason::MIGRATION_TIMED_OUT
+        Reason::MigrationTimedOut
     );
 
     // The kubelet starts the guard again, and the application changes the schema after all.
@@ -195,7 +195,7 @@ async fn an_application_that_goes_on_after_its_time_is_judged_when_it_is_gone() 
 }
 
 #[tokio::test]
-async fn an_application_that_had_no_effect_in_its_time_has_failed_because_of_that() {
+async fn an_application_out_of_time_without_effect_has_failed() {
     let database = Database::new().await;
     let application = Application::start().await;
     let mut task = guard("run-1", &application);
@@ -208,12 +208,12 @@ async fn an_application_that_had_no_effect_in_its_time_has_failed_because_of_tha
     assert_eq!(settled.outcome, MigrationOutcome::Failed);
     assert_eq!(
         settled.failure.expect("a failure").reason,
-        reason::MIGRATION_TIMED_OUT
+        Reason::MigrationTimedOut
     );
 }
 
 #[tokio::test]
-async fn health_is_asked_at_the_pods_own_address() {
+async fn health_requests_go_to_the_pods_own_address() {
     let database = Database::new().await;
     // Not 127.0.0.1: the application of this pod does not listen there.
     let own = Ipv4Addr::new(127, 0, 0, 9);

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use fairway_protocol::{MigrationReport, MigrationTask, Requester, RunIdentity, SettleTask, Task};
+use fairway_protocol::{MigrationReport, MigrationTask, Requester, RunIdentity, SettleTask, Store, Task};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -17,16 +17,16 @@ const AGENT: &str = env!("CARGO_BIN_EXE_fairway-agent");
 
 /// A pod with the agent in it.
 pub(crate) struct Pod {
-    /// Its volumes: the termination message, the guard's folder, the store, the scratch volume.
+    /// The pod's volumes: the termination message, the guard's folder, the store, the scratch volume.
     pub(crate) folder: TempDir,
     variables: BTreeMap<String, String>,
 }
 
 /// What an agent left.
 pub(crate) struct Outcome {
-    /// Its exit code; none when it was killed.
+    /// The container's exit code; none when it was killed.
     pub(crate) code: Option<i32>,
-    /// Its log.
+    /// The container's log.
     pub(crate) log: String,
     message: String,
 }
@@ -82,7 +82,7 @@ impl Pod {
         Self { folder, variables }
     }
 
-    /// The same pod with another variable.
+    /// This pod with another variable.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
@@ -202,6 +202,11 @@ pub(crate) fn requester(app: &str) -> Requester {
     }
 }
 
+/// The store of a pod: its volume.
+pub(crate) fn store() -> Store {
+    serde_json::from_value(serde_json::json!({"volume": {"claimName": "backups"}})).expect("a store")
+}
+
 /// A run of an image; the command counts as the same in all tests.
 pub(crate) fn identity(run: &str, digest: &str) -> RunIdentity {
     RunIdentity {
@@ -227,7 +232,7 @@ pub(crate) fn psql(sql: &str) -> String {
     format!("psql -qX -v ON_ERROR_STOP=1 \"${{DATABASE_URL%%\\?*}}\" <<'SQL'\n{sql}\nSQL")
 }
 
-/// The same in the background.
+/// A script that runs SQL in the background.
 pub(crate) fn psql_in_background(sql: &str) -> String {
     psql(sql).replacen("<<'SQL'", "<<'SQL' &", 1)
 }

@@ -1,6 +1,6 @@
 //! A migration by a command: once, and with an outcome that can be trusted.
 
-use fairway_protocol::{MigrationOutcome, SqlCheck, Task, reason};
+use fairway_protocol::{MigrationOutcome, Reason, SqlCheck, Task};
 
 use crate::{
     harness::{Pod, identity, migration, psql, psql_in_background, requester},
@@ -83,7 +83,7 @@ async fn the_same_image_and_command_are_not_run_again() {
 }
 
 #[tokio::test]
-async fn a_migration_that_does_nothing_leaves_the_fingerprint() {
+async fn a_migration_that_does_nothing_keeps_the_fingerprint() {
     let database = Database::new().await;
     let report = Pod::new(&database, "pod-1")
         .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
@@ -94,7 +94,7 @@ async fn a_migration_that_does_nothing_leaves_the_fingerprint() {
 }
 
 #[tokio::test]
-async fn a_failure_without_a_trace_says_why_and_hides_secrets() {
+async fn a_failure_says_why_and_hides_secrets() {
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1").with("API_KEY", "hunter2-hunter2");
     let script = psql("\\set VERBOSITY verbose\nselect 'hunter2-hunter2'::int4;") + "\nexit 3";
@@ -119,7 +119,7 @@ async fn a_failure_without_a_trace_says_why_and_hides_secrets() {
         "{line}"
     );
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::MIGRATION_FAILED);
+    assert_eq!(failure.reason, Reason::MigrationFailed);
     assert!(
         failure.message.starts_with("The migration exited with code 3: "),
         "{}",
@@ -129,7 +129,7 @@ async fn a_failure_without_a_trace_says_why_and_hides_secrets() {
 }
 
 #[tokio::test]
-async fn a_failure_that_changed_the_schema_blocks_until_it_is_resolved() {
+async fn a_partial_migration_blocks_until_it_is_resolved() {
     use fairway_protocol::{Resolution, SettleTask};
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1");
@@ -141,16 +141,16 @@ async fn a_failure_that_changed_the_schema_blocks_until_it_is_resolved() {
     assert_eq!(report.outcome, MigrationOutcome::Partial);
     assert_eq!(
         report.failure.expect("a failure").reason,
-        reason::MIGRATION_PARTIAL
+        Reason::MigrationPartial
     );
 
     let next = Task::Migrate(migration("run-2", "sha256:b", &psql(APPEND)));
     let report = pod.run(&next).await.migration();
     assert_eq!(report.outcome, MigrationOutcome::Blocked);
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::MIGRATION_UNSETTLED);
+    assert_eq!(failure.reason, Reason::MigrationUnresolved);
     assert!(
-        failure.message.contains("run-1 of release crm-1"),
+        failure.message.contains("run-1 of Release crm-1"),
         "{}",
         failure.message
     );
@@ -164,7 +164,7 @@ async fn a_failure_that_changed_the_schema_blocks_until_it_is_resolved() {
     assert_eq!(report.outcome, MigrationOutcome::Failed);
     assert_eq!(
         report.failure.expect("a failure").reason,
-        reason::MIGRATION_NOT_APPLIED
+        Reason::MigrationNotApplied
     );
     assert_eq!(
         pod.run(&next).await.migration().outcome,
@@ -175,7 +175,7 @@ async fn a_failure_that_changed_the_schema_blocks_until_it_is_resolved() {
 /// One of its sessions keeps everyone from the rows of the history, which tell what has become of it: judged before
 /// they are ended, it would be judged never.
 #[tokio::test]
-async fn a_migration_that_hangs_is_judged_when_its_sessions_are_ended() {
+async fn a_hanging_migration_is_judged_without_its_sessions() {
     let database = Database::new().await;
     let admin = database.admin().await;
     admin
@@ -196,7 +196,7 @@ async fn a_migration_that_hangs_is_judged_when_its_sessions_are_ended() {
     let report = outcome.migration();
     assert_eq!(report.outcome, MigrationOutcome::Failed, "{}", outcome.log);
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::MIGRATION_TIMED_OUT);
+    assert_eq!(failure.reason, Reason::MigrationTimedOut);
     assert!(
         failure.message.contains("did not end within 1 s"),
         "{}",
@@ -231,7 +231,7 @@ async fn nothing_that_the_migration_started_outlives_it() {
 }
 
 #[tokio::test]
-async fn being_asked_to_stop_does_not_interrupt_a_migration() {
+async fn sigterm_does_not_interrupt_a_migration() {
     let database = Database::new().await;
     let admin = database.admin().await;
     admin
@@ -254,7 +254,7 @@ async fn being_asked_to_stop_does_not_interrupt_a_migration() {
 }
 
 #[tokio::test]
-async fn losing_the_locks_session_does_not_lose_the_migration() {
+async fn a_migration_survives_the_loss_of_its_lock_session() {
     let database = Database::new().await;
     // It goes on when somebody holds the migration's lock again: the agent, on another session. The first one is
     // waited for to its end, as until then it is a holder like any other.
@@ -279,7 +279,7 @@ async fn losing_the_locks_session_does_not_lose_the_migration() {
 }
 
 #[tokio::test]
-async fn a_run_that_somebody_else_settled_is_stopped_and_not_overwritten() {
+async fn a_run_settled_elsewhere_is_stopped_and_not_overwritten() {
     let database = Database::new().await;
     let holder = "select pid from pg_locks where locktype = 'advisory' and granted and database = \
                   (select oid from pg_database where datname = current_database())";
@@ -318,7 +318,7 @@ async fn a_program_that_is_not_in_the_image_is_named() {
         (MigrationOutcome::Failed, Some(127))
     );
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::COMMAND_NOT_FOUND);
+    assert_eq!(failure.reason, Reason::CommandNotFound);
     assert!(
         failure.message.contains("\"node\" is not in the image"),
         "{}",
@@ -327,7 +327,7 @@ async fn a_program_that_is_not_in_the_image_is_named() {
 }
 
 #[tokio::test]
-async fn checks_are_asked_after_the_migration_and_again_when_it_is_not_run() {
+async fn checks_are_made_again_when_the_migration_is_not_run() {
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1");
     let mut task = migration("run-1", "sha256:a", &psql(APPEND));
@@ -390,7 +390,7 @@ async fn checks_have_the_time_of_the_migration() {
 }
 
 #[tokio::test]
-async fn a_check_that_could_not_be_asked_is_asked_again() {
+async fn a_check_that_could_not_be_made_is_repeated() {
     let database = Database::new().await;
     let (admin, locker) = (database.admin().await, database.admin().await);
     admin
@@ -428,7 +428,7 @@ async fn an_index_that_was_left_invalid_fails_the_checks() {
          \\set ON_ERROR_STOP off\ncreate unique index concurrently twice_a on twice (a);",
     );
     let pod = Pod::new(&database, "pod-1");
-    let invalid = Some("index public.twice_a is invalid; drop it and build it again");
+    let invalid = Some("index public.twice_a is invalid; drop it and create it again");
     let report = pod
         .run(&Task::Migrate(migration("run-1", "sha256:a", &script)))
         .await
@@ -449,7 +449,7 @@ async fn an_index_that_was_left_invalid_fails_the_checks() {
 }
 
 #[tokio::test]
-async fn an_exit_code_that_is_no_signals_is_told_as_it_is() {
+async fn an_exit_code_that_is_no_signal_is_reported_as_it_is() {
     let database = Database::new().await;
     let report = Pod::new(&database, "pod-1")
         .run(&Task::Migrate(migration("run-1", "sha256:a", "exit 255")))
@@ -470,7 +470,7 @@ async fn another_app_is_refused() {
     let report = pod.run(&Task::Migrate(task)).await.migration();
     assert_eq!(report.outcome, MigrationOutcome::NotStarted);
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::DATABASE_OWNED);
+    assert_eq!(failure.reason, Reason::DatabaseOwned);
     assert!(failure.message.contains("App shop/crm"), "{}", failure.message);
 }
 
@@ -488,7 +488,7 @@ async fn a_database_that_does_not_answer_starts_nothing() {
         (Some(1), MigrationOutcome::NotStarted)
     );
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::DATABASE_UNREACHABLE);
+    assert_eq!(failure.reason, Reason::DatabaseUnreachable);
     assert!(
         failure.message.contains("127.0.0.1:1") && !outcome.log.contains("s3cret"),
         "{}",
@@ -514,7 +514,7 @@ async fn a_run_whose_lock_is_held_exits_75() {
     );
     assert_eq!(
         report.failure.expect("a failure").reason,
-        reason::MIGRATION_RUNNING
+        Reason::MigrationRunning
     );
 }
 
@@ -532,7 +532,7 @@ async fn a_pod_that_is_stopped_while_it_waits_starts_nothing() {
     container.signal("TERM");
     let report = container.end().await.migration();
     assert_eq!(report.outcome, MigrationOutcome::NotStarted);
-    assert_eq!(report.failure.expect("a failure").reason, reason::AGENT_FAILED);
+    assert_eq!(report.failure.expect("a failure").reason, Reason::AgentFailed);
     assert_eq!(value(&admin, "select to_regclass('log') is null").await, "t");
 }
 

@@ -6,12 +6,12 @@ use std::{
     process::{Child, Stdio},
 };
 
-use fairway_protocol::{Cause, MigrationOutcome, PreflightReport, PreflightTask, Task, reason};
+use fairway_protocol::{Cause, MigrationOutcome, PreflightReport, PreflightTask, Reason, Task};
 use rstest::rstest;
 use tokio::net::TcpStream;
 
 use crate::{
-    harness::{Pod, migration, psql, requester},
+    harness::{Pod, migration, psql, requester, store},
     postgres::{Database, PASSWORD_IN_URL, as_server_user, free_port, until, value},
 };
 
@@ -19,11 +19,11 @@ fn task(app: &str) -> Task {
     Task::Preflight(PreflightTask {
         requester: requester(app),
         migrates: true,
-        store: true,
+        store: Some(store()),
     })
 }
 
-fn failed_as(report: &PreflightReport, expected: &str) -> String {
+fn failed_as(report: &PreflightReport, expected: Reason) -> String {
     let failure = report.failure.as_ref().expect("a failure");
     assert_eq!(failure.reason, expected, "{}", failure.message);
     assert!(
@@ -35,7 +35,7 @@ fn failed_as(report: &PreflightReport, expected: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_good_database_passes_and_stays_as_it_was() {
+async fn a_good_database_passes_and_is_not_changed() {
     let database = Database::new().await;
     let outcome = Pod::new(&database, "pod-1").run(&task("crm")).await;
     let report: PreflightReport = outcome.report();
@@ -70,43 +70,43 @@ async fn a_good_database_passes_and_stays_as_it_was() {
 #[rstest]
 #[case(
     "postgres://crm:wrong-one@127.0.0.1:{port}/{name}",
-    reason::PASSWORD_REJECTED,
+    Reason::PasswordRejected,
     "rejected role \"crm\""
 )]
 #[case(
     "postgres://crm@127.0.0.1:{port}/{name}",
-    reason::PASSWORD_REJECTED,
-    "holds none"
+    Reason::PasswordRejected,
+    "the connection has none"
 )]
 #[case(
     "postgres://crm:{password}@127.0.0.1:{port}/nowhere",
-    reason::DATABASE_MISSING,
+    Reason::DatabaseMissing,
     "\"nowhere\""
 )]
 #[case(
     "postgres://crm:{password}@127.0.0.1:1/{name}",
-    reason::DATABASE_UNREACHABLE,
+    Reason::DatabaseUnreachable,
     "127.0.0.1:1 cannot be reached"
 )]
 #[case(
     "postgres://crm:{password}@nowhere.invalid/{name}",
-    reason::DATABASE_UNREACHABLE,
+    Reason::DatabaseUnreachable,
     "nowhere.invalid:5432"
 )]
 #[case(
     "postgres://crm:{password}@127.0.0.1:{port}/{name}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt",
-    reason::TLS_FAILED,
+    Reason::TlsFailed,
     "/nowhere/ca.crt cannot be read"
 )]
 #[case(
     "mysql://crm:{password}@127.0.0.1/{name}",
-    reason::CONNECTION_INVALID,
-    "Secret of database.connection"
+    Reason::ConnectionInvalid,
+    "Secret that database.connection names"
 )]
 #[tokio::test]
-async fn a_connection_that_cannot_work_is_one_sentence(
+async fn a_connection_that_cannot_work_says_why(
     #[case] url: &str,
-    #[case] reason: &str,
+    #[case] reason: Reason,
     #[case] sentence: &str,
 ) {
     let database = Database::new().await;
@@ -130,7 +130,7 @@ async fn a_connection_that_cannot_work_is_one_sentence(
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_the_ledger_is_told_the_grant() {
+async fn a_role_without_the_right_to_the_ledger_gets_the_grant() {
     let database = Database::new().await;
     let admin = database.admin().await;
     admin
@@ -139,7 +139,7 @@ async fn a_role_that_may_not_create_the_ledger_is_told_the_grant() {
         .expect("an owner");
     let message = failed_as(
         &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
-        reason::LEDGER_NOT_PERMITTED,
+        Reason::LedgerNotPermitted,
     );
     let grant = format!("GRANT CREATE ON DATABASE \"{}\" TO \"crm\"", database.name);
     assert!(message.contains(&grant), "{message}");
@@ -152,7 +152,7 @@ async fn a_role_that_may_not_create_the_ledger_is_told_the_grant() {
         .expect("a schema of someone else");
     failed_as(
         &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
-        reason::LEDGER_NOT_PERMITTED,
+        Reason::LedgerNotPermitted,
     );
 }
 
@@ -163,12 +163,12 @@ async fn another_apps_database_and_an_unsettled_run_are_refused() {
     let broken = psql("create table half (a int4); insert into missing values (1);");
     pod.run(&Task::Migrate(migration("run-1", "sha256:a", &broken)))
         .await;
-    failed_as(&pod.run(&task("crm")).await.report(), reason::MIGRATION_UNSETTLED);
-    failed_as(&pod.run(&task("blog")).await.report(), reason::DATABASE_OWNED);
+    failed_as(&pod.run(&task("crm")).await.report(), Reason::MigrationUnresolved);
+    failed_as(&pod.run(&task("blog")).await.report(), Reason::DatabaseOwned);
 }
 
 #[tokio::test]
-async fn a_run_that_is_alive_is_waited_for_and_a_dead_one_left_to_the_next_migration() {
+async fn a_live_run_is_waited_for_and_an_interrupted_one_is_not() {
     let database = Database::new().await;
     let mut started = database.listen("started").await;
     let pod = Pod::new(&database, "pod-1");
@@ -181,7 +181,7 @@ async fn a_run_that_is_alive_is_waited_for_and_a_dead_one_left_to_the_next_migra
     let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
     started.next().await;
     let looks = Pod::new(&database, "pod-2");
-    failed_as(&looks.run(&task("crm")).await.report(), reason::MIGRATION_RUNNING);
+    failed_as(&looks.run(&task("crm")).await.report(), Reason::MigrationRunning);
 
     container.killed().await;
     std::fs::write(go, "").expect("a file");
@@ -232,18 +232,18 @@ fn tools_of(pod: &Pod, version: &str) -> String {
 #[rstest]
 #[case::of_another_version(
     Some("9.6.24"),
-    reason::TOOL_VERSION_MISMATCH,
-    "The server is PostgreSQL {major} but the image has pg_dump 9.6.24; set database.image to an image of PostgreSQL {major}."
+    Reason::ToolVersionMismatch,
+    "The server is PostgreSQL {major}, but database.image has pg_dump 9.6.24. Set database.image to an image of PostgreSQL {major}."
 )]
 #[case::none(
     None,
-    reason::TOOL_MISSING,
-    "The image has not all of pg_dump, pg_dumpall and pg_restore; set database.image to an image of PostgreSQL {major}."
+    Reason::ToolMissing,
+    "database.image does not have all of pg_dump, pg_dumpall and pg_restore. Set it to an image of PostgreSQL {major}."
 )]
 #[tokio::test]
-async fn an_image_without_the_tools_of_the_servers_version_is_told_which_one_to_take(
+async fn an_image_without_the_right_tools_names_the_right_image(
     #[case] version: Option<&str>,
-    #[case] reason: &str,
+    #[case] reason: Reason,
     #[case] sentence: &str,
 ) {
     let database = Database::new().await;
@@ -267,10 +267,10 @@ async fn an_image_without_the_tools_of_the_servers_version_is_told_which_one_to_
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_there_is_said() {
+async fn a_missing_store_has_its_reason() {
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1").with("FAIRWAY_STORE_DIRECTORY", "/proc/nowhere");
-    failed_as(&pod.run(&task("crm")).await.report(), reason::STORE_READ_ONLY);
+    failed_as(&pod.run(&task("crm")).await.report(), Reason::StoreReadOnly);
 }
 
 #[rstest]
@@ -306,14 +306,14 @@ async fn tls_proves_what_its_mode_asks_for(
     match refusal {
         None => assert_eq!(report.failure, None),
         Some(sentence) => {
-            let message = failed_as(&report, reason::TLS_FAILED);
+            let message = failed_as(&report, Reason::TlsFailed);
             assert!(message.contains(sentence), "{message}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_history_table_in_a_schema_that_is_closed_to_the_role_stops_nothing() {
+async fn a_history_table_in_a_closed_schema_stops_nothing() {
     let database = Database::new().await;
     let closed = "create schema closed; create table closed.schema_migrations (version text); \
                   grant select on closed.schema_migrations to crm";
@@ -333,7 +333,7 @@ async fn a_history_table_in_a_schema_that_is_closed_to_the_role_stops_nothing() 
 }
 
 #[tokio::test]
-async fn what_only_pg_dump_objects_to_is_said_before_the_backup() {
+async fn what_only_pg_dump_refuses_is_found_before_the_backup() {
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1");
     let key = pod.path("client.key");
@@ -346,7 +346,7 @@ async fn what_only_pg_dump_objects_to_is_said_before_the_backup() {
         key.display()
     );
     let pod = pod.with("FAIRWAY_DATABASE_URL", &url);
-    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TLS_FAILED);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), Reason::TlsFailed);
     assert!(message.contains("has group or world access"), "{message}");
 }
 
@@ -403,13 +403,13 @@ async fn a_transaction_pooler_is_recognised(#[case] ignored: &str) {
     }
     let url = format!("postgres://postgres:x@127.0.0.1:{}/{}", pooler.1, database.name);
     let pod = Pod::new(&database, "pod-1").with("FAIRWAY_DATABASE_URL", &url);
-    let message = failed_as(&pod.run(&task("crm")).await.report(), reason::TRANSACTION_POOLER);
+    let message = failed_as(&pod.run(&task("crm")).await.report(), Reason::TransactionPooler);
     assert!(message.contains("direct address"), "{message}");
     let run = pod
         .run(&Task::Migrate(migration("run-1", "sha256:a", "true")))
         .await;
     assert_eq!(
         run.migration().failure.expect("a failure").reason,
-        reason::TRANSACTION_POOLER
+        Reason::TransactionPooler
     );
 }

@@ -1,6 +1,6 @@
 //! Runs that were cut off: settled by what is in the database, never by running them again.
 
-use fairway_protocol::{MigrationOutcome, Resolution, SettleTask, Task, reason};
+use fairway_protocol::{MigrationOutcome, Reason, Resolution, SettleTask, Task};
 
 use crate::{
     harness::{Pod, migration, psql, psql_in_background, settle},
@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Starts a migration, waits until it is past `first`, and kills the agent; the migration's own processes live on.
-async fn cut_off_after(database: &Database, first: &str) {
+async fn interrupted_after(database: &Database, first: &str) {
     let admin = database.admin().await;
     admin
         .batch_execute("select pg_advisory_lock(42)")
@@ -45,9 +45,9 @@ async fn with_log() -> Database {
 }
 
 #[tokio::test]
-async fn a_cut_off_run_whose_schema_is_unchanged_failed_and_is_not_run_again() {
+async fn an_interrupted_run_without_effect_failed_and_is_not_rerun() {
     let database = with_log().await;
-    cut_off_after(&database, ROW).await;
+    interrupted_after(&database, ROW).await;
     let pod = Pod::new(&database, "pod-2");
     let report = pod
         .run(&Task::Settle(settle("run-1", "sha256:a")))
@@ -55,7 +55,7 @@ async fn a_cut_off_run_whose_schema_is_unchanged_failed_and_is_not_run_again() {
         .migration();
     assert_eq!(report.outcome, MigrationOutcome::Failed);
     let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, reason::MIGRATION_CUT_OFF);
+    assert_eq!(failure.reason, Reason::MigrationInterrupted);
     assert!(
         failure.message.contains("rows may have changed"),
         "{}",
@@ -77,9 +77,9 @@ async fn a_cut_off_run_whose_schema_is_unchanged_failed_and_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn the_next_pod_of_a_cut_off_run_settles_it_itself() {
+async fn the_next_pod_of_an_interrupted_run_settles_it() {
     let database = with_log().await;
-    cut_off_after(&database, ROW).await;
+    interrupted_after(&database, ROW).await;
     let pod = Pod::new(&database, "pod-2");
     let report = pod
         .run(&Task::Migrate(migration("run-1", "sha256:a", &psql(ROW))))
@@ -93,9 +93,9 @@ async fn the_next_pod_of_a_cut_off_run_settles_it_itself() {
 }
 
 #[tokio::test]
-async fn a_cut_off_run_that_changed_the_schema_is_unknown_until_a_person_resolves_it() {
+async fn an_interrupted_run_with_effect_is_unknown_until_resolved() {
     let database = with_log().await;
-    cut_off_after(&database, "create table half (a int4);").await;
+    interrupted_after(&database, "create table half (a int4);").await;
     let pod = Pod::new(&database, "pod-2");
     let report = pod
         .run(&Task::Settle(settle("run-1", "sha256:a")))
@@ -104,7 +104,7 @@ async fn a_cut_off_run_that_changed_the_schema_is_unknown_until_a_person_resolve
     assert_eq!(report.outcome, MigrationOutcome::Unknown);
     assert_eq!(
         report.failure.expect("a failure").reason,
-        reason::MIGRATION_UNKNOWN
+        Reason::MigrationUnknown
     );
     let blocked = pod
         .run(&Task::Migrate(migration("run-2", "sha256:b", "true")))
@@ -140,9 +140,9 @@ async fn a_cut_off_run_that_changed_the_schema_is_unknown_until_a_person_resolve
 }
 
 #[tokio::test]
-async fn a_run_whose_release_is_gone_is_settled_by_the_next_one() {
+async fn a_run_of_a_deleted_release_is_settled_by_the_next_one() {
     let database = with_log().await;
-    cut_off_after(&database, ROW).await;
+    interrupted_after(&database, ROW).await;
     let pod = Pod::new(&database, "pod-2");
     let next = Task::Migrate(migration("run-2", "sha256:b", "true"));
     assert_eq!(
@@ -163,7 +163,7 @@ async fn without_a_row_nothing_ran() {
     assert_eq!(report.outcome, MigrationOutcome::NotStarted);
     assert_eq!(
         report.failure.expect("a failure").reason,
-        reason::MIGRATION_NOT_STARTED
+        Reason::MigrationNotStarted
     );
     let schemas = "select count(*) from pg_namespace where nspname = 'fairway'";
     assert_eq!(
@@ -198,7 +198,7 @@ async fn a_live_run_is_not_settled() {
     );
     assert_eq!(
         report.failure.expect("a failure").reason,
-        reason::MIGRATION_RUNNING
+        Reason::MigrationRunning
     );
     admin
         .batch_execute("select pg_advisory_unlock(42)")
@@ -216,7 +216,7 @@ async fn a_live_run_is_not_settled() {
 }
 
 #[tokio::test]
-async fn sessions_of_another_address_are_waited_for_and_not_ended() {
+async fn sessions_of_another_address_are_waited_for_not_ended() {
     let database = with_log().await;
     let admin = database.admin().await;
     // The pod's own address is not the one that the server sees, so no session may be taken for the migration's.
@@ -250,7 +250,7 @@ async fn sessions_of_another_address_are_waited_for_and_not_ended() {
 }
 
 #[tokio::test]
-async fn work_of_another_role_that_began_since_is_waited_for() {
+async fn later_work_of_another_role_is_waited_for() {
     let database = with_log().await;
     let (mut admin, watching) = (database.admin().await, database.admin().await);
     let pod = Pod::new(&database, "pod-1");
@@ -273,7 +273,7 @@ async fn work_of_another_role_that_began_since_is_waited_for() {
 }
 
 #[tokio::test]
-async fn work_that_began_before_the_run_is_nobodys_business() {
+async fn work_that_began_before_the_run_is_not_waited_for() {
     let database = with_log().await;
     let mut admin = database.admin().await;
     let other = admin.transaction().await.expect("a transaction");

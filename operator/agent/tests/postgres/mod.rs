@@ -20,7 +20,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 /// The role that owns every test's database, and its password: with characters that need their encoding.
 pub(crate) const ROLE: &str = "crm";
-/// Its password.
+/// The password of that role.
 pub(crate) const PASSWORD: &str = "s3cret/p@ss word";
 /// The password as a URL writes it.
 pub(crate) const PASSWORD_IN_URL: &str = "s3cret%2Fp%40ss%20word";
@@ -171,7 +171,7 @@ fn certify(folder: &Path) {
 
 /// A database of one test.
 pub(crate) struct Database {
-    /// Its name.
+    /// The database's name.
     pub(crate) name: String,
 }
 

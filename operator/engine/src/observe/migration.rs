@@ -28,6 +28,7 @@ impl Observe for Migration {
                 .all()
                 .filter(|pod| works_for(&**pod, &key.name, &KINDS))
                 .collect(),
+            refused: sight.refusals.known(sight.app, sight.now).refused,
             migration,
         })
     }

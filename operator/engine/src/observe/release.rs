@@ -9,7 +9,7 @@ use crate::state::State;
 use fairway_plan::object::Kind;
 use fairway_plan::observed::{ProbeTarget, ReleaseObserved, Settings};
 use fairway_plan::release::claims;
-use fairway_plan::release::world::{has_begun, serves};
+use fairway_plan::release::history::{has_begun, serves};
 use fairway_plan::{ObjectRef, Step};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,15 +1,16 @@
-//! What an App's status says: what serves, whether it is healthy, and what is on its way.
+//! What an App's status says: what serves, whether it is healthy, and which release is under way.
 
-use crate::conditions::{self, Desired, Status};
+use crate::conditions::{self, Desired, Progress, State, Status};
+use crate::kubectl::{self, Resource};
 use crate::labels;
+use crate::message;
 use crate::observed::AppObserved;
-use crate::release::world::{happened, has_ended, is_ready, live};
+use crate::readings::is_ready;
+use crate::release::history::{happened, has_ended, live};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};
-use fairway_crds::condition::{
-    BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
-};
+use fairway_crds::condition::{BAKING, DIVERGED_FROM_SPEC, READY, SCHEMA_AHEAD, STALLED, SUCCEEDED};
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
@@ -18,98 +19,98 @@ use std::sync::Arc;
 
 /// What this pass found about the spec.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Standing {
-    /// A release of it is about to exist.
+pub(super) enum Finding {
+    /// A release of the spec is about to exist.
     Recorded,
-    /// It has a Release.
+    /// The spec has a Release.
     Settled,
-    /// It has been edited, or is to be tried again, and `suspend` holds it.
+    /// The spec has been edited, or is to be retried, and `suspend` holds it.
     Held,
     /// These containers name no image.
     AwaitingRelease(Vec<String>),
 }
 
-/// Where the desired release stands, as coarsely as the App tells it.
-enum Course {
+/// How far the desired release is, as coarsely as the App says it.
+enum Phase {
     Releasing,
     RollingBack,
     Baking,
-    Done,
-    Person(Told),
+    Live,
+    /// It waits for a user.
+    Stalled(StatusSummary),
     /// It has ended otherwise than well.
-    Failed(ReleaseOutcome, Told),
+    Failed(ReleaseOutcome, StatusSummary),
     Held,
-    Awaiting(String),
+    AwaitingRelease(String),
 }
 
-/// What the Release itself says of it.
-struct Told {
+/// What the Release itself says.
+struct StatusSummary {
     reason: Reason,
     message: String,
 }
 
 /// Writes the status.
-pub(super) fn tell(observed: &AppObserved, status: &mut AppStatus, standing: &Standing, now: Timestamp) {
+pub(super) fn write(observed: &AppObserved, status: &mut AppStatus, finding: &Finding, now: Timestamp) {
     let app = &observed.app;
     let desired = status.desired.clone();
-    let wanted_release = observed
+    let desired_release = observed
         .releases
         .iter()
         .find(|release| Some(release.name_any()) == desired);
     let serving = live(&observed.releases);
-    let course = course(observed, standing, wanted_release);
+    let phase = phase(observed, finding, desired_release);
     status.observed_generation = app.metadata.generation;
     status.live = serving.map(|release| Live {
         release: release.name_any(),
         revision: release.spec.revision,
         images: release.status.clone().unwrap_or_default().digests,
     });
-    let wanted_name = desired.unwrap_or_else(|| "a first release".to_owned());
-    let conditions = conditions(observed, serving, &course, &wanted_name);
+    let conditions = conditions(observed, serving, &phase, desired.as_deref());
     status.conditions = conditions::set(&status.conditions, conditions, app.metadata.generation, now);
 }
 
-fn course(observed: &AppObserved, standing: &Standing, desired: Option<&Arc<Release>>) -> Course {
-    match standing {
-        Standing::Held => return Course::Held,
-        Standing::AwaitingRelease(containers) => {
-            return Course::Awaiting(format!(
-                "no image is named for {}: apply a Release that names it, or set it in the App",
+fn phase(observed: &AppObserved, finding: &Finding, desired: Option<&Arc<Release>>) -> Phase {
+    match finding {
+        Finding::Held => return Phase::Held,
+        Finding::AwaitingRelease(containers) => {
+            return Phase::AwaitingRelease(format!(
+                "No image is named for {}. Apply a Release that names it, or set it in the App.",
                 containers.join(", ")
             ));
         }
-        Standing::Recorded => return Course::Releasing,
-        Standing::Settled => {}
+        Finding::Recorded => return Phase::Releasing,
+        Finding::Settled => {}
     }
     let Some(release) = desired else {
-        return Course::Releasing;
+        return Phase::Releasing;
     };
     let status = release.status.clone().unwrap_or_default();
-    let told = |kind: &str, value: &str| {
+    let summary = |kind: &str, value: &str| {
         let condition = status
             .conditions
             .iter()
             .find(|condition| condition.type_ == kind && condition.status == value)?;
-        Some(Told {
+        Some(StatusSummary {
             reason: condition.reason.parse().unwrap_or(Reason::ReleaseFailed),
             message: condition.message.clone(),
         })
     };
     match status.outcome {
-        Some(ReleaseOutcome::Succeeded) => Course::Done,
-        Some(outcome) => Course::Failed(
+        Some(ReleaseOutcome::Succeeded) => Phase::Live,
+        Some(outcome) => Phase::Failed(
             outcome,
-            told(SUCCEEDED, "False").unwrap_or(Told {
+            summary(SUCCEEDED, "False").unwrap_or(StatusSummary {
                 reason: Reason::ReleaseFailed,
                 message: String::new(),
             }),
         ),
-        None => match told(STALLED, "True") {
-            Some(told) => Course::Person(told),
-            None if happened(&status, MilestoneKind::RollingBack).is_some() => Course::RollingBack,
-            None if happened(&status, MilestoneKind::TrafficMoved).is_none() => Course::Releasing,
-            None if happened(&status, MilestoneKind::Baked).is_none() && bakes(observed) => Course::Baking,
-            None => Course::Done,
+        None => match summary(STALLED, "True") {
+            Some(summary) => Phase::Stalled(summary),
+            None if happened(&status, MilestoneKind::RollingBack).is_some() => Phase::RollingBack,
+            None if happened(&status, MilestoneKind::TrafficMoved).is_none() => Phase::Releasing,
+            None if happened(&status, MilestoneKind::Baked).is_none() && bakes(observed) => Phase::Baking,
+            None => Phase::Live,
         },
     }
 }
@@ -118,97 +119,129 @@ fn bakes(observed: &AppObserved) -> bool {
     !observed.app.spec.policy.bake.duration.get().is_zero()
 }
 
+/// What an App says of the release that it asks for: state, reason and message.
+fn progress(observed: &AppObserved, serves: &str, phase: &Phase, desired: Option<&str>) -> Progress {
+    let namespace = observed.app.metadata.namespace.as_deref().unwrap_or_default();
+    let more = desired.map_or_else(String::new, |desired| {
+        let command = kubectl::describe(namespace, Resource::Release(desired));
+        format!("For details: {command}")
+    });
+    let release = match desired {
+        Some(desired) => format!("Release {desired}"),
+        None => "A first release".to_owned(),
+    };
+    let (state, reason, message) = match phase {
+        Phase::Releasing => (
+            State::Running,
+            Reason::Releasing,
+            message::sentences([serves, &format!("{release} is under way."), &more]),
+        ),
+        Phase::RollingBack => (
+            State::Running,
+            Reason::RollingBack,
+            message::sentences([serves, &format!("{release} is being rolled back."), &more]),
+        ),
+        Phase::Baking => (
+            State::Waiting,
+            Reason::Baking,
+            message::sentences([serves, "Its bake is under way.", &more]),
+        ),
+        Phase::Live => (State::Succeeded, Reason::Live, serves.to_owned()),
+        Phase::Stalled(summary) => (
+            State::Stalled,
+            Reason::ActionRequired,
+            message::sentences([
+                serves,
+                &format!("{release} requires action ({}).", summary.reason),
+                &more,
+            ]),
+        ),
+        Phase::Failed(outcome, summary) => (
+            State::Failed,
+            ended(*outcome),
+            message::sentences([
+                serves,
+                &format!("{release} did not succeed ({}).", summary.reason),
+                &more,
+            ]),
+        ),
+        Phase::Held => (
+            State::Waiting,
+            Reason::Suspended,
+            format!("{serves} spec.suspend is true. Set it to false to release the current spec."),
+        ),
+        Phase::AwaitingRelease(message) => (
+            State::Waiting,
+            Reason::AwaitingRelease,
+            message::sentences([serves, message]),
+        ),
+    };
+    Progress::new(state, reason, message)
+}
+
 fn conditions(
     observed: &AppObserved,
     serving: Option<&Arc<Release>>,
-    course: &Course,
-    desired: &str,
+    phase: &Phase,
+    desired: Option<&str>,
 ) -> Vec<Desired> {
     let serves = serving.map_or_else(
-        || "nothing serves yet".to_owned(),
-        |release| format!("{} serves", release.name_any()),
+        || "No release serves yet.".to_owned(),
+        |release| format!("Release {} serves.", release.name_any()),
     );
-    let (reason, message) = match course {
-        Course::Releasing => (
-            Reason::Releasing,
-            format!("{serves}; {desired} is on its way: kubectl describe release {desired}"),
-        ),
-        Course::RollingBack => (
-            Reason::RollingBack,
-            format!("{serves}; {desired} is being taken back: kubectl describe release {desired}"),
-        ),
-        Course::Baking => (
-            Reason::Baking,
-            format!("{serves} and is watched: kubectl describe release {desired}"),
-        ),
-        Course::Done => (Reason::Live, serves.clone()),
-        Course::Person(told) => (
-            Reason::ActionRequired,
-            format!(
-                "{serves}; {desired} waits for a person ({}): kubectl describe release {desired}",
-                told.reason
-            ),
-        ),
-        Course::Failed(outcome, told) => (
-            ended(*outcome),
-            format!(
-                "{serves}; {desired} did not succeed ({}): kubectl describe release {desired}",
-                told.reason
-            ),
-        ),
-        Course::Held => (
-            Reason::Suspended,
-            format!("{serves}; spec.suspend is true: set it to false to release what the spec asks for now"),
-        ),
-        Course::Awaiting(message) => (Reason::AwaitingRelease, format!("{serves}; {message}")),
-    };
-    let (ready, ready_reason, ready_message) = match (serving, course) {
-        (None, Course::Failed(..)) => (Status::False, reason, message.clone()),
+    let Progress {
+        state,
+        reason,
+        message,
+    } = progress(observed, &serves, phase, desired);
+    let (ready, ready_reason, ready_message) = match (serving, phase) {
+        (None, Phase::Failed(..)) => (Status::False, reason, message.clone()),
         (None, _) => (Status::Unknown, reason, message.clone()),
         (Some(release), _) => match unready(observed, release) {
             None => (Status::True, reason, message.clone()),
-            Some(unready) => (Status::False, Reason::NotReady, format!("{message}; {unready}")),
+            Some(unready) => (
+                Status::False,
+                Reason::NotReady,
+                message::sentences([unready.as_str(), &message]),
+            ),
         },
     };
-    let reconciling = matches!(course, Course::Releasing | Course::RollingBack);
-    let baking = matches!(course, Course::Baking);
-    // A first release that failed in its bake goes on serving: it is what the spec asks for.
-    let diverged =
-        matches!(course, Course::Failed(..)) && serving.is_none_or(|release| release.name_any() != desired);
-    let ahead = schema_ahead(observed, serving);
     let mut conditions = vec![Desired::new(READY, ready, ready_reason, ready_message)];
-    if reconciling {
-        conditions.push(Desired::new(RECONCILING, Status::True, reason, message.clone()));
-    }
-    conditions.extend(stalled(course, reason, desired));
-    if baking {
+    conditions.extend(match stalled(phase, reason, desired) {
+        Some(stalled) => Some(stalled),
+        None => conditions::passing(state, reason, &message),
+    });
+    if matches!(phase, Phase::Baking) {
         conditions.push(Desired::new(BAKING, Status::True, reason, message));
     }
-    if diverged {
-        let message = format!("{serves}; the spec asks for {desired}");
+    // A first release that failed in its bake goes on serving: it is what the spec asks for.
+    let serves_desired = serving.is_some_and(|release| Some(release.name_any().as_str()) == desired);
+    if matches!(phase, Phase::Failed(..)) && !serves_desired {
+        let asks = format!("The spec asks for release {}.", desired.unwrap_or_default());
+        let message = message::sentences([&serves, &asks]);
         conditions.push(Desired::new(DIVERGED_FROM_SPEC, Status::True, reason, message));
     }
-    if ahead {
+    if schema_ahead(observed, serving) {
         conditions.push(Desired::new(
             SCHEMA_AHEAD,
             Status::True,
             Reason::MigrationKept,
-            "the database keeps the schema of a newer version than the one that serves",
+            "The database keeps the schema of a newer version than the one that serves.",
         ));
     }
     conditions
 }
 
 /// The one condition that repeats all that the Release says: tools that wait for an App show it.
-fn stalled(course: &Course, reason: Reason, desired: &str) -> Option<Desired> {
-    let (reason, message) = match course {
-        Course::Failed(_, told) => (
-            told.reason,
-            format!("{desired} did not succeed: {}", told.message),
-        ),
-        Course::Person(told) => (reason, format!("{desired} waits for a person: {}", told.message)),
+fn stalled(phase: &Phase, reason: Reason, desired: Option<&str>) -> Option<Desired> {
+    let desired = desired.unwrap_or_default();
+    let (reason, statement, summary) = match phase {
+        Phase::Failed(_, summary) => (summary.reason, "did not succeed", summary),
+        Phase::Stalled(summary) => (reason, "requires action", summary),
         _ => return None,
     };
+    let statement = format!("Release {desired} {statement}.");
+    let message = message::sentences([&statement, &summary.message]);
     Some(Desired::new(STALLED, Status::True, reason, message))
 }
 
@@ -243,7 +276,7 @@ fn unready(observed: &AppObserved, serving: &Release) -> Option<String> {
                     && of(labels::RELEASE) == Some(&name)
                     && is_ready(pod)
             });
-            (exists && !ready).then(|| format!("no pod of {} is ready", component.name))
+            (exists && !ready).then(|| format!("No pod of component {} is ready.", component.name))
         })
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bench::{self, Bench, app, told};
+use crate::bench::{self, Bench, app, reported};
 use crate::protocol::{Cause, Failure};
 use fairway_crds::{App, Backup};
 use rstest::rstest;
@@ -34,6 +34,7 @@ impl Story {
             release: None,
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
+            refused: self.bench.refused.clone(),
         };
         let decision = plan(&observed, &bench::settings(), self.bench.now);
         assert_eq!(
@@ -44,14 +45,14 @@ impl Story {
         decision
     }
 
-    /// Plans and carries out until a pass changes nothing.
+    /// Plans and executes until a pass changes nothing.
     fn settle(&mut self) {
         for _ in 0..20 {
             let decision = self.pass();
             if decision.steps.is_empty() && Some(&decision.status) == self.backup.status.as_ref() {
                 return;
             }
-            self.bench.carry_out(&decision.steps);
+            self.bench.execute(&decision.steps);
             self.backup.status = Some(decision.status);
         }
         panic!("no fixed point");
@@ -61,8 +62,8 @@ impl Story {
         self.backup.status.as_ref().unwrap()
     }
 
-    fn told(&self) -> (String, String, String) {
-        told(&self.status().conditions)
+    fn reported(&self) -> (String, String, String) {
+        reported(&self.status().conditions)
     }
 
     fn answer(&mut self, attempt: u32, report: &BackupReport) {
@@ -90,7 +91,7 @@ fn proven() -> BackupReport {
 fn failure(cause: Cause, reason: &str) -> BackupReport {
     let failure = Failure {
         cause,
-        reason: reason.into(),
+        reason: reason.parse().unwrap(),
         message: format!("{reason} happened."),
     };
     BackupReport {
@@ -100,7 +101,7 @@ fn failure(cause: Cause, reason: &str) -> BackupReport {
 }
 
 #[test]
-fn the_try_is_on_record_before_its_job_exists() {
+fn an_attempt_is_recorded_before_its_job_exists() {
     let mut story = Story::new();
     let first = story.pass();
     assert_eq!(first.steps, []);
@@ -123,16 +124,16 @@ fn a_proven_copy_ends_it_and_leaves_no_job() {
         (status.level.as_deref(), status.bytes),
         (Some("Decoded"), Some(4711))
     );
-    let message = "4711 bytes in shop/crm/nightly-0f1e2d3c of claim backups, made in 12 s; proven: Decoded";
+    let message = "Wrote 4711 bytes to shop/crm/nightly-0f1e2d3c of claim backups in 12 s, proven to the level Decoded.";
     assert_eq!(
-        story.told(),
+        story.reported(),
         ("True/False/False".into(), "Succeeded".into(), message.into())
     );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
 #[test]
-fn the_jobs_answer_is_committed_before_the_job_is_removed() {
+fn a_report_is_recorded_before_its_job_is_removed() {
     let mut story = Story::new();
     story.settle();
     story.bench.answer("nightly-backup-1", &proven());
@@ -142,7 +143,7 @@ fn the_jobs_answer_is_committed_before_the_job_is_removed() {
 }
 
 #[test]
-fn what_the_surroundings_cause_is_tried_again_after_a_pause() {
+fn a_failure_of_the_environment_is_retried_after_a_pause() {
     let mut story = Story::new();
     story.settle();
     story.answer(1, &failure(Cause::Environment, "StoreFull"));
@@ -150,9 +151,9 @@ fn what_the_surroundings_cause_is_tried_again_after_a_pause() {
         story.pass().wake,
         Wake::At(story.bench.now + SignedDuration::from_secs(5))
     );
-    let message = "StoreFull happened. Try 1 failed, the next begins at 2026-01-01T00:00:05Z; given up at 2026-01-02T00:00:00Z.";
+    let message = "StoreFull happened. Attempt 2 begins at 2026-01-01T00:00:05Z, and none begins after 2026-01-02T00:00:00Z.";
     assert_eq!(
-        story.told(),
+        story.reported(),
         (
             "Unknown/True/False".into(),
             "WaitingForEnvironment".into(),
@@ -164,14 +165,14 @@ fn what_the_surroundings_cause_is_tried_again_after_a_pause() {
     assert_eq!(
         story.bench.names(),
         ["nightly-backup-2"],
-        "the first try's Job is gone"
+        "the first attempt's Job is gone"
     );
     story.answer(2, &proven());
     assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
 }
 
 #[test]
-fn a_day_of_tries_ends_with_the_last_reason() {
+fn a_day_of_attempts_ends_with_the_last_reason() {
     let mut story = Story::new();
     story.settle();
     for attempt in 1..1000 {
@@ -183,9 +184,9 @@ fn a_day_of_tries_ends_with_the_last_reason() {
         story.bench.now = next;
         story.settle();
     }
-    let message = "PasswordRejected happened. Given up after 24h.";
+    let message = "PasswordRejected happened. No attempt succeeded within 24h.";
     assert_eq!(
-        story.told(),
+        story.reported(),
         (
             "False/False/True".into(),
             "PasswordRejected".into(),
@@ -196,12 +197,12 @@ fn a_day_of_tries_ends_with_the_last_reason() {
 }
 
 #[test]
-fn what_the_version_causes_is_final() {
+fn a_failure_of_the_version_is_final() {
     let mut story = Story::new();
     story.settle();
     story.answer(1, &failure(Cause::Version, "ToolMissing"));
     assert_eq!(
-        story.told(),
+        story.reported(),
         (
             "False/False/True".into(),
             "ToolMissing".into(),
@@ -211,12 +212,12 @@ fn what_the_version_causes_is_final() {
 }
 
 #[test]
-fn a_pod_that_was_killed_is_tried_again() {
+fn a_pod_that_was_killed_is_retried() {
     let mut story = Story::new();
     story.settle();
     story.bench.kill("nightly-backup-1");
     story.settle();
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(reason, "WaitingForEnvironment");
     assert!(
         message.contains("container agent ran out of memory (OOMKilled)"),
@@ -225,7 +226,7 @@ fn a_pod_that_was_killed_is_tried_again() {
 }
 
 #[test]
-fn a_claim_that_is_missing_is_told_and_one_that_is_mended_is_used_at_once() {
+fn a_corrected_claim_is_used_at_once() {
     let mut story = Story::new();
     story.settle();
     story.bench.pod_of(
@@ -241,7 +242,7 @@ fn a_claim_that_is_missing_is_told_and_one_that_is_mended_is_used_at_once() {
         }]}),
     );
     story.settle();
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(reason, "PodNotStarting");
     assert!(
         message.contains("persistentvolumeclaim \"backups\" not found"),
@@ -264,13 +265,13 @@ fn a_claim_that_is_missing_is_told_and_one_that_is_mended_is_used_at_once() {
 }
 
 #[test]
-fn a_pod_that_kubernetes_says_nothing_of_is_told_after_two_minutes() {
+fn a_silent_pod_is_reported_after_two_minutes() {
     let mut story = Story::new();
     story.settle();
     assert_eq!(story.pass().wake, Wake::At(story.bench.now + SLOW_START));
     story.bench.later(SLOW_START);
     story.settle();
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(reason, "PodNotStarting");
     assert!(
         message.contains("kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"),
@@ -279,21 +280,18 @@ fn a_pod_that_kubernetes_says_nothing_of_is_told_after_two_minutes() {
 }
 
 #[rstest]
-#[case::no_app(|story: &mut Story| story.app = None, "App crm does not exist: set spec.app to the name of one in this namespace")]
-#[case::no_store(|story: &mut Story| story.app.as_mut().unwrap().spec.backup = None, "App crm has no spec.backup: add its store")]
+#[case::no_app(|story: &mut Story| story.app = None, "App crm does not exist. Create a Backup whose spec.app names an App of this namespace.")]
+#[case::no_store(|story: &mut Story| story.app.as_mut().unwrap().spec.backup = None, "App crm has no spec.backup. Add its store, then create a new Backup.")]
 #[case::no_database(
     |story: &mut Story| story.app.as_mut().unwrap().spec.database = None,
-    "App crm has no spec.database: there is nothing to back up"
+    "App crm has no spec.database, so there is nothing to back up."
 )]
-fn a_backup_that_cannot_be_made_says_so_in_one_sentence(
-    #[case] break_it: fn(&mut Story),
-    #[case] message: &str,
-) {
+fn an_impossible_backup_fails_at_once(#[case] break_it: fn(&mut Story), #[case] message: &str) {
     let mut story = Story::new();
     break_it(&mut story);
     story.settle();
     assert_eq!(
-        story.told(),
+        story.reported(),
         ("False/False/True".into(), "AppMissing".into(), message.into())
     );
     assert_eq!(story.bench.names(), Vec::<String>::new());
@@ -311,7 +309,7 @@ fn a_backup_outlives_its_app() {
 }
 
 #[test]
-fn the_job_of_a_deleted_namesake_is_not_taken_for_its_own() {
+fn the_job_of_a_deleted_backup_is_not_taken_for_its_own() {
     let mut story = Story::new();
     story.settle();
     story.bench.answer("nightly-backup-1", &proven());
@@ -320,8 +318,8 @@ fn the_job_of_a_deleted_namesake_is_not_taken_for_its_own() {
     story.settle();
     assert_eq!(story.status().outcome, None);
     assert_eq!(
-        story.told().2,
-        "waiting until Job nightly-backup-1 of a deleted Backup is gone"
+        story.reported().2,
+        "Waiting until another object with the name nightly-backup-1 is gone, which an earlier Backup left."
     );
     story.bench.jobs.clear();
     story.bench.pods.clear();
@@ -330,7 +328,7 @@ fn the_job_of_a_deleted_namesake_is_not_taken_for_its_own() {
 }
 
 #[test]
-fn what_a_backup_lacks_is_said_although_it_succeeded() {
+fn a_backup_that_succeeded_says_what_it_lacks() {
     let mut story = Story::new();
     story.settle();
     let mut report = proven();
@@ -339,5 +337,39 @@ fn what_a_backup_lacks_is_said_although_it_succeeded() {
     story.answer(1, &report);
     assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
     assert_eq!(story.status().notes, [lacks]);
-    assert!(story.told().2.ends_with(lacks), "{:?}", story.told());
+    assert!(
+        story
+            .reported()
+            .2
+            .ends_with("Roles and tablespaces are not in it: permission denied."),
+        "{:?}",
+        story.reported()
+    );
+}
+
+#[test]
+fn a_refused_job_is_reported_at_once() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.jobs.clear();
+    story.bench.refuse("Job/nightly-backup-1", "exceeded quota: jobs");
+    let decision = story.pass();
+    assert_eq!(
+        decision.steps,
+        [],
+        "it is not asked again before the refusal is forgotten"
+    );
+    let message = "The apiserver refuses to create Job nightly-backup-1: “exceeded quota: jobs”.";
+    assert_eq!(
+        reported(&decision.status.conditions),
+        ("Unknown/True/False".into(), "WriteRefused".into(), message.into())
+    );
+    story.bench.later(DEADLINE);
+    story.settle();
+    let message = "The apiserver refuses to create Job nightly-backup-1: “exceeded quota: jobs”. \
+                   No attempt succeeded within 24h.";
+    assert_eq!(
+        story.reported(),
+        ("False/False/True".into(), "WriteRefused".into(), message.into())
+    );
 }

@@ -1,9 +1,9 @@
-//! Pods and Jobs of the agent: what they are made of, and how their answers are read.
+//! Pods and Jobs of the agent: how they are built, and how their reports are read.
 //!
 //! The agent is one static binary. Where the work needs another image's tools (`pg_dump`, the application), an
 //! init container copies the binary into a shared folder and that image's container runs it from there; where it
-//! needs none, the agent's own image runs it. Every container that works is called [`CONTAINER`], and what it
-//! found is its termination message.
+//! needs none, the agent's own image runs it. Every container that works is called [`CONTAINER`], and its
+//! report is its termination message.
 
 mod database;
 mod files;
@@ -11,18 +11,19 @@ mod migrate;
 mod pin;
 mod probe;
 mod report;
+mod store;
 
 pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
-pub use pin::{Pinning, pin_pod, pinned};
+pub use pin::{Pinned, pin_pod, pinned};
 pub use probe::{http_request, probe_pod, secret_requests};
 pub use report::{Outcome, exited, job_report, pods_of, report, started_at, trouble, waiting};
 
 use super::labels_of;
-use crate::labels;
 use crate::observed::Settings;
 use crate::protocol::{self, Task};
 use crate::snapshot::Snapshot;
+use crate::{labels, tasks};
 use fairway_crds::database::{Connection, SecretKeySelector};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
@@ -49,22 +50,23 @@ const TEMPORARY_VOLUME: &str = "fairway-tmp";
 /// The user of the agent's work in images that are not the application's: PostgreSQL's tools run under any.
 const USER: i64 = 65_532;
 
-/// Whose work a pod or Job does, and by which labels it is found.
-#[derive(Clone, Copy, Debug)]
+/// For whom a Job or pod does a task, and by which labels it is found.
+#[derive(Clone, Debug)]
 struct Errand<'a> {
+    task: &'static tasks::Task,
     name: &'a str,
     namespace: Option<&'a String>,
     app: &'a str,
     release: Option<&'a str>,
-    work: labels::Work,
     work_for: &'a str,
+    owner: Option<OwnerReference>,
 }
 
 impl Errand<'_> {
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = labels_of([
             (labels::APP, self.app),
-            (labels::WORK, self.work.as_str()),
+            (labels::WORK, self.task.work.as_str()),
             (labels::WORK_FOR, self.work_for),
         ]);
         if let Some(release) = self.release {
@@ -73,7 +75,8 @@ impl Errand<'_> {
         labels
     }
 
-    fn metadata(&self, owner: Option<OwnerReference>) -> ObjectMeta {
+    fn metadata(&self) -> ObjectMeta {
+        let owner = self.owner.clone().filter(|_| !self.task.is_unowned());
         ObjectMeta {
             name: Some(self.name.to_owned()),
             namespace: self.namespace.cloned(),
@@ -92,7 +95,7 @@ impl Errand<'_> {
     }
 }
 
-/// A Job that runs one pod once. Nothing removes it but its planner, so that its answer is not lost; the deadline
+/// A Job that runs one pod once. Nothing removes it but its planner, so that its report is not lost; the deadline
 /// is a backstop for a pod that never gets on.
 fn job(metadata: ObjectMeta, pod: PodTemplateSpec, deadline_seconds: i64) -> Job {
     Job {
@@ -337,7 +340,7 @@ fn restricted() -> SecurityContext {
     }
 }
 
-/// The same for a container of ours in a pod of the team's, whose pod-wide settings are theirs.
+/// What [`restricted`] asks, for a container of Fairway's in a pod of the team's, whose pod-wide settings are theirs.
 fn restricted_as_own_user() -> SecurityContext {
     SecurityContext {
         run_as_non_root: Some(true),

@@ -20,7 +20,7 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 pub struct DeploymentInput<'a> {
     /// Name of the App.
     pub app: &'a str,
-    /// Its namespace.
+    /// Namespace of the App.
     pub namespace: &'a str,
     /// The Release, which owns the Deployment.
     pub release: &'a Release,
@@ -36,7 +36,7 @@ pub struct DeploymentInput<'a> {
 
 /// The desired Deployment, as it is applied.
 ///
-/// Its annotation `fairway.dev/applied-hash` speaks of everything but the replicas, which are scaled on their
+/// The annotation `fairway.dev/applied-hash` of a Deployment speaks of everything but the replicas, which are scaled on their
 /// own: [`needs_apply`] does not look at them.
 ///
 /// # Errors

@@ -6,20 +6,20 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// A template from which no pods can be made. Its text is a sentence for status, with field and mend.
+/// A template from which no pods can be made. Its text is a message for status, with the field and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// It is no PodTemplateSpec.
-    #[error("the template of component {component} is not a pod template: {detail}; correct it in the App")]
+    /// The template is no PodTemplateSpec.
+    #[error("The template of component {component} is not a pod template: {detail}. Correct it in the App.")]
     Unreadable {
         /// Name of the component.
         component: String,
         /// What serde found.
         detail: String,
     },
-    /// It has a member that Kubernetes does not know: kept silently it would be dropped silently.
+    /// The template has a field that Kubernetes does not know, and would drop silently.
     #[error(
-        "{field} of component {component} is not a field of a pod template (or one of a newer Kubernetes than this Fairway knows); correct or remove it in the App"
+        "{field} of component {component} is not a field of a pod template (or one of a newer Kubernetes than this Fairway knows). Correct or remove it in the App."
     )]
     UnknownField {
         /// Name of the component.
@@ -27,9 +27,9 @@ pub enum InvalidTemplate {
         /// Path of the member, e.g. `template.spec.containers[0].imagee`.
         field: String,
     },
-    /// It has no spec, or no container in it.
+    /// The template has no spec, or no container.
     #[error(
-        "the template of component {component} has no containers: add template.spec.containers in the App"
+        "The template of component {component} has no containers. Add template.spec.containers in the App."
     )]
     NoContainers {
         /// Name of the component.
@@ -37,18 +37,18 @@ pub enum InvalidTemplate {
     },
     /// A migration names a component that the spec does not have.
     #[error(
-        "component {component} of the migration does not exist: set it to the name of one in the App's spec.components"
+        "Component {component} of the migration does not exist. Set it to the name of one in the App's spec.components."
     )]
     NoComponent {
         /// The name.
         component: String,
     },
     /// A migration of an App without a database.
-    #[error("the App has no spec.database: add its image and connection")]
+    #[error("The App has no spec.database. Add its image and connection.")]
     NoDatabase,
     /// An `onStart` migration of a component without health.
     #[error(
-        "component {component} has no health, so nobody could tell when its migration is done: add health.http, or use migration.command"
+        "Component {component} has no health, so nobody could tell when its migration is done. Add health.http, or use migration.command."
     )]
     NoHealth {
         /// The name.
@@ -78,7 +78,7 @@ fn without_value(error: &str) -> String {
 /// The typed template of a component, without what belongs to other tools.
 ///
 /// # Errors
-/// When it is none.
+/// When the template is no pod template.
 pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), InvalidTemplate> {
     let mut template = snapshot::pod_template(component).map_err(|error| InvalidTemplate::Unreadable {
         component: component.name.clone(),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_member_is_told_and_not_dropped() {
+    fn a_misspelt_field_is_an_error() {
         let component = |container: Value| -> Component {
             serde_json::from_value(serde_json::json!({
                 "name": "web",

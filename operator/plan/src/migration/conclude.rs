@@ -1,16 +1,17 @@
-//! What a report means.
+//! What a report means for its Migration.
 
-use super::run::{NOT_STARTING, POD_ENDED, START_DEADLINE};
-use super::world::World;
+use super::run;
+use super::view::View;
 use super::{resolve, settle};
+use crate::attempt::{self, Planned};
 use crate::conditions::Progress;
+use crate::message::{self, sentence};
 use crate::protocol::{self, Cause, MigrationReport};
-use crate::retry::{self, Next, sentence};
-use crate::stand::Stand;
+use crate::retry::Next;
 use fairway_crds::Reason;
 use fairway_crds::migration::{Fingerprints, MigrationOutcome, MigrationStatus};
 
-/// Who reported.
+/// Who reported how a migration ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// The Job that ran the command.
@@ -24,19 +25,19 @@ pub(super) enum Source {
     },
 }
 
-/// Takes a report up.
+/// Acts on a report.
 pub(super) fn conclude(
-    world: &World,
+    view: &View,
     status: &mut MigrationStatus,
     report: MigrationReport,
     source: Source,
-) -> Stand {
+) -> Planned {
     use protocol::MigrationOutcome as Reported;
     let (reason, message) = match &report.failure {
         Some(failure) => (failure.reason(), failure.message.clone()),
         None => (
             Reason::MigrationFailed,
-            "the migration did not succeed".to_owned(),
+            "The migration did not succeed.".to_owned(),
         ),
     };
     match (report.outcome, &source) {
@@ -54,47 +55,49 @@ pub(super) fn conclude(
                 Progress::failed(reason, message),
             )
         }
-        (Reported::Partial, _) => unsettled(world, status, report, MigrationOutcome::Partial, source),
+        (Reported::Partial, _) => unsettled(view, status, report, MigrationOutcome::Partial, source),
         // The ledger may still say that it runs.
         (Reported::Unknown | Reported::Undecided, Source::Run | Source::Guard) => {
             settle::begin(status, reason, &message)
         }
         (Reported::Unknown, Source::Settling { .. }) => {
-            unsettled(world, status, report, MigrationOutcome::Unknown, source)
+            unsettled(view, status, report, MigrationOutcome::Unknown, source)
         }
-        (Reported::Undecided, Source::Settling { .. }) => settle::again(world, status, reason, &message),
+        (Reported::Undecided, Source::Settling { .. }) => settle::again(view, status, reason, &message),
         // Whoever holds the lock may be this run's own pod, which nobody sees any more.
         (Reported::NotStarted, Source::Run | Source::Guard) if reason == Reason::MigrationRunning => {
             settle::begin(status, reason, &message)
         }
         (Reported::NotStarted | Reported::Blocked, _) => {
-            not_started(world, status, &report, &source, reason, &message)
+            not_started(view, status, &report, &source, reason, &message)
         }
     }
 }
 
-/// What kept an application from starting, if its guard waited for it in vain: then the version is not to blame.
+/// What kept an application from starting, if its guard waited for that until its timeout: then the version is not
+/// to blame.
 fn not_started_why(status: &MigrationStatus) -> Option<(Reason, String)> {
-    let attempts = status.attempts.as_ref()?;
-    let reason = attempts.reason.as_deref()?.parse().ok();
-    let reason = reason.filter(|reason| *reason == NOT_STARTING)?;
-    let message = sentence(attempts.message.as_deref()?);
-    Some((reason, format!("{message} The schema is unchanged.")))
+    let (reason, message) = recorded(status)?;
+    (reason == Reason::PodNotStarting)
+        .then(|| (reason, message::sentences([&message, "The schema is unchanged."])))
 }
 
 /// The ledger knows of a run that was cut off no more than that; how its pod ended, say out of memory, is what a
-/// person can mend.
+/// user can fix.
 fn with_the_pods_end(status: &MigrationStatus, reason: Reason, message: String) -> String {
-    let told = status
-        .attempts
-        .as_ref()
-        .and_then(|attempts| attempts.message.as_deref());
-    match told.filter(|told| told.starts_with(POD_ENDED)) {
-        Some(told) if reason == Reason::MigrationInterrupted => {
-            format!("{message} {}", sentence(told))
+    match recorded(status) {
+        Some((Reason::PodLost, how)) if reason == Reason::MigrationInterrupted => {
+            message::sentences([message, how])
         }
         _ => message,
     }
+}
+
+/// Why the last attempt ended, as the status has recorded it.
+fn recorded(status: &MigrationStatus) -> Option<(Reason, String)> {
+    let attempts = status.attempts.as_ref()?;
+    let reason = attempts.reason.as_deref()?.parse().ok()?;
+    Some((reason, attempts.message.clone()?))
 }
 
 fn applied(
@@ -102,112 +105,105 @@ fn applied(
     report: MigrationReport,
     outcome: MigrationOutcome,
     source: Source,
-) -> Stand {
+) -> Planned {
     let seconds = report
         .seconds
         .map(|seconds| format!(" in {seconds:.1} s"))
         .unwrap_or_default();
-    let unchanged = report.before.is_some() && report.before == report.after;
+    let is_unchanged = report.before.is_some() && report.before == report.after;
     let progress = match (&report.failed_check, outcome) {
-        (Some(check), _) => {
-            let message = format!(
-                "the migration was applied{seconds}, but what it must have done is not there: {check}"
-            );
-            Progress::failed(Reason::MigrationCheckFailed, message)
-        }
+        (Some(check), _) => Progress::failed(
+            Reason::MigrationCheckFailed,
+            format!("The migration was applied{seconds}, but its check does not hold: {check}"),
+        ),
         (None, MigrationOutcome::AlreadyApplied) => Progress::succeeded(
             Reason::Succeeded,
-            "the ledger already has this image and command, so nothing was run",
+            "The ledger has this image and command already, so nothing was run.",
         ),
-        (None, _) if unchanged => Progress::succeeded(
+        (None, _) if is_unchanged => Progress::succeeded(
             Reason::Succeeded,
-            format!("applied{seconds}; it left the schema unchanged: make sure that it had nothing to do"),
+            format!(
+                "Applied{seconds}. The schema is unchanged: make sure that the migration had nothing to do."
+            ),
         ),
-        (None, _) => Progress::succeeded(Reason::Succeeded, format!("applied{seconds}")),
+        (None, _) => Progress::succeeded(Reason::Succeeded, format!("Applied{seconds}.")),
     };
     evidence(status, report, source);
     end(status, outcome, progress)
 }
 
-/// Only a person can say what happened.
+/// Only a user can say what happened.
 fn unsettled(
-    world: &World,
+    view: &View,
     status: &mut MigrationStatus,
     report: MigrationReport,
     outcome: MigrationOutcome,
     source: Source,
-) -> Stand {
+) -> Planned {
     if status.outcome.is_none() {
         // A verdict that was given before there was a question is no answer to it.
-        status.last_handled_resolve = world.resolve_annotation().cloned();
+        status.last_handled_resolve = view.resolve_annotation().cloned();
     }
     evidence(status, report, source);
     status.outcome = Some(outcome);
     status.settling = false;
     status.attempts = None;
-    Stand::at(Progress::waiting(
+    Planned::new(Progress::stalled(
         Reason::MigrationUnresolved,
-        resolve::question(world, status),
+        resolve::question(view, status),
     ))
 }
 
-/// Nothing was started: tried again while the environment are to blame and there is time.
+/// Nothing was started: retried while the environment is to blame and there is time.
 fn not_started(
-    world: &World,
+    view: &View,
     status: &mut MigrationStatus,
     report: &MigrationReport,
     source: &Source,
     reason: Reason,
     message: &str,
-) -> Stand {
+) -> Planned {
     if let (Some(_), Source::Settling { asked }) = (status.outcome, source) {
         // Its row was there before, so the database was put back to a time before it.
         status.last_handled_resolve.clone_from(asked);
-        let message = "the ledger has no row of this run any more, as after a restore of the database";
+        let message = "The ledger has no row of this run any more, as after a restore of the database.";
         return end(
             status,
             MigrationOutcome::Failed,
             Progress::failed(Reason::MigrationNotStarted, message),
         );
     }
-    let attempts = status.attempts.clone().unwrap_or_else(|| retry::first(world.now));
+    let schedule = run::schedule(view);
+    let attempts = status.attempts.clone().unwrap_or_else(|| schedule.first());
     // Why its pod ended says more than that the ledger does not know it.
-    let (reason, message) = match (source, &attempts.reason, &attempts.message) {
-        (Source::Settling { .. }, Some(recorded), Some(message)) => {
-            (recorded.parse().unwrap_or(reason), sentence(message))
-        }
-        _ => (reason, sentence(message)),
-    };
+    let (reason, message) = recorded(status)
+        .filter(|_| matches!(source, Source::Settling { .. }))
+        .unwrap_or_else(|| (reason, sentence(message)));
     let is_final = report
         .failure
         .as_ref()
         .is_some_and(|failure| failure.cause == Cause::Version);
-    if is_final || !world.may_begin() {
+    if is_final || !view.may_begin() {
         return end(
             status,
             MigrationOutcome::NotStarted,
             Progress::failed(reason, message),
         );
     }
-    match retry::after_failure(
-        &attempts,
-        attempts.current,
-        START_DEADLINE,
-        world.now,
-        reason,
-        &message,
-    ) {
+    match schedule.failed(&attempts, reason, &message) {
         Next::GiveUp { reason, message } => end(
             status,
             MigrationOutcome::NotStarted,
             Progress::failed(reason, message),
         ),
-        Next::Again(again) => {
-            let next = again.next.unwrap_or(world.now);
-            let message = retry::pausing(&again, next, START_DEADLINE);
+        Next::Pause {
+            attempts,
+            next,
+            message,
+        } => {
             status.settling = false;
-            status.attempts = Some(again);
-            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
+            status.attempts = Some(attempts);
+            attempt::paused(next, message)
         }
     }
 }
@@ -239,10 +235,10 @@ fn evidence(status: &mut MigrationStatus, report: MigrationReport, source: Sourc
     }
 }
 
-/// It is over.
-pub(super) fn end(status: &mut MigrationStatus, outcome: MigrationOutcome, progress: Progress) -> Stand {
+/// Ends a Migration with that outcome.
+pub(super) fn end(status: &mut MigrationStatus, outcome: MigrationOutcome, progress: Progress) -> Planned {
     status.outcome = Some(outcome);
     status.settling = false;
     status.attempts = None;
-    Stand::at(progress)
+    Planned::new(progress)
 }

@@ -1,11 +1,12 @@
-//! An outcome that nobody but a person can decide.
+//! An outcome that only a user can decide.
 
 use super::settle;
-use super::world::World;
-use crate::conditions::{Progress, shorten};
+use super::view::View;
+use crate::attempt::Planned;
+use crate::conditions::Progress;
+use crate::kubectl::{self, Resource};
+use crate::message::{self, one_line, quote};
 use crate::protocol::Resolution;
-use crate::retry::{self, sentence};
-use crate::stand::Stand;
 use fairway_crds::Migration;
 use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
@@ -15,7 +16,7 @@ const APPLIED: &str = "applied";
 const NOT_APPLIED: &str = "not-applied";
 
 /// The resolve annotation's value for a verdict: `applied:<token>` or `not-applied:<token>`.
-pub fn verdict_text(resolution: Resolution, token: &str) -> String {
+pub fn resolve_value(resolution: Resolution, token: &str) -> String {
     match resolution {
         Resolution::Applied => format!("{APPLIED}:{token}"),
         Resolution::NotApplied => format!("{NOT_APPLIED}:{token}"),
@@ -34,65 +35,57 @@ pub(super) fn parse(value: &str) -> Option<(Resolution, String)> {
 }
 
 /// The annotation's value, if it has not been answered.
-pub(super) fn pending<'a>(world: &World<'a>, status: &MigrationStatus) -> Option<&'a String> {
-    world
-        .resolve_annotation()
+pub(super) fn pending<'a>(view: &View<'a>, status: &MigrationStatus) -> Option<&'a String> {
+    view.resolve_annotation()
         .filter(|value| Some(*value) != status.last_handled_resolve.as_ref())
 }
 
-/// There is nothing to resolve: whoever asks is answered that it was heard.
-pub(super) fn answer_in_vain(world: &World, status: &mut MigrationStatus) {
-    if let Some(value) = pending(world, status) {
+/// Acknowledges a verdict of a migration that has nothing to resolve.
+pub(super) fn acknowledge(view: &View, status: &mut MigrationStatus) {
+    if let Some(value) = pending(view, status) {
         status.last_handled_resolve = Some(value.clone());
     }
 }
 
-/// Asks a person, and takes the answer up.
-pub(super) fn ask(world: &World, status: &mut MigrationStatus) -> Stand {
-    let leftovers = world.leftovers(status, &[]);
-    let question = question(world, status);
-    let stand = match pending(world, status) {
-        None => Stand::at(Progress::waiting(Reason::MigrationUnresolved, question)),
+/// Asks a user how the migration ended, and acts on the answer.
+pub(super) fn ask(view: &View, status: &mut MigrationStatus) -> Planned {
+    let leftovers = view.leftovers(status, &[]);
+    let question = question(view, status);
+    let planned = match pending(view, status) {
+        None => Planned::new(Progress::stalled(Reason::MigrationUnresolved, question)),
         Some(value) if parse(value).is_some() => {
-            status.attempts = Some(retry::first(world.now));
-            settle::begin(
-                status,
-                Reason::MigrationUnresolved,
-                &format!("a person says {}", shorten(value)),
-            )
+            status.attempts = Some(super::run::schedule(view).first());
+            let message = format!("The annotation fairway.dev/resolve says {}.", one_line(value));
+            settle::begin(status, Reason::MigrationUnresolved, &message)
         }
         Some(value) => {
             let message = format!(
-                "fairway.dev/resolve={:?} is not understood: write applied:<token> or not-applied:<token>. {question}",
-                shorten(value)
+                "The value {} of the annotation fairway.dev/resolve is neither applied:<token> nor not-applied:<token>. {question}",
+                quote(value)
             );
-            Stand::at(Progress::waiting(Reason::MigrationUnresolved, message))
+            Planned::new(Progress::stalled(Reason::MigrationUnresolved, message))
         }
     };
-    stand.with(leftovers)
+    planned.with(leftovers)
 }
 
-/// What was found, and the command that says what to make of it.
-pub(super) fn question(world: &World, status: &MigrationStatus) -> String {
-    format!("{} {}", found(status), how_to_resolve(&world.observed.migration))
+/// What was found, and the commands that say what to make of it.
+pub(super) fn question(view: &View, status: &MigrationStatus) -> String {
+    format!("{} {}", found(status), how_to_resolve(&view.observed.migration))
 }
 
-/// What a person does about an outcome that nobody else can decide.
+/// What a user does about an outcome that nobody else can decide: whole sentences.
 pub fn how_to_resolve(migration: &Migration) -> String {
+    let name = migration.name_any();
     let object = match &migration.spec.release {
-        Some(release) => format!("release {release}"),
-        None => format!("migration {}", migration.name_any()),
+        Some(release) => Resource::Release(release),
+        None => Resource::Migration(&name),
     };
-    let namespace = migration.namespace().unwrap_or_default();
-    let command = |verdict: &str| {
-        format!(
-            "kubectl annotate {object} fairway.dev/resolve={verdict}:$(date +%s) -n {namespace} --overwrite"
-        )
-    };
+    let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     format!(
-        "Look at the database; if the migration's work is there: {} ; if it is not, or was undone: {}",
-        command(APPLIED),
-        command(NOT_APPLIED),
+        "Look at the database. If the migration's work is there: {} ; if it is not, or was undone: {}",
+        kubectl::resolve(namespace, object, Resolution::Applied),
+        kubectl::resolve(namespace, object, Resolution::NotApplied),
     )
 }
 
@@ -106,22 +99,14 @@ fn found(status: &MigrationStatus) -> String {
         .as_ref()
         .map(|state| format!(" (SQLSTATE {state})"))
         .unwrap_or_default();
-    let line = status
-        .last_error
-        .as_ref()
-        .map(|line| format!(": {line}"))
-        .unwrap_or_default();
-    match status.outcome {
+    let statement = match status.outcome {
         Some(MigrationOutcome::Partial) => {
-            format!(
-                "The migration failed{exit}{state} and the schema is not what it was before{}",
-                sentence(&line)
-            )
+            format!("The migration failed{exit}{state} and the schema is not what it was before")
         }
         _ => format!(
-            "What the migration did cannot be decided: it was cut off{exit}{state} and the schema is not what it was before, \
-             or could not be read{}",
-            sentence(&line)
+            "What the migration did cannot be decided: it was cut off{exit}{state} and the schema is not what it was \
+             before, or could not be read"
         ),
-    }
+    };
+    message::quoting(&statement, status.last_error.as_deref())
 }

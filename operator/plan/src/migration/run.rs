@@ -1,280 +1,219 @@
-//! The run itself: one Job or pod, until it answers.
+//! The run of a Migration: one Job or pod, until it reports.
 
 use super::conclude::{self, Source};
 use super::settle;
-use super::world::{Found, World, has_finished};
+use super::view::{View, has_finished, left_by_another};
+use crate::attempt::{self, Attempt, Bounds, Child, Found, Impossible, Planned, SLOW_START, Standing};
 use crate::build::InvalidTemplate;
 use crate::build::agent::{self, Outcome};
-use crate::conditions::{Progress, moment};
+use crate::conditions::Progress;
+use crate::message::{self, moment};
 use crate::protocol::{MigrationOutcome as Reported, MigrationReport};
-use crate::retry;
-use crate::stand::Stand;
-use crate::{Object, ObjectRef, Step, names, object::Kind};
+use crate::retry::{Due, Schedule};
+use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 
-/// Time for all tries to start it.
+/// Time for all attempts to start the run.
 pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
-/// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
-const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
-pub(super) const NOT_STARTING: Reason = Reason::PodNotStarting;
-/// Begins the message of a run whose pod is gone; how it ended follows.
-pub(super) const POD_ENDED: &str = "the migration's pod ended without an answer";
+/// Message while the run is about to start.
+const STARTING: &str = "The migration is about to start.";
 /// Room beside the timeout for the agent to end the run's sessions and write the ledger.
 const CONCLUSION: SignedDuration = SignedDuration::from_mins(15);
 
-/// Puts the run on record, if it can be made at all.
-pub(super) fn begin(world: &World, status: &mut MigrationStatus) -> Stand {
-    let spec = &world.observed.migration.spec;
-    if world.observed.app.is_none() {
-        let message = format!(
-            "App {} does not exist: set spec.app to the name of one in this namespace",
-            spec.app
-        );
-        return conclude::end(
-            status,
-            MigrationOutcome::NotStarted,
-            Progress::failed(Reason::AppMissing, message),
-        );
+/// The schedule of the attempts to start the run.
+pub(super) fn schedule(view: &View) -> Schedule {
+    Schedule {
+        deadline: Some(START_DEADLINE),
+        now: view.now,
     }
-    if let (Some(release), None) = (&spec.release, &world.observed.snapshot) {
-        let message =
-            format!("Release {release}, or its snapshot, does not exist: nothing says how its pods look");
-        return conclude::end(
-            status,
-            MigrationOutcome::NotStarted,
-            Progress::failed(Reason::AppMissing, message),
-        );
-    }
-    if let Err(error) = build(world, 1) {
-        let failed = Progress::failed(Reason::MigrationInvalid, error.to_string());
-        return conclude::end(status, MigrationOutcome::NotStarted, failed);
-    }
-    status.run_id = Some(super::run_id(
-        &world.observed.migration,
-        world.observed.release.as_deref(),
-    ));
-    status.attempts = Some(retry::first(world.now));
-    Stand::at(Progress::running(
-        Reason::Migrating,
-        "the migration is about to start",
-    ))
 }
 
-/// The Job or pod of a try.
-fn build(world: &World, attempt: u32) -> Result<Object, InvalidTemplate> {
-    let component = || world.observed.migration.spec.component.clone();
-    let migration = &world.observed.migration;
-    let release = world.observed.release.as_deref();
-    let Some(snapshot) = &world.observed.snapshot else {
+/// Records the run, if it is possible at all.
+pub(super) fn begin(view: &View, status: &mut MigrationStatus) -> Planned {
+    let not_started = |status: &mut MigrationStatus, reason: Reason, message: &str| {
+        let failed = Progress::failed(reason, message);
+        conclude::end(status, MigrationOutcome::NotStarted, failed)
+    };
+    let spec = &view.observed.migration.spec;
+    if view.observed.app.is_none() {
+        let message = format!(
+            "App {} does not exist. Create a Migration whose spec.app names an App of this namespace.",
+            spec.app
+        );
+        return not_started(status, Reason::AppMissing, &message);
+    }
+    if let (Some(release), None) = (&spec.release, &view.observed.snapshot) {
+        let message = format!(
+            "Release {release}, or its snapshot, does not exist, so there is no template for the migration's pod."
+        );
+        return not_started(status, Reason::AppMissing, &message);
+    }
+    if let Err(error) = build(view, 1) {
+        return not_started(status, Reason::MigrationInvalid, &error.to_string());
+    }
+    status.run_id = Some(super::run_id(
+        &view.observed.migration,
+        view.observed.release.as_deref(),
+    ));
+    status.attempts = Some(schedule(view).first());
+    Planned::new(Progress::running(Reason::Migrating, STARTING))
+}
+
+/// The Job or pod of an attempt.
+fn build(view: &View, attempt: u32) -> Result<Object, InvalidTemplate> {
+    let component = || view.observed.migration.spec.component.clone();
+    let migration = &view.observed.migration;
+    let release = view.observed.release.as_deref();
+    let Some(snapshot) = &view.observed.snapshot else {
         return Err(InvalidTemplate::NoComponent {
             component: component(),
         });
     };
-    if world.is_on_start() {
-        agent::migration_pod(world.settings, migration, release, snapshot, attempt).map(Object::Pod)
+    if view.is_on_start() {
+        agent::migration_pod(view.settings, migration, release, snapshot, attempt).map(Object::Pod)
     } else {
-        agent::migration_job(world.settings, migration, release, snapshot, attempt).map(Object::Job)
+        agent::migration_job(view.settings, migration, release, snapshot, attempt).map(Object::Job)
     }
 }
 
-/// Looks after the run.
-pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
-    let attempts = status
-        .attempts
-        .get_or_insert_with(|| retry::first(world.now))
-        .clone();
-    match attempts.next {
-        Some(next) if world.now < next => {
-            let message = retry::pausing(&attempts, next, START_DEADLINE);
-            Stand::at(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
+/// Follows the run.
+pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
+    match schedule(view).due(status.attempts.as_ref()) {
+        Due::Paused { next, message } => attempt::paused(next, message),
+        Due::Begin(attempts) => {
+            status.attempts = Some(attempts);
+            Planned::new(Progress::running(Reason::Migrating, STARTING))
         }
-        Some(_) => {
-            let current = attempts.current + 1;
-            status.attempts = Some(Attempts {
-                current,
-                next: None,
-                ..attempts
-            });
-            Stand::at(Progress::running(
-                Reason::Migrating,
-                "the migration is about to start",
-            ))
-        }
-        None => look(world, status, &attempts),
+        Due::Current(attempts) => follow(view, status, attempts),
     }
 }
 
-fn look(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Stand {
-    let name = names::migration_run(&world.name(), attempts.current);
-    let found = world.find(status, &name);
-    if let Found::Stale { object, alive } = found {
-        return stale(&name, object, alive);
+fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Planned {
+    let task = view.run_task();
+    let name = task.child(&view.name(), attempts.current);
+    let child = view.child(status, task, name.clone());
+    if let Some((object, is_alive)) = left_by_another(&child) {
+        return left_behind(&name, object, is_alive);
     }
-    match world.run_report(status, &name) {
-        Outcome::NotThere => match found {
-            Found::Nothing => start(world, status, attempts, &name),
-            _ => starting(world, status, attempts, &name, None),
-        },
-        Outcome::Running { waiting } => match agent::started_at(&world.run_pods(status), &name) {
-            None => starting(world, status, attempts, &name, waiting),
-            Some(started) => running(world, status, &found, started, waiting),
-        },
-        Outcome::Reported(report) if world.is_on_start() && report.outcome == Reported::Undecided => {
-            given_up(world, status, &name, &report)
+    let outcome = child.outcome::<MigrationReport>();
+    if let (Outcome::Running { waiting }, Some(started)) = (&outcome, child.started()) {
+        let waiting = waiting.as_deref();
+        return running(view, status, &child, started, waiting);
+    }
+    let attempt = Attempt {
+        task,
+        namespace: view.namespace(),
+        work_for: &view.name(),
+        schedule: schedule(view),
+        bounds: Bounds::Start,
+        refused: &view.observed.refused,
+        working: Reason::Migrating,
+        doing: STARTING,
+        not_starting: Reason::PodNotStarting,
+        slow_start: Some(SLOW_START),
+    };
+    let (since, current) = (attempts.since, attempts.current);
+    let standing = attempt.look(&mut attempts, &child, outcome, || create(view, current));
+    if attempts.since != since {
+        // What keeps an attempt from starting is not kept beyond its start: it would be taken for how the run ended.
+        status.attempts = Some(attempts);
+    }
+    match standing {
+        Standing::UnderWay(planned) if planned.creates() => {
+            let leftovers = view.leftovers(status, &[&name]);
+            planned.after(leftovers)
         }
-        Outcome::Reported(report) => {
-            let source = if world.is_on_start() {
+        Standing::UnderWay(planned) => planned,
+        Standing::Reported(report) if view.is_on_start() && report.outcome == Reported::Undecided => {
+            undecided(view, status, &name, &report)
+        }
+        Standing::Reported(report) => {
+            let source = if view.is_on_start() {
                 Source::Guard
             } else {
                 Source::Run
             };
-            conclude::conclude(world, status, report, source)
+            conclude::conclude(view, status, report, source)
         }
-        Outcome::Lost { reason } => settle::begin(status, Reason::PodLost, &format!("{POD_ENDED}: {reason}")),
+        Standing::Lost { message } => settle::begin(status, Reason::PodLost, &message),
+        Standing::Impossible(Impossible { reason, message }) | Standing::Overdue { reason, message } => {
+            settle::begin(status, reason, &message)
+        }
     }
+}
+
+fn create(view: &View, attempt: u32) -> Result<Object, Impossible> {
+    if !view.may_begin() {
+        // It may have run and been removed since: the ledger knows.
+        return Err(Impossible {
+            reason: Reason::AppMissing,
+            message: "The App is gone, and with it the migration's pod.".to_owned(),
+        });
+    }
+    build(view, attempt).map_err(|error| Impossible {
+        reason: Reason::MigrationInvalid,
+        message: message::sentence(&error.to_string()),
+    })
 }
 
 /// The name is taken by what another App of the same name left.
-pub(super) fn stale(name: &str, object: Option<ObjectRef>, alive: bool) -> Stand {
-    if alive {
-        let message = format!(
-            "{name} of an App of the same name that was deleted is still at work; waiting for its end"
-        );
-        return Stand::at(Progress::running(Reason::MigrationRunning, message));
+pub(super) fn left_behind(name: &str, object: Option<ObjectRef>, is_alive: bool) -> Planned {
+    if is_alive {
+        let message =
+            format!("Waiting until {name} has ended, which a deleted App of the same name left running.");
+        return Planned::new(Progress::running(Reason::MigrationRunning, message));
     }
-    let message = format!("removing {name}, which an App of the same name left behind");
-    Stand::at(Progress::running(Reason::Migrating, message)).with(object.map(Step::Delete))
+    let message = format!("Removing {name}, which a deleted App of the same name left behind.");
+    Planned::new(Progress::running(Reason::Migrating, message)).with(object.map(Step::Delete))
 }
 
-fn start(world: &World, status: &mut MigrationStatus, attempts: &Attempts, name: &str) -> Stand {
-    if !world.may_begin() {
-        // It may have run and been removed since: the ledger knows.
-        return settle::begin(
-            status,
-            Reason::AppMissing,
-            "the App is gone, and with it the migration's pod",
-        );
-    }
-    let slow = attempts
-        .since
-        .saturating_add(SLOW_START)
-        .unwrap_or(Timestamp::MAX);
-    let end = retry::end(attempts, START_DEADLINE);
-    if world.now >= end && attempts.reason.as_deref() == Some(NOT_STARTING.as_str()) {
-        return settle::begin(status, NOT_STARTING, &not_made(world, name));
-    }
-    if world.now >= end {
-        // Perhaps nobody was there to make it: the time counts once more, from now on.
-        status.attempts = Some(Attempts {
-            since: world.now,
-            reason: Some(NOT_STARTING.into()),
-            message: Some(not_made(world, name)),
-            ..attempts.clone()
-        });
-        return Stand::at(Progress::running(NOT_STARTING, not_made(world, name)));
-    }
-    let progress = if world.now < slow {
-        Progress::running(Reason::Migrating, "the migration is about to start")
-    } else {
-        Progress::running(NOT_STARTING, not_made(world, name))
-    };
-    match build(world, attempts.current) {
-        Ok(object) => Stand::at(progress)
-            .until(if world.now < slow { slow } else { end })
-            .with(world.leftovers(status, &[name]))
-            .with([Step::Create(Box::new(object))]),
-        Err(error) => settle::begin(status, Reason::MigrationInvalid, &error.to_string()),
-    }
-}
-
-/// The apiserver refuses it, or it was removed.
-fn not_made(world: &World, name: &str) -> String {
-    let namespace = world.observed.migration.namespace().unwrap_or_default();
-    format!(
-        "{name} could not be made or was removed; the events say why: kubectl -n {namespace} describe migration {}",
-        world.name()
-    )
-}
-
-/// Its pod is not at work yet.
-fn starting(
-    world: &World,
-    status: &mut MigrationStatus,
-    attempts: &Attempts,
-    name: &str,
-    waiting: Option<(String, String)>,
-) -> Stand {
-    let slow = attempts
-        .since
-        .saturating_add(SLOW_START)
-        .unwrap_or(Timestamp::MAX);
-    let end = retry::end(attempts, START_DEADLINE);
-    let (reason, message) = match waiting {
-        Some((_, message)) => (NOT_STARTING, message),
-        None if world.now >= slow => (NOT_STARTING, not_starting(world, name)),
-        None => (Reason::Migrating, "the migration's pod is starting".to_owned()),
-    };
-    if world.now >= end {
-        return settle::begin(status, NOT_STARTING, &message);
-    }
-    Stand::at(Progress::running(reason, message)).until(if world.now < slow { slow } else { end })
-}
-
-fn not_starting(world: &World, name: &str) -> String {
-    let namespace = world.observed.migration.namespace().unwrap_or_default();
-    format!(
-        "the pod of {name} is not starting; what keeps it says: kubectl -n {namespace} describe job,pod -l fairway.dev/work-for={}",
-        world.name()
-    )
-}
-
-/// The guard waited in vain for an application that is to be ended now. One that Kubernetes could not start is not
-/// to blame.
-fn given_up(world: &World, status: &mut MigrationStatus, name: &str, report: &MigrationReport) -> Stand {
-    let pods = world.run_pods(status);
+/// The guard waited for an application that never became healthy. One that Kubernetes could not start is not to
+/// blame.
+fn undecided(view: &View, status: &mut MigrationStatus, name: &str, report: &MigrationReport) -> Planned {
+    let pods = view.run_pods(status);
     let kept = agent::pods_of(&pods, name).find_map(agent::waiting);
     match (kept, &report.failure) {
-        (Some((_, why)), _) => settle::begin(status, NOT_STARTING, &why),
+        (Some((_, why)), _) => settle::begin(status, Reason::PodNotStarting, &why),
         (None, Some(failure)) => settle::begin(status, failure.reason(), &failure.message),
-        (None, None) => settle::begin(status, Reason::PodLost, "the migration's guard gave up"),
+        (None, None) => {
+            let message = "The migration's guard ended without a decision.";
+            settle::begin(status, Reason::PodLost, message)
+        }
     }
 }
 
 fn running(
-    world: &World,
+    view: &View,
     status: &mut MigrationStatus,
-    found: &Found,
+    child: &Child,
     started: Timestamp,
-    waiting: Option<(String, String)>,
-) -> Stand {
-    let timeout = world.observed.migration.spec.timeout;
+    waiting: Option<&str>,
+) -> Planned {
+    let timeout = view.observed.migration.spec.timeout;
     let end = started
         .saturating_add(timeout.signed())
         .and_then(|end| end.saturating_add(CONCLUSION));
     let end = end.unwrap_or(Timestamp::MAX);
-    if world.now >= end {
-        let message = format!(
-            "the migration's pod, running since {}, has not answered in time",
-            moment(started)
-        );
+    let since = moment(started);
+    if view.now >= end {
+        let message = format!("{}, running since {since}, has not reported in time.", child.name);
         return settle::begin(status, Reason::PodLost, &message);
     }
-    let under_way = format!("migrating since {}; ended after {timeout}", moment(started));
+    let under_way = format!("The migration has been running since {since}. Its timeout is {timeout}.");
     let progress = match waiting {
         // The guard is at work, but what it guards is not.
-        Some((_, message)) => Progress::running(NOT_STARTING, format!("{message}; {under_way}")),
+        Some(message) => Progress::running(Reason::PodNotStarting, message::sentences([message, &under_way])),
         None => Progress::running(Reason::Migrating, under_way),
     };
-    let halted = match found {
+    let halted = match child.found {
         Found::Pod(pod) if is_halted(pod) => ObjectRef::of(Kind::Pod, &pod.metadata),
         _ => None,
     };
-    Stand::at(progress).until(end).with(halted.map(Step::Delete))
+    Planned::new(progress).until(end).with(halted.map(Step::Delete))
 }
 
 /// A container of an `onStart` migration has ended while another one keeps the pod alive: the guard only hears
@@ -287,7 +226,7 @@ fn is_halted(pod: &Pod) -> bool {
     let states: Vec<_> = containers
         .filter_map(|container| container.state.as_ref())
         .collect();
-    let ended = states.iter().any(|state| state.terminated.is_some());
+    let has_ended = states.iter().any(|state| state.terminated.is_some());
     let goes_on = states.iter().any(|state| state.running.is_some());
-    ended && goes_on && !has_finished(pod) && pod.metadata.deletion_timestamp.is_none()
+    has_ended && goes_on && !has_finished(pod) && pod.metadata.deletion_timestamp.is_none()
 }

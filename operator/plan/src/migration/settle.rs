@@ -1,15 +1,16 @@
-//! Settling: a run whose pod did not answer has left its answer in the ledger, or none was started.
+//! Settling: a run whose pod did not report has left its outcome in the ledger, or nothing was started.
 
 use super::conclude::{self, Source};
 use super::resolve;
-use super::run::{START_DEADLINE, stale};
-use super::world::{Found, World, has_ended, has_finished};
-use crate::build::agent::{self, Outcome};
-use crate::conditions::{Progress, moment};
-use crate::protocol::MigrationReport;
-use crate::retry::{self, UNHEARD, backoff, sentence};
-use crate::stand::Stand;
-use crate::{Object, ObjectRef, Step, names, object::Kind};
+use super::run::{START_DEADLINE, left_behind};
+use super::view::{View, has_ended, has_finished, left_by_another};
+use crate::attempt::{Attempt, Bounds, Found, Impossible, Planned, Standing};
+use crate::build::agent;
+use crate::conditions::{Progress, State};
+use crate::message;
+use crate::retry::{Due, NODE_LOST, Next, Schedule};
+use crate::tasks::SETTLE;
+use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::Reason;
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::{Attempts, annotation};
@@ -19,69 +20,86 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use std::sync::Arc;
 
-/// Puts on record that the run is over and its outcome is to be read in the ledger.
-pub(super) fn begin(status: &mut MigrationStatus, reason: Reason, message: &str) -> Stand {
+/// Second sentence of every message while a run is settled.
+const ASKING: &str = "A Job reads in the ledger how the migration ended.";
+
+/// The schedule of the attempts to read the ledger: they go on for as long as it takes.
+fn schedule(view: &View) -> Schedule {
+    Schedule {
+        deadline: None,
+        now: view.now,
+    }
+}
+
+/// Records that the run is over and its outcome is to be read in the ledger.
+pub(super) fn begin(status: &mut MigrationStatus, reason: Reason, why: &str) -> Planned {
     status.settling = true;
     status.settle_attempt = Some(status.settle_attempt.unwrap_or_default() + 1);
     if let Some(attempts) = &mut status.attempts {
         attempts.next = None;
         attempts.reason = Some(reason.into());
-        attempts.message = Some(message.to_owned());
+        attempts.message = Some(message::sentence(why));
     }
-    let message = format!("{} The ledger is asked how it ended.", sentence(message));
-    Stand::at(Progress::running(Reason::CheckingLedger, message))
+    let message = message::sentences([why, ASKING]);
+    Planned::new(Progress::running(Reason::CheckingLedger, message))
 }
 
-/// Looks after the settling.
-pub(super) fn attend(world: &World, status: &mut MigrationStatus) -> Stand {
-    let attempts = status
-        .attempts
-        .get_or_insert_with(|| retry::first(world.now))
-        .clone();
-    match attempts.next {
-        Some(next) if world.now < next => paused(world, &attempts, next),
-        Some(_) => {
-            status.settle_attempt = Some(status.settle_attempt.unwrap_or_default() + 1);
-            let told = told(world, &attempts);
-            status.attempts = Some(Attempts {
-                next: None,
-                ..attempts
-            });
-            told
+/// Follows the settling.
+pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
+    match schedule(view).due(Some(&settling(view, status))) {
+        Due::Paused { next, message } => pause(view, status, next, message),
+        Due::Begin(attempts) => {
+            record(status, &attempts);
+            asking(view, status)
         }
-        None => out_of_the_way(world, status, &attempts).unwrap_or_else(|| ask(world, status, &attempts)),
+        Due::Current(attempts) => {
+            can_still_begin(view, status).unwrap_or_else(|| ask(view, status, attempts))
+        }
     }
+}
+
+/// The attempts to read the ledger: their number is counted apart from that of the run's attempts.
+fn settling(view: &View, status: &MigrationStatus) -> Attempts {
+    let attempts = status.attempts.clone().unwrap_or_else(|| schedule(view).first());
+    Attempts {
+        current: status.settle_attempt.unwrap_or(1),
+        ..attempts
+    }
+}
+
+fn record(status: &mut MigrationStatus, settling: &Attempts) {
+    let run = status.attempts.as_ref().map_or(1, |attempts| attempts.current);
+    status.settle_attempt = Some(settling.current);
+    status.attempts = Some(Attempts {
+        current: run,
+        ..settling.clone()
+    });
 }
 
 /// Waits until nothing of the run can begin any more: a pod that never started, and an application that would go
-/// on, are ended. `None` when the ledger can be asked.
-fn out_of_the_way(world: &World, status: &MigrationStatus, attempts: &Attempts) -> Option<Stand> {
-    let pods = world.run_pods(status);
+/// on, are ended. `None` when the ledger can be read.
+fn can_still_begin(view: &View, status: &MigrationStatus) -> Option<Planned> {
+    let pods = view.run_pods(status);
     if let Some(pod) = pods.iter().find(|pod| !has_finished(pod)) {
-        return pod_in_the_way(world, status, pod, attempts);
+        return end_pod(view, status, pod);
     }
-    // A Job without a pod may still make one.
-    let job = world.run_jobs(status).find(|job| !has_ended(job))?;
-    Some(told(world, attempts).with(removal(Kind::Job, &job.metadata)))
+    // A Job without a pod may still create one.
+    let job = view.run_jobs(status).find(|job| !has_ended(job))?;
+    Some(asking(view, status).with(removal(Kind::Job, &job.metadata)))
 }
 
-fn pod_in_the_way(
-    world: &World,
-    status: &MigrationStatus,
-    pod: &Arc<Pod>,
-    attempts: &Attempts,
-) -> Option<Stand> {
+fn end_pod(view: &View, status: &MigrationStatus, pod: &Arc<Pod>) -> Option<Planned> {
     if let Some(deleted) = &pod.metadata.deletion_timestamp {
-        let given_up = deleted.0.saturating_add(UNHEARD).unwrap_or(Timestamp::MAX);
-        return (world.now < given_up).then(|| told(world, attempts).until(given_up));
+        let lost = deleted.0.saturating_add(NODE_LOST).unwrap_or(Timestamp::MAX);
+        return (view.now < lost).then(|| asking(view, status).until(lost));
     }
     let name = pod.name_any();
-    let started = agent::started_at(std::slice::from_ref(pod), &name).is_some();
-    if started && !world.is_on_start() {
+    let has_started = agent::started_at(std::slice::from_ref(pod), &name).is_some();
+    if has_started && !view.is_on_start() {
         // It is overdue; the ledger's lock says whether it is still at work.
         return None;
     }
-    let job = world.run_jobs(status).find(|job| {
+    let job = view.run_jobs(status).find(|job| {
         agent::pods_of(std::slice::from_ref(pod), &job.name_any())
             .next()
             .is_some()
@@ -90,7 +108,7 @@ fn pod_in_the_way(
         Some(job) => removal(Kind::Job, &job.metadata),
         None => removal(Kind::Pod, &pod.metadata),
     };
-    Some(told(world, attempts).with(removal))
+    Some(asking(view, status).with(removal))
 }
 
 fn removal(kind: Kind, meta: &ObjectMeta) -> Option<Step> {
@@ -99,103 +117,116 @@ fn removal(kind: Kind, meta: &ObjectMeta) -> Option<Step> {
         .map(Step::Delete)
 }
 
-/// Asks the ledger by a Job.
-fn ask(world: &World, status: &mut MigrationStatus, attempts: &Attempts) -> Stand {
-    let attempt = status.settle_attempt.unwrap_or(1);
-    let name = names::settle_job(&world.name(), attempt);
-    let job = match world.find(status, &name) {
-        Found::Job(job) => job,
-        Found::Stale { object, alive } => return stale(&name, object, alive),
-        Found::Nothing | Found::Pod(_) => return start(world, status, attempts, attempt, &name),
+/// Reads the ledger by a Job.
+fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Planned {
+    let attempt = attempts.current;
+    let name = SETTLE.child(&view.name(), attempt);
+    let child = view.child(status, &SETTLE, name.clone());
+    if let Some((object, is_alive)) = left_by_another(&child) {
+        return left_behind(&name, object, is_alive);
+    }
+    let why = message_of(&attempts);
+    let doing = message::sentences([&why, ASKING]);
+    let asks = Attempt {
+        task: &SETTLE,
+        namespace: view.namespace(),
+        work_for: &view.name(),
+        schedule: schedule(view),
+        bounds: Bounds::Start,
+        refused: &view.observed.refused,
+        working: Reason::CheckingLedger,
+        doing: &doing,
+        not_starting: Reason::CheckingLedger,
+        slow_start: None,
     };
-    match agent::job_report::<MigrationReport>(Some(job), &world.observed.pods, &name) {
-        Outcome::NotThere | Outcome::Running { waiting: None } => told(world, attempts),
-        Outcome::Running {
-            waiting: Some((_, message)),
-        } => told(
-            world,
-            &Attempts {
-                message: Some(message),
-                ..attempts.clone()
-            },
-        ),
-        Outcome::Lost { reason } => again(
-            world,
-            status,
-            Reason::PodLost,
-            &format!("the settling pod ended without an answer: {reason}"),
-        ),
-        Outcome::Reported(report) => {
-            let asked = job.annotations().get(annotation::RESOLVE).cloned();
-            conclude::conclude(world, status, report, Source::Settling { asked })
+    let create = || create(view, status, attempt);
+    match asks.look(&mut attempts, &child, child.outcome(), create) {
+        Standing::UnderWay(planned) => {
+            let mut planned = wait(view, status, planned);
+            if planned.creates() {
+                let run = status.attempts.as_ref().map_or(1, |attempts| attempts.current);
+                let run = view.run_task().child(&view.name(), run);
+                planned = planned.after(view.leftovers(status, &[&name, &run]));
+            }
+            planned
+        }
+        Standing::Reported(report) => {
+            let asked = match child.found {
+                Found::Job(job) => job.annotations().get(annotation::RESOLVE).cloned(),
+                _ => None,
+            };
+            conclude::conclude(view, status, report, Source::Settling { asked })
+        }
+        Standing::Lost { message } => again(view, status, Reason::CheckingLedger, &message),
+        Standing::Overdue { reason, message } => again(view, status, reason, &message),
+        Standing::Impossible(Impossible { reason, message }) => {
+            Planned::new(Progress::stalled(reason, message))
         }
     }
 }
 
-fn start(world: &World, status: &MigrationStatus, attempts: &Attempts, attempt: u32, name: &str) -> Stand {
-    let Some(snapshot) = &world.observed.snapshot else {
-        let message = "the App and its snapshot are gone, so the ledger cannot be asked how the migration ended: look \
-                       into table fairway.migration_run of the database";
-        return Stand::at(Progress::waiting(Reason::AppMissing, message));
+fn create(view: &View, status: &MigrationStatus, attempt: u32) -> Result<Object, Impossible> {
+    let Some(snapshot) = &view.observed.snapshot else {
+        return Err(Impossible {
+            reason: Reason::AppMissing,
+            message: "The App and its snapshot are gone, so no Job can read in the ledger how the migration ended. \
+                      Look into table fairway.migration_run of the database."
+                .to_owned(),
+        });
     };
     // A verdict that was given before there was a question is no answer to it.
-    let verdict = resolve::pending(world, status)
+    let verdict = resolve::pending(view, status)
         .filter(|_| status.outcome.is_some())
         .and_then(|value| resolve::parse(value));
-    let migration = &world.observed.migration;
-    let job = agent::settle_job(world.settings, migration, snapshot, verdict, attempt);
-    let run = names::migration_run(&world.name(), attempts.current);
-    told(world, attempts)
-        .with(world.leftovers(status, &[name, &run]))
-        .with([Step::Create(Box::new(Object::Job(job)))])
+    let migration = &view.observed.migration;
+    let job = agent::settle_job(view.settings, migration, snapshot, verdict, attempt);
+    Ok(Object::Job(job))
 }
 
-/// The ledger could not be asked: again after a pause.
-pub(super) fn again(world: &World, status: &mut MigrationStatus, reason: Reason, message: &str) -> Stand {
-    let pause = backoff(status.settle_attempt.unwrap_or(1));
-    let next = world.now.saturating_add(pause).unwrap_or(Timestamp::MAX);
-    let attempts = status.attempts.clone().unwrap_or_else(|| retry::first(world.now));
-    let attempts = Attempts {
-        next: Some(next),
-        reason: Some(reason.into()),
-        message: Some(message.to_owned()),
-        ..attempts
-    };
-    status.attempts = Some(attempts.clone());
-    paused(world, &attempts, next)
-}
-
-fn paused(world: &World, attempts: &Attempts, next: Timestamp) -> Stand {
-    let why = sentence(attempts.message.as_deref().unwrap_or_default());
-    let message = format!("{why} The ledger is asked again at {}.", moment(next));
-    Stand::at(patient(world, attempts, message)).until(next)
-}
-
-fn told(world: &World, attempts: &Attempts) -> Stand {
-    let why = sentence(
-        attempts
-            .message
-            .as_deref()
-            .unwrap_or("the migration's pod is gone"),
-    );
-    let message = format!("{why} The ledger is asked how it ended.");
-    let end = overdue(world, attempts);
-    let stand = Stand::at(patient(world, attempts, message));
-    if world.now < end { stand.until(end) } else { stand }
-}
-
-/// It goes on asking for as long as it takes; when that is long, a person should know.
-fn patient(world: &World, attempts: &Attempts, message: String) -> Progress {
-    if world.now < overdue(world, attempts) {
-        Progress::running(Reason::CheckingLedger, message)
-    } else {
-        Progress::waiting(Reason::CheckingLedger, message)
+/// The ledger could not be read: it is read again after a pause.
+pub(super) fn again(view: &View, status: &mut MigrationStatus, reason: Reason, why: &str) -> Planned {
+    match schedule(view).failed(&settling(view, status), reason, why) {
+        Next::Pause {
+            attempts,
+            next,
+            message,
+        } => {
+            record(status, &attempts);
+            pause(view, status, next, message)
+        }
+        Next::GiveUp { reason, message } => Planned::new(Progress::stalled(reason, message)),
     }
 }
 
-fn overdue(world: &World, attempts: &Attempts) -> Timestamp {
-    let timeout = world.observed.migration.spec.timeout.signed();
-    retry::end(attempts, START_DEADLINE)
-        .saturating_add(timeout)
-        .unwrap_or(Timestamp::MAX)
+fn pause(view: &View, status: &MigrationStatus, next: Timestamp, message: String) -> Planned {
+    let paused = Planned::new(Progress::running(Reason::CheckingLedger, message));
+    wait(view, status, paused).until(next)
+}
+
+/// Why the ledger is read, and that it is.
+fn asking(view: &View, status: &MigrationStatus) -> Planned {
+    let message = message::sentences([message_of(&settling(view, status)).as_str(), ASKING]);
+    let planned = Planned::new(Progress::running(Reason::CheckingLedger, message));
+    wait(view, status, planned)
+}
+
+fn message_of(attempts: &Attempts) -> String {
+    let message = attempts.message.clone();
+    message.unwrap_or_else(|| "The migration's pod is gone.".to_owned())
+}
+
+/// The ledger is read for as long as it takes; when that is long, a user should know.
+fn wait(view: &View, status: &MigrationStatus, mut planned: Planned) -> Planned {
+    let timeout = view.observed.migration.spec.timeout.signed();
+    let attempts = settling(view, status);
+    let overdue = attempts
+        .since
+        .saturating_add(START_DEADLINE)
+        .and_then(|end| end.saturating_add(timeout))
+        .unwrap_or(Timestamp::MAX);
+    if view.now < overdue {
+        return planned.until(overdue);
+    }
+    planned.progress.state = State::Stalled;
+    planned
 }

@@ -7,7 +7,7 @@ mod settle;
 
 use super::*;
 use crate::Object;
-use crate::bench::{self, Bench, DIGEST, agent as agent_status, app, container, release, told};
+use crate::bench::{self, Bench, DIGEST, agent as agent_status, app, container, release, reported};
 use crate::protocol::{self, Cause, Failure, Resolution, Task};
 use crate::snapshot::Snapshot;
 use fairway_crds::App;
@@ -61,6 +61,7 @@ impl Story {
             release: self.release.clone().map(Arc::new),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
+            refused: self.bench.refused.clone(),
         };
         let decision = plan(&observed, &bench::settings(), self.bench.now);
         assert_eq!(
@@ -71,14 +72,14 @@ impl Story {
         decision
     }
 
-    /// Plans and carries out until a pass changes nothing.
+    /// Plans and executes until a pass changes nothing.
     fn settle(&mut self) {
         for _ in 0..20 {
             let decision = self.pass();
             if decision.steps.is_empty() && Some(&decision.status) == self.migration.status.as_ref() {
                 return;
             }
-            self.bench.carry_out(&decision.steps);
+            self.bench.execute(&decision.steps);
             self.migration.status = Some(decision.status);
         }
         panic!("no fixed point");
@@ -92,8 +93,8 @@ impl Story {
         self.status().outcome
     }
 
-    fn told(&self) -> (String, String, String) {
-        told(&self.status().conditions)
+    fn reported(&self) -> (String, String, String) {
+        reported(&self.status().conditions)
     }
 
     fn answer(&mut self, job: &str, report: &MigrationReport) {
@@ -158,7 +159,7 @@ fn report(outcome: Reported) -> MigrationReport {
 fn failed(outcome: Reported, cause: Cause, reason: &str) -> MigrationReport {
     let failure = Failure {
         cause,
-        reason: reason.into(),
+        reason: reason.parse().unwrap(),
         message: format!("{reason} happened."),
     };
     MigrationReport {

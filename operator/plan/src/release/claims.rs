@@ -46,7 +46,7 @@ pub fn mounts(snapshot: &Snapshot) -> impl Iterator<Item = Mount<'_>> {
 /// Why this version could not run beside another one, if one of these claims is the reason. A claim that does not
 /// exist may come yet; until then its pods say what they wait for.
 ///
-/// The first release is told too, although nothing runs beside it: its successor could not start any more.
+/// The first release is refused too, although nothing runs beside it: its successor could not start any more.
 pub(super) fn not_shared(
     snapshot: &Snapshot,
     claims: &BTreeMap<String, Arc<PersistentVolumeClaim>>,
@@ -64,7 +64,7 @@ pub(super) fn not_shared(
         Some(Failure::new(
             Reason::ClaimNotShared,
             format!(
-                "volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the old and the new pods side by side: set strategy: Recreate on component {component}, or use a ReadWriteMany claim",
+                "Volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the pods of two versions side by side. Set strategy: Recreate on component {component}, or use a ReadWriteMany claim.",
                 modes = modes.join(", ")
             ),
         ))
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_names_component_volume_claim_and_mend() {
+    fn the_failure_names_component_volume_claim_and_fix() {
         let volumes = json!([
             {"name": "tmp", "emptyDir": {}},
             {"name": "files", "persistentVolumeClaim": {"claimName": "uploads"}},
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(failure.reason, Reason::ClaimNotShared);
         assert_eq!(
             failure.message,
-            "volume files of component web is claim uploads, which is ReadWriteOnce and cannot be used by the old and the new pods side by side: set strategy: Recreate on component web, or use a ReadWriteMany claim"
+            "Volume files of component web is claim uploads, which is ReadWriteOnce and cannot be used by the pods of two versions side by side. Set strategy: Recreate on component web, or use a ReadWriteMany claim."
         );
     }
 }

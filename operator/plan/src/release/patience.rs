@@ -1,6 +1,6 @@
 //! From when on a component's pods have had the time that their health is given.
 
-use super::world::{is_ready, ready_condition};
+use crate::readings::{is_ready, ready_condition};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -42,7 +42,7 @@ pub(super) fn unready_since<'a>(
     unready.filter_map(not_ready_since).max()
 }
 
-/// Since when a pod is not ready; since it was made when it never was.
+/// Since when a pod is not ready; since it was created when it never was.
 fn not_ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = ready_condition(pod);
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref());

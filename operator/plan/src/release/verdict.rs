@@ -1,11 +1,11 @@
-//! What a rung can say.
+//! What a rung answers.
 
 use crate::Step;
 use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
 
-/// One rung's answer.
+/// A rung's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// Go on to the next rung.
@@ -14,25 +14,27 @@ pub enum Verdict {
     Act(Vec<Step>, Wait),
     /// Wait.
     Wait(Wait),
-    /// Put this on record before anything else is done.
+    /// Record this milestone before anything else is done.
     Commit(MilestoneKind),
     /// This release cannot go on.
     Fail(Failure),
 }
 
-/// What is waited for: which machine or person, since when, until when.
+/// What is waited for: what has to happen, who moves next, until when.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {
-    /// CamelCase, stable, with a runbook page.
+    /// Why, for machines; each has a runbook page.
     pub reason: Reason,
-    /// One or two sentences; they change only when what is waited for changes.
+    /// Why, for users: one or two sentences, which change only when what is waited for changes.
     pub message: String,
     /// When to look again although nothing was seen to change.
     pub until: Option<Timestamp>,
     /// Who moves next.
     pub on: WaitOn,
-    /// Expected to last well under a second: not worth a write of the status.
-    pub brief: bool,
+    /// Whether the wait is worth a write of the status.
+    pub shown: Shown,
+    /// What becomes of the previous version meanwhile.
+    pub previous: Previous,
 }
 
 /// Who moves next.
@@ -40,56 +42,95 @@ pub struct Wait {
 pub enum WaitOn {
     /// Machines: the object is `Reconciling`.
     Machine,
-    /// The clock of a bake or another release: neither reconciling nor stalled.
+    /// The clock, or another release: neither `Reconciling` nor `Stalled`.
     Clock,
-    /// A person: the object is `Stalled`.
-    Person,
+    /// The clock, while the version that serves is watched: `Baking`.
+    Bake,
+    /// A user: the object is `Stalled`.
+    User,
+}
+
+/// Whether a wait is worth a write of the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Conditions name it.
+    InStatus,
+    /// It lasts well under a second: nobody could read of it before it has passed.
+    Nowhere,
+}
+
+/// What becomes of the previous version while a rung of the forward ladder is not met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Previous {
+    /// It is kept at today's replicas: it may have to take the traffic back.
+    Kept,
+    /// Its pods are being ended.
+    Retiring,
 }
 
 impl Wait {
-    /// A wait for machines.
-    pub fn machine(reason: Reason, message: impl Into<String>) -> Self {
+    fn on(on: WaitOn, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
             until: None,
-            on: WaitOn::Machine,
-            brief: false,
+            on,
+            shown: Shown::InStatus,
+            previous: Previous::Kept,
         }
     }
 
-    /// A wait for a person.
-    pub fn person(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-            until: None,
-            on: WaitOn::Person,
-            brief: false,
-        }
+    /// A wait for machines.
+    pub fn machine(reason: Reason, message: impl Into<String>) -> Self {
+        Self::on(WaitOn::Machine, reason, message)
+    }
+
+    /// A wait for a user.
+    pub fn user(reason: Reason, message: impl Into<String>) -> Self {
+        Self::on(WaitOn::User, reason, message)
     }
 
     /// A wait for the clock or for another release.
     pub fn clock(reason: Reason, message: impl Into<String>) -> Self {
+        Self::on(WaitOn::Clock, reason, message)
+    }
+
+    /// A wait for the end of the bake.
+    pub fn bake(reason: Reason, message: impl Into<String>) -> Self {
+        Self::on(WaitOn::Bake, reason, message)
+    }
+
+    /// The same wait, expected to last well under a second.
+    pub fn brief(self) -> Self {
         Self {
-            reason,
-            message: message.into(),
-            until: None,
-            on: WaitOn::Clock,
-            brief: false,
+            shown: Shown::Nowhere,
+            ..self
         }
     }
 
-    /// The same, expected to last well under a second.
-    pub fn brief(self) -> Self {
-        Self { brief: true, ..self }
+    /// The same wait, looking again at that moment.
+    pub fn until(self, until: impl Into<Option<Timestamp>>) -> Self {
+        Self {
+            until: until.into(),
+            ..self
+        }
     }
 
-    /// The same, looking again at that moment.
-    pub fn until(self, until: Timestamp) -> Self {
+    /// The same wait, in which the previous version is ended.
+    pub fn retiring_previous(self) -> Self {
         Self {
-            until: Some(until),
+            previous: Previous::Retiring,
             ..self
+        }
+    }
+}
+
+impl Verdict {
+    /// What is waited for.
+    pub fn wait(&self) -> Option<&Wait> {
+        match self {
+            Self::Act(_, wait) | Self::Wait(wait) => Some(wait),
+            Self::Met | Self::Commit(_) | Self::Fail(_) => None,
         }
     }
 }
@@ -97,16 +138,16 @@ impl Wait {
 /// Why a release cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// CamelCase, stable, with a runbook page.
+    /// Why, for machines; each has a runbook page.
     pub reason: Reason,
-    /// One clear sentence with the mend.
+    /// Why, for users: what happened to which object, and how to fix it.
     pub message: String,
-    /// How the release ends when traffic had not moved.
+    /// How the release ends when its traffic had not moved.
     pub outcome: ReleaseOutcome,
 }
 
 impl Failure {
-    /// The version's fault, or the environment' past their deadline.
+    /// The version's fault, or the environment's past its deadline.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -115,7 +156,7 @@ impl Failure {
         }
     }
 
-    /// As a verdict.
+    /// The verdict that says it.
     pub fn verdict(self) -> Verdict {
         Verdict::Fail(self)
     }

@@ -2,29 +2,25 @@
 
 use super::files::mount_files;
 use super::migrate::mark;
+use super::store;
 use super::{
-    Errand, empty_dir, environment, install, job, mount, own_container, own_pod, pull_secrets,
-    run_copied_agent, run_own_agent, stay_put,
+    Errand, empty_dir, environment, install, job, own_container, own_pod, pull_secrets, run_copied_agent,
+    run_own_agent, stay_put,
 };
 use crate::build::annotate;
-use crate::labels::Work;
-use crate::names;
 use crate::observed::Settings;
-use crate::protocol::{
-    BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, STORE_DIRECTORY, SettleTask, Task,
-};
+use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
 use crate::snapshot::Snapshot;
+use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
 use fairway_crds::app::{BackupSettings, Store};
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
 
-const STORE_VOLUME: &str = "store";
 const SCRATCH_VOLUME: &str = "scratch";
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -39,23 +35,24 @@ pub fn preflight_job(
 ) -> Job {
     let release_name = release.name_any();
     let errand = Errand {
-        name: &names::preflight_job(&release_name, attempt),
+        task: &PREFLIGHT,
+        name: &PREFLIGHT.child(&release_name, attempt),
         namespace: release.metadata.namespace.as_ref(),
         app: &release.spec.app,
         release: Some(&release_name),
-        work: Work::Preflight,
         work_for: &release_name,
+        owner: release.controller_owner_ref(&()),
     };
     let task = Task::Preflight(PreflightTask {
         requester: errand.requester(),
         migrates: snapshot.migration.is_some(),
-        store: store.is_some(),
+        store: store.cloned(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     if let Some(store) = store {
-        mount_store(&mut pod, store);
+        store::attach(&mut pod, store);
     }
-    finish(&errand, pod, release.controller_owner_ref(&()), HOUR)
+    finish(&errand, pod, HOUR)
 }
 
 /// The Job that makes a backup and reads it back.
@@ -70,32 +67,34 @@ pub fn backup_job(
     let BackupSettings { scratch, store } = backup_settings;
     let backup_name = backup.name_any();
     let errand = Errand {
-        name: &names::backup_job(&backup_name, attempt),
+        task: &BACKUP,
+        name: &BACKUP.child(&backup_name, attempt),
         namespace: backup.metadata.namespace.as_ref(),
         app: &backup.spec.app,
         release: backup.spec.release.as_deref(),
-        work: Work::Backup,
         work_for: &backup_name,
+        owner: backup.controller_owner_ref(&()),
     };
     let task = Task::Backup(BackupTask {
         requester: errand.requester(),
+        store: store.clone(),
         set: set_path(backup),
         scratch: scratch.is_some(),
         images: images.clone(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
-    mount_store(&mut pod, store);
+    store::attach(&mut pod, store);
     if let Some(scratch) = scratch {
         pod.volumes
             .get_or_insert_default()
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
-        mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
+        store::mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
     }
-    finish(&errand, pod, backup.controller_owner_ref(&()), DAY)
+    finish(&errand, pod, DAY)
 }
 
 /// Folder of a backup in its store: `shop/crm/crm-42-1a2b3c4d-5e6f7a8b`. With a part of the Backup's UID, so that
-/// a another object with the same name made later finds a folder of its own.
+/// another Backup of the same name, created later, finds a folder of its own.
 pub fn set_path(backup: &Backup) -> String {
     let uid = backup.metadata.uid.as_deref().unwrap_or_default();
     let namespace = backup.metadata.namespace.as_deref().unwrap_or_default();
@@ -118,16 +117,17 @@ pub fn settle_job(
 ) -> Job {
     let migration_name = migration.name_any();
     let errand = Errand {
-        name: &names::settle_job(&migration_name, attempt),
+        task: &SETTLE,
+        name: &SETTLE.child(&migration_name, attempt),
         namespace: migration.metadata.namespace.as_ref(),
         app: &migration.spec.app,
         release: migration.spec.release.as_deref(),
-        work: Work::Settle,
         work_for: &migration_name,
+        owner: None,
     };
     let asked = resolution
         .as_ref()
-        .map(|(resolution, token)| crate::migration::verdict_text(*resolution, token));
+        .map(|(resolution, token)| crate::migration::resolve_value(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
         requester: errand.requester(),
@@ -141,7 +141,7 @@ pub fn settle_job(
     run_own_agent(&mut container, settings);
     pod.containers = vec![container];
     mount_files(&mut pod, snapshot);
-    let mut job = finish(&errand, pod, None, HOUR);
+    let mut job = finish(&errand, pod, HOUR);
     mark(&mut job.metadata, migration);
     if let Some(asked) = asked {
         // What it answers, although the annotation may say something else by then.
@@ -170,35 +170,14 @@ fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec 
     pod
 }
 
-fn mount_store(pod: &mut PodSpec, store: &Store) {
-    pod.volumes.get_or_insert_default().push(Volume {
-        name: STORE_VOLUME.to_owned(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: store.volume.claim_name.clone(),
-            read_only: None,
-        }),
-        ..Volume::default()
-    });
-    mount_into_agent(pod, STORE_VOLUME, STORE_DIRECTORY);
-}
-
-fn mount_into_agent(pod: &mut PodSpec, volume: &str, path: &str) {
-    for container in &mut pod.containers {
-        container
-            .volume_mounts
-            .get_or_insert_default()
-            .push(mount(volume, path, false));
-    }
-}
-
-fn finish(errand: &Errand, pod: PodSpec, owner: Option<OwnerReference>, deadline_seconds: i64) -> Job {
+fn finish(errand: &Errand, pod: PodSpec, deadline_seconds: i64) -> Job {
     let mut metadata = kube::core::ObjectMeta {
         labels: Some(errand.labels()),
         ..Default::default()
     };
     stay_put(&mut metadata);
     job(
-        errand.metadata(owner),
+        errand.metadata(),
         PodTemplateSpec {
             metadata: Some(metadata),
             spec: Some(pod),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::build::InvalidTemplate;
 use crate::build::template::{self, repository};
-use crate::labels::{self, Work};
+use crate::labels;
 use crate::migration::run_id;
 use crate::names;
 use crate::observed::Settings;
@@ -21,6 +21,7 @@ use crate::protocol::{
     GUARD_DIRECTORY_VARIABLE, GuardTask, MigrationTask, RunIdentity, SqlCheck, Task, VARIABLE_PREFIX,
 };
 use crate::snapshot::Snapshot;
+use crate::tasks::{self, GUARD, MIGRATE};
 use fairway_crds::component::Component;
 use fairway_crds::database::Database;
 use fairway_crds::{Migration, Release};
@@ -95,8 +96,8 @@ pub fn migration_job(
         ..
     } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
-    let name = names::migration_run(&migration_name, attempt);
-    let errand = errand(migration, &migration_name, &name);
+    let name = MIGRATE.child(&migration_name, attempt);
+    let errand = errand(&MIGRATE, migration, &migration_name, &name);
     let task = Task::Migrate(MigrationTask {
         requester: errand.requester(),
         run: identity(migration),
@@ -126,7 +127,7 @@ pub fn migration_job(
         metadata: Some(metadata),
         spec: Some(pod),
     };
-    let mut job = job(errand.metadata(None), template, timeout + SLACK_SECONDS);
+    let mut job = job(errand.metadata(), template, timeout + SLACK_SECONDS);
     mark(&mut job.metadata, migration);
     Ok(job)
 }
@@ -152,8 +153,8 @@ pub fn migration_pod(
         database,
     } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
-    let name = names::migration_run(&migration_name, attempt);
-    let errand = errand(migration, &migration_name, &name);
+    let name = GUARD.child(&migration_name, attempt);
+    let errand = errand(&GUARD, migration, &migration_name, &name);
     let task = Task::Guard(guard_task(migration, component, &errand)?);
     let mut variables = environment(&task, Some(&database.connection));
     variables.push(super::literal(
@@ -354,14 +355,20 @@ pub(super) fn mark(meta: &mut ObjectMeta, migration: &Migration) {
         .insert(labels::RUN_ID.to_owned(), identity(migration).run_id);
 }
 
-fn errand<'a>(migration: &'a Migration, migration_name: &'a str, name: &'a str) -> Errand<'a> {
+fn errand<'a>(
+    task: &'static tasks::Task,
+    migration: &'a Migration,
+    migration_name: &'a str,
+    name: &'a str,
+) -> Errand<'a> {
     Errand {
+        task,
         name,
         namespace: migration.metadata.namespace.as_ref(),
         app: &migration.spec.app,
         release: migration.spec.release.as_deref(),
-        work: Work::Migrate,
         work_for: migration_name,
+        owner: None,
     }
 }
 

@@ -1,12 +1,11 @@
 //! Learning the digests of images that are given by tag: a pod pulls them, as the App's own pods would.
 
-use super::{AGENT_VOLUME, Errand, install, mount, own_pod, restricted, small, with_pull_secrets};
+use super::{AGENT_VOLUME, Errand, Outcome, install, mount, own_pod, restricted, small, with_pull_secrets};
 use crate::build::template::{self, repository};
-use crate::conditions::shorten;
-use crate::labels::Work;
 use crate::observed::Settings;
+use crate::protocol;
 use crate::snapshot::Snapshot;
-use crate::{names, protocol};
+use crate::tasks::PIN;
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use k8s_openapi::api::core::v1::{Affinity, Container, ContainerStatus, Pod, PodSpec};
@@ -26,12 +25,13 @@ pub fn pin_pod(
 ) -> Pod {
     let release_name = release.name_any();
     let errand = Errand {
-        name: &names::pin_pod(&release_name, attempt),
+        task: &PIN,
+        name: &PIN.child(&release_name, attempt),
         namespace: release.metadata.namespace.as_ref(),
         app: &release.spec.app,
         release: Some(&release_name),
-        work: Work::Pin,
         work_for: &release_name,
+        owner: release.controller_owner_ref(&()),
     };
     let mut pod = own_pod(settings, &[]);
     pod.volumes = None;
@@ -48,7 +48,7 @@ pub fn pin_pod(
         .collect();
     install(&mut pod, settings);
     Pod {
-        metadata: errand.metadata(release.controller_owner_ref(&())),
+        metadata: errand.metadata(),
         spec: Some(pod),
         status: None,
     }
@@ -95,31 +95,22 @@ fn container(name: String, image: &str) -> Container {
     }
 }
 
-/// What a pin pod has found so far.
+/// What a pin pod has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pinning {
-    /// Every image's digest is known: pinned references by `component/container`.
-    Pinned(BTreeMap<String, String>),
-    /// An image cannot be pulled; the kubelet tries again unless `is_final`.
-    Waiting {
+pub enum Pinned {
+    /// Pinned references of all images by `component/container`.
+    All(BTreeMap<String, String>),
+    /// An image whose digest no retry can learn.
+    Never {
         /// Why, as far as it matters to a user.
         reason: Reason,
-        /// The kubelet's message, shortened.
-        message: String,
-        /// Trying again is of no use.
-        is_final: bool,
-    },
-    /// The pod ended before it had pulled everything.
-    Lost {
-        /// How.
+        /// Whole sentences, with the kubelet's words quoted.
         message: String,
     },
-    /// It is under way.
-    Pulling,
 }
 
-/// Reads the digests off a pin pod. `images` are those for which it was made.
-pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
+/// Reads the digests off a pin pod. `images` are those for which the pod was created.
+pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Outcome<Pinned> {
     let status = pod.status.as_ref();
     let statuses: Vec<&ContainerStatus> = status
         .into_iter()
@@ -133,11 +124,10 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
         if let Some(digest) = digest(&found.image_id) {
             references.insert(image, format!("{}@{digest}", repository(image)));
         } else if ran(found) {
-            return Pinning::Waiting {
+            return Outcome::Reported(Pinned::Never {
                 reason: Reason::ImageWithoutDigest,
-                message: format!("the node knows no registry digest of {image}: give the image by digest"),
-                is_final: true,
-            };
+                message: format!("The node knows no registry digest of {image}. Give the image by digest."),
+            });
         }
     }
     let pinned: BTreeMap<String, String> = images
@@ -145,21 +135,27 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Pinning {
         .filter_map(|(container, image)| Some((container.clone(), references.get(image)?.clone())))
         .collect();
     if pinned.len() == images.len() {
-        return Pinning::Pinned(pinned);
+        return Outcome::Reported(Pinned::All(pinned));
     }
     if matches!(
         status.and_then(|status| status.phase.as_deref()),
         Some("Succeeded" | "Failed")
     ) {
-        let message = super::exited(pod).unwrap_or_else(|| "it ended without a reason".to_owned());
-        return Pinning::Lost {
-            message: format!("the pod that pulls the images ended too early: {message}"),
-        };
+        let reason = super::exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
+        return Outcome::Lost { reason };
     }
-    waiting(pod).unwrap_or(Pinning::Pulling)
+    match super::waiting(pod) {
+        Some((kubernetes, message)) if kubernetes == "InvalidImageName" => Outcome::Reported(Pinned::Never {
+            reason: Reason::InvalidImageName,
+            message,
+        }),
+        waiting => Outcome::Running {
+            waiting: waiting.map(|(_, message)| message),
+        },
+    }
 }
 
-/// Whether the container got so far that its image was there.
+/// Whether a container got so far that its image was there.
 fn ran(status: &ContainerStatus) -> bool {
     let started = |state: &k8s_openapi::api::core::v1::ContainerState| {
         state.running.is_some()
@@ -177,18 +173,4 @@ fn digest(image_id: &str) -> Option<&str> {
     let (_, digest) = image_id.rsplit_once('@')?;
     let hex = digest.strip_prefix("sha256:")?;
     (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(digest)
-}
-
-fn waiting(pod: &Pod) -> Option<Pinning> {
-    let (reason, message) = super::report::waiting(pod)?;
-    let is_final = reason == "InvalidImageName";
-    Some(Pinning::Waiting {
-        reason: if is_final {
-            Reason::InvalidImageName
-        } else {
-            Reason::ImagePullFailed
-        },
-        message: shorten(&message),
-        is_final,
-    })
 }

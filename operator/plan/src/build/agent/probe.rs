@@ -1,11 +1,11 @@
 //! Health requests, and the pod that makes those which need a header from a Secret.
 
 use super::{Errand, from_secret, literal, own_container, own_pod, run_own_agent, task_text};
-use crate::labels::Work;
 use crate::names;
 use crate::observed::Settings;
 use crate::protocol::{self, Header, HttpRequest, PROBE_PORT, ProbeTask, Scheme, Task};
 use crate::snapshot::Snapshot;
+use crate::tasks::PROBE;
 use fairway_crds::Release;
 use fairway_crds::component::Component;
 use fairway_crds::database::SecretKeySelector;
@@ -104,12 +104,13 @@ pub fn probe_pod(settings: &Settings, release: &Release, snapshot: &Snapshot) ->
     }
     let release_name = release.name_any();
     let errand = Errand {
+        task: &PROBE,
         name: &names::probe_pod(&release_name, &settings.probe_token_sha256),
         namespace: release.metadata.namespace.as_ref(),
         app: &release.spec.app,
         release: Some(&release_name),
-        work: Work::Probe,
         work_for: &release_name,
+        owner: release.controller_owner_ref(&()),
     };
     let task = Task::Probe(ProbeTask {
         token_sha256: settings.probe_token_sha256.clone(),
@@ -138,7 +139,7 @@ pub fn probe_pod(settings: &Settings, release: &Release, snapshot: &Snapshot) ->
     pod.termination_grace_period_seconds = Some(5);
     pod.containers = vec![container];
     Some(Pod {
-        metadata: errand.metadata(release.controller_owner_ref(&())),
+        metadata: errand.metadata(),
         spec: Some(pod),
         status: None,
     })

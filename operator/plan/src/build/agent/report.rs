@@ -1,7 +1,7 @@
 //! Reading what became of the agent's pods, from their status alone.
 
 use super::CONTAINER;
-use crate::conditions::shorten;
+use crate::message::{quote, quoting, sentence};
 use crate::protocol::EXIT_OTHER_OWNER;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -14,21 +14,21 @@ use std::sync::Arc;
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 const JOB_UID: &str = "batch.kubernetes.io/controller-uid";
 
-/// What became of the agent's work.
+/// What became of a task of the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome<T> {
-    /// There is no pod of it.
+    /// There is no pod that does the task.
     NotThere,
-    /// It is under way.
+    /// The task is under way.
     Running {
-        /// What keeps it from starting, as the kubelet or the scheduler says: reason and message.
-        waiting: Option<(String, String)>,
+        /// What keeps it from starting, as the kubelet or the scheduler says: one or two sentences.
+        waiting: Option<String>,
     },
-    /// The agent answered.
+    /// The agent reported.
     Reported(T),
-    /// It ended without an answer.
+    /// The pod ended without a report.
     Lost {
-        /// How, for people.
+        /// How it ended: a clause that follows a colon.
         reason: String,
     },
 }
@@ -41,18 +41,18 @@ pub fn pods_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a
     })
 }
 
-/// The answer in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
-/// successor), an answer counts more than one that is under way, and that more than one that was lost. That another
-/// one is at work is no answer while there is one at work.
+/// The report in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
+/// successor), one that reported counts more than one that is under way, and that more than one that was lost. A pod
+/// that only found another one at work counts less than the one at work.
 pub fn report<T: DeserializeOwned>(pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
-    weightiest(pods_of(pods, name))
+    most_telling(pods_of(pods, name))
 }
 
-fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> Outcome<T> {
+fn most_telling<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> Outcome<T> {
     let rank = |(pod, outcome): &(&Pod, Outcome<T>)| match outcome {
         Outcome::NotThere => 0,
         Outcome::Lost { .. } => 1,
-        Outcome::Reported(_) if made_way(pod) => 2,
+        Outcome::Reported(_) if found_another(pod) => 2,
         Outcome::Running { .. } => 3,
         Outcome::Reported(_) => 4,
     };
@@ -63,7 +63,7 @@ fn weightiest<'a, T: DeserializeOwned>(pods: impl Iterator<Item = &'a Pod>) -> O
 }
 
 /// Whether a pod did nothing because another one holds the migration's lock: a Job may start two.
-fn made_way(pod: &Pod) -> bool {
+fn found_another(pod: &Pod) -> bool {
     let agent = pod.status.iter().flat_map(containers);
     agent
         .filter(|container| container.name == CONTAINER)
@@ -72,13 +72,13 @@ fn made_way(pod: &Pod) -> bool {
         .any(|ended| ended.exit_code == i32::from(EXIT_OTHER_OWNER))
 }
 
-/// The same for a Job that is known. Pods of an earlier Job of the same name are not taken for its own, and one
-/// that ended and has no pod left has lost its answer.
+/// The report of a Job that was observed, or of the pods that a Job of that name left. Pods of an earlier Job of the
+/// same name are not taken for its own, and a Job that ended and has no pod left has lost its report.
 pub fn job_report<T: DeserializeOwned>(job: Option<&Job>, pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
     let uid = job.and_then(|job| job.metadata.uid.as_ref());
     let others =
         |pod: &&Pod| uid.is_some() && pod.labels().get(JOB_UID).is_some_and(|found| Some(found) != uid);
-    let found = weightiest(pods_of(pods, name).filter(|pod| !others(pod)));
+    let found = most_telling(pods_of(pods, name).filter(|pod| !others(pod)));
     match (found, job.and_then(ended)) {
         (Outcome::NotThere, Some(reason)) => Outcome::Lost { reason },
         (outcome, _) => outcome,
@@ -110,11 +110,11 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
         return Outcome::Running { waiting: None };
     };
     let agent = containers(status).find(|container| container.name == CONTAINER);
-    if let Some(report) = agent.and_then(answer) {
+    if let Some(report) = agent.and_then(parsed) {
         return Outcome::Reported(report);
     }
     let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    // A guard is a native sidecar, which the kubelet starts again.
+    // A guard is a native sidecar, which the kubelet restarts.
     let is_final = status.container_statuses.iter().flatten().any(|container| {
         container.name == CONTAINER
             && container
@@ -123,11 +123,11 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
                 .is_some_and(|state| state.terminated.is_some())
     });
     if finished || is_final {
-        let reason = exited(pod).unwrap_or_else(|| "it ended without saying why".to_owned());
+        let reason = exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
         return Outcome::Lost { reason };
     }
     Outcome::Running {
-        waiting: waiting(pod),
+        waiting: waiting(pod).map(|(_, message)| message),
     }
 }
 
@@ -140,7 +140,7 @@ fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
         .chain(status.container_statuses.iter().flatten())
 }
 
-fn answer<T: DeserializeOwned>(container: &ContainerStatus) -> Option<T> {
+fn parsed<T: DeserializeOwned>(container: &ContainerStatus) -> Option<T> {
     [&container.state, &container.last_state]
         .into_iter()
         .find_map(|state| {
@@ -163,12 +163,10 @@ pub fn started_at(pods: &[Arc<Pod>], name: &str) -> Option<Timestamp> {
 pub fn exited(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     if let Some(reason) = &status.reason {
-        let message = status.message.as_deref().map(shorten).unwrap_or_default();
-        return Some(
-            format!("{reason}: {message}")
-                .trim_end_matches([':', ' '])
-                .to_owned(),
-        );
+        return Some(match status.message.as_deref().map(quote) {
+            Some(quoted) if !quoted.is_empty() => format!("{reason}: {quoted}"),
+            _ => reason.clone(),
+        });
     }
     let disrupted = status
         .conditions
@@ -193,12 +191,10 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
     match ended.reason.as_deref() {
         Some("OOMKilled") => "ran out of memory (OOMKilled)".to_owned(),
         // The container runtime's own words; those of the container itself could be a log.
-        Some(reason @ ("StartError" | "ContainerCannotRun")) => {
-            format!(
-                "could not be started ({reason}): {}",
-                ended.message.as_deref().map(shorten).unwrap_or_default()
-            )
-        }
+        Some(reason @ ("StartError" | "ContainerCannotRun")) => match ended.message.as_deref().map(quote) {
+            Some(quoted) if !quoted.is_empty() => format!("could not be started ({reason}: {quoted})"),
+            _ => format!("could not be started ({reason})"),
+        },
         _ if (129..=192).contains(&ended.exit_code) => {
             format!(
                 "was killed by signal {} (exit code {})",
@@ -211,7 +207,7 @@ fn how_it_ended(ended: &ContainerStateTerminated) -> String {
 }
 
 /// What keeps a pod from starting: the scheduler's word, or the first container that waits for anything but its
-/// turn. Reason and message.
+/// turn. Kubernetes' reason, and one or two sentences.
 pub fn waiting(pod: &Pod) -> Option<(String, String)> {
     let status = pod.status.as_ref()?;
     let unscheduled = status
@@ -224,11 +220,8 @@ pub fn waiting(pod: &Pod) -> Option<(String, String)> {
             .reason
             .clone()
             .unwrap_or_else(|| "Unschedulable".to_owned());
-        let message = condition.message.as_deref().map(shorten).unwrap_or_default();
-        return Some((
-            reason,
-            format!("pod {} cannot be scheduled: {message}", pod.name_any()),
-        ));
+        let statement = format!("Pod {} cannot be scheduled", pod.name_any());
+        return Some((reason, quoting(&statement, condition.message.as_deref())));
     }
     containers(status).find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
@@ -245,29 +238,27 @@ fn is_its_turn(reason: &str) -> bool {
 }
 
 fn stuck(pod: &Pod, container: &ContainerStatus, reason: &str, message: Option<&str>) -> String {
-    let name = format!("container {} of pod {}", container.name, pod.name_any());
+    let name = format!("Container {} of pod {}", container.name, pod.name_any());
     let image = &container.image;
-    match (reason, message.map(shorten)) {
+    match (reason, message) {
         ("CrashLoopBackOff", _) => {
             let ended = container
                 .last_state
                 .as_ref()
                 .and_then(|state| state.terminated.as_ref());
             let how = ended.map_or_else(|| "ended".to_owned(), how_it_ended);
-            format!("{name} {how} and is started again and again")
+            format!("{name} {how} and is being restarted ({reason}).")
         }
         ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull", Some(message)) => {
-            let message = message.trim_end_matches('.').to_owned();
-            format!(
-                "{name} cannot pull {image}: {message}; push that image, or correct its name or pull secret"
-            )
+            let statement = quoting(&format!("{name} cannot pull {image}"), Some(message));
+            format!("{statement} Push that image, or correct its name or pull secret.")
         }
-        (_, Some(message)) => format!("{name} cannot start: {message}"),
-        (_, None) => format!("{name} cannot start: {reason}"),
+        (_, Some(message)) => quoting(&format!("{name} cannot start ({reason})"), Some(message)),
+        (_, None) => format!("{name} cannot start ({reason})."),
     }
 }
 
-/// The first thing that keeps an application's pod from being ready, as Kubernetes says it, in one sentence.
+/// The first thing that keeps an application's pod from being ready, as Kubernetes says it: one or two sentences.
 pub fn trouble(pod: &Pod) -> Option<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
@@ -277,7 +268,7 @@ pub fn trouble(pod: &Pod) -> Option<String> {
     }
     let status = pod.status.as_ref()?;
     if status.phase.as_deref() == Some("Failed") {
-        return exited(pod).map(|how| format!("pod {}: {how}", pod.name_any()));
+        return exited(pod).map(|how| sentence(&format!("Pod {} failed: {how}", pod.name_any())));
     }
     containers(status)
         .filter(|container| !container.ready)
@@ -291,7 +282,7 @@ pub fn trouble(pod: &Pod) -> Option<String> {
             };
             let ended = ended.filter(|ended| ended.exit_code != 0)?;
             Some(format!(
-                "container {} of pod {} {}",
+                "Container {} of pod {} {}.",
                 container.name,
                 pod.name_any(),
                 how_it_ended(ended)

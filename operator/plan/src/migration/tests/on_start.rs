@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn an_application_that_became_healthy_has_migrated_and_its_pod_goes() {
+fn an_application_that_became_healthy_has_migrated() {
     let mut story = Story::on_start();
     story.settle();
     assert_eq!(story.bench.names(), ["crm-42-run-1"]);
@@ -16,7 +16,7 @@ fn an_application_that_became_healthy_has_migrated_and_its_pod_goes() {
 }
 
 #[test]
-fn an_application_that_exited_has_failed_and_the_guards_word_counts() {
+fn an_application_that_exited_has_failed() {
     let mut story = Story::on_start();
     story.settle();
     story.guard_says(&failed(Reported::Failed, Cause::Version, "MigrationFailed"));
@@ -25,11 +25,11 @@ fn an_application_that_exited_has_failed_and_the_guards_word_counts() {
 }
 
 #[test]
-fn an_application_whose_time_is_over_is_ended_before_it_is_judged() {
+fn an_overdue_application_is_ended_before_it_is_judged() {
     let mut story = Story::on_start();
     story.settle();
-    let given_up = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
-    story.guard_says(&given_up);
+    let undecided = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
+    story.guard_says(&undecided);
     let recorded = story.pass();
     assert!(recorded.status.settling && recorded.status.outcome.is_none());
     story.migration.status = Some(recorded.status);
@@ -46,7 +46,7 @@ fn an_application_whose_time_is_over_is_ended_before_it_is_judged() {
 }
 
 #[test]
-fn an_application_that_kubernetes_cannot_start_is_told_and_not_blamed_on_the_version() {
+fn an_application_that_cannot_start_does_not_fail_the_version() {
     let mut story = Story::on_start();
     story.settle();
     let guard = agent_status(json!({"running": {"startedAt": "2026-01-01T00:00:10Z"}}));
@@ -57,23 +57,23 @@ fn an_application_that_kubernetes_cannot_start_is_told_and_not_blamed_on_the_ver
     let status = json!({"phase": "Pending", "initContainerStatuses": [guard], "containerStatuses": [stuck]});
     story.bench.set_pod("crm-42-run-1", status.clone());
     story.settle();
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(reason, "PodNotStarting");
     assert!(
-        message.contains("secret \"crm\" not found") && message.contains("ended after 20m"),
+        message.contains("secret \"crm\" not found") && message.contains("Its timeout is 20m."),
         "{message}"
     );
 
-    let given_up = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
+    let undecided = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
     let mut status = status;
     status["initContainerStatuses"][0]["lastState"] =
-        json!({"terminated": {"exitCode": 1, "message": serde_json::to_string(&given_up).unwrap()}});
+        json!({"terminated": {"exitCode": 1, "message": serde_json::to_string(&undecided).unwrap()}});
     story.bench.set_pod("crm-42-run-1", status);
     story.settle();
     let unchanged = failed(Reported::Failed, Cause::Version, "MigrationTimedOut");
     story.answer("crm-42-settle-1", &unchanged);
     assert_eq!(story.outcome(), Some(MigrationOutcome::Failed));
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(reason, "PodNotStarting");
     assert!(
         message.contains("secret \"crm\" not found") && message.contains("The schema is unchanged."),

@@ -8,20 +8,20 @@ fn unsettled() -> Story {
 }
 
 #[test]
-fn a_partial_migration_asks_a_person_with_the_command_to_answer() {
+fn a_partial_migration_asks_with_the_command_to_answer() {
     let story = unsettled();
     assert_eq!(story.outcome(), Some(MigrationOutcome::Partial));
-    let (state, reason, message) = story.told();
+    let (state, reason, message) = story.reported();
     assert_eq!(
         (state.as_str(), reason.as_str()),
         ("Unknown/False/True", "MigrationUnresolved")
     );
     assert_eq!(
         message,
-        "The migration failed with exit code 1 (SQLSTATE 42P07) and the schema is not what it was before: relation \
-         \"lead\" already exists. Look at the database; if the migration's work is there: kubectl annotate release \
-         crm-42 fairway.dev/resolve=applied:$(date +%s) -n shop --overwrite ; if it is not, or was undone: kubectl \
-         annotate release crm-42 fairway.dev/resolve=not-applied:$(date +%s) -n shop --overwrite"
+        "The migration failed with exit code 1 (SQLSTATE 42P07) and the schema is not what it was before: “relation \
+         \"lead\" already exists”. Look at the database. If the migration's work is there: kubectl -n shop annotate \
+         release crm-42 fairway.dev/resolve=\"applied:$(date +%s)\" --overwrite ; if it is not, or was undone: kubectl \
+         -n shop annotate release crm-42 fairway.dev/resolve=\"not-applied:$(date +%s)\" --overwrite"
     );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
@@ -39,7 +39,7 @@ fn a_partial_migration_asks_a_person_with_the_command_to_answer() {
     Reported::Failed,
     MigrationOutcome::Failed
 )]
-fn a_persons_verdict_settles_it(
+fn a_users_verdict_settles_it(
     #[case] value: &str,
     #[case] resolution: Resolution,
     #[case] answer: Reported,
@@ -80,18 +80,18 @@ fn a_persons_verdict_settles_it(
 }
 
 #[test]
-fn a_verdict_that_nobody_understands_is_answered_with_its_form() {
+fn a_malformed_verdict_is_answered_with_its_form() {
     let mut story = unsettled();
     story.annotate("yes");
-    let (state, _, message) = story.told();
+    let (state, _, message) = story.reported();
     assert_eq!(state, "Unknown/False/True");
-    let form = "fairway.dev/resolve=\"yes\" is not understood: write applied:<token> or not-applied:<token>. The migration failed";
+    let form = "The value “yes” of the annotation fairway.dev/resolve is neither applied:<token> nor not-applied:<token>. The migration failed";
     assert!(message.starts_with(form), "{message}");
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
 #[test]
-fn a_verdict_that_was_given_before_the_question_is_no_answer() {
+fn a_verdict_given_before_the_question_is_no_answer() {
     let mut story = Story::by_command();
     story.settle();
     story.annotate("applied:1");
@@ -120,11 +120,11 @@ fn a_row_that_a_restore_took_away_is_not_run_again() {
     story.annotate("not-applied:1");
     story.answer("crm-42-settle-1", &unstarted());
     assert_eq!(story.outcome(), Some(MigrationOutcome::Failed));
-    assert_eq!(story.told().1, "MigrationNotStarted");
+    assert_eq!(story.reported().1, "MigrationNotStarted");
 }
 
 #[test]
-fn a_migration_applied_by_hand_is_resolved_by_its_own_annotation() {
+fn a_migration_by_hand_is_resolved_by_its_own_annotation() {
     let mut story = Story::by_command();
     story.migration.spec.release = None;
     story.release = None;
@@ -132,9 +132,9 @@ fn a_migration_applied_by_hand_is_resolved_by_its_own_annotation() {
     story.answer("crm-42-run-1", &partial());
     assert!(
         story
-            .told()
+            .reported()
             .2
-            .contains("kubectl annotate migration crm-42 fairway.dev/resolve=applied:")
+            .contains("kubectl -n shop annotate migration crm-42 fairway.dev/resolve=\"applied:")
     );
     story
         .migration

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_run_is_on_record_before_its_job_exists() {
+fn a_run_is_recorded_before_its_job_exists() {
     let mut story = Story::by_command();
     let first = story.pass();
     assert_eq!(first.steps, []);
@@ -19,7 +19,7 @@ fn the_run_is_on_record_before_its_job_exists() {
 }
 
 #[test]
-fn a_run_is_another_one_for_another_release_image_or_command() {
+fn another_release_image_or_command_is_another_run() {
     let (migration, release) = (Story::by_command().migration, release());
     let id = run_id(&migration, Some(&release));
     let mut of_another_release = release.clone();
@@ -46,24 +46,24 @@ fn a_run_is_another_one_for_another_release_image_or_command() {
     MigrationOutcome::Applied,
     "True/False/False",
     "Succeeded",
-    "applied in 12.3 s"
+    "Applied in 12.3 s."
 )]
 #[case::already_applied(
     report(Reported::AlreadyApplied),
     MigrationOutcome::AlreadyApplied,
     "True/False/False",
     "Succeeded",
-    "the ledger already has this image and command, so nothing was run"
+    "The ledger has this image and command already, so nothing was run."
 )]
 #[case::unchanged(
     MigrationReport { after: Some("before".into()), ..report(Reported::Applied) }, MigrationOutcome::Applied,
     "True/False/False", "Succeeded",
-    "applied in 12.3 s; it left the schema unchanged: make sure that it had nothing to do"
+    "Applied in 12.3 s. The schema is unchanged: make sure that the migration had nothing to do."
 )]
 #[case::a_check_does_not_hold(
     MigrationReport { failed_check: Some("no-orphans found 3".into()), ..report(Reported::Applied) },
     MigrationOutcome::Applied, "False/False/True", "MigrationCheckFailed",
-    "the migration was applied in 12.3 s, but what it must have done is not there: no-orphans found 3"
+    "The migration was applied in 12.3 s, but its check does not hold: no-orphans found 3."
 )]
 #[case::failed(
     failed(Reported::Failed, Cause::Version, "MigrationTimedOut"),
@@ -79,7 +79,7 @@ fn a_run_is_another_one_for_another_release_image_or_command() {
     "DatabaseOwned",
     "DatabaseOwned happened."
 )]
-fn an_answer_ends_it_and_leaves_no_job(
+fn a_report_ends_it_and_leaves_no_job(
     #[case] report: MigrationReport,
     #[case] outcome: MigrationOutcome,
     #[case] conditions: &str,
@@ -90,9 +90,10 @@ fn an_answer_ends_it_and_leaves_no_job(
     story.settle();
     story.bench.run("crm-42-run-1");
     story.settle();
-    let message_while_running = "migrating since 2026-01-01T00:00:00Z; ended after 20m";
+    let message_while_running =
+        "The migration has been running since 2026-01-01T00:00:00Z. Its timeout is 20m.";
     assert_eq!(
-        story.told(),
+        story.reported(),
         (
             "Unknown/True/False".into(),
             "Migrating".into(),
@@ -103,18 +104,21 @@ fn an_answer_ends_it_and_leaves_no_job(
     assert_eq!(
         story.pass().steps,
         [],
-        "the answer is committed before the Job is removed"
+        "the report is recorded before the Job is removed"
     );
     story.settle();
     assert_eq!(story.outcome(), Some(outcome));
-    assert_eq!(story.told(), (conditions.into(), reason.into(), message.into()));
+    assert_eq!(
+        story.reported(),
+        (conditions.into(), reason.into(), message.into())
+    );
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
 #[rstest]
 #[case::the_database_is_away(Reported::NotStarted, "DatabaseUnreachable")]
 #[case::another_run_is_not_settled(Reported::Blocked, "MigrationUnresolved")]
-fn what_the_surroundings_cause_is_tried_again_for_an_hour(#[case] outcome: Reported, #[case] reason: &str) {
+fn a_failure_of_the_environment_is_retried_for_an_hour(#[case] outcome: Reported, #[case] reason: &str) {
     let mut story = Story::by_command();
     story.settle();
     let begun = story.bench.now;
@@ -127,18 +131,21 @@ fn what_the_surroundings_cause_is_tried_again_for_an_hour(#[case] outcome: Repor
         );
         attempt += 1;
     }
-    let tried = story.bench.now.duration_since(begun);
+    let attempted = story.bench.now.duration_since(begun);
     assert!(
-        tried > SignedDuration::from_mins(50) && tried < crate::migration::run::START_DEADLINE,
-        "{tried}"
+        attempted > SignedDuration::from_mins(50) && attempted < crate::migration::run::START_DEADLINE,
+        "{attempted}"
     );
-    let message = format!("{reason} happened. Given up after 1h.");
-    assert_eq!(story.told(), ("False/False/True".into(), reason.into(), message));
+    let message = format!("{reason} happened. No attempt succeeded within 1h.");
+    assert_eq!(
+        story.reported(),
+        ("False/False/True".into(), reason.into(), message)
+    );
     assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
 }
 
 #[test]
-fn a_job_that_was_deleted_is_made_again_under_its_name() {
+fn a_deleted_job_is_created_again_with_its_name() {
     let mut story = Story::by_command();
     story.settle();
     story.bench.jobs.clear();
@@ -147,27 +154,26 @@ fn a_job_that_was_deleted_is_made_again_under_its_name() {
 }
 
 #[test]
-fn no_job_is_made_beside_a_pod_whose_job_was_deleted() {
+fn no_job_is_created_beside_a_pod_whose_job_was_deleted() {
     let mut story = Story::by_command();
     story.settle();
     story.bench.run("crm-42-run-1");
     story.bench.jobs.clear();
     story.settle();
     assert_eq!(story.bench.names(), ["crm-42-run-1-x"]);
-    assert_eq!(story.told().1, "Migrating");
+    assert_eq!(story.reported().1, "Migrating");
 }
 
 #[test]
-fn what_an_earlier_app_of_the_same_name_left_is_never_taken_for_an_answer() {
+fn a_job_of_a_deleted_app_is_never_taken_for_a_report() {
     let mut story = Story::by_command();
     story.settle();
     story.bench.run("crm-42-run-1");
     story.bench.relabel_job("crm-42-run-1", "another");
     story.bench.pods.clear();
     story.settle();
-    let message =
-        "crm-42-run-1 of an App of the same name that was deleted is still at work; waiting for its end";
-    assert_eq!(story.told().2, message);
+    let message = "Waiting until crm-42-run-1 has ended, which a deleted App of the same name left running.";
+    assert_eq!(story.reported().2, message);
     story.bench.answer("crm-42-run-1", &report(Reported::Applied));
     story.bench.pods.clear();
     story.settle();
@@ -179,16 +185,16 @@ fn what_an_earlier_app_of_the_same_name_left_is_never_taken_for_an_answer() {
 }
 
 #[rstest]
-#[case::no_app(|story: &mut Story| story.app = None, "AppMissing", "App crm does not exist: set spec.app to the name of one in this namespace")]
+#[case::no_app(|story: &mut Story| story.app = None, "AppMissing", "App crm does not exist. Create a Migration whose spec.app names an App of this namespace.")]
 #[case::no_component(
     |story: &mut Story| story.migration.spec.component = "db".into(), "MigrationInvalid",
-    "component db of the migration does not exist: set it to the name of one in the App's spec.components"
+    "Component db of the migration does not exist. Set it to the name of one in the App's spec.components."
 )]
 #[case::no_database(
     |story: &mut Story| story.app.as_mut().unwrap().spec.database = None, "MigrationInvalid",
-    "the App has no spec.database: add its image and connection"
+    "The App has no spec.database. Add its image and connection."
 )]
-fn a_migration_that_cannot_be_made_says_so_in_one_sentence(
+fn an_impossible_migration_fails_at_once(
     #[case] break_it: fn(&mut Story),
     #[case] reason: &str,
     #[case] message: &str,
@@ -199,7 +205,7 @@ fn a_migration_that_cannot_be_made_says_so_in_one_sentence(
     break_it(&mut story);
     story.settle();
     assert_eq!(
-        story.told(),
+        story.reported(),
         ("False/False/True".into(), reason.into(), message.into())
     );
     assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
@@ -207,19 +213,19 @@ fn a_migration_that_cannot_be_made_says_so_in_one_sentence(
 }
 
 #[test]
-fn a_run_whose_app_was_deleted_still_gives_its_answer() {
+fn a_run_whose_app_was_deleted_still_reports() {
     let mut story = Story::by_command();
     story.settle();
     story.bench.run("crm-42-run-1");
     story.app = None;
     story.settle();
-    assert_eq!(story.told().1, "Migrating");
+    assert_eq!(story.reported().1, "Migrating");
     story.answer("crm-42-run-1", &report(Reported::Applied));
     assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
 }
 
 #[test]
-fn nothing_is_begun_for_a_migration_that_is_being_deleted() {
+fn nothing_begins_for_a_migration_that_is_being_deleted() {
     let mut story = Story::by_command();
     story.migration.metadata.deletion_timestamp = Some(Time(story.bench.now));
     let decision = story.pass();
@@ -236,7 +242,7 @@ fn nothing_is_begun_for_a_migration_that_is_being_deleted() {
 }
 
 #[test]
-fn runs_that_outlived_their_migration_are_removed_when_they_have_ended() {
+fn runs_that_outlived_their_migration_are_removed_at_their_end() {
     let mut story = Story::by_command();
     story.settle();
     story.bench.run("crm-42-run-1");
@@ -272,26 +278,44 @@ fn a_step_repeated_is_the_same_step() {
 }
 
 #[test]
-fn a_pod_that_cannot_be_made_is_told_and_given_up_after_an_hour_in_which_somebody_tried() {
+fn a_pod_that_is_never_created_is_given_one_more_hour() {
     let mut story = Story::on_start();
     let recorded = story.pass();
     story.migration.status = Some(recorded.status);
-    story.bench.later(SignedDuration::from_mins(3));
-    let refused = story.pass();
-    assert!(matches!(&refused.steps[..], [Step::Create(_)]));
-    let (_, reason, message) = told(&refused.status.conditions);
-    assert_eq!(reason, "PodNotStarting");
-    assert!(
-        message.ends_with("kubectl -n shop describe migration crm-42"),
-        "{message}"
-    );
-    story.migration.status = Some(refused.status);
     story.bench.later(SignedDuration::from_hours(1));
-    let again = story.pass();
-    assert!(again.steps.is_empty(), "perhaps nobody was there to make it");
-    story.migration.status = Some(again.status);
+    let late = story.pass();
+    assert!(
+        matches!(&late.steps[..], [Step::Create(_)]),
+        "perhaps no operator ran to create it"
+    );
+    story.migration.status = Some(late.status);
     story.bench.later(SignedDuration::from_hours(1));
     story.settle();
     story.answer("crm-42-settle-1", &unstarted());
     assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "PodNotStarting");
+    assert!(
+        message.starts_with("Pod crm-42-run-1 was not created in time, or was removed."),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_refused_pod_is_reported_at_once_and_settled_after_an_hour() {
+    let mut story = Story::on_start();
+    let recorded = story.pass();
+    story.migration.status = Some(recorded.status);
+    story.bench.refuse("Pod/crm-42-run-1", "exceeded quota: pods");
+    story.settle();
+    let message = "The apiserver refuses to create Pod crm-42-run-1: “exceeded quota: pods”.";
+    assert_eq!(
+        story.reported(),
+        ("Unknown/True/False".into(), "WriteRefused".into(), message.into())
+    );
+    story.bench.later(SignedDuration::from_hours(1));
+    story.settle();
+    story.answer("crm-42-settle-1", &unstarted());
+    assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
+    assert_eq!(story.reported().1, "WriteRefused");
 }

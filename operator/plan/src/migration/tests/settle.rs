@@ -17,7 +17,7 @@ fn a_run_that_was_killed_is_settled_by_the_ledger(
     let mut story = Story::by_command();
     story.settle();
     story.kill("crm-42-run-1");
-    let (state, reason, message) = story.told();
+    let (state, reason, message) = story.reported();
     assert_eq!(
         (state.as_str(), reason.as_str()),
         ("Unknown/True/False", "CheckingLedger")
@@ -30,7 +30,7 @@ fn a_run_that_was_killed_is_settled_by_the_ledger(
     story.answer("crm-42-settle-1", &report);
     assert_eq!(story.outcome(), Some(outcome));
     assert_eq!(story.bench.names(), Vec::<String>::new());
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(
         reason == "MigrationInterrupted",
         message.contains("container agent ran out of memory (OOMKilled)"),
@@ -39,12 +39,12 @@ fn a_run_that_was_killed_is_settled_by_the_ledger(
 }
 
 #[test]
-fn a_pod_that_was_killed_before_it_started_anything_is_followed_by_another() {
+fn a_pod_killed_before_it_started_anything_is_retried() {
     let mut story = Story::by_command();
     story.settle();
     story.kill("crm-42-run-1");
     story.answer("crm-42-settle-1", &unstarted());
-    let (_, reason, message) = story.told();
+    let (_, reason, message) = story.reported();
     assert_eq!(reason, "WaitingForEnvironment");
     assert!(
         message.contains("OOMKilled"),
@@ -57,15 +57,15 @@ fn a_pod_that_was_killed_before_it_started_anything_is_followed_by_another() {
 }
 
 #[test]
-fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_asked() {
+fn a_pod_that_never_starts_is_gone_before_the_ledger_is_read() {
     let mut story = Story::by_command();
     story.settle();
     let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
     story.bench.pod_of("crm-42-run-1", "Pending", waiting.clone());
     story.settle();
-    let message = "container agent of pod crm-42-run-1-x cannot pull i: not found; push that image, or correct its name or pull secret";
+    let message = "Container agent of pod crm-42-run-1-x cannot pull i: “not found”. Push that image, or correct its name or pull secret.";
     assert_eq!(
-        story.told(),
+        story.reported(),
         (
             "Unknown/True/False".into(),
             "PodNotStarting".into(),
@@ -86,7 +86,7 @@ fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_aske
     // The Job is gone, its pod is only being ended: it may still start.
     let mut pod = (*story.bench.pods[0]).clone();
     pod.metadata.deletion_timestamp = Some(Time(story.bench.now));
-    story.bench.carry_out(&removal.steps);
+    story.bench.execute(&removal.steps);
     story.bench.pods = vec![Arc::new(pod)];
     story.settle();
     assert_eq!(story.bench.names(), ["crm-42-run-1-x"]);
@@ -94,15 +94,15 @@ fn a_pod_that_never_starts_is_ended_and_out_of_the_way_before_the_ledger_is_aske
     story.settle();
     assert_eq!(story.bench.names(), ["crm-42-settle-1"]);
     story.answer("crm-42-settle-1", &unstarted());
-    let message = format!("{message}. Given up after 1h.");
+    let message = format!("{message} No attempt succeeded within 1h.");
     assert_eq!(
-        story.told(),
+        story.reported(),
         ("False/False/True".into(), "PodNotStarting".into(), message)
     );
 }
 
 #[test]
-fn a_pod_on_a_node_that_nobody_hears_of_is_settled_over_its_head() {
+fn a_pod_on_a_lost_node_is_settled_without_it() {
     let mut story = Story::by_command();
     story.settle();
     story.bench.run("crm-42-run-1");
@@ -128,12 +128,12 @@ fn a_pod_on_a_node_that_nobody_hears_of_is_settled_over_its_head() {
 }
 
 #[test]
-fn a_ledger_that_cannot_be_asked_for_long_is_a_persons_concern_and_asked_on() {
+fn a_ledger_that_cannot_be_read_for_long_stalls_and_is_retried() {
     let mut story = Story::by_command();
     story.settle();
     story.kill("crm-42-run-1");
     let mut attempt = 1;
-    while story.told().0 == "Unknown/True/False" {
+    while story.reported().0 == "Unknown/True/False" {
         let job = format!("crm-42-settle-{attempt}");
         story.wait_for(&job);
         story.answer(
@@ -143,13 +143,13 @@ fn a_ledger_that_cannot_be_asked_for_long_is_a_persons_concern_and_asked_on() {
         attempt += 1;
         assert!(attempt < 100);
     }
-    let (state, reason, message) = story.told();
+    let (state, reason, message) = story.reported();
     assert_eq!(
         (state.as_str(), reason.as_str()),
         ("Unknown/False/True", "CheckingLedger")
     );
     assert!(
-        message.starts_with("DatabaseUnreachable happened. The ledger is asked again at "),
+        message.starts_with("DatabaseUnreachable happened. Attempt "),
         "{message}"
     );
     let job = format!("crm-42-settle-{attempt}");

@@ -1,0 +1,133 @@
+//! What a run of tests says: each test as it ends, the slowest, and those that failed.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::short;
+
+/// How many of the slowest tests the table shows.
+const SLOWEST: usize = 10;
+
+/// How one test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its name, with target and modules.
+    pub name: String,
+    /// From its start to its end, with its namespace created and removed.
+    pub took: Duration,
+    /// All that it said, when it failed.
+    pub failure: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Tests, in the order in which they ended.
+    pub outcomes: Vec<Outcome>,
+    /// The whole run, with compiling.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Number of tests that failed.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.outcomes
+            .iter()
+            .filter(|outcome| outcome.failure.is_some())
+            .count()
+    }
+
+    /// Number of tests that passed.
+    #[must_use]
+    pub fn passed(&self) -> usize {
+        self.outcomes.len() - self.failed()
+    }
+
+    fn slowest(&self) -> Vec<&Outcome> {
+        let mut outcomes: Vec<_> = self.outcomes.iter().collect();
+        outcomes.sort_by(|one, other| other.took.cmp(&one.took).then_with(|| one.name.cmp(&other.name)));
+        outcomes.truncate(SLOWEST);
+        outcomes
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nThe slowest tests:")?;
+        for outcome in self.slowest() {
+            writeln!(f, "  {:>7}  {}", short(outcome.took), outcome.name)?;
+        }
+        let failed: Vec<_> = self
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.failure.is_some())
+            .collect();
+        if !failed.is_empty() {
+            writeln!(f, "\nFailed, with what each said above:")?;
+        }
+        for outcome in failed {
+            writeln!(f, "  {}", outcome.name)?;
+        }
+        write!(
+            f,
+            "\n{} passed, {} failed in {}",
+            self.passed(),
+            self.failed(),
+            short(self.took)
+        )
+    }
+}
+
+/// Reports on standard error that a test has ended, with its whole output when it failed.
+pub(super) fn ended(outcome: &Outcome, number: usize, of: usize) {
+    let word = if outcome.failure.is_some() { "FAILED" } else { "ok" };
+    eprintln!(
+        "[{number:>3} of {of}] {:>7} {word} {}",
+        short(outcome.took),
+        outcome.name
+    );
+    if let Some(said) = &outcome.failure {
+        eprintln!(
+            "======== {}\n{said}\n======== end of {}",
+            outcome.name, outcome.name
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(seconds: &[u64], failed: &[u64]) -> Report {
+        let outcomes = seconds.iter().map(|seconds| Outcome {
+            name: format!("stories::takes_{seconds}"),
+            took: Duration::from_secs(*seconds),
+            failure: failed.contains(seconds).then(|| "said".to_owned()),
+        });
+        Report {
+            outcomes: outcomes.collect(),
+            took: Duration::from_secs(100),
+        }
+    }
+
+    #[test]
+    fn the_table_shows_the_ten_slowest_in_order() {
+        let text = report(&[5, 70, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11], &[]).to_string();
+        assert!(
+            text.contains("The slowest tests:\n    1m10s  stories::takes_70\n    11.0s  stories::takes_11\n"),
+            "{text}"
+        );
+        assert!(text.contains("stories::takes_3\n"), "{text}");
+        assert!(!text.contains("stories::takes_2\n"), "{text}");
+        assert!(text.ends_with("12 passed, 0 failed in 1m40s"), "{text}");
+    }
+
+    #[test]
+    fn tests_that_failed_are_named_at_the_end() {
+        let report = report(&[5, 6], &[6]);
+        let text = report.to_string();
+        assert!(text.contains("said above:\n  stories::takes_6\n"), "{text}");
+        assert_eq!((report.passed(), report.failed()), (1, 1));
+    }
+}

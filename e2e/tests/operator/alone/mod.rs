@@ -1,0 +1,5 @@
+//! The number of operators changes, or who of them leads: nothing else works on the cluster meanwhile.
+
+mod absent;
+mod leader;
+mod two;

@@ -1,0 +1,175 @@
+//! The end of a run: its sessions are ended, then the schema is compared, then the ledger is written.
+
+use std::time::Duration;
+
+use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, Reason};
+use tokio::time::Instant;
+
+use super::{
+    Run,
+    observed::{Execution, Observed, Processes, Verdict},
+};
+use crate::{
+    backends::{self, SessionsRemain},
+    failure::version,
+    fingerprint,
+    ledger::{self, Ending, State},
+    report::migration,
+    session::statement_failed,
+};
+
+/// Longest time for which the database may be away at the end of a run before the agent leaves the rest to a settle
+/// task.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Pause before an attempt to conclude is repeated on the same session.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Run<'_> {
+    /// Ends the run's sessions, compares the schema and records the end, however often the connection breaks.
+    pub(crate) async fn conclude(&mut self, observed: &Observed) -> MigrationReport {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let failure = match self.attempt(observed).await {
+                Ok(report) => return report,
+                Err(failure) => failure,
+            };
+            tracing::warn!("{}", failure.message);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.lock.session.client().is_closed() {
+                match left.is_zero() {
+                    true => return self.record_unknown(observed, failure).await,
+                    false => tokio::time::sleep(PAUSE).await,
+                }
+                continue;
+            }
+            match self.lock.reacquire(left).await {
+                Ok(()) => {}
+                // The ledger still says `running`, which a settle task will find.
+                Err(failure) if left.is_zero() => {
+                    return migration(MigrationOutcome::Unknown, Some(failure));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Concludes a run whose agent is gone: its pod was interrupted, or its guard asked for its end.
+    pub(crate) async fn settle(&mut self) -> MigrationReport {
+        let verdict = match self.entry.stop_reason() {
+            Some((reason, what)) => Verdict::failed(reason, what),
+            None => Verdict::Failure {
+                reason: Reason::MigrationInterrupted,
+                what: "was interrupted before it ended".to_owned(),
+                execution: Execution::Possible,
+                if_changed: State::Unknown,
+            },
+        };
+        self.conclude(&Observed::new(verdict, Processes::Gone)).await
+    }
+
+    /// Records that nothing could be found out, so that a user can resolve the run.
+    async fn record_unknown(&self, observed: &Observed, failure: Failure) -> MigrationReport {
+        let message = format!("What the migration did cannot be decided. {}", failure.message);
+        let ending = observed.ending(State::Unknown, None, Some((Reason::MigrationUnknown, message)));
+        match ledger::finish(self.lock.session.client(), self.id(), &ending).await {
+            Ok(Some(entry)) => entry.report(false),
+            Ok(None) | Err(_) => migration(MigrationOutcome::Unknown, Some(failure)),
+        }
+    }
+
+    async fn attempt(&mut self, observed: &Observed) -> Result<MigrationReport, Failure> {
+        let ending = match self.end_sessions(observed).await? {
+            Some(unknown) => unknown,
+            None => self.judge(observed).await?,
+        };
+        let recorded = ledger::finish(self.lock.session.client(), self.id(), &ending)
+            .await
+            .map_err(|error| statement_failed("writing the ledger", &error))?;
+        Ok(match recorded {
+            Some(entry) => entry.report(false),
+            // The database was restored to a time before the run, or the row was deleted.
+            None => migration(
+                MigrationOutcome::Unknown,
+                Some(version(
+                    Reason::MigrationUnknown,
+                    format!(
+                        "Run {} has no row in fairway.migration_run any more, so its outcome cannot be recorded. Look at \
+                         the database and resolve the Release.",
+                        self.id()
+                    ),
+                )),
+            ),
+        })
+    }
+
+    /// Ends the run's sessions; the ending to record when their end cannot be proven. A run that succeeded has awaited
+    /// its statements, so that sessions of unknown origin are not waited for then.
+    async fn end_sessions(&self, observed: &Observed) -> Result<Option<Ending>, Failure> {
+        if observed.processes == Processes::Serving {
+            return Ok(None);
+        }
+        let client = self.lock.session.client();
+        let ended = async {
+            backends::end(client, self.id(), &self.origin()).await?;
+            match observed.verdict {
+                Verdict::Success => Ok(()),
+                Verdict::Failure { .. } => backends::wait_for_unrecognised(client, &self.entry.at_work).await,
+            }
+        };
+        match ended.await {
+            Ok(()) => Ok(None),
+            Err(SessionsRemain::Database(error)) if error.as_db_error().is_none() => {
+                Err(statement_failed("ending the migration's sessions", &error))
+            }
+            Err(error) => {
+                let message = format!(
+                    "The migration ended, but {error}, so what it did cannot be decided. Look at the database and \
+                     resolve the Release."
+                );
+                Ok(Some(observed.ending(
+                    State::Unknown,
+                    None,
+                    Some((Reason::MigrationUnknown, message)),
+                )))
+            }
+        }
+    }
+
+    async fn judge(&mut self, observed: &Observed) -> Result<Ending, Failure> {
+        let after = fingerprint::of_database(&mut self.lock.session)
+            .await
+            .map_err(|error| statement_failed("reading the schema", &error))?;
+        let Verdict::Failure {
+            reason,
+            what,
+            execution,
+            if_changed,
+        } = &observed.verdict
+        else {
+            return Ok(Ending {
+                failed_check: self.failed_check().await?,
+                ..observed.ending(State::Committed, Some(after), None)
+            });
+        };
+        let what = match &observed.last_error {
+            Some(line) => format!("The migration {what}: {line}"),
+            None => format!("The migration {what}"),
+        };
+        if after == self.entry.before {
+            let rows = match execution {
+                Execution::Possible => "the schema is unchanged; rows may have changed",
+                Execution::None => "nothing was executed",
+            };
+            let why = (*reason, format!("{what} ({rows})."));
+            return Ok(observed.ending(State::Failed, Some(after), Some(why)));
+        }
+        let reason = match if_changed {
+            State::Unknown => Reason::MigrationUnknown,
+            _ => Reason::MigrationPartial,
+        };
+        let message = format!(
+            "{what} (the schema changed). Look at the database and resolve the Release as applied or not applied."
+        );
+        Ok(observed.ending(*if_changed, Some(after), Some((reason, message))))
+    }
+}

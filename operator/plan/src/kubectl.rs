@@ -1,0 +1,111 @@
+//! The kubectl commands that messages give, as they can be pasted: always with the namespace, and with a token that
+//! is new each time.
+
+use crate::labels;
+use crate::protocol::Resolution;
+use fairway_crds::release::annotation;
+
+/// A value that no earlier annotation had: the shell puts the time in.
+const TOKEN: &str = "$(date +%s)";
+
+/// An object of Fairway's that a command is about, as kubectl names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// An App by name.
+    App(&'a str),
+    /// A Release by name.
+    Release(&'a str),
+    /// A Migration by name.
+    Migration(&'a str),
+    /// A Backup by name.
+    Backup(&'a str),
+}
+
+impl std::fmt::Display for Resource<'_> {
+    fn fmt(&self, text: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::App(name) => write!(text, "app {name}"),
+            Self::Release(name) => write!(text, "release {name}"),
+            Self::Migration(name) => write!(text, "migration {name}"),
+            Self::Backup(name) => write!(text, "backup {name}"),
+        }
+    }
+}
+
+/// The command that shows an object with its conditions and Events.
+pub fn describe(namespace: &str, object: Resource) -> String {
+    format!("kubectl -n {namespace} describe {object}")
+}
+
+/// The command that shows the Jobs and pods of the agent for a Release, Migration or Backup of that name.
+pub fn describe_work(namespace: &str, work_for: &str) -> String {
+    format!(
+        "kubectl -n {namespace} describe job,pod -l {}={work_for}",
+        labels::WORK_FOR
+    )
+}
+
+/// The command that shows the pods of a Release.
+pub fn describe_pods(namespace: &str, release: &str) -> String {
+    format!(
+        "kubectl -n {namespace} describe pod -l {}={release}",
+        labels::RELEASE
+    )
+}
+
+/// The command that retries a failed Release as a new one.
+pub fn retry(namespace: &str, release: &str) -> String {
+    annotate(namespace, Resource::Release(release), annotation::RETRY, TOKEN)
+}
+
+/// The command that aborts a Release.
+pub fn abort(namespace: &str, release: &str) -> String {
+    annotate(namespace, Resource::Release(release), annotation::ABORT, TOKEN)
+}
+
+/// The command that rolls a Release back.
+pub fn rollback(namespace: &str, release: &str) -> String {
+    annotate(namespace, Resource::Release(release), annotation::ROLLBACK, TOKEN)
+}
+
+/// The command that says how a migration ended, given to its Release, or to a Migration that was applied by hand.
+pub fn resolve(namespace: &str, object: Resource, resolution: Resolution) -> String {
+    let value = crate::migration::resolve_value(resolution, TOKEN);
+    annotate(namespace, object, annotation::RESOLVE, &value)
+}
+
+/// The command that removes a pod from the API although its node does not answer.
+pub fn delete_pod_by_force(namespace: &str, pod: &str) -> String {
+    format!("kubectl -n {namespace} delete pod {pod} --force")
+}
+
+fn annotate(namespace: &str, object: Resource, key: &str, value: &str) -> String {
+    format!("kubectl -n {namespace} annotate {object} {key}=\"{value}\" --overwrite")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::retry(
+        retry("shop", "crm-42"),
+        r#"kubectl -n shop annotate release crm-42 fairway.dev/retry="$(date +%s)" --overwrite"#
+    )]
+    #[case::resolve(
+        resolve("shop", Resource::Migration("crm-42"), Resolution::NotApplied),
+        r#"kubectl -n shop annotate migration crm-42 fairway.dev/resolve="not-applied:$(date +%s)" --overwrite"#
+    )]
+    #[case::describe(
+        describe("shop", Resource::Backup("nightly")),
+        "kubectl -n shop describe backup nightly"
+    )]
+    #[case::describe_work(
+        describe_work("shop", "nightly"),
+        "kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"
+    )]
+    fn commands_can_be_pasted_as_they_are(#[case] command: String, #[case] expected: &str) {
+        assert_eq!(command, expected);
+    }
+}

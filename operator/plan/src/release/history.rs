@@ -1,0 +1,125 @@
+//! What became of this release and of the others of its App.
+
+use super::view::View;
+use crate::observed::ReleaseObserved;
+use crate::time::to_milliseconds;
+use crate::{ObjectRef, Step, names, object::Kind};
+use fairway_crds::Release;
+use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Ended Releases that are kept besides the one that serves and the one before it.
+pub(super) const HISTORY: usize = 10;
+
+/// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
+/// rolled back. One that rolls back serves until its traffic has returned.
+pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
+    releases
+        .into_iter()
+        .filter(|release| is_live(release))
+        .max_by_key(|release| release.spec.revision)
+}
+
+/// Whether the Release that is observed is the one that serves.
+pub fn serves(observed: &ReleaseObserved) -> bool {
+    let all = observed.siblings.iter().chain([&observed.release]);
+    live(all).is_some_and(|live| live.name_any() == observed.release.name_any())
+}
+
+fn is_live(release: &Release) -> bool {
+    let Some(status) = &release.status else {
+        return false;
+    };
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    let serves = status.outcome == Some(ReleaseOutcome::Succeeded) || moved;
+    let goes_back = happened(status, MilestoneKind::RollingBack).is_some();
+    let returning = moved && happened(status, MilestoneKind::TrafficReturned).is_none();
+    serves && (!goes_back || returning)
+}
+
+/// The milestone of that kind, if it is recorded.
+pub fn happened(status: &ReleaseStatus, kind: MilestoneKind) -> Option<&Milestone> {
+    status.milestones.iter().find(|milestone| milestone.kind == kind)
+}
+
+/// A milestone of this moment, without a reason.
+pub(super) fn milestone(kind: MilestoneKind, at: Timestamp) -> Milestone {
+    Milestone {
+        kind,
+        at: to_milliseconds(at),
+        reason: None,
+        message: None,
+        outcome: None,
+    }
+}
+
+/// Whether a release has done something that must be finished or rolled back before another may begin.
+pub fn has_begun(release: &Release) -> bool {
+    use MilestoneKind::{HandingOver, Migrating, RollingBack, TrafficMoved};
+    release.status.as_ref().is_some_and(|status| {
+        [Migrating, HandingOver, TrafficMoved, RollingBack]
+            .into_iter()
+            .any(|kind| happened(status, kind).is_some())
+    })
+}
+
+/// Whether a release has been accepted and its previous release recorded: from then on it looks after both sides.
+pub fn previous_is_known(release: &Release) -> bool {
+    release
+        .status
+        .as_ref()
+        .is_some_and(|status| status.previous.is_some())
+}
+
+/// Whether a release has ended.
+pub fn has_ended(release: &Release) -> bool {
+    release
+        .status
+        .as_ref()
+        .is_some_and(|status| status.outcome.is_some())
+}
+
+pub(super) fn newer(view: &View) -> Option<String> {
+    let revision = view.release().spec.revision;
+    view.observed
+        .siblings
+        .iter()
+        .filter(|sibling| sibling.spec.revision > revision)
+        .map(|sibling| sibling.name_any())
+        .next_back()
+}
+
+/// Ended Releases beyond the history that is kept, and the snapshots of those that are gone. What they own goes
+/// with them; Backups stay.
+pub(super) fn pruned(view: &View, status: &ReleaseStatus) -> Vec<Step> {
+    let mut ended: Vec<_> = view
+        .observed
+        .siblings
+        .iter()
+        .filter(|release| has_ended(release) && Some(release.name_any()) != status.previous)
+        .filter(|release| release.spec.revision < view.release().spec.revision)
+        .filter(|release| release.metadata.deletion_timestamp.is_none())
+        .collect();
+    ended.sort_by_key(|release| std::cmp::Reverse(release.spec.revision));
+    let old: Vec<_> = ended.into_iter().skip(HISTORY).collect();
+    let kept: BTreeSet<_> = view
+        .observed
+        .siblings
+        .iter()
+        .filter(|release| !old.contains(release))
+        .map(|release| release.name_any())
+        .collect();
+    let specs = view.observed.revisions.iter().filter(|revision| {
+        // A newer one is created before its Release.
+        let number = names::revision(view.app_name(), &revision.name);
+        number.is_some_and(|number| number < view.release().spec.revision) && !kept.contains(&revision.name)
+    });
+    old.iter()
+        .filter_map(|release| ObjectRef::of(Kind::Release, &release.metadata))
+        .chain(specs.cloned())
+        .map(Step::Delete)
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! Migrated: the ledger in the database says that the migration is committed.
+
+use crate::release::children::{child_labels, status_message};
+use crate::release::history::happened;
+use crate::release::verdict::{Failure, Verdict, Wait};
+use crate::release::view::View;
+use crate::{Object, Step};
+use fairway_crds::Migration;
+use fairway_crds::Reason;
+use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
+use fairway_crds::release::{MigrationEvidence, MilestoneKind, ReleaseStatus};
+use kube::Resource;
+
+/// Met when the ledger says that the migration is committed.
+///
+/// The milestone `Migrating` is recorded before the Migration exists: from there on this release finishes or
+/// rolls back, whatever the App says meanwhile.
+pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
+    let Some(template) = &view.snapshot.migration else {
+        return Verdict::Met;
+    };
+    if happened(status, MilestoneKind::Migrated).is_some() {
+        return failed_check(view).map_or(Verdict::Met, Failure::verdict);
+    }
+    if happened(status, MilestoneKind::Migrating).is_none() {
+        if view.suspended() {
+            return Verdict::Wait(view.held("its migration"));
+        }
+        return Verdict::Commit(MilestoneKind::Migrating);
+    }
+    let Some(migration) = view.migration() else {
+        return match migration_of(view, status) {
+            Some(migration) => Verdict::Act(
+                vec![Step::Create(Box::new(Object::Migration(migration)))],
+                Wait::machine(Reason::Migrating, "Starting the migration."),
+            ),
+            None => Failure::new(
+                Reason::MigrationImageMissing,
+                format!(
+                    "The migration cannot run, because component {} has no container with an image. Add one to the App.",
+                    template.component
+                ),
+            )
+            .verdict(),
+        };
+    };
+    let found = migration.status.clone().unwrap_or_default();
+    let message = status_message(&found.conditions);
+    match found.outcome {
+        None => {
+            let message = message.unwrap_or_else(|| "The migration is about to start.".to_owned());
+            Verdict::Wait(Wait::machine(Reason::Migrating, message))
+        }
+        Some(outcome @ (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied)) => {
+            let fingerprints = found.fingerprints.unwrap_or_default();
+            status.evidence.migration = Some(MigrationEvidence {
+                run_id: found.run_id.unwrap_or_default(),
+                outcome,
+                seconds: found.seconds,
+                unchanged: outcome == MigrationOutcome::Applied
+                    && fingerprints.before.is_some()
+                    && fingerprints.before == fingerprints.after,
+                schema_ahead: found.schema_ahead.unwrap_or_default(),
+            });
+            Verdict::Commit(MilestoneKind::Migrated)
+        }
+        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) if found.settling => {
+            // A user has said how it ended, and the ledger is updated.
+            let message = message.unwrap_or_else(|| "Settling what the migration did.".to_owned());
+            Verdict::Wait(Wait::machine(Reason::Migrating, message))
+        }
+        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::user(
+            Reason::MigrationUnresolved,
+            message.unwrap_or_else(|| "What the migration did to the database is not settled.".to_owned()),
+        )),
+        Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {
+            let message = message.unwrap_or_else(|| "The migration failed.".to_owned());
+            Failure::new(Reason::MigrationFailed, message).verdict()
+        }
+    }
+}
+
+fn failed_check(view: &View) -> Option<Failure> {
+    let check = view.migration()?.status.as_ref()?.failed_check.clone()?;
+    Some(Failure::new(
+        Reason::MigrationCheckFailed,
+        format!(
+            "The migration was applied, but its check did not hold: {check}. The database keeps the new schema."
+        ),
+    ))
+}
+
+fn migration_of(view: &View, status: &ReleaseStatus) -> Option<Migration> {
+    let template = view.snapshot.migration.as_ref()?;
+    let component = view.snapshot.component(&template.component)?;
+    let container = component.template["spec"]["containers"][0]["name"].as_str()?;
+    let image = status.digests.get(&format!("{}/{container}", component.name))?;
+    let mut migration = Migration::new(
+        view.name(),
+        MigrationSpec {
+            app: view.app_name().to_owned(),
+            release: Some(view.name().to_owned()),
+            image: image.clone(),
+            component: component.name.clone(),
+            command: template.command.clone(),
+            on_start: template.on_start,
+            timeout: template.timeout,
+            checks: template.checks.clone(),
+        },
+    );
+    migration.metadata.namespace = Some(view.namespace().to_owned());
+    migration.metadata.labels = Some(child_labels(view));
+    migration.metadata.owner_references = view.release().controller_owner_ref(&()).map(|owner| vec![owner]);
+    Some(migration)
+}

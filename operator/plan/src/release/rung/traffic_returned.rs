@@ -1,0 +1,80 @@
+//! TrafficReturned: users reach the previous version again.
+
+use crate::release::history::happened;
+use crate::release::pods::standing;
+use crate::release::rollback::{self, Patience};
+use crate::release::stopping::stopped;
+use crate::release::traffic::{direct, has_users};
+use crate::release::verdict::{Verdict, Wait};
+use crate::release::view::View;
+use crate::release::workloads::predecessor;
+use crate::traffic::{Care, serving};
+use fairway_crds::Reason;
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
+
+/// Met when users reach the previous version again. It must be ready now, at today's replica count, before any of them
+/// is directed to it.
+///
+/// A newer release takes over when the previous version has had its time.
+pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
+    let verdict = returned(view, status);
+    match (verdict.wait(), rollback::patience(view, status)) {
+        (Some(wait), Patience::TakenOver(newer)) => {
+            let why = format!(
+                "{} could not be rolled back, so it serves until {newer} does. {}",
+                view.name(),
+                wait.message
+            );
+            rollback::unfinished(status, &why).verdict()
+        }
+        _ => verdict,
+    }
+}
+
+fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
+    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
+    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !has_users(view) {
+        return Verdict::Met;
+    }
+    let Some(previous) = status.previous.clone() else {
+        return Verdict::Met;
+    };
+    let Some(snapshot) = view.snapshot_of(&previous) else {
+        return Verdict::Wait(Wait::user(
+            Reason::PreviousMissing,
+            format!(
+                "The snapshot of {previous} is gone, so traffic stays where it is. Edit the App to a version that works."
+            ),
+        ));
+    };
+    let mut steps = Vec::new();
+    let mut unready = None;
+    for (component, _) in serving(snapshot) {
+        let (ready, desired) = standing(view, component, &previous);
+        if ready >= desired.max(1) {
+            continue;
+        }
+        unready = unready.or(Some(format!(
+            "{ready} of {desired} pods of {} in {previous} are ready for their traffic.",
+            component.name
+        )));
+        // A component that never runs twice is handed back before its traffic can be.
+        let blocked = happened(status, MilestoneKind::HandingOver).is_some()
+            && view
+                .stopping(status)
+                .iter()
+                .any(|stopping| stopping.name == component.name);
+        if blocked && let Some(verdict) = stopped(view, &[component.name.as_str()], &previous) {
+            return verdict;
+        }
+        steps.extend(predecessor(view, status, component));
+    }
+    if let Some(message) = unready {
+        return Verdict::Act(steps, rollback::restoring(view, status, message));
+    }
+    match direct(view, snapshot, &previous, Care::AtOnce) {
+        None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
+        None => Verdict::Met,
+        Some(verdict) => verdict,
+    }
+}

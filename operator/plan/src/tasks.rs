@@ -1,0 +1,236 @@
+//! The tasks of the agent, one row each. Labels, names, owners, cleanup and the readings follow from the table; a new
+//! task is its file in the agent, its pod in [`crate::build::agent`], and its row here.
+
+use crate::labels::{self, Work};
+use crate::object::Kind;
+use kube::core::ObjectMeta;
+
+/// What a task runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A Job with one pod.
+    Job,
+    /// A pod of its own.
+    Pod,
+}
+
+/// Who owns the Job or pod of a task, so that the garbage collector removes it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The object for which the work is done.
+    WorkFor,
+    /// Nobody: it outlives its App, and is told from others by the run ID in its label.
+    Nobody,
+}
+
+/// When the Job or pod of an attempt is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// By the planner, when the attempt has failed; after success by its owner's end.
+    AtOnce,
+    /// By the planner, when the next attempt begins or the work has ended.
+    WithNext,
+    /// By the planner, when the release needs no probes any more.
+    WhenUnused,
+}
+
+/// One task of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Name of the task, as the agent and the documents write it.
+    pub name: &'static str,
+    /// Value of the label `fairway.dev/work` on its Job or pod.
+    pub work: Work,
+    /// What it runs as.
+    pub form: Form,
+    /// Kind of the object that the label `fairway.dev/work-for` names.
+    pub work_for: Kind,
+    /// Part of the name of its Job or pod: `<work-for>-<suffix>-<attempt>`.
+    pub suffix: &'static str,
+    /// Who owns its Job or pod.
+    pub owner: Owner,
+    /// When its Job or pod is removed.
+    pub removal: Removal,
+    /// The image in which the agent runs, for the documents.
+    pub runs_in: &'static str,
+    /// What it answers, for the documents.
+    pub answers: &'static str,
+    /// Whether it may be repeated and why, for the documents.
+    pub repeat: &'static str,
+}
+
+/// Pulls the images of a release, to learn their digests.
+pub const PIN: Task = Task {
+    name: "pin",
+    work: Work::Pin,
+    form: Form::Pod,
+    work_for: Kind::Release,
+    suffix: "pin",
+    owner: Owner::WorkFor,
+    removal: Removal::AtOnce,
+    runs_in: "the application's images",
+    answers: "nothing: the kubelet reports the digests",
+    repeat: "yes",
+};
+
+/// Checks the environment of a release.
+pub const PREFLIGHT: Task = Task {
+    name: "preflight",
+    work: Work::Preflight,
+    form: Form::Job,
+    work_for: Kind::Release,
+    suffix: "check",
+    owner: Owner::WorkFor,
+    removal: Removal::AtOnce,
+    runs_in: "`database.image`",
+    answers: "the checks, or the first failure",
+    repeat: "yes",
+};
+
+/// Makes a backup and reads it back.
+pub const BACKUP: Task = Task {
+    name: "backup",
+    work: Work::Backup,
+    form: Form::Job,
+    work_for: Kind::Backup,
+    suffix: "backup",
+    owner: Owner::WorkFor,
+    removal: Removal::WithNext,
+    runs_in: "`database.image`",
+    answers: "evidence, or a failure",
+    repeat: "yes: a set with a manifest is proven again, one without is begun again",
+};
+
+/// Migrates by a command.
+pub const MIGRATE: Task = Task {
+    name: "migrate",
+    work: Work::Migrate,
+    form: Form::Job,
+    work_for: Kind::Migration,
+    suffix: "run",
+    owner: Owner::Nobody,
+    removal: Removal::WithNext,
+    runs_in: "the application's image, as the parent of the command",
+    answers: "an outcome; `Unknown` is settled",
+    repeat: "no: ledger row and lock",
+};
+
+/// Guards an application that migrates when it starts.
+pub const GUARD: Task = Task {
+    name: "guard",
+    form: Form::Pod,
+    runs_in: "Fairway's image, as a native sidecar of the application (`onStart`)",
+    answers: "an outcome; `Unknown` and `Undecided` are settled",
+    ..MIGRATE
+};
+
+/// Settles a migration that was cut off.
+pub const SETTLE: Task = Task {
+    name: "settle",
+    work: Work::Settle,
+    suffix: "settle",
+    runs_in: "Fairway's image",
+    answers: "an outcome; after `Undecided` it is repeated",
+    repeat: "yes",
+    ..MIGRATE
+};
+
+/// Makes health requests that need a Secret.
+pub const PROBE: Task = Task {
+    name: "probe",
+    work: Work::Probe,
+    form: Form::Pod,
+    work_for: Kind::Release,
+    suffix: "probe",
+    owner: Owner::WorkFor,
+    removal: Removal::WhenUnused,
+    runs_in: "Fairway's image",
+    answers: "each request of the operator, over HTTP",
+    repeat: "yes",
+};
+
+/// All tasks, in the order of a release.
+pub const TASKS: [&Task; 7] = [&PIN, &PREFLIGHT, &BACKUP, &MIGRATE, &GUARD, &SETTLE, &PROBE];
+
+impl Task {
+    /// Name of the Job or pod of an attempt.
+    pub fn child(&self, work_for: &str, attempt: u32) -> String {
+        format!("{work_for}-{}-{attempt}", self.suffix)
+    }
+
+    /// Whether nobody owns its Job or pod.
+    pub const fn is_unowned(&self) -> bool {
+        matches!(self.owner, Owner::Nobody)
+    }
+
+    /// Whether a Job or pod was created for the owner with that UID or, where nobody owns it, for the run with that
+    /// ID: an earlier object of the same name may have left one behind.
+    pub fn is_of(&self, meta: &ObjectMeta, key: &str) -> bool {
+        match self.owner {
+            Owner::WorkFor => meta
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|owner| owner.uid == key),
+            Owner::Nobody => label(meta, labels::RUN_ID) == Some(key),
+        }
+    }
+}
+
+/// The values of the label `fairway.dev/work` for objects of that kind.
+pub fn works_for(kind: Kind) -> impl Iterator<Item = Work> {
+    TASKS
+        .into_iter()
+        .filter(move |task| task.work_for == kind)
+        .map(|task| task.work)
+}
+
+/// Whether a Job or pod does work for an object of that kind.
+pub fn is_for(meta: &ObjectMeta, kind: Kind) -> bool {
+    label(meta, labels::WORK).is_some_and(|value| works_for(kind).any(|work| work.as_str() == value))
+}
+
+/// Whether a Job or pod does the work of that task.
+pub fn does(meta: &ObjectMeta, task: &Task) -> bool {
+    label(meta, labels::WORK) == Some(task.work.as_str())
+}
+
+fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_have_the_table_of_tasks() {
+        let rows = TASKS.map(|task| {
+            format!(
+                "| {} | {} | {} | {} |\n",
+                task.name, task.runs_in, task.answers, task.repeat
+            )
+        });
+        let table = format!(
+            "| task | runs in | answers | may be repeated |\n|---|---|---|---|\n{}",
+            rows.concat()
+        );
+        let document = include_str!("../../ARCHITECTURE.md");
+        assert!(
+            document.contains(&table),
+            "operator/ARCHITECTURE.md should have:\n{table}"
+        );
+    }
+
+    #[test]
+    fn a_label_names_the_work_of_one_kind() {
+        for task in TASKS {
+            let others = TASKS.iter().filter(|other| other.work == task.work);
+            assert!(
+                others.clone().all(|other| other.work_for == task.work_for),
+                "{}",
+                task.name
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Reports: what an agent answers.
+
+use fairway_crds::Reason;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Whose fault a failure is: decides between waiting and stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Cause {
+    /// The environment (store full, database away, wrong password): retried with backoff until the deadline.
+    Environment,
+    /// The version being released: final.
+    Version,
+}
+
+/// Why something failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Whose fault it is.
+    pub cause: Cause,
+    /// The reason; [`Reason::AgentFailed`] when an agent of another version gives one that this version does not know.
+    #[serde(deserialize_with = "known_reason")]
+    pub reason: Reason,
+    /// What happened to which object, and what to do; whole sentences, never a secret.
+    pub message: String,
+}
+
+impl Failure {
+    /// The reason of the failure.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+}
+
+fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(text.parse().unwrap_or(Reason::AgentFailed))
+}
+
+/// The answer to [`Task::Preflight`](crate::Task::Preflight).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightReport {
+    /// The checks in the order in which they ran: name, and whether it holds. Never a value of the database.
+    pub checks: Vec<(String, bool)>,
+    /// What stops the release. A check may be false without stopping it: `collation`, `staleLocks`.
+    pub failure: Option<Failure>,
+    /// Version of the server, e.g. `15.18`.
+    pub server_version: Option<String>,
+    /// Size of the database in bytes.
+    pub database_bytes: Option<u64>,
+}
+
+/// The answer to [`Task::Backup`](crate::Task::Backup).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupReport {
+    /// What proves the backup, when it is complete and decoded.
+    pub evidence: Option<BackupEvidence>,
+    /// Why there is no backup, otherwise.
+    pub failure: Option<Failure>,
+}
+
+/// What proves a backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupEvidence {
+    /// `Decoded` when `pg_restore -f /dev/null` read all of it.
+    pub level: String,
+    /// Bytes in the store.
+    pub bytes: u64,
+    /// SHA-256 of the stored dump, hex, hashed while it was written and again when it was read back.
+    pub sha256: String,
+    /// Start of the dump (RFC 3339, the database server's clock).
+    pub taken_at: String,
+    /// Version of the server.
+    pub server_version: String,
+    /// Fingerprint of the schema at the dump.
+    pub fingerprint: String,
+    /// Seconds from the start to the manifest.
+    pub seconds: f64,
+    /// What is missing from the backup, or was found beside it: one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MigrationOutcome {
+    /// It ran and committed.
+    Applied,
+    /// The ledger already had this image digest and command: nothing was run.
+    AlreadyApplied,
+    /// It failed and the schema is what it was before. Rows may still have changed.
+    Failed,
+    /// It failed and the schema changed.
+    Partial,
+    /// It was interrupted and what it did cannot be decided.
+    Unknown,
+    /// Another run of this database is not settled, so this one was not started.
+    Blocked,
+    /// It was not started: the database could not be reached, or the migration lock not be taken.
+    NotStarted,
+    /// Nothing is decided yet. A settle task answers so while another pod holds the migration lock or the database
+    /// cannot be reached: ask again later. A guard answers so when the application's time is over but its processes
+    /// still run: end the pod, then settle the run.
+    Undecided,
+}
+
+/// The answer to [`Task::Migrate`](crate::Task::Migrate), [`Task::Guard`](crate::Task::Guard) and
+/// [`Task::Settle`](crate::Task::Settle).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationReport {
+    /// How the migration ended.
+    pub outcome: MigrationOutcome,
+    /// Why, for every outcome but `Applied` and `AlreadyApplied`.
+    pub failure: Option<Failure>,
+    /// Fingerprint of the schema before the run.
+    pub before: Option<String>,
+    /// Fingerprint of the schema after the run.
+    pub after: Option<String>,
+    /// Duration of the run in seconds.
+    pub seconds: Option<f64>,
+    /// The child's exit code (128 + signal when it was killed).
+    pub exit_code: Option<i32>,
+    /// The last SQLSTATE in the last lines of the child's output.
+    pub sqlstate: Option<String>,
+    /// The last error line of the child's output, every value of the environment redacted, at most 200 bytes.
+    pub last_error: Option<String>,
+    /// Whether the newest committed run in the ledger is of another image, so that the schema is ahead of this image.
+    pub schema_ahead: bool,
+    /// A check that did not hold after the migration was applied.
+    pub failed_check: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_reason_reads_as_agent_failed() {
+        let read = |reason: &str| {
+            let json = format!(r#"{{"cause":"version","reason":"{reason}","message":"No."}}"#);
+            serde_json::from_str::<Failure>(&json).map(|failure| failure.reason)
+        };
+        assert_eq!(read("StoreFull").ok(), Some(Reason::StoreFull));
+        assert_eq!(read("OfANewerAgent").ok(), Some(Reason::AgentFailed));
+    }
+}

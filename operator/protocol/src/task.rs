@@ -1,0 +1,165 @@
+//! Tasks: what the operator asks of an agent.
+
+use std::collections::BTreeMap;
+
+use fairway_crds::app::Store;
+use serde::{Deserialize, Serialize};
+
+use crate::probe::HttpRequest;
+
+/// One unit of work for the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Task {
+    /// Check whether a release can be executed in this environment; changes nothing that lasts.
+    Preflight(PreflightTask),
+    /// Dump the database into the store and prove that the dump decodes.
+    Backup(BackupTask),
+    /// Run the migration as a child process, under the migration lock and with a row in the ledger.
+    Migrate(MigrationTask),
+    /// Hold the migration lock and a ledger row beside an application that migrates its database when it starts.
+    Guard(GuardTask),
+    /// Read the ledger and, where a run was interrupted, settle its outcome.
+    Settle(SettleTask),
+    /// Make probe requests that need a header from a Secret.
+    Probe(ProbeTask),
+}
+
+/// The App and Release for which a task is done, as the ledger records them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Requester {
+    /// The App's namespace.
+    pub namespace: String,
+    /// The App's name.
+    pub app: String,
+    /// The Release's name; empty for work that a user asked for without a Release.
+    pub release: String,
+}
+
+/// The content of [`Task::Preflight`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightTask {
+    /// The App and Release that are checked for.
+    pub requester: Requester,
+    /// Whether a migration will follow: then schema `fairway` must be creatable and the ledger free.
+    pub migrates: bool,
+    /// The store for backups, which must be writable; none when no backup will be taken.
+    pub store: Option<Store>,
+}
+
+/// The content of [`Task::Backup`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupTask {
+    /// The App and Release for which the backup is taken.
+    pub requester: Requester,
+    /// The store that the backup goes to.
+    pub store: Store,
+    /// Path of this backup in the store, relative, e.g. `shop/crm/crm-42-1a2b3c4d`.
+    pub set: String,
+    /// With scratch, `pg_dump -Fd -j` into [`SCRATCH_DIRECTORY`](crate::SCRATCH_DIRECTORY); without, `-Fc` streamed.
+    pub scratch: bool,
+    /// Image references by container, recorded in the manifest.
+    pub images: BTreeMap<String, String>,
+}
+
+/// Identity of one migration run, as the ledger records it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunIdentity {
+    /// Key of the ledger row; the same for every pod that may attempt this run.
+    pub run_id: String,
+    /// Digest of the image that migrates, `sha256:…`.
+    pub image_digest: String,
+    /// SHA-256 of the command (or of `onStart`), hex.
+    pub command_hash: String,
+}
+
+/// A statement that must return one value after the migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SqlCheck {
+    /// The check's name in status.
+    pub name: String,
+    /// The statement, run in a read-only transaction.
+    pub sql: String,
+    /// The first column of the first row that is expected, as text.
+    pub expect: String,
+}
+
+/// The content of [`Task::Migrate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationTask {
+    /// The App and Release that migrate.
+    pub requester: Requester,
+    /// Identity of the run.
+    pub run: RunIdentity,
+    /// Seconds after which the child is ended.
+    pub timeout_seconds: u64,
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// Checks that must hold after the child exited 0.
+    pub checks: Vec<SqlCheck>,
+}
+
+/// The content of [`Task::Guard`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardTask {
+    /// The App and Release that migrate.
+    pub requester: Requester,
+    /// Identity of the run.
+    pub run: RunIdentity,
+    /// Seconds after which the migration counts as failed.
+    pub timeout_seconds: u64,
+    /// Health requests with their ports, sent to the pod's own address until all pass `success_threshold` times in a
+    /// row; that is the migration's success. Header values from Secrets are in the variables that
+    /// [`HttpRequest::headers`] name.
+    pub health: Vec<(u16, HttpRequest)>,
+    /// Rounds of health requests that must pass in a row.
+    pub success_threshold: u32,
+    /// Milliseconds between two rounds.
+    pub period_milliseconds: u64,
+    /// Checks that must hold after health passed.
+    pub checks: Vec<SqlCheck>,
+}
+
+/// The content of [`Task::Settle`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettleTask {
+    /// The App and Release whose run is settled.
+    pub requester: Requester,
+    /// Identity of the run.
+    pub run: RunIdentity,
+    /// A user's verdict on a run whose outcome could not be decided; recorded in the ledger.
+    pub resolution: Option<Resolution>,
+    /// Seconds to wait for a run whose pod is still alive and holds the migration lock.
+    pub timeout_seconds: u64,
+    /// The token of the annotation that holds the verdict, which the ledger records beside it.
+    pub resolution_token: Option<String>,
+}
+
+/// What a user found when looking at the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Resolution {
+    /// The migration's work is there.
+    Applied,
+    /// Nothing of the migration's work is there, or it was undone by hand.
+    NotApplied,
+}
+
+/// The content of [`Task::Probe`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeTask {
+    /// SHA-256 (hex) of the bearer token that the operator presents; any other caller gets 401.
+    pub token_sha256: String,
+    /// The requests that this pod may make with their ports, addressed by index. Only the pod address comes from the
+    /// caller.
+    pub requests: Vec<(u16, HttpRequest)>,
+}
