@@ -208,7 +208,10 @@ impl Cluster {
         for pod in pods.iter().skip(desired) {
             self.end_pod(&pod.name_any());
         }
-        let ready = pods.iter().filter(|pod| fairway_plan::readings::is_ready(pod)).count();
+        let ready = pods
+            .iter()
+            .filter(|pod| fairway_plan::readings::is_ready(pod))
+            .count();
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         let refused = DeploymentCondition {
             type_: "ReplicaFailure".to_owned(),

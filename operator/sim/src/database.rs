@@ -2,7 +2,9 @@
 //! is executed, an image and command that are in the ledger never again.
 
 use fairway_plan::names::short_hash;
-use fairway_plan::protocol::{Cause, Failure, MigrationOutcome, MigrationReport, Reason, Resolution, RunIdentity};
+use fairway_plan::protocol::{
+    Cause, Failure, MigrationOutcome, MigrationReport, Reason, Resolution, RunIdentity,
+};
 use std::collections::BTreeMap;
 
 /// How far a run came, as the ledger has it.
