@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::hex;
 use crate::cluster::Paths;
 use crate::cluster::paths::repository;
-use crate::command::run;
+use crate::command::{cargo, run};
 use crate::progress::{Progress, seconds};
 
 /// Binaries are static, so that they run in any image, also in an empty one.
@@ -208,7 +208,7 @@ pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>
 }
 
 fn build<'a>(packages: impl Iterator<Item = &'a str>) -> Command {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     cargo.current_dir(repository()).args(["build", "--locked"]);
     for package in packages {
         cargo.args(["--package", package]);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::parts::Tests;
 use crate::cluster::paths::repository;
-use crate::command::run;
+use crate::command::{cargo, run};
 
 /// One test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ struct Profile {
 
 /// Compiles test targets of these names. cargo shows its own progress.
 pub(super) fn compile(targets: BTreeSet<&str>) -> Result<Compiled> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     cargo.current_dir(repository()).args([
         "test",
         "--locked",

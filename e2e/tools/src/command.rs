@@ -55,6 +55,24 @@ pub fn without_proxy(command: &mut Command) -> &mut Command {
     command.env("NO_PROXY", "*").env("no_proxy", "*")
 }
 
+/// cargo, without what `cargo run` sets in the environment of the program that calls this. Where a build script reads
+/// such a variable, as ring's does, it would run again, and all that depends on it would be compiled again.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_a_package) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Whether cargo sets this variable for the programs and build scripts of a package.
+fn is_of_a_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_")
+}
+
 /// The command as one would type it, without its environment.
 #[must_use]
 pub fn describe(command: &Command) -> String {
@@ -83,6 +101,22 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("sh -c"), "{text}");
         assert!(text.contains("broken"), "{text}");
+    }
+
+    #[test]
+    fn cargo_is_called_without_the_variables_of_this_package() {
+        // The tests themselves run with them.
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+        let cargo = cargo();
+        let removed: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_none()).collect();
+        assert!(
+            removed.iter().any(|(name, _)| *name == "CARGO_PKG_NAME"),
+            "{removed:?}"
+        );
+        assert!(
+            !removed.iter().any(|(name, _)| *name == "CARGO_HOME"),
+            "{removed:?}"
+        );
     }
 
     #[test]

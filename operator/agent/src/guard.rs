@@ -114,7 +114,7 @@ async fn watch(
     let (verdict, processes) = match end {
         End::Healthy => (Verdict::Success, Processes::Serving),
         End::Ended(what) => (Verdict::failed(Reason::MigrationFailed, what), Processes::Gone),
-        End::MustEnd { reason, what } => return Ok(run.ask_for_end(reason, &what).await),
+        End::StillRunning { reason, what } => return Ok(run.ask_for_end(reason, &what).await),
     };
     Ok(run.conclude(&Observed::new(verdict, processes)).await)
 }
@@ -126,7 +126,7 @@ enum End {
     /// The application is gone. What happened, as the predicate of `The migration …`.
     Ended(String),
     /// The application is alive and must not go on.
-    MustEnd { reason: Reason, what: String },
+    StillRunning { reason: Reason, what: String },
 }
 
 /// Makes health requests until they pass or the application's time is over.
@@ -152,11 +152,11 @@ async fn observe(
             }
             () = tokio::time::sleep_until(deadline) => {
                 let what = format!("did not become healthy within {} s ({})", task.timeout_seconds, rounds.last);
-                return End::MustEnd { reason: Reason::MigrationTimedOut, what };
+                return End::StillRunning { reason: Reason::MigrationTimedOut, what };
             }
             () = run.lock_lost() => if !run.regain_lock().await {
                 let what = "was stopped because its lock on the database was lost".to_owned();
-                return End::MustEnd { reason: Reason::MigrationFailed, what };
+                return End::StillRunning { reason: Reason::MigrationFailed, what };
             },
             verdict = async {
                 ticks.tick().await;

@@ -269,7 +269,7 @@ impl Attempt<'_> {
     /// Another object has the child's name: one that the garbage collector is about to remove, most often.
     fn name_taken<Report>(&self, attempts: &mut Attempts, child: &Child) -> Standing<Report> {
         let message = format!(
-            "Waiting until another object with the name {} is gone, which an earlier {} left.",
+            "Waiting until another object with the name {} is gone, which was not created for this {}.",
             child.name,
             self.task.work_for.as_str()
         );

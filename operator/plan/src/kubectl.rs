@@ -3,6 +3,7 @@
 
 use crate::labels;
 use crate::protocol::Resolution;
+use crate::resolution;
 use fairway_crds::release::annotation;
 
 /// A value that no earlier annotation had: the shell puts the time in.
@@ -70,7 +71,7 @@ pub fn rollback(namespace: &str, release: &str) -> String {
 
 /// The command that says how a migration ended, given to its Release, or to a Migration that was applied by hand.
 pub fn resolve(namespace: &str, object: Resource, resolution: Resolution) -> String {
-    let value = crate::migration::resolve_value(resolution, TOKEN);
+    let value = resolution::value(resolution, TOKEN);
     annotate(namespace, object, annotation::RESOLVE, &value)
 }
 

@@ -24,6 +24,7 @@ pub mod object;
 pub mod observed;
 pub mod readings;
 pub mod release;
+pub mod resolution;
 pub mod retry;
 pub mod snapshot;
 pub mod tasks;

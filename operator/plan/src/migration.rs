@@ -16,42 +16,24 @@ mod conclude;
 mod resolve;
 mod run;
 mod settle;
+mod settling;
 mod view;
 
-pub use resolve::{how_to_resolve, resolve_value};
+pub use resolve::how_to_resolve;
 
 use crate::attempt::Planned;
 use crate::build::agent::{self, Outcome};
 use crate::conditions;
 use crate::observed::{MigrationObserved, Settings};
 use crate::protocol::MigrationReport;
-use crate::{Decision, ObjectRef, Step, Wake, labels, names, object::Kind, tasks};
+use crate::{Decision, ObjectRef, Step, Wake, labels, object::Kind, tasks};
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
-use fairway_crds::{Migration, Release};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::sync::Arc;
 use view::View;
-
-/// Key of a run's row in the ledger: the same for every pass and every pod that may attempt the run, another one for
-/// each Release, and for a Migration applied by hand for each object.
-pub fn run_id(migration: &Migration, release: Option<&Release>) -> String {
-    let requester = match (&migration.spec.release, release) {
-        (Some(_), Some(release)) => release.metadata.uid.as_deref(),
-        _ => migration.metadata.uid.as_deref(),
-    };
-    let spec = &migration.spec;
-    let key = serde_json::json!([
-        migration.metadata.namespace,
-        spec.app,
-        requester,
-        spec.image,
-        spec.command
-    ]);
-    names::short_hash(key.to_string())
-}
 
 /// Decides the next pass of a Migration.
 pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -> Decision<MigrationStatus> {

@@ -4,6 +4,7 @@
 //! Lengths: an App has at most 30 characters, a component 16, a revision 6 digits. A Deployment's name is at
 //! most 54, which leaves room for the suffix of its ReplicaSets within the 63 of a label value.
 
+use fairway_crds::{Migration, Release};
 use sha2::{Digest, Sha256};
 
 /// A Release, its ControllerRevision and Migration: `crm-42`.
@@ -34,6 +35,24 @@ pub fn deployment(app: &str, component: &str, revision: i64) -> String {
 /// The pod that asks health requests with headers from Secrets, for one operator process.
 pub fn probe_pod(release: &str, token_sha256: &str) -> String {
     format!("{release}-probe-{}", &token_sha256[..token_sha256.len().min(8)])
+}
+
+/// Key of a run's row in the ledger: the same for every pass and every pod that may attempt the run, another one for
+/// each Release, and for a Migration applied by hand for each object.
+pub fn run_id(migration: &Migration, release: Option<&Release>) -> String {
+    let requester = match (&migration.spec.release, release) {
+        (Some(_), Some(release)) => release.metadata.uid.as_deref(),
+        _ => migration.metadata.uid.as_deref(),
+    };
+    let spec = &migration.spec;
+    let key = serde_json::json!([
+        migration.metadata.namespace,
+        spec.app,
+        requester,
+        spec.image,
+        spec.command
+    ]);
+    short_hash(key.to_string())
 }
 
 /// SHA-256 as 64 hex digits.

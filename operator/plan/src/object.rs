@@ -112,7 +112,7 @@ macro_rules! objects {
 }
 
 objects! {
-    /// The snapshot of what a release releases.
+    /// Snapshot of what a release releases.
     ControllerRevision,
     /// A Release.
     Release,

@@ -13,7 +13,7 @@ mod health;
 pub mod history;
 mod images;
 mod leftovers;
-mod patience;
+mod pending;
 mod pods;
 mod position;
 mod readiness;
@@ -23,7 +23,6 @@ mod rung;
 mod status;
 mod stopping;
 pub mod traffic;
-mod untaken;
 mod verbs;
 pub mod verdict;
 pub mod view;
@@ -49,7 +48,7 @@ use view::View;
 
 /// One rung of a ladder.
 pub struct Rung {
-    /// Its name.
+    /// Name of the rung, as in the documentation.
     pub name: &'static str,
     /// When it is met, for users.
     pub met_when: &'static str,
@@ -87,15 +86,11 @@ pub const BACKWARD: &[Rung] = &[
 pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> Decision<ReleaseStatus> {
     let mut status = observed.release.status.clone().unwrap_or_default();
     let nothing = Snapshot::default();
-    let snapshot = observed.snapshots.get(&observed.release.name_any());
-    let view = View {
-        observed,
-        settings,
-        now,
-        snapshot: snapshot.map_or(&nothing, AsRef::as_ref),
-    };
-    let (steps, position) = if snapshot.is_none() {
-        (Vec::new(), untaken::position(&view, &mut status))
+    let taken_up = observed.snapshots.get(&observed.release.name_any());
+    let snapshot = taken_up.map_or(&nothing, AsRef::as_ref);
+    let view = View::new(observed, settings, now, snapshot);
+    let (steps, position) = if taken_up.is_none() {
+        (Vec::new(), pending::position(&view, &mut status))
     } else if status.outcome.is_some() {
         after_the_end(&view, &mut status)
     } else if happened(&status, MilestoneKind::RollingBack).is_some() {
@@ -118,9 +113,8 @@ fn go_forward(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Position) 
             (history::pruned(view, status), Position::Succeeded)
         }
         Climbed::Waiting(mut steps, wait) => {
-            match wait.previous {
-                Previous::Kept => steps.extend(workloads::both_sides(view, status)),
-                Previous::Retiring => {}
+            if wait.previous == Previous::Kept {
+                steps.extend(workloads::both_sides(view, status));
             }
             (steps, Position::Waiting(wait))
         }

@@ -319,7 +319,7 @@ fn the_job_of_a_deleted_backup_is_not_taken_for_its_own() {
     assert_eq!(story.status().outcome, None);
     assert_eq!(
         story.reported().2,
-        "Waiting until another object with the name nightly-backup-1 is gone, which an earlier Backup left."
+        "Waiting until another object with the name nightly-backup-1 is gone, which was not created for this Backup."
     );
     story.bench.jobs.clear();
     story.bench.pods.clear();

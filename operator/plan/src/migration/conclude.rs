@@ -1,8 +1,7 @@
 //! What a report means for its Migration.
 
-use super::run;
 use super::view::View;
-use super::{resolve, settle};
+use super::{resolve, settling};
 use crate::attempt::{self, Planned};
 use crate::conditions::Progress;
 use crate::message::{self, sentence};
@@ -58,15 +57,15 @@ pub(super) fn conclude(
         (Reported::Partial, _) => unsettled(view, status, report, MigrationOutcome::Partial, source),
         // The ledger may still say that it runs.
         (Reported::Unknown | Reported::Undecided, Source::Run | Source::Guard) => {
-            settle::begin(status, reason, &message)
+            settling::begin(status, reason, &message)
         }
         (Reported::Unknown, Source::Settling { .. }) => {
             unsettled(view, status, report, MigrationOutcome::Unknown, source)
         }
-        (Reported::Undecided, Source::Settling { .. }) => settle::again(view, status, reason, &message),
+        (Reported::Undecided, Source::Settling { .. }) => settling::again(view, status, reason, &message),
         // Whoever holds the lock may be this run's own pod, which nobody sees any more.
         (Reported::NotStarted, Source::Run | Source::Guard) if reason == Reason::MigrationRunning => {
-            settle::begin(status, reason, &message)
+            settling::begin(status, reason, &message)
         }
         (Reported::NotStarted | Reported::Blocked, _) => {
             not_started(view, status, &report, &source, reason, &message)
@@ -173,7 +172,7 @@ fn not_started(
             Progress::failed(Reason::MigrationNotStarted, message),
         );
     }
-    let schedule = run::schedule(view);
+    let schedule = view.start_schedule();
     let attempts = status.attempts.clone().unwrap_or_else(|| schedule.first());
     // Why its pod ended says more than that the ledger does not know it.
     let (reason, message) = recorded(status)

@@ -1,38 +1,17 @@
 //! An outcome that only a user can decide.
 
-use super::settle;
+use super::settling;
 use super::view::View;
 use crate::attempt::Planned;
 use crate::conditions::Progress;
 use crate::kubectl::{self, Resource};
 use crate::message::{self, one_line, quote};
 use crate::protocol::Resolution;
+use crate::resolution;
 use fairway_crds::Migration;
 use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use kube::ResourceExt;
-
-const APPLIED: &str = "applied";
-const NOT_APPLIED: &str = "not-applied";
-
-/// The resolve annotation's value for a verdict: `applied:<token>` or `not-applied:<token>`.
-pub fn resolve_value(resolution: Resolution, token: &str) -> String {
-    match resolution {
-        Resolution::Applied => format!("{APPLIED}:{token}"),
-        Resolution::NotApplied => format!("{NOT_APPLIED}:{token}"),
-    }
-}
-
-/// The verdict and the token of an annotation's value.
-pub(super) fn parse(value: &str) -> Option<(Resolution, String)> {
-    let (verdict, token) = value.split_once(':')?;
-    let resolution = match verdict {
-        APPLIED => Resolution::Applied,
-        NOT_APPLIED => Resolution::NotApplied,
-        _ => return None,
-    };
-    (!token.is_empty()).then(|| (resolution, token.to_owned()))
-}
 
 /// The annotation's value, if it has not been answered.
 pub(super) fn pending<'a>(view: &View<'a>, status: &MigrationStatus) -> Option<&'a String> {
@@ -53,10 +32,10 @@ pub(super) fn ask(view: &View, status: &mut MigrationStatus) -> Planned {
     let question = question(view, status);
     let planned = match pending(view, status) {
         None => Planned::new(Progress::stalled(Reason::MigrationUnresolved, question)),
-        Some(value) if parse(value).is_some() => {
-            status.attempts = Some(super::run::schedule(view).first());
+        Some(value) if resolution::parse(value).is_some() => {
+            status.attempts = Some(view.start_schedule().first());
             let message = format!("The annotation fairway.dev/resolve says {}.", one_line(value));
-            settle::begin(status, Reason::MigrationUnresolved, &message)
+            settling::begin(status, Reason::MigrationUnresolved, &message)
         }
         Some(value) => {
             let message = format!(

@@ -1,15 +1,16 @@
 //! The run of a Migration: one Job or pod, until it reports.
 
 use super::conclude::{self, Source};
-use super::settle;
-use super::view::{View, has_finished, left_by_another};
+use super::settling;
+use super::view::{View, has_finished, left_behind, left_by_another};
 use crate::attempt::{self, Attempt, Bounds, Child, Found, Impossible, Planned, SLOW_START, Standing};
 use crate::build::InvalidTemplate;
 use crate::build::agent::{self, Outcome};
 use crate::conditions::Progress;
 use crate::message::{self, moment};
+use crate::names;
 use crate::protocol::{MigrationOutcome as Reported, MigrationReport};
-use crate::retry::{Due, Schedule};
+use crate::retry::Due;
 use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
@@ -17,20 +18,10 @@ use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-/// Time for all attempts to start the run.
-pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// Message while the run is about to start.
 const STARTING: &str = "The migration is about to start.";
 /// Room beside the timeout for the agent to end the run's sessions and write the ledger.
 const CONCLUSION: SignedDuration = SignedDuration::from_mins(15);
-
-/// The schedule of the attempts to start the run.
-pub(super) fn schedule(view: &View) -> Schedule {
-    Schedule {
-        deadline: Some(START_DEADLINE),
-        now: view.now,
-    }
-}
 
 /// Records the run, if it is possible at all.
 pub(super) fn begin(view: &View, status: &mut MigrationStatus) -> Planned {
@@ -55,11 +46,11 @@ pub(super) fn begin(view: &View, status: &mut MigrationStatus) -> Planned {
     if let Err(error) = build(view, 1) {
         return not_started(status, Reason::MigrationInvalid, &error.to_string());
     }
-    status.run_id = Some(super::run_id(
+    status.run_id = Some(names::run_id(
         &view.observed.migration,
         view.observed.release.as_deref(),
     ));
-    status.attempts = Some(schedule(view).first());
+    status.attempts = Some(view.start_schedule().first());
     Planned::new(Progress::running(Reason::Migrating, STARTING))
 }
 
@@ -82,7 +73,7 @@ fn build(view: &View, attempt: u32) -> Result<Object, InvalidTemplate> {
 
 /// Follows the run.
 pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
-    match schedule(view).due(status.attempts.as_ref()) {
+    match view.start_schedule().due(status.attempts.as_ref()) {
         Due::Paused { next, message } => attempt::paused(next, message),
         Due::Begin(attempts) => {
             status.attempts = Some(attempts);
@@ -108,7 +99,7 @@ fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> 
         task,
         namespace: view.namespace(),
         work_for: &view.name(),
-        schedule: schedule(view),
+        schedule: view.start_schedule(),
         bounds: Bounds::Start,
         refused: &view.observed.refused,
         working: Reason::Migrating,
@@ -139,9 +130,9 @@ fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> 
             };
             conclude::conclude(view, status, report, source)
         }
-        Standing::Lost { message } => settle::begin(status, Reason::PodLost, &message),
+        Standing::Lost { message } => settling::begin(status, Reason::PodLost, &message),
         Standing::Impossible(Impossible { reason, message }) | Standing::Overdue { reason, message } => {
-            settle::begin(status, reason, &message)
+            settling::begin(status, reason, &message)
         }
     }
 }
@@ -160,28 +151,17 @@ fn create(view: &View, attempt: u32) -> Result<Object, Impossible> {
     })
 }
 
-/// The name is taken by what another App of the same name left.
-pub(super) fn left_behind(name: &str, object: Option<ObjectRef>, is_alive: bool) -> Planned {
-    if is_alive {
-        let message =
-            format!("Waiting until {name} has ended, which a deleted App of the same name left running.");
-        return Planned::new(Progress::running(Reason::MigrationRunning, message));
-    }
-    let message = format!("Removing {name}, which a deleted App of the same name left behind.");
-    Planned::new(Progress::running(Reason::Migrating, message)).with(object.map(Step::Delete))
-}
-
 /// The guard waited for an application that never became healthy. One that Kubernetes could not start is not to
 /// blame.
 fn undecided(view: &View, status: &mut MigrationStatus, name: &str, report: &MigrationReport) -> Planned {
     let pods = view.run_pods(status);
     let kept = agent::pods_of(&pods, name).find_map(agent::waiting);
     match (kept, &report.failure) {
-        (Some((_, why)), _) => settle::begin(status, Reason::PodNotStarting, &why),
-        (None, Some(failure)) => settle::begin(status, failure.reason(), &failure.message),
+        (Some((_, why)), _) => settling::begin(status, Reason::PodNotStarting, &why),
+        (None, Some(failure)) => settling::begin(status, failure.reason(), &failure.message),
         (None, None) => {
             let message = "The migration's guard ended without a decision.";
-            settle::begin(status, Reason::PodLost, message)
+            settling::begin(status, Reason::PodLost, message)
         }
     }
 }
@@ -201,7 +181,7 @@ fn running(
     let since = moment(started);
     if view.now >= end {
         let message = format!("{}, running since {since}, has not reported in time.", child.name);
-        return settle::begin(status, Reason::PodLost, &message);
+        return settling::begin(status, Reason::PodLost, &message);
     }
     let under_way = format!("The migration has been running since {since}. Its timeout is {timeout}.");
     let progress = match waiting {

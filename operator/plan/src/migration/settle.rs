@@ -2,13 +2,14 @@
 
 use super::conclude::{self, Source};
 use super::resolve;
-use super::run::{START_DEADLINE, left_behind};
-use super::view::{View, has_ended, has_finished, left_by_another};
+use super::settling;
+use super::view::{View, has_ended, has_finished, left_behind, left_by_another};
 use crate::attempt::{Attempt, Bounds, Found, Impossible, Planned, Standing};
 use crate::build::agent;
-use crate::conditions::{Progress, State};
+use crate::conditions::Progress;
 use crate::message;
-use crate::retry::{Due, NODE_LOST, Next, Schedule};
+use crate::resolution;
+use crate::retry::{Due, NODE_LOST};
 use crate::tasks::SETTLE;
 use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::Reason;
@@ -20,60 +21,18 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use std::sync::Arc;
 
-/// Second sentence of every message while a run is settled.
-const ASKING: &str = "A Job reads in the ledger how the migration ended.";
-
-/// The schedule of the attempts to read the ledger: they go on for as long as it takes.
-fn schedule(view: &View) -> Schedule {
-    Schedule {
-        deadline: None,
-        now: view.now,
-    }
-}
-
-/// Records that the run is over and its outcome is to be read in the ledger.
-pub(super) fn begin(status: &mut MigrationStatus, reason: Reason, why: &str) -> Planned {
-    status.settling = true;
-    status.settle_attempt = Some(status.settle_attempt.unwrap_or_default() + 1);
-    if let Some(attempts) = &mut status.attempts {
-        attempts.next = None;
-        attempts.reason = Some(reason.into());
-        attempts.message = Some(message::sentence(why));
-    }
-    let message = message::sentences([why, ASKING]);
-    Planned::new(Progress::running(Reason::CheckingLedger, message))
-}
-
 /// Follows the settling.
 pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
-    match schedule(view).due(Some(&settling(view, status))) {
-        Due::Paused { next, message } => pause(view, status, next, message),
+    match settling::schedule(view).due(Some(&settling::attempts(view, status))) {
+        Due::Paused { next, message } => settling::pause(view, status, next, message),
         Due::Begin(attempts) => {
-            record(status, &attempts);
-            asking(view, status)
+            settling::record(status, &attempts);
+            settling::asking(view, status)
         }
         Due::Current(attempts) => {
             can_still_begin(view, status).unwrap_or_else(|| ask(view, status, attempts))
         }
     }
-}
-
-/// The attempts to read the ledger: their number is counted apart from that of the run's attempts.
-fn settling(view: &View, status: &MigrationStatus) -> Attempts {
-    let attempts = status.attempts.clone().unwrap_or_else(|| schedule(view).first());
-    Attempts {
-        current: status.settle_attempt.unwrap_or(1),
-        ..attempts
-    }
-}
-
-fn record(status: &mut MigrationStatus, settling: &Attempts) {
-    let run = status.attempts.as_ref().map_or(1, |attempts| attempts.current);
-    status.settle_attempt = Some(settling.current);
-    status.attempts = Some(Attempts {
-        current: run,
-        ..settling.clone()
-    });
 }
 
 /// Waits until nothing of the run can begin any more: a pod that never started, and an application that would go
@@ -85,13 +44,13 @@ fn can_still_begin(view: &View, status: &MigrationStatus) -> Option<Planned> {
     }
     // A Job without a pod may still create one.
     let job = view.run_jobs(status).find(|job| !has_ended(job))?;
-    Some(asking(view, status).with(removal(Kind::Job, &job.metadata)))
+    Some(settling::asking(view, status).with(removal(Kind::Job, &job.metadata)))
 }
 
 fn end_pod(view: &View, status: &MigrationStatus, pod: &Arc<Pod>) -> Option<Planned> {
     if let Some(deleted) = &pod.metadata.deletion_timestamp {
         let lost = deleted.0.saturating_add(NODE_LOST).unwrap_or(Timestamp::MAX);
-        return (view.now < lost).then(|| asking(view, status).until(lost));
+        return (view.now < lost).then(|| settling::asking(view, status).until(lost));
     }
     let name = pod.name_any();
     let has_started = agent::started_at(std::slice::from_ref(pod), &name).is_some();
@@ -108,7 +67,7 @@ fn end_pod(view: &View, status: &MigrationStatus, pod: &Arc<Pod>) -> Option<Plan
         Some(job) => removal(Kind::Job, &job.metadata),
         None => removal(Kind::Pod, &pod.metadata),
     };
-    Some(asking(view, status).with(removal))
+    Some(settling::asking(view, status).with(removal))
 }
 
 fn removal(kind: Kind, meta: &ObjectMeta) -> Option<Step> {
@@ -125,13 +84,13 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
     if let Some((object, is_alive)) = left_by_another(&child) {
         return left_behind(&name, object, is_alive);
     }
-    let why = message_of(&attempts);
-    let doing = message::sentences([&why, ASKING]);
+    let why = settling::message_of(&attempts);
+    let doing = message::sentences([&why, settling::ASKING]);
     let asks = Attempt {
         task: &SETTLE,
         namespace: view.namespace(),
         work_for: &view.name(),
-        schedule: schedule(view),
+        schedule: settling::schedule(view),
         bounds: Bounds::Start,
         refused: &view.observed.refused,
         working: Reason::CheckingLedger,
@@ -142,7 +101,7 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
     let create = || create(view, status, attempt);
     match asks.look(&mut attempts, &child, child.outcome(), create) {
         Standing::UnderWay(planned) => {
-            let mut planned = wait(view, status, planned);
+            let mut planned = settling::wait(view, status, planned);
             if planned.creates() {
                 let run = status.attempts.as_ref().map_or(1, |attempts| attempts.current);
                 let run = view.run_task().child(&view.name(), run);
@@ -157,8 +116,8 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
             };
             conclude::conclude(view, status, report, Source::Settling { asked })
         }
-        Standing::Lost { message } => again(view, status, Reason::CheckingLedger, &message),
-        Standing::Overdue { reason, message } => again(view, status, reason, &message),
+        Standing::Lost { message } => settling::again(view, status, Reason::CheckingLedger, &message),
+        Standing::Overdue { reason, message } => settling::again(view, status, reason, &message),
         Standing::Impossible(Impossible { reason, message }) => {
             Planned::new(Progress::stalled(reason, message))
         }
@@ -177,56 +136,8 @@ fn create(view: &View, status: &MigrationStatus, attempt: u32) -> Result<Object,
     // A verdict that was given before there was a question is no answer to it.
     let verdict = resolve::pending(view, status)
         .filter(|_| status.outcome.is_some())
-        .and_then(|value| resolve::parse(value));
+        .and_then(|value| resolution::parse(value));
     let migration = &view.observed.migration;
     let job = agent::settle_job(view.settings, migration, snapshot, verdict, attempt);
     Ok(Object::Job(job))
-}
-
-/// The ledger could not be read: it is read again after a pause.
-pub(super) fn again(view: &View, status: &mut MigrationStatus, reason: Reason, why: &str) -> Planned {
-    match schedule(view).failed(&settling(view, status), reason, why) {
-        Next::Pause {
-            attempts,
-            next,
-            message,
-        } => {
-            record(status, &attempts);
-            pause(view, status, next, message)
-        }
-        Next::GiveUp { reason, message } => Planned::new(Progress::stalled(reason, message)),
-    }
-}
-
-fn pause(view: &View, status: &MigrationStatus, next: Timestamp, message: String) -> Planned {
-    let paused = Planned::new(Progress::running(Reason::CheckingLedger, message));
-    wait(view, status, paused).until(next)
-}
-
-/// Why the ledger is read, and that it is.
-fn asking(view: &View, status: &MigrationStatus) -> Planned {
-    let message = message::sentences([message_of(&settling(view, status)).as_str(), ASKING]);
-    let planned = Planned::new(Progress::running(Reason::CheckingLedger, message));
-    wait(view, status, planned)
-}
-
-fn message_of(attempts: &Attempts) -> String {
-    let message = attempts.message.clone();
-    message.unwrap_or_else(|| "The migration's pod is gone.".to_owned())
-}
-
-/// The ledger is read for as long as it takes; when that is long, a user should know.
-fn wait(view: &View, status: &MigrationStatus, mut planned: Planned) -> Planned {
-    let timeout = view.observed.migration.spec.timeout.signed();
-    let attempts = settling(view, status);
-    let overdue = attempts
-        .since
-        .saturating_add(START_DEADLINE)
-        .and_then(|end| end.saturating_add(timeout))
-        .unwrap_or(Timestamp::MAX);
-    if view.now < overdue {
-        return planned.until(overdue);
-    }
-    planned.progress.state = State::Stalled;
-    planned
 }

@@ -1,18 +1,23 @@
 //! What the planner of a Migration looks at.
 
-use crate::attempt::{Child, Found};
+use crate::attempt::{Child, Found, Planned};
+use crate::conditions::Progress;
 use crate::observed::{MigrationObserved, Settings};
+use crate::retry::Schedule;
 use crate::tasks::{self, GUARD, MIGRATE, Task};
 use crate::{ObjectRef, Step, object::Kind};
+use fairway_crds::Reason;
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::annotation;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use std::sync::Arc;
 
+/// Time for all attempts to start the run.
+pub(super) const START_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// The observation of one pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
@@ -47,6 +52,14 @@ impl<'a> View<'a> {
     /// The task that runs this migration.
     pub(super) fn run_task(&self) -> &'static Task {
         if self.is_on_start() { &GUARD } else { &MIGRATE }
+    }
+
+    /// The schedule of the attempts to start the run.
+    pub(super) fn start_schedule(&self) -> Schedule {
+        Schedule {
+            deadline: Some(START_DEADLINE),
+            now: self.now,
+        }
     }
 
     /// Whether anything may still be begun.
@@ -129,6 +142,17 @@ pub(super) fn left_by_another(child: &Child) -> Option<(Option<ObjectRef>, bool)
         Found::OtherPod(pod) => Some((ObjectRef::of(Kind::Pod, &pod.metadata), !has_finished(pod))),
         Found::Nothing | Found::Job(_) | Found::Pod(_) => None,
     }
+}
+
+/// The name is taken by what another App of the same name left.
+pub(super) fn left_behind(name: &str, object: Option<ObjectRef>, is_alive: bool) -> Planned {
+    if is_alive {
+        let message =
+            format!("Waiting until {name} has ended, which a deleted App of the same name left running.");
+        return Planned::new(Progress::running(Reason::MigrationRunning, message));
+    }
+    let message = format!("Removing {name}, which a deleted App of the same name left behind.");
+    Planned::new(Progress::running(Reason::Migrating, message)).with(object.map(Step::Delete))
 }
 
 /// Whether a Job has ended, well or not.

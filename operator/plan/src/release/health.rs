@@ -3,7 +3,7 @@
 pub(super) mod probe_pod;
 pub(super) mod targets;
 
-use super::readiness::{patience, trouble};
+use super::readiness::{time_to_be_healthy, trouble};
 use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
 use super::workloads::starting;
@@ -31,7 +31,7 @@ pub(super) fn passing(view: &View, components: &[&Component]) -> Option<Verdict>
             Asker::Starting(_) => starting_probe_pod(),
             Asker::Operator | Asker::ProbePod(_) => starting(components),
         };
-        Some(unhealthy(view, component, pod, asker, not_asked)?)
+        unhealthy(view, component, pod, asker, not_asked)
     })
 }
 
@@ -145,7 +145,7 @@ fn deadline(view: &View, component: &Component, pod: &Pod, asker: Asker) -> Opti
         Asker::Starting(created) | Asker::ProbePod(created) => created,
     };
     let begin = [pod, asked].into_iter().flatten().fold(created, Timestamp::max);
-    begin.checked_add(patience(component)).ok()
+    begin.checked_add(time_to_be_healthy(component)).ok()
 }
 
 /// The ready pods of this release, with their components.

@@ -21,7 +21,7 @@ impl<'a> View<'a> {
             .unwrap_or(component.serves.is_some().into())
     }
 
-    /// The same of a component of the release that served before, whose Deployment may have been ended for its
+    /// Pods that a component of the release that served before should have. Its Deployment may have been ended for its
     /// successor: then at least one.
     pub fn replicas_before(&self, component: &Component, deployment: Option<&Deployment>) -> i32 {
         self.replicas_today(component)

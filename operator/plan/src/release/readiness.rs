@@ -1,6 +1,7 @@
 //! Whether the pods of a component are ready, and until when they may take.
 
-use super::patience::unready_since;
+mod since;
+
 use super::view::View;
 use crate::build::agent;
 use crate::message::{moment, quoting};
@@ -8,6 +9,7 @@ use fairway_crds::component::Component;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use since::unready_since;
 
 /// Time to become available for a component that does not say.
 const ROLLOUT_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
@@ -68,7 +70,7 @@ pub(super) fn unready<'a>(view: &View, component: &'a Component) -> Option<Unrea
     let pods = || view.pods(&component.name, view.name()).map(AsRef::as_ref);
     let deadline = existing
         .and_then(|deployment| unready_since(deployment, desired, pods()))
-        .and_then(|since| since.checked_add(patience(component)).ok());
+        .and_then(|since| since.checked_add(time_to_be_healthy(component)).ok());
     Some(Unready {
         component: &component.name,
         ready,
@@ -81,11 +83,12 @@ pub(super) fn unready<'a>(view: &View, component: &'a Component) -> Option<Unrea
 /// What is still missing of the pods that the App wants today, and the time that their component is given.
 pub(super) fn behind(view: &View) -> Option<(String, SignedDuration)> {
     let mut components = view.snapshot.components.iter();
-    components.find_map(|component| Some((unready(view, component)?.message(), patience(component))))
+    components
+        .find_map(|component| Some((unready(view, component)?.message(), time_to_be_healthy(component))))
 }
 
 /// Time that a component has from its creation to being healthy.
-pub(super) fn patience(component: &Component) -> SignedDuration {
+pub(super) fn time_to_be_healthy(component: &Component) -> SignedDuration {
     component
         .health
         .as_ref()

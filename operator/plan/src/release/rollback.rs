@@ -95,33 +95,33 @@ fn outcome_by_reason(status: &ReleaseStatus, reason: Reason) -> ReleaseOutcome {
     }
 }
 
-/// What the wait for the previous version has come to.
-pub(super) enum Patience {
+/// By when the previous version has to be restored.
+pub(super) enum Deadline {
     /// It has time until then.
-    Until(Timestamp),
+    Ahead(Timestamp),
     /// It has had its time, and no newer release is there: a user has to see to it.
-    Over,
+    Passed,
     /// It has had its time, and this newer release takes over.
     TakenOver(String),
 }
 
-/// How much longer the previous version is waited for.
-pub(super) fn patience(view: &View, status: &ReleaseStatus) -> Patience {
+/// Whether the previous version still has time, and what follows when it has not.
+pub(super) fn deadline(view: &View, status: &ReleaseStatus) -> Deadline {
     let began = happened(status, MilestoneKind::RollingBack).map(|milestone| milestone.at);
     let deadline = began.and_then(|began| began.checked_add(RETURN_DEADLINE).ok());
     match (deadline, newer(view)) {
-        (Some(deadline), _) if view.now < deadline => Patience::Until(deadline),
-        (_, Some(newer)) => Patience::TakenOver(newer),
-        (_, None) => Patience::Over,
+        (Some(deadline), _) if view.now < deadline => Deadline::Ahead(deadline),
+        (_, Some(newer)) => Deadline::TakenOver(newer),
+        (_, None) => Deadline::Passed,
     }
 }
 
 /// The wait for the previous version to be ready, which becomes a user's when it has lasted too long.
 pub(super) fn restoring(view: &View, status: &ReleaseStatus, message: String) -> Wait {
-    match patience(view, status) {
-        Patience::Until(deadline) => Wait::machine(Reason::RestoringPrevious, message).until(deadline),
-        Patience::TakenOver(_) => Wait::machine(Reason::RestoringPrevious, message),
-        Patience::Over => Wait::user(
+    match deadline(view, status) {
+        Deadline::Ahead(deadline) => Wait::machine(Reason::RestoringPrevious, message).until(deadline),
+        Deadline::TakenOver(_) => Wait::machine(Reason::RestoringPrevious, message),
+        Deadline::Passed => Wait::user(
             Reason::RestoringPrevious,
             format!("{message} To go forward instead, edit the App to a version that works."),
         ),

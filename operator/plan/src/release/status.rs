@@ -41,31 +41,13 @@ fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
     let generation = view.release().metadata.generation;
     status.observed_generation = generation;
     let schema_ahead = schema_ahead(status);
-    let Some(summary) = summary(view, status, position) else {
+    let Some(progress) = progress(view, status, position) else {
         return;
     };
-    let Summary {
-        succeeded,
-        reason,
-        message,
-        on,
-    } = summary;
-    let state = match (succeeded, on) {
-        (conditions::Status::True, _) => State::Succeeded,
-        (conditions::Status::False, _) => State::Failed,
-        (conditions::Status::Unknown, Some(WaitOn::Machine)) => State::Running,
-        (conditions::Status::Unknown, Some(WaitOn::User)) => State::Stalled,
-        (conditions::Status::Unknown, Some(WaitOn::Clock | WaitOn::Bake) | None) => State::Waiting,
-    };
-    let progress = Progress::new(state, reason, message);
     let mut desired = conditions::summary(&format!("Release {}", view.name()), &progress);
-    if on == Some(WaitOn::Bake) {
-        desired.push(Desired::new(
-            BAKING,
-            conditions::Status::True,
-            reason,
-            progress.message,
-        ));
+    if is_baking(position) {
+        let Progress { reason, message, .. } = progress;
+        desired.push(Desired::new(BAKING, conditions::Status::True, reason, message));
     }
     if schema_ahead {
         desired.push(Desired::new(
@@ -78,11 +60,11 @@ fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
     status.conditions = conditions::set(&status.conditions, desired, generation, view.now);
 }
 
-/// The schema is newer than what serves: this release migrated and went back, or it is older than the schema
+/// Whether the schema is newer than what serves: this release migrated and rolled back, or it is older than the schema
 /// that it found.
 fn schema_ahead(status: &ReleaseStatus) -> bool {
     let migrated = happened(status, MilestoneKind::Migrated).is_some();
-    let gone_back = happened(status, MilestoneKind::RollingBack).is_some()
+    let rolled_back = happened(status, MilestoneKind::RollingBack).is_some()
         || matches!(
             status.outcome,
             Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted | ReleaseOutcome::RolledBack)
@@ -95,57 +77,45 @@ fn schema_ahead(status: &ReleaseStatus) -> bool {
     let changed = status.evidence.migration.as_ref().is_some_and(|migration| {
         !migration.unchanged && migration.outcome == fairway_crds::migration::MigrationOutcome::Applied
     });
-    found_ahead || (migrated && gone_back && changed)
+    found_ahead || (migrated && rolled_back && changed)
 }
 
-struct Summary {
-    succeeded: conditions::Status,
-    reason: Reason,
-    message: String,
-    on: Option<WaitOn>,
+fn is_baking(position: &Position) -> bool {
+    matches!(position, Position::Waiting(wait) | Position::Recorded(Some(wait)) if wait.on == WaitOn::Bake)
 }
 
-fn summary(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Summary> {
-    let finishing = || Wait::machine(Reason::Finishing, "Finishing.");
+fn progress(view: &View, status: &ReleaseStatus, position: &Position) -> Option<Progress> {
     Some(match position {
         Position::Waiting(wait) | Position::Recorded(Some(wait)) => waiting(status, wait),
-        Position::Recorded(None) => waiting(status, &finishing()),
-        Position::Succeeded => Summary {
-            succeeded: conditions::Status::True,
-            reason: Reason::Succeeded,
-            message: sentences([
+        Position::Recorded(None) => waiting(status, &Wait::machine(Reason::Finishing, "Finishing.")),
+        Position::Succeeded => {
+            let message = sentences([
                 format!("{} serves", view.name()),
                 what_became_of_previous(view, status),
                 warning(status).to_owned(),
-            ]),
-            on: None,
-        },
-        Position::Ended(failure) => Summary {
-            succeeded: conditions::Status::False,
-            reason: failure.reason,
-            message: ending(view, status, failure),
-            on: None,
-        },
+            ]);
+            Progress::succeeded(Reason::Succeeded, message)
+        }
+        Position::Ended(failure) => Progress::failed(failure.reason, ending(view, status, failure)),
         Position::Unchanged => return None,
     })
 }
 
-fn waiting(status: &ReleaseStatus, wait: &Wait) -> Summary {
-    let back = happened(status, MilestoneKind::RollingBack);
-    let message = match back.and_then(|milestone| milestone.message.as_ref()) {
-        Some(why) => format!("Rolling back: {} {}", sentence(why), wait.message),
-        None => wait.message.clone(),
+fn waiting(status: &ReleaseStatus, wait: &Wait) -> Progress {
+    let state = match wait.on {
+        WaitOn::Machine => State::Running,
+        WaitOn::Clock | WaitOn::Bake => State::Waiting,
+        WaitOn::User => State::Stalled,
     };
-    let reason = match back {
-        Some(_) if wait.on == WaitOn::Machine => Reason::RollingBack,
-        _ => wait.reason,
+    let Some(rolling_back) = happened(status, MilestoneKind::RollingBack) else {
+        return Progress::new(state, wait.reason, &wait.message);
     };
-    Summary {
-        succeeded: conditions::Status::Unknown,
-        reason,
-        message,
-        on: Some(wait.on),
-    }
+    let cause = sentence(rolling_back.message.as_deref().unwrap_or_default());
+    let reason = match wait.on {
+        WaitOn::Machine => Reason::RollingBack,
+        WaitOn::Clock | WaitOn::Bake | WaitOn::User => wait.reason,
+    };
+    Progress::new(state, reason, format!("Rolling back: {cause} {}", wait.message))
 }
 
 /// What became of the previous version when the release has succeeded; a user may have ended the wait for its pods.

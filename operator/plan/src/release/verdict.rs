@@ -16,7 +16,7 @@ pub enum Verdict {
     Wait(Wait),
     /// Record this milestone before anything else is done.
     Commit(MilestoneKind),
-    /// This release cannot go on.
+    /// The release cannot go on.
     Fail(Failure),
 }
 
@@ -64,7 +64,7 @@ pub enum Shown {
 pub enum Previous {
     /// It is kept at today's replicas: it may have to take the traffic back.
     Kept,
-    /// Its pods are being ended.
+    /// The pods of the previous version are being ended.
     Retiring,
 }
 

@@ -12,12 +12,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::sync::Arc;
 
-/// The observation of one pass.
+/// What one pass of a release looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// What was observed.
     pub observed: &'a ReleaseObserved,
-    /// What is fixed for this process.
+    /// Settings of this process.
     pub settings: &'a Settings,
     /// The time of this pass.
     pub now: Timestamp,
@@ -26,27 +26,42 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// This release.
+    /// The view of a pass at that time.
+    pub fn new(
+        observed: &'a ReleaseObserved,
+        settings: &'a Settings,
+        now: Timestamp,
+        snapshot: &'a Snapshot,
+    ) -> Self {
+        Self {
+            observed,
+            settings,
+            now,
+            snapshot,
+        }
+    }
+
+    /// The Release of this pass.
     pub fn release(&self) -> &'a Release {
         &self.observed.release
     }
 
-    /// Its name.
+    /// Name of the Release of this pass.
     pub fn name(&self) -> &'a str {
         self.observed.release.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Whether this very Release owns an object: a another object with the same name that is gone does not count.
+    /// Whether this very Release owns an object; a Release of the same name that is gone does not count.
     pub fn owns(&self, owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference]) -> bool {
         owned_by(owners, self.uid())
     }
 
-    /// Its App's name.
+    /// Name of the App of the Release.
     pub fn app_name(&self) -> &'a str {
         &self.observed.release.spec.app
     }
 
-    /// Its namespace.
+    /// Namespace of the Release.
     pub fn namespace(&self) -> &'a str {
         self.observed
             .release
@@ -56,12 +71,12 @@ impl<'a> View<'a> {
             .unwrap_or_default()
     }
 
-    /// Its UID.
+    /// UID of the Release.
     pub fn uid(&self) -> &'a str {
         self.observed.release.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    /// What the App says today of what takes effect at once. Without the App nothing is scaled or traced to it.
+    /// What the spec of the App says today of what takes effect at once; `None` when the App is gone.
     pub fn today(&self) -> Option<Today> {
         self.observed.app.as_ref().map(|app| Today::of(&app.spec))
     }
@@ -103,7 +118,7 @@ impl<'a> View<'a> {
             .find(|sibling| sibling.name_any() == name)
     }
 
-    /// Its snapshot.
+    /// Snapshot of a Release by name, as far as it exists.
     pub fn snapshot_of(&self, release: &str) -> Option<&'a Snapshot> {
         self.observed.snapshots.get(release).map(Arc::as_ref)
     }

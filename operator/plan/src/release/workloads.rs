@@ -1,4 +1,4 @@
-//! Deployments, pods and replicas of a release and of its predecessor.
+//! Writes that bring the Deployments of a release and of its predecessor to where they should be.
 
 use super::history::happened;
 use super::pods::deployment_of;
@@ -73,7 +73,7 @@ pub(super) fn candidate(
         let ask = view.answers().dry_run(Object::Deployment(desired));
         return Ok(ask.into_iter().collect());
     }
-    Ok(bring(desired, existing.map(AsRef::as_ref)))
+    Ok(update(desired, existing.map(AsRef::as_ref)))
 }
 
 fn desired(
@@ -135,7 +135,7 @@ pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) 
 }
 
 /// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
-fn bring(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
+fn update(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
     if deployment::needs_apply(&desired, existing) {
         desired.metadata.resource_version =
             existing.and_then(|existing| existing.metadata.resource_version.clone());

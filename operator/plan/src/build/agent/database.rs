@@ -2,11 +2,11 @@
 
 use super::files::mount_files;
 use super::migrate::mark;
-use super::store;
-use super::{
+use super::pod::{
     Errand, empty_dir, environment, install, job, own_container, own_pod, pull_secrets, run_copied_agent,
     run_own_agent, stay_put,
 };
+use super::store;
 use crate::build::annotate;
 use crate::observed::Settings;
 use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
@@ -127,11 +127,11 @@ pub fn settle_job(
     };
     let asked = resolution
         .as_ref()
-        .map(|(resolution, token)| crate::migration::resolve_value(*resolution, token));
+        .map(|(resolution, token)| crate::resolution::value(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
         requester: errand.requester(),
-        run: super::identity(migration),
+        run: super::migrate::identity(migration),
         resolution,
         timeout_seconds: SETTLE_PATIENCE_SECONDS,
         resolution_token,

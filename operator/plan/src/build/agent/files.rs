@@ -1,7 +1,7 @@
 //! Files that a connection string may name, such as `sslrootcert=/etc/crm/ca.pem`: they are mounted into the
 //! application's container, and the agent needs them at the same paths.
 
-use super::{CONTAINER, mount};
+use super::pod::{CONTAINER, mount};
 use crate::build::template;
 use crate::protocol;
 use crate::snapshot::Snapshot;

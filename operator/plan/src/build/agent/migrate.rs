@@ -7,15 +7,14 @@
 
 use super::files::files_beside;
 use super::pin::node_affinity;
-use super::{
+use super::pod::{
     CONTAINER, Errand, INSTALL_CONTAINER, empty_dir, environment, install, job, mount, own_container,
     restricted_as_own_user, run_copied_agent, run_own_agent, stay_put, with_pull_secrets,
 };
 use crate::build::InvalidTemplate;
 use crate::build::template::{self, repository};
 use crate::labels;
-use crate::migration::run_id;
-use crate::names;
+use crate::names::{self, run_id};
 use crate::observed::Settings;
 use crate::protocol::{
     GUARD_DIRECTORY_VARIABLE, GuardTask, MigrationTask, RunIdentity, SqlCheck, Task, VARIABLE_PREFIX,
@@ -157,7 +156,7 @@ pub fn migration_pod(
     let errand = errand(&GUARD, migration, &migration_name, &name);
     let task = Task::Guard(guard_task(migration, component, &errand)?);
     let mut variables = environment(&task, Some(&database.connection));
-    variables.push(super::literal(
+    variables.push(super::pod::literal(
         GUARD_DIRECTORY_VARIABLE,
         GUARD_DIRECTORY.to_owned(),
     ));
@@ -200,7 +199,7 @@ fn guard_task(
         health: health
             .http
             .iter()
-            .map(|get| super::http_request(component, get))
+            .map(|get| super::probe::http_request(component, get))
             .collect(),
         success_threshold: health.success_threshold,
         period_milliseconds: u64::try_from(health.period.get().as_millis()).unwrap_or(u64::MAX),
@@ -218,7 +217,7 @@ fn guard(settings: &Settings, variables: Vec<EnvVar>, files: Vec<VolumeMount>) -
     guard.volume_mounts = Some(std::iter::once(own).chain(files).collect());
     guard.startup_probe = Some(Probe {
         exec: Some(ExecAction {
-            command: Some(vec![super::OWN_BINARY.to_owned(), "started".to_owned()]),
+            command: Some(vec![super::pod::OWN_BINARY.to_owned(), "started".to_owned()]),
         }),
         period_seconds: Some(1),
         timeout_seconds: Some(10),

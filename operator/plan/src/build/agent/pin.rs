@@ -1,6 +1,7 @@
 //! Learning the digests of images that are given by tag: a pod pulls them, as the App's own pods would.
 
-use super::{AGENT_VOLUME, Errand, Outcome, install, mount, own_pod, restricted, small, with_pull_secrets};
+use super::pod::{AGENT_VOLUME, Errand, install, mount, own_pod, restricted, small, with_pull_secrets};
+use super::report::Outcome;
 use crate::build::template::{self, repository};
 use crate::observed::Settings;
 use crate::protocol;
@@ -35,7 +36,7 @@ pub fn pin_pod(
     };
     let mut pod = own_pod(settings, &[]);
     pod.volumes = None;
-    pod.image_pull_secrets = with_pull_secrets(settings, &super::pull_secrets(snapshot));
+    pod.image_pull_secrets = with_pull_secrets(settings, &super::pod::pull_secrets(snapshot));
     if let Some(team) = template_of_first(snapshot, images) {
         pod.service_account_name = team.service_account_name;
         pod.node_selector = team.node_selector;
@@ -141,10 +142,10 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Outcome<Pinned> {
         status.and_then(|status| status.phase.as_deref()),
         Some("Succeeded" | "Failed")
     ) {
-        let reason = super::exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
+        let reason = super::report::exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
         return Outcome::Lost { reason };
     }
-    match super::waiting(pod) {
+    match super::report::waiting(pod) {
         Some((kubernetes, message)) if kubernetes == "InvalidImageName" => Outcome::Reported(Pinned::Never {
             reason: Reason::InvalidImageName,
             message,

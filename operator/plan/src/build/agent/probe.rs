@@ -1,6 +1,6 @@
 //! Health requests, and the pod that makes those which need a header from a Secret.
 
-use super::{Errand, from_secret, literal, own_container, own_pod, run_own_agent, task_text};
+use super::pod::{Errand, from_secret, literal, own_container, own_pod, run_own_agent, task_text};
 use crate::names;
 use crate::observed::Settings;
 use crate::protocol::{self, Header, HttpRequest, PROBE_PORT, ProbeTask, Scheme, Task};

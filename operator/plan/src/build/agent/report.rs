@@ -1,6 +1,6 @@
 //! Reading what became of the agent's pods, from their status alone.
 
-use super::CONTAINER;
+use super::pod::CONTAINER;
 use crate::message::{quote, quoting, sentence};
 use crate::protocol::EXIT_OTHER_OWNER;
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! The store of backups in a pod: what the agent needs of the pod to reach it. The agent has the store's options in its
 //! task.
 
-use super::mount;
+use super::pod::mount;
 use crate::protocol::STORE_DIRECTORY;
 use fairway_crds::app::Store;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, Volume};

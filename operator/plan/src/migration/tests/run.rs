@@ -133,7 +133,7 @@ fn a_failure_of_the_environment_is_retried_for_an_hour(#[case] outcome: Reported
     }
     let attempted = story.bench.now.duration_since(begun);
     assert!(
-        attempted > SignedDuration::from_mins(50) && attempted < crate::migration::run::START_DEADLINE,
+        attempted > SignedDuration::from_mins(50) && attempted < crate::migration::view::START_DEADLINE,
         "{attempted}"
     );
     let message = format!("{reason} happened. No attempt succeeded within 1h.");

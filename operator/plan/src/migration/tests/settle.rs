@@ -72,7 +72,7 @@ fn a_pod_that_never_starts_is_gone_before_the_ledger_is_read() {
             message.into()
         )
     );
-    story.bench.later(crate::migration::run::START_DEADLINE);
+    story.bench.later(crate::migration::view::START_DEADLINE);
     let decision = story.pass();
     assert!(decision.status.settling && decision.steps.is_empty());
     story.migration.status = Some(decision.status);

@@ -22,12 +22,7 @@ pub fn probe_targets(observed: &ReleaseObserved, settings: &Settings) -> Vec<Pro
     if done || observed.release.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let view = View {
-        observed,
-        settings,
-        now: jiff::Timestamp::UNIX_EPOCH,
-        snapshot,
-    };
+    let view = View::new(observed, settings, jiff::Timestamp::UNIX_EPOCH, snapshot);
     let secret = agent::secret_requests(snapshot);
     let probe_pod = observed
         .pods

@@ -2,7 +2,7 @@
 
 use crate::release::history::happened;
 use crate::release::pods::standing;
-use crate::release::rollback::{self, Patience};
+use crate::release::rollback::{self, Deadline};
 use crate::release::stopping::stopped;
 use crate::release::verdict::Verdict;
 use crate::release::view::View;
@@ -57,13 +57,13 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             format!("{ready} of {desired} pods of {name} in {previous} are ready.")
         }
     };
-    match rollback::patience(view, status) {
-        Patience::TakenOver(newer) => {
+    match rollback::deadline(view, status) {
+        Deadline::TakenOver(newer) => {
             let why =
                 format!("Not all of {previous} could be started again, so {newer} takes over. {message}");
             rollback::unfinished(status, &why).verdict()
         }
-        Patience::Until(_) | Patience::Over => {
+        Deadline::Ahead(_) | Deadline::Passed => {
             Verdict::Act(steps, rollback::restoring(view, status, message))
         }
     }

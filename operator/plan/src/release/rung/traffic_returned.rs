@@ -2,7 +2,7 @@
 
 use crate::release::history::happened;
 use crate::release::pods::standing;
-use crate::release::rollback::{self, Patience};
+use crate::release::rollback::{self, Deadline};
 use crate::release::stopping::stopped;
 use crate::release::traffic::{direct, has_users};
 use crate::release::verdict::{Verdict, Wait};
@@ -18,8 +18,8 @@ use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 /// A newer release takes over when the previous version has had its time.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let verdict = returned(view, status);
-    match (verdict.wait(), rollback::patience(view, status)) {
-        (Some(wait), Patience::TakenOver(newer)) => {
+    match (verdict.wait(), rollback::deadline(view, status)) {
+        (Some(wait), Deadline::TakenOver(newer)) => {
             let why = format!(
                 "{} could not be rolled back, so it serves until {newer} does. {}",
                 view.name(),
