@@ -114,19 +114,19 @@ macro_rules! objects {
 objects! {
     /// Snapshot of what a release releases.
     ControllerRevision,
-    /// A new release.
+    /// A Release.
     Release,
-    /// A release's migration.
+    /// The Migration of a release.
     Migration,
-    /// A release's backup.
+    /// The Backup of a release.
     Backup,
-    /// One component of one release.
+    /// The Deployment of one component of one release.
     Deployment,
-    /// Traffic of one component.
+    /// The Service of one component.
     Service,
-    /// Agent work.
+    /// A Job of the agent.
     Job,
-    /// Agent work that is not a Job: pinning, probing, the `onStart` migration.
+    /// A pod of the agent that has no Job: pinning, probing, the `onStart` migration.
     Pod,
 }
 

@@ -5,7 +5,6 @@ use crate::key::Key;
 use crate::kinds::Backup;
 use fairway_plan::labels;
 use fairway_plan::observed::BackupObserved;
-use std::collections::BTreeMap;
 
 /// What is done for a Backup.
 const KINDS: [labels::Work; 1] = [labels::Work::Backup];
@@ -29,7 +28,7 @@ impl Observe for Backup {
                 .all()
                 .filter(|pod| works_for(&**pod, &key.name, &KINDS))
                 .collect(),
-            refused: BTreeMap::new(),
+            refused: sight.refusals.known(sight.app, sight.now).refused,
             backup,
         })
     }

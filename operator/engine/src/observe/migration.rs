@@ -5,7 +5,6 @@ use crate::key::Key;
 use crate::kinds::Migration;
 use fairway_plan::labels;
 use fairway_plan::observed::MigrationObserved;
-use std::collections::BTreeMap;
 
 /// What is done for a Migration.
 const KINDS: [labels::Work; 2] = [labels::Work::Migrate, labels::Work::Settle];
@@ -29,7 +28,7 @@ impl Observe for Migration {
                 .all()
                 .filter(|pod| works_for(&**pod, &key.name, &KINDS))
                 .collect(),
-            refused: BTreeMap::new(),
+            refused: sight.refusals.known(sight.app, sight.now).refused,
             migration,
         })
     }

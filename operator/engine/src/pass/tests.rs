@@ -422,7 +422,7 @@ fn a_release_looks_up_services_and_claims_that_no_watch_shows() {
     state.caches.put(release);
     let mut app = app_object();
     app.spec = serde_json::from_value(json!({"components": [{
-        "name": "web", "serves": {"service": "crm", "port": 80},
+        "name": "web", "serves": {"service": "crm", "port": 80, "targetPort": 3000},
         "template": {"spec": {
             "containers": [{"name": "web", "image": "crm:1"}],
             "volumes": [{"name": "files", "persistentVolumeClaim": {"claimName": "uploads"}}],
