@@ -106,7 +106,7 @@ pub struct MigrationStatus {
     /// Attempts to start the migration, which are repeated while the environment prevents it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,
-    /// Whether the run's pod ended without a result, so that a Job reads from the ledger how the run ended.
+    /// Whether the run's pod ended without a report, so that a Job reads from the ledger how the run ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settling: bool,
     /// Number of such Jobs that have been started.

@@ -45,7 +45,7 @@ pub enum Reason {
     /// A container of the App has no `image`, so the App cannot be released on its own. It waits for a Release, applied
     /// by the user or by CI, that names the images.
     AwaitingRelease,
-    /// The desired Release requires user action. The message repeats what to do.
+    /// The desired Release requires action. The condition `Stalled` repeats what to do.
     ActionRequired,
     /// The environment does not fit: for example, the database is unreachable, a password is wrong, or the store is
     /// full. Fairway retries until the deadline in the message.
@@ -94,9 +94,9 @@ pub enum Reason {
     DecodeFailed,
     /// An image cannot be pulled, or the pod that pulls it cannot be scheduled or started. The message says which.
     ImagePullFailed,
-    /// A Fairway pod cannot start or cannot be created. The message contains what Kubernetes reports.
+    /// A Fairway pod is not starting. The message contains what Kubernetes reports, or a command that shows it.
     PodNotStarting,
-    /// A Fairway pod ended without a result: it was evicted, deleted or out of memory, or its node was lost.
+    /// A Fairway pod ended without a report: it was evicted, deleted or out of memory, or its node was lost.
     PodLost,
     /// The operator cannot open a connection to a ready pod of the candidate. A NetworkPolicy blocks it, or nothing
     /// listens on the port of the health request.
@@ -104,13 +104,13 @@ pub enum Reason {
     /// The Fairway agent in a pod could not do its work: it was stopped, or it could not read its input. Unreadable
     /// input means that the operator and the agent come from images of different versions.
     AgentFailed,
-    /// A write to the API server failed: the API server is unreachable or overloaded, or the namespace is being
+    /// A request to the API server failed: the API server is unreachable or overloaded, or the namespace is being
     /// deleted.
     WriteFailed,
     /// The API server refuses a write by Fairway, for example because of a quota, an admission policy, a missing verb
     /// in a role, or another object with the same name.
     WriteRefused,
-    /// Fairway needs a name that is still used by an object that is being deleted.
+    /// Fairway needs a name that another object still has, usually one that is being deleted.
     ObjectBeingDeleted,
     /// This version of Fairway cannot read a stored object. The message says which part does not fit, without its
     /// values.
@@ -200,7 +200,7 @@ pub enum Reason {
     /// The database migration of this release is about to run, or is running. It is not interrupted, not even by an
     /// abort.
     Migrating,
-    /// The migration's pod ended without a usable result. A Job reads the ledger in the database to find out how the
+    /// The migration's pod ended without a usable report. A Job reads the ledger in the database to find out how the
     /// migration ended.
     CheckingLedger,
     /// The pods of the candidate are starting, or their health is being checked. Every health request must pass
