@@ -52,7 +52,7 @@ pub const PARTS: &[Part] = &[
         variables: &[("RANDOM_STORIES", "20000")],
         phases: &[Phase {
             lanes: &[Lane {
-                package: "fairway-plan",
+                package: "fairway-sim",
                 target: "it",
                 module: "random::",
                 at_once: 2,

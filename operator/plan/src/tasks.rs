@@ -98,7 +98,7 @@ pub const BACKUP: Task = Task {
     removal: Removal::WithNext,
     runs_in: "`database.image`",
     answers: "evidence, or a failure",
-    repeat: "yes: a set with a manifest is proven again, one without is begun again",
+    repeat: "yes: a set with a manifest is proven again, one without is removed and taken again",
 };
 
 /// Migrates by a command.
