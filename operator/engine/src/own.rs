@@ -26,7 +26,7 @@ pub struct Decided {
     /// The writes that come before the status.
     pub(crate) steps: Vec<Step>,
     /// The status to commit, if it differs from the one observed.
-    pub(crate) commit: Option<Commit>,
+    pub(crate) commit: Option<Box<Commit>>,
     /// When to plan again although nothing has changed.
     pub(crate) wake: Wake,
     /// Which pods are to be asked from now on.
@@ -71,7 +71,7 @@ fn decide<K: Observe>(
         let before = object.status();
         let conditions = before.map(K::conditions).unwrap_or_default();
         let news = news(K::HEADLINE, conditions, K::conditions(&status));
-        Commit {
+        Box::new(Commit {
             announcement: news.map(|(severity, headline)| Announcement {
                 about: object.object_ref(&()),
                 severity,
@@ -80,7 +80,7 @@ fn decide<K: Observe>(
             }),
             outcome: K::outcome(&status).filter(|_| before.and_then(K::outcome).is_none()),
             object: own(Arc::new(object.with_status(status))),
-        }
+        })
     });
     Decided {
         object: own(object.clone()),
@@ -143,6 +143,7 @@ macro_rules! own {
 
         /// What was observed of an object of one of our own kinds.
         #[derive(Clone, Debug)]
+        #[allow(clippy::large_enum_variant, reason = "one is always behind a Box")]
         pub(crate) enum Observation {
             $($own($observed),)*
         }

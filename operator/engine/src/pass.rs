@@ -61,7 +61,7 @@ enum Stage {
     /// The object that has the name of the one to be created has been asked for.
     Adopting(Execution),
     /// The status has been asked to be written.
-    Committing(Commit, Wake),
+    Committing(Box<Commit>, Wake),
     /// The pass is over.
     Over,
 }
@@ -81,7 +81,7 @@ enum Then {
     /// The status.
     Commit {
         observed: Own,
-        commit: Option<Commit>,
+        commit: Option<Box<Commit>>,
         wake: Wake,
     },
     /// Nothing: the object is gone, and the steps remove what it has left behind.
@@ -383,7 +383,7 @@ impl Pass {
     fn committed(
         &mut self,
         state: &mut State,
-        commit: Commit,
+        commit: Box<Commit>,
         wake: Wake,
         answer: Answer,
         now: Now,
