@@ -11,9 +11,9 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cluster::paths::repository;
 use crate::command::{describe, feed, last_lines};
 use crate::ns::GONE;
+use crate::paths::repository;
 use crate::target::Target;
 use crate::wait;
 

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::parts::Tests;
-use crate::cluster::paths::repository;
 use crate::command::{cargo, run};
+use crate::paths::repository;
 
 /// One test.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -77,7 +77,7 @@ mod tests {
 
     use super::super::parts::Tests;
     use super::*;
-    use crate::cluster::paths::repository;
+    use crate::paths::repository;
 
     #[test]
     fn every_test_target_runs_in_a_phase() {

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::parts::{PARTS, Part};
 use super::report::Report;
 use super::short;
-use crate::cluster::paths::repository;
 use crate::command::run;
+use crate::paths::repository;
 
 /// What stands around the table.
 const BEGIN: &str = "<!-- written by `make test-long` -->\n";
