@@ -12,10 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::command::{describe, feed, last_lines};
-use crate::ns::GONE;
 use crate::paths::repository;
 use crate::target::Target;
-use crate::wait;
+use crate::wait::{self, GONE};
 
 /// Where the operator runs.
 pub const OPERATOR_NAMESPACE: &str = "fairway-system";

@@ -5,6 +5,7 @@
 pub mod apps;
 pub mod bench;
 pub mod cluster;
+mod context;
 pub mod dump;
 pub mod hex;
 pub mod images;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::ns::Context;
+use crate::context::Context;
 use crate::paths::repository;
 use crate::target::Target;
 

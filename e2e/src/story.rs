@@ -9,8 +9,8 @@ use anyhow::Result;
 pub use crm::{BadMigration, TurnsBad};
 pub use unleash::Upgrade;
 
+use crate::context::Context;
 use crate::load::{Running, assert_none_failed};
-use crate::ns::Context;
 use crate::timeline::Timeline;
 
 /// Where a story takes place, and what prints it.
