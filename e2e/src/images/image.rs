@@ -11,13 +11,13 @@ use crate::paths::{Paths, repository};
 /// One image and what it is made of.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// Its repository below the registry.
+    /// Repository of the image below the registry.
     pub name: &'static str,
-    /// Its tag.
+    /// Tag of the image.
     pub tag: &'static str,
-    /// Files in the folder from which it is built, beside those of its Dockerfile's folder.
+    /// Files that are put beside the Dockerfile.
     pub(super) inputs: Vec<Input>,
-    /// `VERSION` in its Dockerfile.
+    /// `VERSION` in the image's Dockerfile.
     pub(super) version: Option<&'static str>,
 }
 
@@ -26,7 +26,7 @@ pub struct Image {
 pub struct Built {
     /// Hash of everything that the image is made of.
     pub(super) key: String,
-    /// The digest of its manifest, the same in every registry.
+    /// The digest of the image's manifest, the same in every registry.
     pub digest: String,
 }
 
@@ -37,18 +37,18 @@ impl Image {
         format!("{}:{}", self.name, self.tag)
     }
 
-    /// The folder of its Dockerfile.
+    /// The folder of the image's Dockerfile.
     pub(super) fn folder(&self) -> PathBuf {
         repository().join("e2e/images").join(self.name)
     }
 
-    /// The archive in which it is kept.
+    /// The archive in which the image is kept.
     #[must_use]
     pub fn archive(&self, paths: &Paths) -> PathBuf {
         paths.images().join(format!("{}-{}.tar", self.name, self.tag))
     }
 
-    /// What was built last, if anything.
+    /// What was built last of this image, if anything.
     #[must_use]
     pub fn built(&self, paths: &Paths) -> Option<Built> {
         built(paths, self.name, self.tag)
