@@ -1,6 +1,6 @@
 //! The Service of a component selects the pods of one release; changing its selector moves all users at once.
 
-use super::{Care, Destination, Driver, Entry, Network, Objects, Pending, Switch, Target, serving};
+use super::port::{Care, Destination, Driver, Entry, Network, Objects, Pending, Switch, Target, serving};
 use crate::build::service;
 use crate::labels;
 use crate::message::quoting;
