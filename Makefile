@@ -1,6 +1,6 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down bench check fmt fmt-check clippy test-unit drift charts deny dependencies advisories crds docs \
+.PHONY: help demo demo-down bench check fmt fmt-check cycles clippy test-unit drift charts deny dependencies advisories crds docs \
 	test test-e2e test-long prerequisites cluster-binaries images up began install down
 
 # Targets that build, start and test depend on their order.
@@ -36,13 +36,16 @@ bench: up install ## measure Fairway beside Argo Rollouts and print a table
 
 # --- to change it ---
 
-check: fmt-check clippy test-unit drift charts deny dependencies ## everything that needs no cluster; run it before each commit
+check: fmt-check cycles clippy test-unit drift charts deny dependencies ## everything that needs no cluster; run it before each commit
 
 fmt: ## format the Rust code
 	@cargo fmt --all
 
 fmt-check:
 	@cargo fmt --all --check
+
+cycles: ## check that no source files import each other in a circle
+	@scripts/check-cycles
 
 clippy:
 	@$(CARGO) clippy --quiet --workspace --all-targets --all-features -- --deny warnings

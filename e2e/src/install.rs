@@ -11,11 +11,10 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cluster::paths::repository;
 use crate::command::{describe, feed, last_lines};
-use crate::ns::GONE;
+use crate::paths::repository;
 use crate::target::Target;
-use crate::wait;
+use crate::wait::{self, GONE};
 
 /// Where the operator runs.
 pub const OPERATOR_NAMESPACE: &str = "fairway-system";

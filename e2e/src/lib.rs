@@ -5,7 +5,9 @@
 pub mod apps;
 pub mod bench;
 pub mod cluster;
+mod context;
 pub mod dump;
+pub mod hex;
 pub mod images;
 pub mod install;
 pub mod load;
@@ -23,4 +25,4 @@ pub mod timeline;
 pub mod volumes;
 pub mod wait;
 
-pub use fairway_tools::{build as tools, command, progress};
+pub use fairway_tools::{build as tools, command, paths, progress};

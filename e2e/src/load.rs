@@ -9,7 +9,7 @@ use kube::Client;
 use kube::api::PostParams;
 use serde_json::json;
 
-use crate::ns::Context;
+use crate::context::Context;
 use crate::wait;
 
 pub use fairway_loadgen as report;

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::cluster::paths::repository;
-use crate::ns::Context;
+use crate::context::Context;
+use crate::paths::repository;
 use crate::target::Target;
 
 /// The registry that the files name, for which the target's own is put.
@@ -80,7 +80,7 @@ pub fn restricted(mut spec: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Paths;
+    use crate::paths::Paths;
 
     #[test]
     fn every_file_is_yaml_and_names_images_of_the_target_only() -> Result<()> {

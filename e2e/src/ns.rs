@@ -5,48 +5,16 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
-use kube::{Client, Resource};
 use serde_json::json;
 
+pub use crate::context::Context;
 use crate::target::Target;
 use crate::{dump, volumes, wait};
-
-/// How long a namespace may take to go. One that hangs is a finding of its own: some finalizer waits
-/// for what will not happen.
-///
-/// Kubernetes begins 5 s after the request, and looks again after half of the longest
-/// `terminationGracePeriodSeconds` of the pods, so pods of tests should have a short one.
-pub(crate) const GONE: Duration = Duration::from_secs(120);
-
-/// What a test works with.
-#[derive(Clone)]
-pub struct Context {
-    /// A client with the administrator's rights.
-    pub client: Client,
-    /// The cluster on which the test runs.
-    pub target: Target,
-    /// The test's own namespace.
-    pub namespace: String,
-}
-
-impl Context {
-    /// Objects of one kind in the test's namespace.
-    #[must_use]
-    pub fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-}
 
 /// What the apiserver does with pods that the restricted profile of Pod Security does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +125,7 @@ async fn create(context: &Context, security: PodSecurity) -> Result<()> {
 /// When it does not go.
 pub async fn remove(context: &Context) -> Result<()> {
     let namespaces = Api::<Namespace>::all(context.client.clone());
-    wait::remove(namespaces, &context.namespace, GONE).await?;
+    wait::remove(namespaces, &context.namespace, wait::GONE).await?;
     volumes::remove_all(&context.client, &context.target, &context.namespace).await
 }
 

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 
 use crate::apps::{self, crm};
-use crate::ns::Context;
+use crate::context::Context;
 use crate::{reach, seen};
 
 /// Installs CRM v1 and edits it to a v2 whose migration has begun and pauses at this moment, `middle` or `end`.

@@ -15,8 +15,9 @@ use kube::{Api, ResourceExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use crate::context::Context;
 use crate::install::OPERATOR_NAMESPACE;
-use crate::ns::{self, Context};
+use crate::ns;
 use crate::seen;
 use crate::wait::{is_ready, wait_for, wait_for_all};
 

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use crate::ns::Context;
+use crate::context::Context;
 use crate::wait::is_ready;
 
 /// The names of the ready pods that have these labels.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Resource, ResourceExt};
 
-use crate::ns::Context;
+use crate::context::Context;
 use crate::wait::wait_for;
 
 /// The label of everything that belongs to an App.

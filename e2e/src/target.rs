@@ -9,8 +9,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::cluster::Paths;
 use crate::command::without_proxy;
+use crate::paths::Paths;
 
 /// The embedded cluster, or one that the user names. No other context is ever connected to.
 #[derive(Clone, Debug)]

@@ -16,8 +16,8 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+use crate::context::Context;
 use crate::load::{Running, assert_going_well};
-use crate::ns::Context;
 use crate::seen;
 
 /// The longest text of a line; statuses say more to whoever asks.

@@ -16,7 +16,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use serde_json::json;
 
 use crate::command::run;
-use crate::ns::Context as TestContext;
+use crate::context::Context as TestContext;
 use crate::target::Target;
 
 /// The label by which a test's volumes are found; unlike claims they are in no namespace.

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use fairway_e2e::cluster::{Cluster, Options, Paths};
+use fairway_e2e::cluster::{Cluster, Options};
+use fairway_e2e::paths::Paths;
 use fairway_e2e::{images, wait};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;

@@ -7,7 +7,8 @@ use anyhow::Result;
 use fairway_crds::App;
 use fairway_e2e::apps::{set_env, unleash};
 use fairway_e2e::ns::{Context, alone};
-use fairway_e2e::story::{Story, Upgrade};
+use fairway_e2e::story::Story;
+use fairway_e2e::story::unleash::Upgrade;
 use fairway_e2e::volumes::{Behaviour, claim};
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::{apply, component, from_file, set_bake, set_env, set_image};
-use crate::ns::Context;
+use crate::context::Context;
 use crate::volumes::{Behaviour, claim};
 use crate::{manifest, reach, seen, wait};
 

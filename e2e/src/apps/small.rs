@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use fairway_crds::App;
 use serde_json::json;
 
-use crate::ns::Context;
+use crate::context::Context;
 
 /// An App of this name with one component `web`, one pod, and a Service of the same name.
 ///

@@ -10,8 +10,8 @@ use http::request::Builder;
 use serde_json::{Value, json};
 
 use super::{from_file, set_image};
+use crate::context::Context;
 use crate::load::Load;
-use crate::ns::Context;
 use crate::{manifest, reach, seen, wait};
 
 /// The StatefulSet and Secret of its database.

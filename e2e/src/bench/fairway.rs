@@ -9,7 +9,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::{Bench, Contestant, PATIENCE};
+use super::contestant::Contestant;
+use super::setup::{Bench, PATIENCE};
 use crate::wait;
 
 /// The operator's process on this machine.

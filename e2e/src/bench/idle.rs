@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Bench, Contestant};
+use super::contestant::Contestant;
+use super::setup::Bench;
 use crate::ns;
 
 /// Requests in flight while the objects are made.

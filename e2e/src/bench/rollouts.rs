@@ -20,7 +20,8 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Bench, Contestant, PATIENCE};
+use super::contestant::Contestant;
+use super::setup::{Bench, PATIENCE};
 use crate::cluster::network::inside;
 use crate::command::run;
 use crate::{tools, wait};

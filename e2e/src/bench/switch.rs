@@ -10,7 +10,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
 use super::audit::{Mark, Requests};
-use super::{Bench, Contestant, PATIENCE};
+use super::contestant::Contestant;
+use super::setup::{Bench, PATIENCE};
 use crate::{ns, wait};
 
 /// Releases of one object, to and fro between two images. Returns each wait between the last new pod's

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fairway_e2e::cluster::{Cluster, Options, Paths};
+use fairway_e2e::cluster::{Cluster, Options};
+use fairway_e2e::paths::Paths;
 use fairway_e2e::target::Target;
 use fairway_e2e::{images, install};
 

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use fairway_e2e::cluster::Paths;
 use fairway_e2e::images;
+use fairway_e2e::paths::Paths;
 use fairway_e2e::runner::{self, Choice, parts, phases, record};
 use fairway_e2e::target::Target;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::paths::Paths;
+use crate::paths::Paths;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 

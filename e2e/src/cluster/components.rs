@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Options;
 use super::network::{NODE_ADDRESS, POD_RANGE, SERVICE_RANGE};
-use super::paths::Paths;
+use super::options::Options;
 use super::pki::{self, NODE_NAME};
 use super::process;
+use crate::paths::Paths;
 
 /// Port at which CoreDNS answers whether it is ready, on the cluster's end of the link.
 pub(super) const DNS_READY_PORT: u16 = 8181;

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::paths::Paths;
 use crate::command::run;
+use crate::paths::Paths;
 
 /// The node's address, from the range reserved for documentation (RFC 5737).
 pub const NODE_ADDRESS: &str = "192.0.2.10";

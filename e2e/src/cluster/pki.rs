@@ -12,7 +12,7 @@ use rcgen::{
 use serde_json::json;
 
 use super::network::{API_SERVICE_ADDRESS, NODE_ADDRESS};
-use super::paths::Paths;
+use crate::paths::Paths;
 
 /// The node's name.
 pub const NODE_NAME: &str = "node-1";

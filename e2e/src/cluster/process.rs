@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroups;
 use super::network;
-use super::paths::Paths;
 use crate::command::without_proxy;
+use crate::paths::Paths;
 
 /// A process as it was when it was started. A pid that was given to another process since then has
 /// another start time.

@@ -11,7 +11,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::paths::Paths;
+use crate::paths::Paths;
 
 /// The class's name.
 const CLASS: &str = "standard";

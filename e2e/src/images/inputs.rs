@@ -8,10 +8,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::hex;
-use crate::cluster::Paths;
-use crate::cluster::paths::repository;
 use crate::command::{cargo, run};
+use crate::hex;
+use crate::paths::{Paths, repository};
 use crate::progress::{Progress, seconds};
 
 /// Binaries are static, so that they run in any image, also in an empty one.
@@ -142,9 +141,9 @@ impl Input {
         match self {
             Self::Installed { .. } | Self::Binary { .. } | Self::Linked { .. } => {
                 let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-                Ok(hex(&Sha256::digest(bytes)))
+                Ok(hex::encode(&Sha256::digest(bytes)))
             }
-            Self::Debian(_) | Self::Npm { .. } => Ok(hex(&Sha256::digest(format!("{self:?}")))),
+            Self::Debian(_) | Self::Npm { .. } => Ok(hex::encode(&Sha256::digest(format!("{self:?}")))),
         }
     }
 }

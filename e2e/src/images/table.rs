@@ -1,6 +1,6 @@
 //! Which images there are.
 
-use super::Image;
+use super::image::Image;
 use super::inputs::{BASE, Input, Library, POSTGRES};
 
 /// Versions of the fixture application: one binary, and so many digests.

@@ -7,26 +7,9 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::parts::Tests;
-use crate::cluster::paths::repository;
+use super::test::{Test, Tests};
 use crate::command::{cargo, run};
-
-/// One test.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Test {
-    pub(super) package: &'static str,
-    pub(super) target: &'static str,
-    /// Its name within the target, with its modules.
-    pub(super) name: String,
-    pub(super) tests: Tests,
-}
-
-impl Test {
-    /// Name with the target, which is unique.
-    pub(super) fn full_name(&self) -> String {
-        format!("{}::{}", self.target, self.name)
-    }
-}
+use crate::paths::repository;
 
 /// A compiled test target.
 #[derive(Clone, Debug)]

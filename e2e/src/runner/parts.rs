@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::phases::{Lane, Phase};
+use super::test::Tests;
 
 /// A part, run by `make test-long PART=name`.
 #[derive(Debug)]
@@ -19,16 +20,6 @@ pub struct Part {
     pub phases: &'static [Phase],
     /// Which tests of the phases' lanes these are.
     pub tests: Tests,
-}
-
-/// Whether `make test` runs a test too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tests {
-    /// It does.
-    #[default]
-    Usual,
-    /// It does not: the test is marked `#[ignore = "make test-long PART=…"]`.
-    Long,
 }
 
 /// The part of this name.

@@ -1,6 +1,6 @@
 //! Which tests run beside each other. What a test does to what all of them share decides its phase.
 
-use super::libtest::Test;
+use super::test::Test;
 
 /// Tests of one target that run beside each other, and beside those of the phase's other lanes.
 #[derive(Debug)]
@@ -75,9 +75,9 @@ pub const TESTS: &[Phase] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::parts::Tests;
+    use super::super::test::Tests;
     use super::*;
-    use crate::cluster::paths::repository;
+    use crate::paths::repository;
 
     #[test]
     fn every_test_target_runs_in_a_phase() {

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::parts::{PARTS, Part};
 use super::report::Report;
-use super::short;
-use crate::cluster::paths::repository;
 use crate::command::run;
+use crate::paths::repository;
+use crate::progress::seconds;
 
 /// What stands around the table.
 const BEGIN: &str = "<!-- written by `make test-long` -->\n";
@@ -30,7 +30,7 @@ pub fn write(part: &Part, report: &Report) -> Result<()> {
     let row = [
         commit()?,
         Timestamp::now().strftime("%Y-%m-%d").to_string(),
-        short(report.took),
+        seconds(report.took),
         report.passed().to_string(),
         report.failed().to_string(),
     ];

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::short;
+use crate::progress::seconds;
 
 /// How many of the slowest tests the table shows.
 const SLOWEST: usize = 10;
@@ -56,7 +56,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nThe slowest tests:")?;
         for outcome in self.slowest() {
-            writeln!(f, "  {:>7}  {}", short(outcome.took), outcome.name)?;
+            writeln!(f, "  {:>7}  {}", seconds(outcome.took), outcome.name)?;
         }
         let failed: Vec<_> = self
             .outcomes
@@ -74,7 +74,7 @@ impl fmt::Display for Report {
             "\n{} passed, {} failed in {}",
             self.passed(),
             self.failed(),
-            short(self.took)
+            seconds(self.took)
         )
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn ended(outcome: &Outcome, number: usize, of: usize) {
     let word = if outcome.failure.is_some() { "FAILED" } else { "ok" };
     eprintln!(
         "[{number:>3} of {of}] {:>7} {word} {}",
-        short(outcome.took),
+        seconds(outcome.took),
         outcome.name
     );
     if let Some(said) = &outcome.failure {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::release::annotation;
-use fairway_e2e::cluster::paths::repository;
 use fairway_e2e::command::{feed, last_lines, run};
 use fairway_e2e::install::OPERATOR_NAMESPACE;
+use fairway_e2e::paths::repository;
 use fairway_e2e::target::Target;
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use super::client;
 use anyhow::{Context as _, Result, ensure};
-use fairway_e2e::cluster::paths::repository;
 use fairway_e2e::install::OPERATOR_NAMESPACE;
+use fairway_e2e::paths::repository;
 use fairway_e2e::target::Target;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::rbac::v1::PolicyRule;

@@ -66,13 +66,22 @@ async fn killed_at(context: &Context, points: &[MilestoneKind]) -> Result<()> {
     crm::set_version(context, &mut app, "v2");
     apps::set_bake(&mut app, 5);
     apps::set_env(&mut app, "web", "CRM_FAULT_MIGRATE", "sleep:1000");
-    apps::apply(context, &app).await?;
-    for point in points {
-        seen::reaches(context, "crm-2", *point, crm::PATIENCE).await?;
-        operator::kill_and_wait(context).await?;
-    }
+    edited_and_killed_at(context, &app, points).await?;
     went_well(context).await?;
     load::assert_none_failed(&clients.stop().await?)
+}
+
+/// Applies the edit of CRM to v2 and kills the operator when its release reaches each of these milestones. No other test
+/// kills it from the edit on, or the release would be past the milestone by the time that it is this one's turn.
+async fn edited_and_killed_at(context: &Context, app: &App, points: &[MilestoneKind]) -> Result<()> {
+    let _disruption = operator::disrupt(context).await?;
+    apps::apply(context, app).await?;
+    for point in points {
+        seen::reaches(context, "crm-2", *point, crm::PATIENCE).await?;
+        operator::kill(context).await?;
+        operator::works(context).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -94,9 +103,10 @@ async fn operator_killed_during_a_rollback_completes_it() -> Result<()> {
 #[tokio::test]
 async fn operator_killed_while_its_job_is_deleted_migrates_once() -> Result<()> {
     with_temp_ns(|context| async move {
+        // Before the migration starts: it does not wait for another test's turn.
+        let disruption = operator::disrupt(&context).await?;
         migrating(&context, "middle").await?;
         let job = job(&context).await?;
-        let disruption = operator::disrupt(&context).await?;
         operator::kill(&context).await?;
         context
             .api::<Job>()
@@ -156,11 +166,7 @@ async fn killed_during_rollback(context: &Context, points: &[MilestoneKind]) -> 
     crm::set_version(context, &mut app, "v2");
     apps::set_bake(&mut app, 60);
     apps::set_env(&mut app, "web", "CRM_FAULT_HEALTH_BAD_AFTER_FIRST_REQUEST_S", "1");
-    apps::apply(context, &app).await?;
-    for point in points {
-        seen::reaches(context, "crm-2", *point, crm::PATIENCE).await?;
-        operator::kill_and_wait(context).await?;
-    }
+    edited_and_killed_at(context, &app, points).await?;
     seen::ended(context, "crm-2", ReleaseOutcome::RolledBack, crm::PATIENCE).await?;
     seen::selects(context, "crm", "crm-1", crm::PATIENCE).await?;
     ensure!(

@@ -6,7 +6,8 @@ use fairway_crds::{App, Release};
 use fairway_e2e::apps::{self, crm};
 use fairway_e2e::load::{self, Load, Running};
 use fairway_e2e::ns::{Context, with_temp_ns};
-use fairway_e2e::story::{BadMigration, Story, TurnsBad};
+use fairway_e2e::story::Story;
+use fairway_e2e::story::crm::{BadMigration, TurnsBad};
 use fairway_e2e::{reach, seen};
 
 use crate::{SOON, shown};

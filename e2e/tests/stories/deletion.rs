@@ -10,11 +10,10 @@ use fairway_crds::duration::Duration;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_e2e::apps::{self, crm, small};
-use fairway_e2e::images::hex;
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::volumes::{self, Behaviour, claim};
 use fairway_e2e::wait::{names, wait_for_all, wait_gone};
-use fairway_e2e::{reach, seen};
+use fairway_e2e::{hex, reach, seen};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
@@ -343,7 +342,7 @@ fn are_whole(context: &Context, backups: &[Backup]) -> Result<()> {
         let dump = manifest["database"]["name"]
             .as_str()
             .context("the manifest names no dump")?;
-        let hash = hex(&Sha256::digest(read(dump)?));
+        let hash = hex::encode(&Sha256::digest(read(dump)?));
         ensure!(
             status.sha256.as_ref() == Some(&hash),
             "{name}: the dump is another one"

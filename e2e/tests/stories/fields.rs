@@ -10,11 +10,10 @@ use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_e2e::apps::{self, crm, small};
-use fairway_e2e::images::hex;
 use fairway_e2e::manifest;
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::volumes::{self, Behaviour, claim};
-use fairway_e2e::{reach, seen, wait};
+use fairway_e2e::{hex, reach, seen, wait};
 use http::Request;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -242,7 +241,7 @@ fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
         let content = fs::read(folder.join(name)).with_context(|| format!("read {name}"))?;
         ensure!(file["bytes"] == json!(content.len()), "{part}: {manifest}");
         ensure!(
-            file["sha256"] == json!(hex(&Sha256::digest(&content))),
+            file["sha256"] == json!(hex::encode(&Sha256::digest(&content))),
             "{part}: {manifest}"
         );
         sum += i64::try_from(content.len())?;

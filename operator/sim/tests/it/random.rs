@@ -75,13 +75,32 @@ fn stories() -> impl Strategy<Value = Named> {
         prop::collection::vec(prop::sample::select(&EVENTS[..]), 1..14),
     )
         .prop_map(|(app, events)| {
-            let events: String = events.into_iter().map(|event| format!("> {event}\n")).collect();
+            let events: String = settled_only_with_a_database(events)
+                .map(|event| format!("> {event}\n"))
+                .collect();
             Named {
                 name: "random".to_owned(),
                 text: format!("> {app}\n{events}{FIXED}"),
                 number: 0,
             }
         })
+}
+
+/// A migration that is under way waits for its database for as long as that is away: nothing settles meanwhile.
+fn settled_only_with_a_database(events: Vec<&'static str>) -> impl Iterator<Item = &'static str> {
+    let mut is_away = false;
+    events.into_iter().map(move |event| {
+        match event {
+            "database down" => is_away = true,
+            "database up" => is_away = false,
+            _ => {}
+        }
+        if is_away && event == "settle" {
+            "wait 20m"
+        } else {
+            event
+        }
+    })
 }
 
 fn faults() -> impl Strategy<Value = (Fault, Turns)> {

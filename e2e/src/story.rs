@@ -1,16 +1,13 @@
 //! The story of the demo, which the tests prove: a real application upgraded, a bad version
 //! stopped, and one that turns bad after the switch rolled back, without one failed request.
 
-mod crm;
-mod unleash;
+pub mod crm;
+pub mod unleash;
 
 use anyhow::Result;
 
-pub use crm::{BadMigration, TurnsBad};
-pub use unleash::Upgrade;
-
+use crate::context::Context;
 use crate::load::{Running, assert_none_failed};
-use crate::ns::Context;
 use crate::timeline::Timeline;
 
 /// Where a story takes place, and what prints it.

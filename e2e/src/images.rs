@@ -3,6 +3,7 @@
 //!
 //! Everything is skipped whose inputs have not changed, by hash.
 
+mod image;
 mod inputs;
 mod table;
 
@@ -11,66 +12,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::inputs::Input;
+use self::image::record;
+pub use self::image::{Built, Image, built};
 pub use self::table::{CRM_VERSIONS, UNLEASH_VERSIONS, all, of_the_story};
-use crate::cluster::Paths;
-use crate::cluster::paths::repository;
 use crate::command::{run, without_proxy};
+use crate::hex;
+use crate::paths::Paths;
 use crate::progress::{Progress, seconds};
-
-/// One image and what it is made of.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// Its repository below the registry.
-    pub name: &'static str,
-    /// Its tag.
-    pub tag: &'static str,
-    inputs: Vec<Input>,
-    /// `VERSION` in its Dockerfile.
-    version: Option<&'static str>,
-}
-
-/// What was built, kept beside the archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Built {
-    /// Hash of everything that the image is made of.
-    key: String,
-    /// The digest of its manifest, the same in every registry.
-    pub digest: String,
-}
-
-impl Image {
-    /// `name:tag`.
-    #[must_use]
-    pub fn reference(&self) -> String {
-        format!("{}:{}", self.name, self.tag)
-    }
-
-    fn folder(&self) -> PathBuf {
-        repository().join("e2e/images").join(self.name)
-    }
-
-    /// The archive in which it is kept.
-    #[must_use]
-    pub fn archive(&self, paths: &Paths) -> PathBuf {
-        paths.images().join(format!("{}-{}.tar", self.name, self.tag))
-    }
-
-    /// What was built last, if anything.
-    #[must_use]
-    pub fn built(&self, paths: &Paths) -> Option<Built> {
-        built(paths, self.name, self.tag)
-    }
-}
-
-/// What was built last for this name and tag, if anything.
-#[must_use]
-pub fn built(paths: &Paths, name: &str, tag: &str) -> Option<Built> {
-    serde_json::from_slice(&fs::read(record(paths, name, tag)).ok()?).ok()
-}
 
 /// The images with one of the names, or all of them when no name is given.
 ///
@@ -261,10 +211,6 @@ fn buildah(paths: &Paths) -> Command {
     command
 }
 
-fn record(paths: &Paths, name: &str, tag: &str) -> PathBuf {
-    paths.images().join(format!("{name}-{tag}.json"))
-}
-
 /// A hash of the Dockerfile, the files beside it, and every input.
 fn key(image: &Image, files: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
@@ -280,13 +226,7 @@ fn key(image: &Image, files: &[PathBuf]) -> Result<String> {
     for (input, file) in image.inputs.iter().zip(files) {
         hash.update(input.key(file)?);
     }
-    Ok(hex(&hash.finalize()))
-}
-
-/// Lower-case hexadecimal digits of some bytes.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hex::encode(&hash.finalize()))
 }
 
 #[cfg(test)]

@@ -7,17 +7,20 @@ pub mod parts;
 pub mod phases;
 pub mod record;
 pub mod report;
+mod test;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use self::libtest::{Compiled, Test};
-use self::parts::{PARTS, Tests};
+use self::libtest::Compiled;
+use self::parts::PARTS;
 use self::phases::{Lane, Phase};
 use self::report::{Outcome, Report};
+use self::test::Test;
+pub use self::test::Tests;
 
 /// What a run may choose.
 #[derive(Clone, Debug, Default)]
@@ -129,9 +132,4 @@ async fn run_one(compiled: &Compiled, test: &Test, choice: &Choice) -> Result<Ou
         took: begun.elapsed(),
         failure: (!passed).then(|| format!("{printed}{}", String::from_utf8_lossy(&output.stderr))),
     })
-}
-
-/// A duration as `9.5s` or `3m20s`, as a table shows it.
-fn short(duration: Duration) -> String {
-    crate::progress::seconds(duration)
 }

@@ -9,6 +9,7 @@ mod cgroups;
 mod components;
 mod mounts;
 pub mod network;
+mod options;
 mod pki;
 mod process;
 mod storage;
@@ -26,30 +27,11 @@ use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 
-pub use fairway_tools::paths::{self, Paths};
-
 pub use self::components::memory_for_time;
+pub use self::options::Options;
 pub use self::pki::NODE_NAME;
+use crate::paths::Paths;
 use crate::progress::Progress;
-
-/// What a start of the cluster may choose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// How many pods the node takes. Kubernetes' own default of 110 is too few for a test of 50 Apps
-    /// that release at once.
-    pub max_pods: u32,
-    /// Whether a cluster that already runs is replaced by a new one.
-    pub fresh: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            max_pods: 250,
-            fresh: false,
-        }
-    }
-}
 
 /// A running cluster.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use fairway_crds::{App, Release};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::context::Context;
 use crate::manifest;
-use crate::ns::Context;
 use crate::target::Target;
 
 /// The App in a manifest, with the other objects of the file.
