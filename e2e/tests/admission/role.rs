@@ -66,7 +66,7 @@ async fn the_apiserver_says_yes_to_what_the_operator_does() -> Result<()> {
     let reviews = Api::<SubjectAccessReview>::all(client().await?);
     for (verb, group, resource, subresource) in [
         ("list", "fairway.dev", "apps", ""),
-        ("patch", "fairway.dev", "apps", "status"),
+        ("update", "fairway.dev", "apps", "status"),
         ("create", "batch", "jobs", ""),
         ("patch", "apps", "deployments", ""),
     ] {

@@ -140,7 +140,7 @@ async fn single_node_claim_needs_the_recreate_strategy() -> Result<()> {
         let failed = seen::failed(&context, "shop-2", "ClaimNotShared", crm::PATIENCE).await?;
         let message = seen::message(&failed);
         for part in [
-            "volume files",
+            "Volume files",
             "component web",
             "claim uploads",
             "strategy: Recreate",
