@@ -14,12 +14,13 @@ use kube::{Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How long a namespace may take to go. One that hangs is a finding of its
-/// own: some finalizer waits for what will not happen.
+/// How long a namespace may take to be removed. One that hangs is a finding of its own: some finalizer waits for what
+/// will not happen.
 ///
-/// Kubernetes begins 5 s after the request, and looks again after half of the longest
-/// `terminationGracePeriodSeconds` of the pods, so pods of tests should have a short one.
-pub(crate) const GONE: Duration = Duration::from_secs(120);
+/// Kubernetes begins 5 s after the request, and looks again after half of the longest `terminationGracePeriodSeconds` of
+/// the pods, so pods of tests should have a short one. A migration's pod has three minutes, and uses them when its
+/// database is removed before it.
+pub(crate) const GONE: Duration = Duration::from_secs(360);
 
 /// Waits until the object of this name satisfies the predicate, and returns it as it was then.
 ///
