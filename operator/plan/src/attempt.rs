@@ -4,7 +4,7 @@
 //! |---|---|
 //! | nothing recorded, or a pause is over | the next attempt begins; [`Schedule::due`] |
 //! | a pause | wait until it is over |
-//! | no child | create it; while the apiserver refuses it, say so |
+//! | no child | create it; while the API server refuses it, say so |
 //! | another object with the child's name | wait until it is gone |
 //! | a child that does not start | say what keeps it, until the deadline |
 //! | a child at work | wait |
@@ -20,6 +20,7 @@ pub(crate) use planned::Planned;
 use crate::build::agent::Outcome;
 use crate::conditions::Progress;
 use crate::message::{self, quoting, sentence};
+use crate::object::Kind;
 use crate::observed::{self, Refusal};
 use crate::protocol::Cause;
 use crate::retry::{Next, Schedule};
@@ -55,7 +56,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) schedule: Schedule,
     /// What that time bounds.
     pub(crate) bounds: Bounds,
-    /// Creations that the apiserver refused.
+    /// Creations that the API server refused.
     pub(crate) refused: &'a BTreeMap<String, Refusal>,
     /// Reason while the child is at work.
     pub(crate) working: Reason,
@@ -184,7 +185,8 @@ impl Attempt<'_> {
         create: impl FnOnce() -> Result<Object, Impossible>,
     ) -> Standing<Report> {
         match (outcome, child.found) {
-            (_, Found::OtherJob(_) | Found::OtherPod(_)) => self.name_taken(attempts, child),
+            (_, Found::OtherJob(_)) => self.name_taken(attempts, Kind::Job, child),
+            (_, Found::OtherPod(_)) => self.name_taken(attempts, Kind::Pod, child),
             (Outcome::Reported(report), _) => Standing::Reported(report),
             (Outcome::Lost { reason }, _) => Standing::Lost {
                 message: sentence(&format!(
@@ -211,7 +213,7 @@ impl Attempt<'_> {
         let kind = object.kind().as_str();
         let step = Step::Create(Box::new(object));
         if let Some(refusal) = observed::refusal(self.refused, &step) {
-            let statement = format!("The apiserver refuses to create {kind} {}", child.name);
+            let statement = format!("The API server refuses to create {kind} {}", child.name);
             let message = quoting(&statement, Some(&refusal.message));
             return self.kept(attempts, Reason::WriteRefused, message);
         }
@@ -267,9 +269,10 @@ impl Attempt<'_> {
     }
 
     /// Another object has the child's name: one that the garbage collector is about to remove, most often.
-    fn name_taken<Report>(&self, attempts: &mut Attempts, child: &Child) -> Standing<Report> {
+    fn name_taken<Report>(&self, attempts: &mut Attempts, kind: Kind, child: &Child) -> Standing<Report> {
         let message = format!(
-            "Waiting until another object with the name {} is gone, which was not created for this {}.",
+            "Waiting until {} {} is gone: it was not created for this {}. If it is not being deleted, delete it.",
+            kind.as_str(),
             child.name,
             self.task.work_for.as_str()
         );

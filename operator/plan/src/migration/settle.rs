@@ -3,7 +3,7 @@
 use super::conclude::{self, Source};
 use super::resolve;
 use super::settling;
-use super::view::{View, has_ended, has_finished, left_behind, left_by_another};
+use super::view::{View, has_ended, has_finished, left_behind};
 use crate::attempt::{Attempt, Bounds, Found, Impossible, Planned, Standing};
 use crate::build::agent;
 use crate::conditions::Progress;
@@ -81,8 +81,8 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
     let attempt = attempts.current;
     let name = SETTLE.child(&view.name(), attempt);
     let child = view.child(status, &SETTLE, name.clone());
-    if let Some((object, is_alive)) = left_by_another(&child) {
-        return left_behind(&name, object, is_alive);
+    if let Some(wait) = left_behind(view, &child) {
+        return wait;
     }
     let why = settling::message_of(&attempts);
     let doing = message::sentences([&why, settling::ASKING]);

@@ -11,7 +11,7 @@ use fairway_crds::release::Attempts;
 use jiff::Timestamp;
 
 /// Second sentence of every message while a run is settled.
-pub(super) const ASKING: &str = "A Job reads in the ledger how the migration ended.";
+pub(super) const ASKING: &str = "A Job reads from the ledger how the migration ended.";
 
 /// The schedule of the attempts to read the ledger: they go on for as long as it takes.
 pub(super) fn schedule(view: &View) -> Schedule {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(super) fn direct(view: &View, snapshot: &Snapshot, release: &str, care: Care) -> Option<Verdict> {
     let Some(app) = view.observed.app.as_deref() else {
         let message = format!(
-            "App {} is gone, so nothing says where its traffic goes. Apply the App again.",
+            "App {} was deleted, so its traffic is not switched. Apply the App again.",
             view.app_name()
         );
         return Some(Verdict::Wait(Wait::machine(Reason::WaitingForApp, message)));

@@ -123,7 +123,7 @@ pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) 
     let what = format!("The API server refuses the pods of component {}", component.name);
     let what = quoting(&what, Some(&refusal.message));
     Some(if refusal.may_pass {
-        let message = format!("{what} Fairway tries again by itself.");
+        let message = format!("{what} Fairway retries automatically.");
         Verdict::Wait(Wait::user(Reason::TemplateRefused, message))
     } else {
         Failure::new(

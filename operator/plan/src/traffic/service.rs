@@ -98,7 +98,7 @@ fn switch(
     let existing = network.objects.services.get(&serves.service).map(AsRef::as_ref);
     if let Some(other) = existing.and_then(|existing| service::other_owner(to.app, existing)) {
         return Err(format!(
-            "Service {} gets the traffic of App {other}. Name another Service in serves.service of component {}.",
+            "Service {} already serves App {other}. Name another Service in serves.service of component {}.",
             serves.service, component.name
         ));
     }
@@ -127,7 +127,7 @@ fn refusal(network: &Network, desired: &Service, existing: Option<&Service>) -> 
         let what = format!("Service {name} cannot be switched, because the API server refuses it");
         let what = quoting(&what, Some(&refusal.message));
         return Some(format!(
-            "{what} Fix what it names; Fairway tries again by itself."
+            "{what} Fix what that answer names; Fairway retries automatically."
         ));
     }
     let selector = existing.and_then(|existing| existing.spec.as_ref()?.selector.as_ref());
@@ -184,7 +184,7 @@ fn following(network: &Network, serves: &Serves, release: &str) -> Pending {
     let shown_from = after_convergence(switched_at(network, serves));
     Pending {
         message: format!(
-            "Waiting until the endpoints of Service {} are pods of {release} only.",
+            "Waiting until the endpoints of Service {} contain only pods of Release {release}.",
             serves.service
         ),
         brief_until: (network.now < shown_from).then_some(shown_from),

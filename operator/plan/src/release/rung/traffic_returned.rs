@@ -21,7 +21,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     match (verdict.wait(), rollback::deadline(view, status)) {
         (Some(wait), Deadline::TakenOver(newer)) => {
             let why = format!(
-                "{} could not be rolled back, so it serves until {newer} does. {}",
+                "Release {} could not be rolled back and keeps serving until {newer} serves. {}",
                 view.name(),
                 wait.message
             );
