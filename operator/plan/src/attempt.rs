@@ -13,6 +13,8 @@
 
 mod child;
 mod planned;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use child::{Child, Found};
 pub(crate) use planned::Planned;
@@ -247,6 +249,11 @@ impl Attempt<'_> {
         let has_started = child.started().is_some();
         if has_started && self.bounds == Bounds::Start {
             return Standing::UnderWay(self.working());
+        }
+        if has_started {
+            // What delayed its start is over: should it hang, that is not the reason.
+            attempts.reason = None;
+            attempts.message = None;
         }
         if let Some(message) = waiting {
             return self.kept(attempts, self.not_starting, message);

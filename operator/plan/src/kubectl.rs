@@ -39,6 +39,11 @@ pub fn describe(namespace: &str, object: Resource) -> String {
     format!("kubectl -n {namespace} describe {object}")
 }
 
+/// The command that deletes an object.
+pub fn delete(namespace: &str, object: Resource) -> String {
+    format!("kubectl -n {namespace} delete {object}")
+}
+
 /// The command that shows the Jobs and pods of the agent for a Release, Migration or Backup of that name.
 pub fn describe_work(namespace: &str, work_for: &str) -> String {
     format!(

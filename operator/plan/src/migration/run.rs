@@ -38,9 +38,12 @@ pub(super) fn begin(view: &View, status: &mut MigrationStatus) -> Planned {
         return not_started(status, Reason::AppMissing, &message);
     }
     if let (Some(release), None) = (&spec.release, &view.observed.snapshot) {
-        let message = format!(
-            "Release {release}, or its snapshot, does not exist, so there is no template for the migration's pod."
-        );
+        let missing = match view.observed.release {
+            Some(_) => "ControllerRevision",
+            None => "Release",
+        };
+        let message =
+            format!("{missing} {release} does not exist, so there is no template for the migration's pod.");
         return not_started(status, Reason::AppMissing, &message);
     }
     if let Err(error) = build(view, 1) {
