@@ -1,13 +1,14 @@
-//! Attempted work: a Job or pod of the agent, until one reports or the time for all attempts is over.
+//! Work done by a Job or pod of the agent, retried until one reports or the deadline passes.
 //!
 //! | observed | planned |
 //! |---|---|
 //! | nothing recorded, or a pause is over | the next attempt begins; [`Schedule::due`] |
 //! | a pause | wait until it is over |
-//! | no child | create it; while the API server refuses it, say so |
+//! | no child | create it |
+//! | the API server refuses to create it | report the refusal, until the deadline |
 //! | another object with the child's name | wait until it is gone |
-//! | a child that does not start | say what keeps it, until the deadline |
-//! | a child at work | wait |
+//! | the child cannot start | report why, until the deadline |
+//! | the child is running | wait |
 //! | a child that reported | the caller judges the report |
 //! | a child that ended without a report | the caller says what that means; [`Attempt::advance`] retries |
 
@@ -36,12 +37,12 @@ use std::collections::BTreeMap;
 /// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
 pub(crate) const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
 
-/// What the deadline of all attempts bounds.
+/// What the deadline of all attempts limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounds {
-    /// Only how long a child may take to start: what works has a timeout of its own.
+    /// The start of the child; running work has its own timeout.
     Start,
-    /// How long it may take to a report.
+    /// The time until the child reports.
     Report,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) work_for: &'a str,
     /// The time for all attempts.
     pub(crate) schedule: Schedule,
-    /// What that time bounds.
+    /// What that time limits.
     pub(crate) bounds: Bounds,
     /// Creations that the API server refused.
     pub(crate) refused: &'a BTreeMap<String, Refusal>,
@@ -143,7 +144,7 @@ impl Attempt<'_> {
         let (reason, message) = match self.look(attempts, child, outcome, create) {
             Standing::UnderWay(planned) => return Advanced::UnderWay(planned),
             Standing::Overdue { reason, message } => {
-                let message = self.schedule.giving_up(&message);
+                let message = self.schedule.deadline_message(&message);
                 return Advanced::Failed { reason, message };
             }
             Standing::Impossible(Impossible { reason, message }) => {
@@ -165,7 +166,7 @@ impl Attempt<'_> {
             },
         };
         match self.schedule.failed(attempts, reason, &message) {
-            Next::GiveUp { reason, message } => Advanced::Failed { reason, message },
+            Next::DeadlineExceeded { reason, message } => Advanced::Failed { reason, message },
             Next::Pause {
                 attempts: recorded,
                 next,
@@ -223,7 +224,7 @@ impl Attempt<'_> {
             if attempts.reason.is_some() {
                 return self.overdue(attempts);
             }
-            // Perhaps no operator ran to create it: the time counts once more, from now on.
+            // The operator may not have been running, so the deadline starts again, once.
             attempts.since = self.schedule.now;
             let statement = format!("{kind} {} was not created in time, or was removed.", child.name);
             note(attempts, self.not_starting, &statement);

@@ -191,7 +191,7 @@ fn not_started(
         );
     }
     match schedule.failed(&attempts, reason, &message) {
-        Next::GiveUp { reason, message } => end(
+        Next::DeadlineExceeded { reason, message } => end(
             status,
             MigrationOutcome::NotStarted,
             Progress::failed(reason, message),

@@ -90,7 +90,7 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
         return wait;
     }
     let why = settling::message_of(&attempts);
-    let doing = message::sentences([&why, settling::ASKING]);
+    let doing = message::sentences([why.as_str(), settling::what_the_job_does(status)]);
     let asks = Attempt {
         task: &SETTLE,
         namespace: view.namespace(),

@@ -134,7 +134,7 @@ pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) 
     })
 }
 
-/// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
+/// Apply what is missing or was changed by another client; otherwise set the replicas where they differ.
 fn update(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
     if deployment::needs_apply(&desired, existing) {
         desired.metadata.resource_version =
