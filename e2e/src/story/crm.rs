@@ -82,7 +82,7 @@ fn message_is_clear(release: &Release) -> Result<()> {
         "{}: {message}",
         seen::reason(release)
     );
-    ensure!(message.contains("crm-1 goes on serving"), "{message}");
+    ensure!(message.contains("crm-1 keeps serving"), "{message}");
     ensure!(
         !message.contains("demo-only-crm"),
         "the password is in the message: {message}"
@@ -160,7 +160,7 @@ impl TurnsBad {
         );
         let message = seen::message(&release);
         ensure!(
-            message.contains("health checks in a row") && message.contains("503"),
+            message.contains("times in a row") && message.contains("503"),
             "{message}"
         );
         timeline.proven("the Release says why");

@@ -60,7 +60,7 @@ async fn missing_digest_keeps_the_previous_version_serving() -> Result<()> {
         apps::apply(&context, &app).await?;
         let failed = seen::failed(&context, "shop-2", "PodsNotReady", crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        ensure!(message.contains("shop-1 goes on serving"), "{message}");
+        ensure!(message.contains("shop-1 keeps serving"), "{message}");
         seen::selects(&context, "shop", "shop-1", SOON).await?;
         Ok(())
     })
@@ -96,7 +96,7 @@ async fn refused_template_is_reported_before_the_migration_runs() -> Result<()> 
         apps::apply(&context, &app).await?;
         let failed = seen::failed(&context, "crm-2", "TemplateRefused", crm::PATIENCE).await?;
         let message = seen::message(&failed);
-        for part in ["component worker", "containerPort", "crm-1 goes on serving"] {
+        for part in ["component worker", "containerPort", "crm-1 keeps serving"] {
             ensure!(message.contains(part), "{part} is missing: {message}");
         }
         let milestones = failed.status.unwrap_or_default().milestones;
@@ -144,7 +144,7 @@ async fn single_node_claim_needs_the_recreate_strategy() -> Result<()> {
             "component web",
             "claim uploads",
             "strategy: Recreate",
-            "shop-1 goes on serving",
+            "shop-1 keeps serving",
         ] {
             ensure!(message.contains(part), "{part} is missing: {message}");
         }

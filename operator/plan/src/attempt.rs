@@ -1,18 +1,21 @@
-//! Attempted work: a Job or pod of the agent, until one reports or the time for all attempts is over.
+//! Work done by a Job or pod of the agent, retried until one reports or the deadline passes.
 //!
 //! | observed | planned |
 //! |---|---|
 //! | nothing recorded, or a pause is over | the next attempt begins; [`Schedule::due`] |
 //! | a pause | wait until it is over |
-//! | no child | create it; while the apiserver refuses it, say so |
+//! | no child | create it |
+//! | the API server refuses to create it | report the refusal, until the deadline |
 //! | another object with the child's name | wait until it is gone |
-//! | a child that does not start | say what keeps it, until the deadline |
-//! | a child at work | wait |
+//! | the child cannot start | report why, until the deadline |
+//! | the child is running | wait |
 //! | a child that reported | the caller judges the report |
 //! | a child that ended without a report | the caller says what that means; [`Attempt::advance`] retries |
 
 mod child;
 mod planned;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use child::{Child, Found};
 pub(crate) use planned::Planned;
@@ -20,6 +23,7 @@ pub(crate) use planned::Planned;
 use crate::build::agent::Outcome;
 use crate::conditions::Progress;
 use crate::message::{self, quoting, sentence};
+use crate::object::Kind;
 use crate::observed::{self, Refusal};
 use crate::protocol::Cause;
 use crate::retry::{Next, Schedule};
@@ -33,12 +37,12 @@ use std::collections::BTreeMap;
 /// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
 pub(crate) const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
 
-/// What the deadline of all attempts bounds.
+/// What the deadline of all attempts limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounds {
-    /// Only how long a child may take to start: what works has a timeout of its own.
+    /// The start of the child; running work has its own timeout.
     Start,
-    /// How long it may take to a report.
+    /// The time until the child reports.
     Report,
 }
 
@@ -53,9 +57,9 @@ pub(crate) struct Attempt<'a> {
     pub(crate) work_for: &'a str,
     /// The time for all attempts.
     pub(crate) schedule: Schedule,
-    /// What that time bounds.
+    /// What that time limits.
     pub(crate) bounds: Bounds,
-    /// Creations that the apiserver refused.
+    /// Creations that the API server refused.
     pub(crate) refused: &'a BTreeMap<String, Refusal>,
     /// Reason while the child is at work.
     pub(crate) working: Reason,
@@ -140,7 +144,7 @@ impl Attempt<'_> {
         let (reason, message) = match self.look(attempts, child, outcome, create) {
             Standing::UnderWay(planned) => return Advanced::UnderWay(planned),
             Standing::Overdue { reason, message } => {
-                let message = self.schedule.giving_up(&message);
+                let message = self.schedule.deadline_message(&message);
                 return Advanced::Failed { reason, message };
             }
             Standing::Impossible(Impossible { reason, message }) => {
@@ -162,7 +166,7 @@ impl Attempt<'_> {
             },
         };
         match self.schedule.failed(attempts, reason, &message) {
-            Next::GiveUp { reason, message } => Advanced::Failed { reason, message },
+            Next::DeadlineExceeded { reason, message } => Advanced::Failed { reason, message },
             Next::Pause {
                 attempts: recorded,
                 next,
@@ -184,7 +188,8 @@ impl Attempt<'_> {
         create: impl FnOnce() -> Result<Object, Impossible>,
     ) -> Standing<Report> {
         match (outcome, child.found) {
-            (_, Found::OtherJob(_) | Found::OtherPod(_)) => self.name_taken(attempts, child),
+            (_, Found::OtherJob(_)) => self.name_taken(attempts, Kind::Job, child),
+            (_, Found::OtherPod(_)) => self.name_taken(attempts, Kind::Pod, child),
             (Outcome::Reported(report), _) => Standing::Reported(report),
             (Outcome::Lost { reason }, _) => Standing::Lost {
                 message: sentence(&format!(
@@ -211,7 +216,7 @@ impl Attempt<'_> {
         let kind = object.kind().as_str();
         let step = Step::Create(Box::new(object));
         if let Some(refusal) = observed::refusal(self.refused, &step) {
-            let statement = format!("The apiserver refuses to create {kind} {}", child.name);
+            let statement = format!("The API server refuses to create {kind} {}", child.name);
             let message = quoting(&statement, Some(&refusal.message));
             return self.kept(attempts, Reason::WriteRefused, message);
         }
@@ -219,7 +224,7 @@ impl Attempt<'_> {
             if attempts.reason.is_some() {
                 return self.overdue(attempts);
             }
-            // Perhaps no operator ran to create it: the time counts once more, from now on.
+            // The operator may not have been running, so the deadline starts again, once.
             attempts.since = self.schedule.now;
             let statement = format!("{kind} {} was not created in time, or was removed.", child.name);
             note(attempts, self.not_starting, &statement);
@@ -246,6 +251,11 @@ impl Attempt<'_> {
         if has_started && self.bounds == Bounds::Start {
             return Standing::UnderWay(self.working());
         }
+        if has_started {
+            // What delayed its start is over: should it hang, that is not the reason.
+            attempts.reason = None;
+            attempts.message = None;
+        }
         if let Some(message) = waiting {
             return self.kept(attempts, self.not_starting, message);
         }
@@ -267,9 +277,10 @@ impl Attempt<'_> {
     }
 
     /// Another object has the child's name: one that the garbage collector is about to remove, most often.
-    fn name_taken<Report>(&self, attempts: &mut Attempts, child: &Child) -> Standing<Report> {
+    fn name_taken<Report>(&self, attempts: &mut Attempts, kind: Kind, child: &Child) -> Standing<Report> {
         let message = format!(
-            "Waiting until another object with the name {} is gone, which was not created for this {}.",
+            "Waiting until {} {} is gone: it was not created for this {}. If it is not being deleted, delete it.",
+            kind.as_str(),
             child.name,
             self.task.work_for.as_str()
         );

@@ -80,7 +80,7 @@ impl Bench {
         self.now += span;
     }
 
-    /// Lets the apiserver refuse an object.
+    /// Lets the API server refuse an object.
     pub(crate) fn refuse(&mut self, id: &str, message: &str) {
         let refusal = Refusal {
             hash: String::new(),
@@ -91,7 +91,7 @@ impl Bench {
         self.refused.insert(id.to_owned(), refusal);
     }
 
-    /// Executes steps as the apiserver would; a Job's pods go with it.
+    /// Executes steps as the API server would; a Job's pods go with it.
     pub(crate) fn execute(&mut self, steps: &[Step]) {
         for step in steps {
             match step {

@@ -2,6 +2,7 @@
 //! is new each time.
 
 use crate::labels;
+use crate::object::Kind;
 use crate::protocol::Resolution;
 use crate::resolution;
 use fairway_crds::release::annotation;
@@ -38,11 +39,24 @@ pub fn describe(namespace: &str, object: Resource) -> String {
     format!("kubectl -n {namespace} describe {object}")
 }
 
+/// The command that deletes an object.
+pub fn delete(namespace: &str, object: Resource) -> String {
+    format!("kubectl -n {namespace} delete {object}")
+}
+
 /// The command that shows the Jobs and pods of the agent for a Release, Migration or Backup of that name.
 pub fn describe_work(namespace: &str, work_for: &str) -> String {
     format!(
         "kubectl -n {namespace} describe job,pod -l {}={work_for}",
         labels::WORK_FOR
+    )
+}
+
+/// The command that shows a Job or pod.
+pub fn describe_object(namespace: &str, kind: Kind, name: &str) -> String {
+    format!(
+        "kubectl -n {namespace} describe {} {name}",
+        kind.as_str().to_ascii_lowercase()
     )
 }
 
@@ -101,6 +115,10 @@ mod tests {
     #[case::describe(
         describe("shop", Resource::Backup("nightly")),
         "kubectl -n shop describe backup nightly"
+    )]
+    #[case::describe_object(
+        describe_object("shop", Kind::Job, "crm-42-run-1"),
+        "kubectl -n shop describe job crm-42-run-1"
     )]
     #[case::describe_work(
         describe_work("shop", "nightly"),

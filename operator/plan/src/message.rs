@@ -49,7 +49,7 @@ fn ends_with_command(text: &str) -> bool {
         .is_some_and(|start| !text[start..].contains(". ") && !text.ends_with('.'))
 }
 
-/// A statement with what the kubelet, the apiserver or another program said about it, as one sentence.
+/// A statement with what the kubelet, the API server or another program said about it, as one sentence.
 pub fn quoting(statement: &str, words: Option<&str>) -> String {
     match words.map(quote).filter(|quoted| !quoted.is_empty()) {
         Some(quoted) => sentence(&format!("{statement}: {quoted}")),

@@ -21,7 +21,7 @@ pub enum Step {
     /// version that was observed: a decision that comes late must not undo a newer one. Otherwise nothing is done, and
     /// the next pass sees why.
     Scale(ObjectRef, i32),
-    /// A server-side dry run of an apply: the apiserver validates the object and does not store it.
+    /// A server-side dry run of an apply: the API server validates the object and does not store it.
     DryRun(Box<Object>),
     /// Creation. An object with the same name and owner (or, without an owner, with the same `fairway.dev/app` label)
     /// is adopted; any other object with that name is an error.
@@ -31,7 +31,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// `Kind/name` of the object that a step writes: by this the apiserver's answers are remembered.
+    /// `Kind/name` of the object that a step writes: by this the API server's answers are remembered.
     pub fn id(&self) -> String {
         match self {
             Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {

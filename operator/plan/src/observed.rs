@@ -72,19 +72,19 @@ pub struct ReleaseObserved {
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
     /// What the probes of this operator process found, by pod UID.
     pub probes: BTreeMap<String, PodHealth>,
-    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name`.
     pub refused: BTreeMap<String, Refusal>,
     /// Dry runs of this process that passed, as `Kind/name#hash`.
     pub dry_run_passed: BTreeSet<String>,
 }
 
-/// A write that the apiserver refused, until it is retried.
+/// A write that the API server refused, until it is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Hash of the object that was refused (the value of the annotation `fairway.dev/applied-hash`): an
     /// edited object is written again.
     pub hash: String,
-    /// The apiserver's words, without values.
+    /// The API server's words, without values.
     pub message: String,
     /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
     pub conflict: bool,
@@ -92,7 +92,7 @@ pub struct Refusal {
     pub may_pass: bool,
 }
 
-/// The apiserver's last answer to this very write, when it was a refusal.
+/// The API server's last answer to this very write, when it was a refusal.
 pub fn refusal<'a>(refused: &'a BTreeMap<String, Refusal>, step: &Step) -> Option<&'a Refusal> {
     refused
         .get(&step.id())
@@ -133,7 +133,7 @@ pub struct MigrationObserved {
     pub jobs: Vec<Arc<Job>>,
     /// Pods whose label `fairway.dev/work-for` names the object.
     pub pods: Vec<Arc<Pod>>,
-    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name`.
     pub refused: BTreeMap<String, Refusal>,
 }
 
@@ -152,7 +152,7 @@ pub struct BackupObserved {
     pub jobs: Vec<Arc<Job>>,
     /// Pods whose label `fairway.dev/work-for` names the object.
     pub pods: Vec<Arc<Pod>>,
-    /// Answers of the apiserver to this process's last writes that were refused, by `Kind/name`.
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name`.
     pub refused: BTreeMap<String, Refusal>,
 }
 

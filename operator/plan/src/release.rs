@@ -57,7 +57,7 @@ pub struct Rung {
     climb: fn(&View, &mut ReleaseStatus) -> Verdict,
 }
 
-/// From an edited App to a version that serves.
+/// The release of a candidate, from an edited App until it is the only version that serves.
 #[rustfmt::skip]
 pub const FORWARD: &[Rung] = &[
     Rung { name: "Accepted",     climb: accepted::climb,      evidence: "`previous`",           met_when: "no older release of this App is in progress, no migration of it is unresolved, every container has an image, no `BlueGreen` component mounts a claim that two versions cannot share, and, if there is a migration, the API server would accept the new pods (a dry run)" },
@@ -67,22 +67,22 @@ pub const FORWARD: &[Rung] = &[
     Rung { name: "Migrated",     climb: migrated::climb,      evidence: "`evidence.migration`", met_when: "the ledger in the database says that the migration is committed (only with `spec.migration`)" },
     Rung { name: "RolledOut",    climb: rolled_out::climb,    evidence: "",                     met_when: "the candidate's pods of `BlueGreen` components are ready, as many as the App asks for" },
     Rung { name: "Healthy",      climb: healthy::climb,       evidence: "",                     met_when: "every health request passed `successThreshold` times in a row on each of these pods" },
-    Rung { name: "HandedOver",   climb: handed_over::climb,   evidence: "",                     met_when: "`Recreate` components: the previous pods are gone, then the new ones are ready and healthy" },
+    Rung { name: "HandedOver",   climb: handed_over::climb,   evidence: "",                     met_when: "the previous pods of every `Recreate` component are gone, and the candidate's are ready and healthy" },
     Rung { name: "TrafficMoved", climb: traffic_moved::climb, evidence: "",                     met_when: "every Service selects the candidate, and its EndpointSlices contain only the candidate's pods" },
     Rung { name: "Baked",        climb: baked::climb,         evidence: "`evidence.probes`",    met_when: "the candidate stayed healthy for `policy.bake.for`" },
     Rung { name: "Retired",      climb: retired::climb,       evidence: "`outcome`",            met_when: "the previous pods have drained and are gone; old Releases beyond the history limit are removed" },
 ];
 
-/// From a version that cannot stay to the one before it. The database keeps its schema: the previous image runs on what
-/// the migration made (`SchemaAhead`).
+/// The rollback, from the candidate to the previous version. The schema is not rolled back: the previous image runs on
+/// the migrated database (condition `SchemaAhead`).
 #[rustfmt::skip]
 pub const BACKWARD: &[Rung] = &[
     Rung { name: "TrafficReturned", climb: traffic_returned::climb, evidence: "",          met_when: "the previous version is ready **now**, at the App's current replica count, and receives the traffic" },
-    Rung { name: "HandedBack",      climb: handed_back::climb,      evidence: "",          met_when: "`Recreate` components run the previous version again, and whatever its retirement had already ended runs again" },
+    Rung { name: "HandedBack",      climb: handed_back::climb,      evidence: "",          met_when: "every `Recreate` component runs the previous version again, and so does everything that retirement had already stopped" },
     Rung { name: "Withdrawn",       climb: withdrawn::climb,        evidence: "`outcome`", met_when: "the candidate's pods are gone" },
 ];
 
-/// Decides the next pass of a release.
+/// Plans the next pass of a release.
 pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> Decision<ReleaseStatus> {
     let mut status = observed.release.status.clone().unwrap_or_default();
     let nothing = Snapshot::default();

@@ -52,7 +52,7 @@ pub(crate) enum Next {
         message: String,
     },
     /// Nothing: the deadline would have passed.
-    GiveUp {
+    DeadlineExceeded {
         /// Why the last attempt failed.
         reason: Reason,
         /// Why the last attempt failed, and for how long the work was attempted.
@@ -105,8 +105,8 @@ impl Schedule {
         let pause = backoff(attempts.current);
         let next = self.now.saturating_add(pause).unwrap_or(Timestamp::MAX);
         if next >= self.end(attempts) {
-            let message = self.giving_up(message);
-            return Next::GiveUp { reason, message };
+            let message = self.deadline_message(message);
+            return Next::DeadlineExceeded { reason, message };
         }
         let attempts = Attempts {
             next: Some(next),
@@ -123,7 +123,7 @@ impl Schedule {
     }
 
     /// Why the last attempt failed, and for how long the work was attempted.
-    pub(crate) fn giving_up(&self, message: &str) -> String {
+    pub(crate) fn deadline_message(&self, message: &str) -> String {
         let attempted = self
             .deadline
             .map(|deadline| format!("No attempt succeeded within {}.", duration(deadline)));
@@ -181,7 +181,7 @@ mod tests {
         );
         let message = "The store is full. No attempt succeeded within 1h.".to_owned();
         let reason = Reason::StoreFull;
-        assert_eq!(late, Next::GiveUp { reason, message });
+        assert_eq!(late, Next::DeadlineExceeded { reason, message });
         let Next::Pause { next, message, .. } =
             schedule(1).failed(&first, Reason::StoreFull, "the store is full")
         else {

@@ -104,7 +104,7 @@ impl Snapshot {
 /// A component's template as Kubernetes types it.
 ///
 /// # Errors
-/// What serde found, when the template is no PodTemplateSpec; the apiserver's dry run finds the rest.
+/// What serde found, when the template is no PodTemplateSpec; the API server's dry run finds the rest.
 pub fn pod_template(component: &Component) -> Result<PodTemplateSpec, serde_json::Error> {
     serde_json::from_value(component.template.clone())
 }

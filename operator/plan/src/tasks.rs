@@ -14,6 +14,16 @@ pub enum Form {
     Pod,
 }
 
+impl Form {
+    /// Kind of the object that runs the task.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Job => Kind::Job,
+            Self::Pod => Kind::Pod,
+        }
+    }
+}
+
 /// Who owns the Job or pod of a task, so that the garbage collector removes it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {

@@ -6,7 +6,7 @@
 mod port;
 mod service;
 
-pub use port::{Care, Destination, Driver, Entry, Network, Objects, Pending, Switch, Target, serving};
+pub use port::{Destination, Driver, Entry, Network, Objects, Pending, Switch, Target, Validation, serving};
 
 use crate::object::Step;
 use fairway_crds::app::TrafficDriver;

@@ -54,7 +54,7 @@ fn outcome(status: Value) -> Outcome<Value> {
 #[case::drained(
     json!({"phase": "Failed", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
            "containerStatuses": [agent_status(json!({"terminated": {"exitCode": 143, "reason": "Error"}}), json!({}))]}),
-    Outcome::Lost { reason: "container agent was killed by signal 15 (exit code 143), its pod was ended from outside (EvictionByEvictionAPI)".into() }
+    Outcome::Lost { reason: "container agent was killed by signal 15 (exit code 143) while Kubernetes was removing its pod (EvictionByEvictionAPI)".into() }
 )]
 #[case::no_node(
     json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -115,7 +115,7 @@ fn a_job_that_ended_without_a_pod_has_lost_its_report() {
     assert_eq!(
         found,
         Outcome::Lost {
-            reason: "its pod is gone (BackoffLimitExceeded)".into()
+            reason: "the pod is gone, and the Job says BackoffLimitExceeded".into()
         }
     );
 }
@@ -167,7 +167,7 @@ fn digests_are_joined_to_the_repository_that_was_given() {
 #[case::an_image_that_no_registry_knows(
     json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}), WEB, "Succeeded",
     Outcome::Reported(Pinned::Never { reason: Reason::ImageWithoutDigest,
-        message: "The node knows no registry digest of ghcr.io/acme/crm:2. Give the image by digest.".into() })
+        message: "The node knows no registry digest for ghcr.io/acme/crm:2. Push the image to a registry, or name it by digest.".into() })
 )]
 #[case::evicted(json!({"waiting": {"reason": "ContainerCreating"}}), "", "Failed",
     Outcome::Lost { reason: "Kubernetes gives no reason".into() }

@@ -319,7 +319,7 @@ fn the_job_of_a_deleted_backup_is_not_taken_for_its_own() {
     assert_eq!(story.status().outcome, None);
     assert_eq!(
         story.reported().2,
-        "Waiting until another object with the name nightly-backup-1 is gone, which was not created for this Backup."
+        "Waiting until Job nightly-backup-1 is gone: it was not created for this Backup. If it is not being deleted, delete it."
     );
     story.bench.jobs.clear();
     story.bench.pods.clear();
@@ -359,14 +359,14 @@ fn a_refused_job_is_reported_at_once() {
         [],
         "it is not asked again before the refusal is forgotten"
     );
-    let message = "The apiserver refuses to create Job nightly-backup-1: “exceeded quota: jobs”.";
+    let message = "The API server refuses to create Job nightly-backup-1: “exceeded quota: jobs”.";
     assert_eq!(
         reported(&decision.status.conditions),
         ("Unknown/True/False".into(), "WriteRefused".into(), message.into())
     );
     story.bench.later(DEADLINE);
     story.settle();
-    let message = "The apiserver refuses to create Job nightly-backup-1: “exceeded quota: jobs”. \
+    let message = "The API server refuses to create Job nightly-backup-1: “exceeded quota: jobs”. \
                    No attempt succeeded within 24h.";
     assert_eq!(
         story.reported(),

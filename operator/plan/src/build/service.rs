@@ -64,7 +64,7 @@ fn port(serves: &Serves) -> ServicePort {
     ServicePort {
         name: Some("http".to_owned()),
         port: i32::from(serves.port),
-        // Part of the key by which the apiserver merges ports.
+        // Part of the key by which the API server merges ports.
         protocol: Some("TCP".to_owned()),
         target_port: Some(IntOrString::Int(i32::from(serves.target_port))),
         ..ServicePort::default()

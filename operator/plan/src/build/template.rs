@@ -48,7 +48,7 @@ pub enum InvalidTemplate {
     NoDatabase,
     /// An `onStart` migration of a component without health.
     #[error(
-        "Component {component} has no health, so nobody could tell when its migration is done. Add health.http, or use migration.command."
+        "Component {component} has no health requests, so the end of its onStart migration cannot be observed. Add health.http, or use migration.command."
     )]
     NoHealth {
         /// The name.

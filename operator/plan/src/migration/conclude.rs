@@ -113,11 +113,11 @@ fn applied(
     let progress = match (&report.failed_check, outcome) {
         (Some(check), _) => Progress::failed(
             Reason::MigrationCheckFailed,
-            format!("The migration was applied{seconds}, but its check does not hold: {check}"),
+            format!("The migration was applied{seconds}, but {check}"),
         ),
         (None, MigrationOutcome::AlreadyApplied) => Progress::succeeded(
             Reason::Succeeded,
-            "The ledger has this image and command already, so nothing was run.",
+            "The ledger shows that this image and command were applied before, so the migration was not run again.",
         ),
         (None, _) if is_unchanged => Progress::succeeded(
             Reason::Succeeded,
@@ -165,7 +165,8 @@ fn not_started(
     if let (Some(_), Source::Settling { asked }) = (status.outcome, source) {
         // Its row was there before, so the database was put back to a time before it.
         status.last_handled_resolve.clone_from(asked);
-        let message = "The ledger has no row of this run any more, as after a restore of the database.";
+        let message = "The ledger no longer has a row for this run, for example because the database was restored. The \
+                       migration counts as not applied.";
         return end(
             status,
             MigrationOutcome::Failed,
@@ -190,7 +191,7 @@ fn not_started(
         );
     }
     match schedule.failed(&attempts, reason, &message) {
-        Next::GiveUp { reason, message } => end(
+        Next::DeadlineExceeded { reason, message } => end(
             status,
             MigrationOutcome::NotStarted,
             Progress::failed(reason, message),

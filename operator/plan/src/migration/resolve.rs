@@ -62,7 +62,7 @@ pub fn how_to_resolve(migration: &Migration) -> String {
     };
     let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     format!(
-        "Look at the database. If the migration's work is there: {} ; if it is not, or was undone: {}",
+        "Look at the database. If all of the migration is there, run: {} If none of it is there: {}",
         kubectl::resolve(namespace, object, Resolution::Applied),
         kubectl::resolve(namespace, object, Resolution::NotApplied),
     )
@@ -80,11 +80,11 @@ fn found(status: &MigrationStatus) -> String {
         .unwrap_or_default();
     let statement = match status.outcome {
         Some(MigrationOutcome::Partial) => {
-            format!("The migration failed{exit}{state} and the schema is not what it was before")
+            format!("The migration failed{exit}{state} and left the schema changed")
         }
         _ => format!(
-            "What the migration did cannot be decided: it was cut off{exit}{state} and the schema is not what it was \
-             before, or could not be read"
+            "The outcome of the migration is unknown: it was interrupted{exit}{state}, and the schema has changed or \
+             could not be read"
         ),
     };
     message::quoting(&statement, status.last_error.as_deref())

@@ -2,7 +2,7 @@
 
 use super::conclude::{self, Source};
 use super::settling;
-use super::view::{View, has_finished, left_behind, left_by_another};
+use super::view::{View, has_finished, left_behind};
 use crate::attempt::{self, Attempt, Bounds, Child, Found, Impossible, Planned, SLOW_START, Standing};
 use crate::build::InvalidTemplate;
 use crate::build::agent::{self, Outcome};
@@ -38,9 +38,12 @@ pub(super) fn begin(view: &View, status: &mut MigrationStatus) -> Planned {
         return not_started(status, Reason::AppMissing, &message);
     }
     if let (Some(release), None) = (&spec.release, &view.observed.snapshot) {
-        let message = format!(
-            "Release {release}, or its snapshot, does not exist, so there is no template for the migration's pod."
-        );
+        let missing = match view.observed.release {
+            Some(_) => "ControllerRevision",
+            None => "Release",
+        };
+        let message =
+            format!("{missing} {release} does not exist, so there is no template for the migration's pod.");
         return not_started(status, Reason::AppMissing, &message);
     }
     if let Err(error) = build(view, 1) {
@@ -87,8 +90,8 @@ fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> 
     let task = view.run_task();
     let name = task.child(&view.name(), attempts.current);
     let child = view.child(status, task, name.clone());
-    if let Some((object, is_alive)) = left_by_another(&child) {
-        return left_behind(&name, object, is_alive);
+    if let Some(wait) = left_behind(view, &child) {
+        return wait;
     }
     let outcome = child.outcome::<MigrationReport>();
     if let (Outcome::Running { waiting }, Some(started)) = (&outcome, child.started()) {
@@ -160,7 +163,7 @@ fn undecided(view: &View, status: &mut MigrationStatus, name: &str, report: &Mig
         (Some((_, why)), _) => settling::begin(status, Reason::PodNotStarting, &why),
         (None, Some(failure)) => settling::begin(status, failure.reason(), &failure.message),
         (None, None) => {
-            let message = "The migration's guard ended without a decision.";
+            let message = "The agent beside the application ended without a report on the migration.";
             settling::begin(status, Reason::PodLost, message)
         }
     }
@@ -180,7 +183,11 @@ fn running(
     let end = end.unwrap_or(Timestamp::MAX);
     let since = moment(started);
     if view.now >= end {
-        let message = format!("{}, running since {since}, has not reported in time.", child.name);
+        let message = format!(
+            "{} {}, which started at {since}, did not report in time.",
+            view.run_task().form.kind().as_str(),
+            child.name
+        );
         return settling::begin(status, Reason::PodLost, &message);
     }
     let under_way = format!("The migration has been running since {since}. Its timeout is {timeout}.");

@@ -3,10 +3,11 @@
 use super::conclude::{self, Source};
 use super::resolve;
 use super::settling;
-use super::view::{View, has_ended, has_finished, left_behind, left_by_another};
+use super::view::{View, has_ended, has_finished, left_behind};
 use crate::attempt::{Attempt, Bounds, Found, Impossible, Planned, Standing};
 use crate::build::agent;
 use crate::conditions::Progress;
+use crate::kubectl::{self, Resource};
 use crate::message;
 use crate::resolution;
 use crate::retry::{Due, NODE_LOST};
@@ -20,6 +21,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use std::sync::Arc;
+
+/// The query by which a user reads how the last migration ended.
+const LAST_RUN: &str =
+    "select run_id, state, message from fairway.migration_run order by ordinal desc limit 1";
 
 /// Follows the settling.
 pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
@@ -81,11 +86,11 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
     let attempt = attempts.current;
     let name = SETTLE.child(&view.name(), attempt);
     let child = view.child(status, &SETTLE, name.clone());
-    if let Some((object, is_alive)) = left_by_another(&child) {
-        return left_behind(&name, object, is_alive);
+    if let Some(wait) = left_behind(view, &child) {
+        return wait;
     }
     let why = settling::message_of(&attempts);
-    let doing = message::sentences([&why, settling::ASKING]);
+    let doing = message::sentences([why.as_str(), settling::what_the_job_does(status)]);
     let asks = Attempt {
         task: &SETTLE,
         namespace: view.namespace(),
@@ -128,9 +133,7 @@ fn create(view: &View, status: &MigrationStatus, attempt: u32) -> Result<Object,
     let Some(snapshot) = &view.observed.snapshot else {
         return Err(Impossible {
             reason: Reason::AppMissing,
-            message: "The App and its snapshot are gone, so no Job can read in the ledger how the migration ended. \
-                      Look into table fairway.migration_run of the database."
-                .to_owned(),
+            message: nothing_to_read_with(view),
         });
     };
     // A verdict that was given before there was a question is no answer to it.
@@ -140,4 +143,29 @@ fn create(view: &View, status: &MigrationStatus, attempt: u32) -> Result<Object,
     let migration = &view.observed.migration;
     let job = agent::settle_job(view.settings, migration, snapshot, verdict, attempt);
     Ok(Object::Job(job))
+}
+
+/// What a Job that reads the ledger lacks, and what a user does instead: whole sentences.
+fn nothing_to_read_with(view: &View) -> String {
+    let name = view.name();
+    let spec = &view.observed.migration.spec;
+    let (missing, restore, kind, to_delete) = match &spec.release {
+        Some(release) if view.observed.app.is_some() => (
+            format!("ControllerRevision {release}"),
+            format!("Restore ControllerRevision {release} from a backup of the cluster"),
+            "Release",
+            Resource::Release(release),
+        ),
+        _ => (
+            format!("App {}", spec.app),
+            format!("Apply App {} again", spec.app),
+            "Migration",
+            Resource::Migration(&name),
+        ),
+    };
+    format!(
+        "{missing} is missing, so no Job can read from the ledger how the migration ended. {restore}. If that is not \
+         possible, look at the last run in the database ({LAST_RUN}), then delete this {kind}: {}",
+        kubectl::delete(view.namespace(), to_delete)
+    )
 }

@@ -10,8 +10,14 @@ use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::Attempts;
 use jiff::Timestamp;
 
-/// Second sentence of every message while a run is settled.
-pub(super) const ASKING: &str = "A Job reads in the ledger how the migration ended.";
+/// What the Job does, in every message while a run is settled: a sentence.
+pub(super) fn what_the_job_does(status: &MigrationStatus) -> &'static str {
+    match status.outcome {
+        // A user has resolved it: there is nothing left to find out.
+        Some(_) => "A Job records that answer in the ledger.",
+        None => "A Job reads from the ledger how the migration ended.",
+    }
+}
 
 /// The schedule of the attempts to read the ledger: they go on for as long as it takes.
 pub(super) fn schedule(view: &View) -> Schedule {
@@ -30,7 +36,7 @@ pub(super) fn begin(status: &mut MigrationStatus, reason: Reason, why: &str) -> 
         attempts.reason = Some(reason.into());
         attempts.message = Some(message::sentence(why));
     }
-    let message = message::sentences([why, ASKING]);
+    let message = message::sentences([why, what_the_job_does(status)]);
     Planned::new(Progress::running(Reason::CheckingLedger, message))
 }
 
@@ -64,7 +70,7 @@ pub(super) fn again(view: &View, status: &mut MigrationStatus, reason: Reason, w
             record(status, &attempts);
             pause(view, status, next, message)
         }
-        Next::GiveUp { reason, message } => Planned::new(Progress::stalled(reason, message)),
+        Next::DeadlineExceeded { reason, message } => Planned::new(Progress::stalled(reason, message)),
     }
 }
 
@@ -76,7 +82,10 @@ pub(super) fn pause(view: &View, status: &MigrationStatus, next: Timestamp, mess
 
 /// Why the ledger is read, and that it is.
 pub(super) fn asking(view: &View, status: &MigrationStatus) -> Planned {
-    let message = message::sentences([message_of(&attempts(view, status)).as_str(), ASKING]);
+    let message = message::sentences([
+        message_of(&attempts(view, status)).as_str(),
+        what_the_job_does(status),
+    ]);
     let planned = Planned::new(Progress::running(Reason::CheckingLedger, message));
     wait(view, status, planned)
 }

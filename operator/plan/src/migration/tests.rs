@@ -25,6 +25,7 @@ struct Story {
     migration: Migration,
     release: Option<Release>,
     app: Option<App>,
+    has_snapshot: bool,
 }
 
 impl Story {
@@ -43,6 +44,7 @@ impl Story {
             migration: serde_json::from_value(migration).unwrap(),
             release: Some(release()),
             app: Some(app()),
+            has_snapshot: true,
         }
     }
 
@@ -57,7 +59,9 @@ impl Story {
     fn pass(&mut self) -> Decision<MigrationStatus> {
         let observed = MigrationObserved {
             migration: Arc::new(self.migration.clone()),
-            snapshot: self.app.as_ref().map(|app| Arc::new(Snapshot::of(&app.spec))),
+            snapshot: (self.app.as_ref())
+                .filter(|_| self.has_snapshot)
+                .map(|app| Arc::new(Snapshot::of(&app.spec))),
             app: self.app.clone().map(Arc::new),
             release: self.release.clone().map(Arc::new),
             jobs: self.bench.jobs.clone(),

@@ -5,7 +5,7 @@ use crate::conditions::Progress;
 use crate::observed::{MigrationObserved, Settings};
 use crate::retry::Schedule;
 use crate::tasks::{self, GUARD, MIGRATE, Task};
-use crate::{ObjectRef, Step, object::Kind};
+use crate::{ObjectRef, Step, kubectl, object::Kind};
 use fairway_crds::Reason;
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::annotation;
@@ -135,24 +135,26 @@ fn is_of_the_run(status: &MigrationStatus, meta: &ObjectMeta) -> bool {
     tasks::does(meta, &MIGRATE) && MIGRATE.is_of(meta, run_id(status))
 }
 
-/// What an earlier App of the same name left under the child's name: a reference, and whether it may still migrate.
-pub(super) fn left_by_another(child: &Child) -> Option<(Option<ObjectRef>, bool)> {
-    match child.found {
-        Found::OtherJob(job) => Some((ObjectRef::of(Kind::Job, &job.metadata), !has_ended(job))),
-        Found::OtherPod(pod) => Some((ObjectRef::of(Kind::Pod, &pod.metadata), !has_finished(pod))),
-        Found::Nothing | Found::Job(_) | Found::Pod(_) => None,
-    }
-}
-
-/// The name is taken by what another App of the same name left.
-pub(super) fn left_behind(name: &str, object: Option<ObjectRef>, is_alive: bool) -> Planned {
+/// The wait while an earlier App of the same name has left a Job or pod under the child's name; `None` when it has not.
+/// It is removed once it has ended.
+pub(super) fn left_behind(view: &View, child: &Child) -> Option<Planned> {
+    let (kind, meta, is_alive) = match child.found {
+        Found::OtherJob(job) => (Kind::Job, &job.metadata, !has_ended(job)),
+        Found::OtherPod(pod) => (Kind::Pod, &pod.metadata, !has_finished(pod)),
+        Found::Nothing | Found::Job(_) | Found::Pod(_) => return None,
+    };
+    let object = format!("{} {}", kind.as_str(), child.name);
+    let app = &view.observed.migration.spec.app;
     if is_alive {
-        let message =
-            format!("Waiting until {name} has ended, which a deleted App of the same name left running.");
-        return Planned::new(Progress::running(Reason::MigrationRunning, message));
+        let message = format!(
+            "Waiting until {object} ends, which an earlier App named {app} left running. To look at it: {}",
+            kubectl::describe_object(view.namespace(), kind, &child.name)
+        );
+        return Some(Planned::new(Progress::running(Reason::MigrationRunning, message)));
     }
-    let message = format!("Removing {name}, which a deleted App of the same name left behind.");
-    Planned::new(Progress::running(Reason::Migrating, message)).with(object.map(Step::Delete))
+    let message = format!("Removing {object}, which an earlier App named {app} left behind.");
+    let removal = ObjectRef::of(kind, meta).map(Step::Delete);
+    Some(Planned::new(Progress::running(Reason::Migrating, message)).with(removal))
 }
 
 /// Whether a Job has ended, well or not.

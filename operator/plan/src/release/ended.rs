@@ -5,7 +5,7 @@ use super::verdict::Verdict;
 use super::view::View;
 use super::{leftovers, stopping, traffic, workloads};
 use crate::Step;
-use crate::traffic::Care;
+use crate::traffic::Validation;
 use fairway_crds::release::ReleaseStatus;
 
 /// Removes what the release has left behind, and keeps what serves as the App says today.
@@ -30,7 +30,7 @@ fn serving(view: &View, status: &ReleaseStatus) -> Vec<Step> {
         .filter_map(|component| workloads::kept(view, status, component))
         .collect();
     if let Some(Verdict::Act(switched, _)) =
-        traffic::direct(view, view.snapshot, view.name(), Care::DryRunFirst)
+        traffic::direct(view, view.snapshot, view.name(), Validation::DryRunFirst)
     {
         steps.extend(switched);
     }

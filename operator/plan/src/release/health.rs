@@ -52,6 +52,10 @@ fn behind<'a>(view: &View<'a>, component: &Component) -> Option<&'a Pod> {
         .map(AsRef::as_ref)
 }
 
+/// What a user does about a pod that the operator cannot reach.
+pub(super) const LET_PROBES_IN: &str = "Allow connections from the operator's namespace to the health port of this pod \
+                                        in every NetworkPolicy that selects it.";
+
 /// What the probes found about a pod that has not passed often enough.
 enum Finding {
     /// Nothing: nobody has asked it yet.
@@ -78,9 +82,7 @@ impl Finding {
             Self::NotAsked => not_asked,
             Self::Unreachable(found) => Wait::machine(
                 Reason::ProbeUnreachable,
-                format!(
-                    "The operator cannot reach pod {pod}: {found}. A NetworkPolicy must let it in from the operator's namespace."
-                ),
+                format!("The operator cannot reach pod {pod}: {found}. {LET_PROBES_IN}"),
             ),
             Self::Unhealthy(found) => {
                 Wait::machine(Reason::Unhealthy, format!("Pod {pod} is not healthy: {found}."))
@@ -89,14 +91,18 @@ impl Finding {
     }
 
     fn failure(&self, component: &Component, wait: &Wait, deadline: Timestamp) -> Failure {
-        let message = format!("{} It was not healthy by {}.", wait.message, moment(deadline));
+        let message = format!(
+            "{} The pod was not healthy by the deadline, {}.",
+            wait.message,
+            moment(deadline)
+        );
         match self {
             Self::NotAsked => Failure::new(Reason::Unhealthy, message),
             Self::Unreachable(_) => Failure::new(Reason::ProbeUnreachable, message),
             Self::Unhealthy(_) => Failure::new(
                 Reason::Unhealthy,
                 format!(
-                    "{message} Correct what it answers, or health.http of component {}.",
+                    "{message} Correct the response of the application, or health.http of component {}.",
                     component.name
                 ),
             ),
@@ -168,9 +174,8 @@ pub(super) fn tripped(view: &View) -> Option<Failure> {
             .clone()
             .unwrap_or_else(|| "the health requests failed".to_owned());
         Some(format!(
-            "Pod {} failed {} health checks in a row: {what}.",
-            pod.name_any(),
-            limit
+            "Pod {} failed its health requests {limit} times in a row: {what}.",
+            pod.name_any()
         ))
     });
     let empty = serving(view.snapshot)

@@ -25,8 +25,8 @@ pub(super) fn position(view: &View, status: &mut ReleaseStatus) -> Position {
             ..Failure::new(
                 Reason::Superseded,
                 format!(
-                    "App {app} is at revision {revision} already and takes up only newer ones. To release this, apply it \
-                     again as {} with revision {}.",
+                    "App {app} is already at revision {revision} and accepts only newer Releases. To release this one, \
+                     apply it as {} with spec.revision {}.",
                     crate::names::release(app, revision + 1),
                     revision + 1
                 ),
@@ -40,6 +40,6 @@ pub(super) fn position(view: &View, status: &mut ReleaseStatus) -> Position {
     }
     Position::Waiting(Wait::machine(
         Reason::WaitingForApp,
-        format!("Waiting for App {app} to take this Release up."),
+        format!("Waiting for App {app} to accept this Release."),
     ))
 }

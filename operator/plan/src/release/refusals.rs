@@ -40,5 +40,5 @@ fn message(view: &View, step: &Step) -> Option<String> {
     let refusal = view.answers().refusal(step)?;
     let object = step.id().replace('/', " ");
     let what = quoting(&format!("{object} cannot be {be}"), Some(&refusal.message));
-    Some(format!("{what} Fairway tries again by itself."))
+    Some(format!("{what} Fairway retries automatically."))
 }

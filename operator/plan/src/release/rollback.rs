@@ -26,7 +26,7 @@ pub(super) fn consequence(view: &View, status: &ReleaseStatus, failure: Failure)
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     if moved && view.previous(status).is_none() {
         let message = format!(
-            "{} Nothing served before {}, so it goes on serving.",
+            "{} No release served before {}, so it keeps serving.",
             failure.message,
             view.name()
         );

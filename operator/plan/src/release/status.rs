@@ -131,7 +131,7 @@ fn what_became_of_previous(view: &View, status: &ReleaseStatus) -> String {
 fn warning(status: &ReleaseStatus) -> &'static str {
     let migration = status.evidence.migration.as_ref();
     if migration.is_some_and(|migration| migration.unchanged) {
-        "Its migration left the schema unchanged: make sure that it had nothing to do"
+        "The migration left the schema unchanged: make sure that it had nothing to do"
     } else {
         ""
     }
@@ -158,7 +158,7 @@ fn who_serves(status: &ReleaseStatus) -> String {
     match (&status.previous, status.outcome) {
         (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("{previous} serves again"),
         (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
-            format!("{previous} goes on serving")
+            format!("{previous} keeps serving")
         }
         (None, Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => "No release serves".to_owned(),
         _ => String::new(),

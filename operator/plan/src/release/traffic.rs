@@ -3,16 +3,21 @@
 use super::verdict::{Verdict, Wait};
 use super::view::View;
 use crate::snapshot::Snapshot;
-use crate::traffic::{self, Care, Destination, Entry, Network, Pending, Switch, serving};
+use crate::traffic::{self, Destination, Entry, Network, Pending, Switch, Validation, serving};
 use crate::{Step, labels};
 use fairway_crds::Reason;
 use std::collections::BTreeMap;
 
 /// Directs users to a release with that snapshot and waits until all of them reach it; `None` when they do.
-pub(super) fn direct(view: &View, snapshot: &Snapshot, release: &str, care: Care) -> Option<Verdict> {
+pub(super) fn direct(
+    view: &View,
+    snapshot: &Snapshot,
+    release: &str,
+    validation: Validation,
+) -> Option<Verdict> {
     let Some(app) = view.observed.app.as_deref() else {
         let message = format!(
-            "App {} is gone, so nothing says where its traffic goes. Apply the App again.",
+            "App {} was deleted, so its traffic is not switched. Apply the App again.",
             view.app_name()
         );
         return Some(Verdict::Wait(Wait::machine(Reason::WaitingForApp, message)));
@@ -23,7 +28,7 @@ pub(super) fn direct(view: &View, snapshot: &Snapshot, release: &str, care: Care
         release,
     };
     let network = Network::of(view.observed, view.now);
-    match traffic::driver(snapshot.traffic.driver).direct(&network, &to, care) {
+    match traffic::driver(snapshot.traffic.driver).direct(&network, &to, validation) {
         Switch::Converged => None,
         Switch::Write(steps, pending) => Some(Verdict::Act(steps, wait(pending))),
         Switch::Pending(pending) => Some(Verdict::Wait(wait(pending))),

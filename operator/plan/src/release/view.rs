@@ -91,7 +91,7 @@ impl<'a> View<'a> {
         Wait::user(
             Reason::Suspended,
             format!(
-                "{} holds before {before}, because App {} is suspended. Set spec.suspend of the App to false to go on.",
+                "Release {} waits before {before}, because App {} is suspended. To continue, set spec.suspend to false.",
                 self.name(),
                 self.app_name()
             ),

@@ -123,7 +123,7 @@ pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) 
     let what = format!("The API server refuses the pods of component {}", component.name);
     let what = quoting(&what, Some(&refusal.message));
     Some(if refusal.may_pass {
-        let message = format!("{what} Fairway tries again by itself.");
+        let message = format!("{what} Fairway retries automatically.");
         Verdict::Wait(Wait::user(Reason::TemplateRefused, message))
     } else {
         Failure::new(
@@ -134,7 +134,7 @@ pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) 
     })
 }
 
-/// Apply what is missing or was changed by another hand; otherwise set the replicas where they differ.
+/// Apply what is missing or was changed by another client; otherwise set the replicas where they differ.
 fn update(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
     if deployment::needs_apply(&desired, existing) {
         desired.metadata.resource_version =

@@ -20,7 +20,7 @@ pub trait Driver: Sync {
     /// The next step to direct every user to a destination, or how far the steps made so far have come. A driver that
     /// directs users step by step answers with one step each time, and waits between them. It never directs anybody to
     /// nothing; the caller has made sure that the destination has ready pods.
-    fn direct(&self, network: &Network, to: &Destination, care: Care) -> Switch;
+    fn direct(&self, network: &Network, to: &Destination, validation: Validation) -> Switch;
 
     /// Whether the driver writes objects of this kind, and so says itself what a refusal of one means.
     fn writes(&self, kind: Kind) -> bool;
@@ -99,13 +99,13 @@ pub struct Target<'a> {
     pub release: &'a str,
 }
 
-/// Whether the API server is asked about every write before the first one is made.
+/// Whether writes are validated by a server-side dry run before the first one is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Care {
-    /// It is: with one of several refused, users would be left on both sides.
+pub enum Validation {
+    /// Dry-run every write first, so that a refusal does not leave traffic on both versions.
     DryRunFirst,
-    /// It is not: users have to leave a version that is ill.
-    AtOnce,
+    /// Write immediately, because traffic must leave an unhealthy version.
+    Immediate,
 }
 
 /// How far users have been directed.

@@ -1,6 +1,8 @@
 //! The Service of a component selects the pods of one release; changing its selector moves all users at once.
 
-use super::port::{Care, Destination, Driver, Entry, Network, Objects, Pending, Switch, Target, serving};
+use super::port::{
+    Destination, Driver, Entry, Network, Objects, Pending, Switch, Target, Validation, serving,
+};
 use crate::build::service;
 use crate::labels;
 use crate::message::quoting;
@@ -30,7 +32,7 @@ impl Driver for SelectorSwitch {
             .collect()
     }
 
-    fn direct(&self, network: &Network, to: &Destination, care: Care) -> Switch {
+    fn direct(&self, network: &Network, to: &Destination, validation: Validation) -> Switch {
         let mut switches = Vec::new();
         for (component, serves) in serving(to.snapshot) {
             match switch(network, to, component, serves) {
@@ -38,7 +40,7 @@ impl Driver for SelectorSwitch {
                 Err(message) => return Switch::Refused(Reason::ServiceRefused, message),
             }
         }
-        if let Some(steps) = dry_runs(network, &switches, care) {
+        if let Some(steps) = dry_runs(network, &switches, validation) {
             let message =
                 "Asking the API server whether it would accept every switch, before the first is made.";
             return Switch::Write(
@@ -98,7 +100,7 @@ fn switch(
     let existing = network.objects.services.get(&serves.service).map(AsRef::as_ref);
     if let Some(other) = existing.and_then(|existing| service::other_owner(to.app, existing)) {
         return Err(format!(
-            "Service {} gets the traffic of App {other}. Name another Service in serves.service of component {}.",
+            "Service {} already serves App {other}. Name another Service in serves.service of component {}.",
             serves.service, component.name
         ));
     }
@@ -127,7 +129,7 @@ fn refusal(network: &Network, desired: &Service, existing: Option<&Service>) -> 
         let what = format!("Service {name} cannot be switched, because the API server refuses it");
         let what = quoting(&what, Some(&refusal.message));
         return Some(format!(
-            "{what} Fix what it names; Fairway tries again by itself."
+            "{what} Fix what that answer names; Fairway retries automatically."
         ));
     }
     let selector = existing.and_then(|existing| existing.spec.as_ref()?.selector.as_ref());
@@ -143,8 +145,8 @@ fn refusal(network: &Network, desired: &Service, existing: Option<&Service>) -> 
 }
 
 /// Dry runs of the switches that have not passed one, where there are several.
-fn dry_runs(network: &Network, switches: &[Service], care: Care) -> Option<Vec<Step>> {
-    if care == Care::AtOnce || switches.len() < 2 {
+fn dry_runs(network: &Network, switches: &[Service], validation: Validation) -> Option<Vec<Step>> {
+    if validation == Validation::Immediate || switches.len() < 2 {
         return None;
     }
     let steps: Vec<_> = switches
@@ -184,7 +186,7 @@ fn following(network: &Network, serves: &Serves, release: &str) -> Pending {
     let shown_from = after_convergence(switched_at(network, serves));
     Pending {
         message: format!(
-            "Waiting until the endpoints of Service {} are pods of {release} only.",
+            "Waiting until the endpoints of Service {} contain only pods of Release {release}.",
             serves.service
         ),
         brief_until: (network.now < shown_from).then_some(shown_from),

@@ -127,7 +127,9 @@ pub fn pinned(pod: &Pod, images: &BTreeMap<String, String>) -> Outcome<Pinned> {
         } else if ran(found) {
             return Outcome::Reported(Pinned::Never {
                 reason: Reason::ImageWithoutDigest,
-                message: format!("The node knows no registry digest of {image}. Give the image by digest."),
+                message: format!(
+                    "The node knows no registry digest for {image}. Push the image to a registry, or name it by digest."
+                ),
             });
         }
     }

@@ -100,8 +100,8 @@ fn ended(job: &Job) -> Option<String> {
         .clone()
         .unwrap_or_else(|| condition.type_.clone());
     Some(match reason.as_str() {
-        "DeadlineExceeded" => "its pod did not end in time (DeadlineExceeded)".to_owned(),
-        _ => format!("its pod is gone ({reason})"),
+        "DeadlineExceeded" => "the pod did not end in time, and the Job says DeadlineExceeded".to_owned(),
+        _ => format!("the pod is gone, and the Job says {reason}"),
     })
 }
 
@@ -180,7 +180,9 @@ pub fn exited(pod: &Pod) -> Option<String> {
     match (container, disrupted) {
         (Some(container), Some(disruption)) => {
             let reason = disruption.reason.as_deref().unwrap_or("disrupted");
-            Some(format!("{container}, its pod was ended from outside ({reason})"))
+            Some(format!(
+                "{container} while Kubernetes was removing its pod ({reason})"
+            ))
         }
         (Some(container), None) => Some(container),
         (None, disruption) => disruption.and_then(|disruption| disruption.reason.clone()),

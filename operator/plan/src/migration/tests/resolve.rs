@@ -18,9 +18,9 @@ fn a_partial_migration_asks_with_the_command_to_answer() {
     );
     assert_eq!(
         message,
-        "The migration failed with exit code 1 (SQLSTATE 42P07) and the schema is not what it was before: “relation \
-         \"lead\" already exists”. Look at the database. If the migration's work is there: kubectl -n shop annotate \
-         release crm-42 fairway.dev/resolve=\"applied:$(date +%s)\" --overwrite ; if it is not, or was undone: kubectl \
+        "The migration failed with exit code 1 (SQLSTATE 42P07) and left the schema changed: “relation \
+         \"lead\" already exists”. Look at the database. If all of the migration is there, run: kubectl -n shop annotate \
+         release crm-42 fairway.dev/resolve=\"applied:$(date +%s)\" --overwrite If none of it is there: kubectl \
          -n shop annotate release crm-42 fairway.dev/resolve=\"not-applied:$(date +%s)\" --overwrite"
     );
     assert_eq!(story.bench.names(), Vec::<String>::new());

@@ -53,7 +53,7 @@ fn another_release_image_or_command_is_another_run() {
     MigrationOutcome::AlreadyApplied,
     "True/False/False",
     "Succeeded",
-    "The ledger has this image and command already, so nothing was run."
+    "The ledger shows that this image and command were applied before, so the migration was not run again."
 )]
 #[case::unchanged(
     MigrationReport { after: Some("before".into()), ..report(Reported::Applied) }, MigrationOutcome::Applied,
@@ -63,7 +63,7 @@ fn another_release_image_or_command_is_another_run() {
 #[case::a_check_does_not_hold(
     MigrationReport { failed_check: Some("no-orphans found 3".into()), ..report(Reported::Applied) },
     MigrationOutcome::Applied, "False/False/True", "MigrationCheckFailed",
-    "The migration was applied in 12.3 s, but its check does not hold: no-orphans found 3."
+    "The migration was applied in 12.3 s, but no-orphans found 3."
 )]
 #[case::failed(
     failed(Reported::Failed, Cause::Version, "MigrationTimedOut"),
@@ -172,7 +172,7 @@ fn a_job_of_a_deleted_app_is_never_taken_for_a_report() {
     story.bench.relabel_job("crm-42-run-1", "another");
     story.bench.pods.clear();
     story.settle();
-    let message = "Waiting until crm-42-run-1 has ended, which a deleted App of the same name left running.";
+    let message = "Waiting until Job crm-42-run-1 ends, which an earlier App named crm left running. To look at it: kubectl -n shop describe job crm-42-run-1";
     assert_eq!(story.reported().2, message);
     story.bench.answer("crm-42-run-1", &report(Reported::Applied));
     story.bench.pods.clear();
@@ -308,7 +308,7 @@ fn a_refused_pod_is_reported_at_once_and_settled_after_an_hour() {
     story.migration.status = Some(recorded.status);
     story.bench.refuse("Pod/crm-42-run-1", "exceeded quota: pods");
     story.settle();
-    let message = "The apiserver refuses to create Pod crm-42-run-1: “exceeded quota: pods”.";
+    let message = "The API server refuses to create Pod crm-42-run-1: “exceeded quota: pods”.";
     assert_eq!(
         story.reported(),
         ("Unknown/True/False".into(), "WriteRefused".into(), message.into())

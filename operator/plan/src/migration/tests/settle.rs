@@ -157,3 +157,32 @@ fn a_ledger_that_cannot_be_read_for_long_stalls_and_is_retried() {
     story.answer(&job, &report(Reported::Applied));
     assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
 }
+
+#[rstest]
+#[case::the_snapshot(
+    |story: &mut Story| story.has_snapshot = false,
+    "ControllerRevision crm-42 is missing, ",
+    "then delete this Release: kubectl -n shop delete release crm-42"
+)]
+#[case::the_app(
+    |story: &mut Story| story.app = None,
+    "App crm is missing, ",
+    "then delete this Migration: kubectl -n shop delete migration crm-42"
+)]
+fn a_run_that_nothing_can_settle_says_what_is_missing_and_what_to_do(
+    #[case] remove: fn(&mut Story),
+    #[case] missing: &str,
+    #[case] command: &str,
+) {
+    let mut story = Story::by_command();
+    story.settle();
+    remove(&mut story);
+    story.kill("crm-42-run-1");
+    let (state, reason, message) = story.reported();
+    assert_eq!(
+        (state.as_str(), reason.as_str()),
+        ("Unknown/False/True", "AppMissing")
+    );
+    assert!(message.starts_with(missing), "{message}");
+    assert!(message.ends_with(command), "{message}");
+}

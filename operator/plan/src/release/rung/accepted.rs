@@ -83,14 +83,14 @@ fn waiting_for(view: &View, older: &Release) -> Wait {
     let begun = has_begun(older);
     let older = older.name_any();
     let does = if begun {
-        "is under way and finishes or rolls back first"
+        "is in progress and must finish or be rolled back first"
     } else {
-        "has not begun, but has not ended either"
+        "has not started yet and has not ended"
     };
     let wait = Wait::clock(
         Reason::WaitingForRelease,
         format!(
-            "Waiting for {older}, which {does}. To abort it: {}",
+            "Waiting for Release {older}, which {does}. To abort it: {}",
             kubectl::abort(view.namespace(), &older)
         ),
     );
@@ -114,7 +114,7 @@ fn unsettled_migration(view: &View) -> Option<Verdict> {
     Some(Verdict::Wait(Wait::user(
         Reason::MigrationUnresolved,
         format!(
-            "What Migration {name} did to the database is not settled, so no other migration may run. {how}",
+            "Migration {name} is not resolved, so no other migration of this database may run. {how}",
             name = unsettled.name_any(),
             how = crate::migration::how_to_resolve(unsettled)
         ),

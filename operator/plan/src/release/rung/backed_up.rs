@@ -29,7 +29,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if view.today().is_none_or(|today| today.backup.is_none()) {
         let message = format!(
-            "App {} no longer says where its backups go, and nothing migrates without one. Set spec.backup of the App.",
+            "App {} has no spec.backup any more, and no migration runs without a backup. Set spec.backup of the App.",
             view.app_name()
         );
         return match view.snapshot.migration {

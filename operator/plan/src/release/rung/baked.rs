@@ -2,7 +2,7 @@
 
 use crate::kubectl;
 use crate::message::moment;
-use crate::release::health::{probe_pod::probe_pod, tripped, watched};
+use crate::release::health::{LET_PROBES_IN, probe_pod::probe_pod, tripped, watched};
 use crate::release::history::happened;
 use crate::release::readiness::behind;
 use crate::release::verdict::{Failure, Verdict, Wait};
@@ -68,7 +68,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
 /// The bake is over, but nobody could look: neither healthy nor unhealthy.
 fn unreachable(view: &View, pod: &Pod, found: &str) -> String {
     format!(
-        "{release} serves, but the operator cannot reach pod {pod}: {found}. A NetworkPolicy must let it in from the operator's namespace. To roll back: {rollback}",
+        "{release} serves, but the operator cannot reach pod {pod}: {found}. {LET_PROBES_IN} To roll back: {rollback}",
         release = view.name(),
         pod = pod.name_any(),
         rollback = kubectl::rollback(view.namespace(), view.name()),

@@ -21,7 +21,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if happened(status, MilestoneKind::HandingOver).is_none() {
         if view.suspended() {
-            return Verdict::Wait(view.held("it hands its workers over"));
+            return Verdict::Wait(view.held("it replaces its Recreate components"));
         }
         return Verdict::Commit(MilestoneKind::HandingOver);
     }

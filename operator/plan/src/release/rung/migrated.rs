@@ -66,12 +66,13 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         }
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) if found.settling => {
             // A user has said how it ended, and the ledger is updated.
-            let message = message.unwrap_or_else(|| "Settling what the migration did.".to_owned());
+            let message = message
+                .unwrap_or_else(|| "A Job records in the ledger how the migration was resolved.".to_owned());
             Verdict::Wait(Wait::machine(Reason::Migrating, message))
         }
         Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::user(
             Reason::MigrationUnresolved,
-            message.unwrap_or_else(|| "What the migration did to the database is not settled.".to_owned()),
+            message.unwrap_or_else(|| "The outcome of the migration is not resolved.".to_owned()),
         )),
         Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {
             let message = message.unwrap_or_else(|| "The migration failed.".to_owned());
@@ -84,9 +85,7 @@ fn failed_check(view: &View) -> Option<Failure> {
     let check = view.migration()?.status.as_ref()?.failed_check.clone()?;
     Some(Failure::new(
         Reason::MigrationCheckFailed,
-        format!(
-            "The migration was applied, but its check did not hold: {check}. The database keeps the new schema."
-        ),
+        format!("The migration was applied, but {check}. The database keeps the new schema."),
     ))
 }
 

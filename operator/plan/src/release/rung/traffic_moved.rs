@@ -1,15 +1,16 @@
-//! TrafficMoved: users reach the new version only.
+//! TrafficMoved: all traffic reaches the candidate.
 
 use crate::release::health::tripped;
 use crate::release::history::happened;
 use crate::release::traffic::{direct, has_users, is_astray};
 use crate::release::verdict::Verdict;
 use crate::release::view::View;
-use crate::traffic::{Care, serving};
+use crate::traffic::{Validation, serving};
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when all users reach the new version and nothing else. An App that serves nothing has no traffic, but a previous
-/// version that ends: from this milestone on the new one is watched, and a newer release waits for its end.
+/// Met when every Service sends traffic to the candidate only. An App without Services has no traffic to move; the
+/// milestone is then recorded as soon as there is a previous version to retire, because it starts the bake and makes
+/// newer releases wait.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
     if serving(view.snapshot).next().is_none() {
@@ -26,15 +27,16 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         && has_users(view)
         && let Some(failure) = tripped(view)
     {
-        // Between the switch and its record it has users already.
+        // The Service may have been switched by a pass that was killed before it recorded the milestone.
         return failure.verdict();
     }
-    match direct(view, view.snapshot, view.name(), Care::DryRunFirst) {
+    match direct(view, view.snapshot, view.name(), Validation::DryRunFirst) {
         None if moved => Verdict::Met,
         None => Verdict::Commit(MilestoneKind::TrafficMoved),
-        // Another hand took the traffic away and keeps it: what it selects must not be retired.
+        // Another client changed the selector and keeps changing it: do not retire the pods that it selects.
         Some(verdict) if moved && is_astray(view) => verdict,
-        // The selector was changed by another hand during the bake: corrected, and the bake goes on.
+        // Traffic already points here; a selector that was just corrected only has to converge, which the bake need
+        // not wait for.
         Some(Verdict::Wait(_)) if moved => Verdict::Met,
         Some(verdict) => verdict,
     }

@@ -8,7 +8,7 @@ use crate::release::traffic::{direct, has_users};
 use crate::release::verdict::{Verdict, Wait};
 use crate::release::view::View;
 use crate::release::workloads::predecessor;
-use crate::traffic::{Care, serving};
+use crate::traffic::{Validation, serving};
 use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
@@ -21,7 +21,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     match (verdict.wait(), rollback::deadline(view, status)) {
         (Some(wait), Deadline::TakenOver(newer)) => {
             let why = format!(
-                "{} could not be rolled back, so it serves until {newer} does. {}",
+                "Release {} could not be rolled back and keeps serving until {newer} serves. {}",
                 view.name(),
                 wait.message
             );
@@ -72,7 +72,7 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
     if let Some(message) = unready {
         return Verdict::Act(steps, rollback::restoring(view, status, message));
     }
-    match direct(view, snapshot, &previous, Care::AtOnce) {
+    match direct(view, snapshot, &previous, Validation::Immediate) {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
         None => Verdict::Met,
         Some(verdict) => verdict,
