@@ -40,9 +40,9 @@ impl Origin {
 /// Why sessions of a run may still be at work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsRemain {
-    #[error("{} of the migration could not be ended within 60 s", processes(.0))]
+    #[error("{} of it could not be ended within 60 s", processes(.0))]
     Sessions(Vec<i32>),
-    #[error("{} that may belong to the migration went on for 60 s after it", processes(.0))]
+    #[error("{} that may belong to it were still active 60 s later", processes(.0))]
     Unrecognised(Vec<i32>),
     #[error("the database did not answer ({})", cause(.0))]
     Database(#[from] tokio_postgres::Error),

@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
         }
         migration(
             MigrationOutcome::Undecided,
-            Some(version(reason, format!("The migration {what}."))),
+            Some(version(reason, format!("{what}."))),
         )
     }
 

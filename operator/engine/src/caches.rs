@@ -313,7 +313,7 @@ pub(crate) fn key_of(object: &impl Resource<DynamicType = ()>) -> Key {
     )
 }
 
-/// A resource version as a number: the apiserver counts them up, and says so since Kubernetes 1.35.
+/// A resource version as a number: the API server counts them up, and says so since Kubernetes 1.35.
 pub(crate) fn version_of(meta: &ObjectMeta) -> u64 {
     meta.resource_version
         .as_deref()

@@ -95,7 +95,7 @@ pub enum Action {
     Plan(Planning),
     /// These pods are to be asked from now on, beside the pass; the answer is [`Answer::Nothing`].
     Probe(Vec<Probe>),
-    /// The apiserver is to be asked; the answer is what it said.
+    /// The API server is to be asked; the answer is what it said.
     Ask(Request),
     /// The pass is over.
     Done(Ended),
@@ -131,12 +131,12 @@ pub enum PassResult {
 /// Why a pass failed. Says nothing of an object's contents.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
-    /// The apiserver refused a write, and the planner cannot say so or has done so already.
-    #[error("{object} was refused: {message}")]
+    /// The API server refused a write, and the planner cannot say so or has done so already.
+    #[error("The API server refuses to write {object}: {message}")]
     Refused {
-        /// `Kind/name`.
+        /// Kind and name.
         object: String,
-        /// What the apiserver said.
+        /// What the API server said.
         message: String,
         /// Whether an Event has said so before.
         announced: bool,
@@ -469,7 +469,7 @@ fn known(state: &mut State, lookup: &Lookup, now: Instant) -> Option<Found> {
     state.lookups.known(lookup, now)
 }
 
-/// What the apiserver holds now, or what its error means.
+/// What the API server holds now, or what its error means.
 fn result_of(answer: Answer) -> Result<Option<Box<DynamicObject>>, Meaning> {
     match answer {
         Answer::Object(object) => Ok(Some(object)),
@@ -487,7 +487,7 @@ fn message_of(meaning: Meaning) -> String {
         Meaning::Refused(refused) => refused.message,
         Meaning::NotFound => "it or its namespace does not exist".to_owned(),
         Meaning::Conflict => "it was changed meanwhile".to_owned(),
-        Meaning::AlreadyExists => "it exists already".to_owned(),
+        Meaning::AlreadyExists => "it already exists".to_owned(),
         Meaning::NamespaceTerminating => "the namespace is being deleted".to_owned(),
         Meaning::Unavailable(message) => message,
     }

@@ -62,7 +62,7 @@ pub(crate) fn watch_all<T: Send + 'static>(
 /// Feeds the engine with one kind. Never ends.
 async fn feed<K: Cached>(api: Api<DeserializeGuard<K>>, engine: Arc<SharedEngine>, events: Events) {
     // ListWatch with the most recent semantics: an operator that restarts must never see older state than the
-    // one before it did, which a list from any apiserver's cache could show it.
+    // one before it did, which a list from any API server's cache could show it.
     let mut config = watcher::Config::default().page_size(PAGE);
     if let Some(selector) = K::KIND.selector() {
         config = config.labels(selector);
@@ -123,8 +123,8 @@ fn failed(kind: Kind, engine: &SharedEngine, error: &watcher::Error) {
         Some(403) => "the operator's role does not allow to list it".to_owned(),
         // A watch that is too old, or that the server ended: the next list fixes it.
         Some(410) => return,
-        Some(code) => format!("the apiserver answered {code}"),
-        None => "the apiserver cannot be reached".to_owned(),
+        Some(code) => format!("the API server answered {code}"),
+        None => "the API server cannot be reached".to_owned(),
     };
     tracing::warn!(kind = kind.as_str(), why, "watch failed and will be retried");
     engine.with(|engine, _| engine.list_failed(kind, why));

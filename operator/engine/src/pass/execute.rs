@@ -154,12 +154,12 @@ impl Pass {
         refused: Refused,
         now: Now,
     ) -> Action {
-        let (object, message) = (step.id(), refused.message.clone());
+        let message = refused.message.clone();
         let news = state
             .refusals
-            .refused(&self.app, &object, &step.hash(), refused, now.monotonic);
+            .refused(&self.app, &step.id(), &step.hash(), refused, now.monotonic);
         let error = |announced| PassError::Refused {
-            object,
+            object: format!("{} {}", written(step).as_str(), name_of(step)),
             message,
             announced,
         };

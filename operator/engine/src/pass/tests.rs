@@ -98,7 +98,7 @@ fn error(code: u16, reason: &str) -> Answer {
     Answer::Error(Box::new(Status {
         code,
         reason: reason.to_owned(),
-        message: format!("the apiserver says {reason}"),
+        message: format!("the API server says {reason}"),
         ..Status::default()
     }))
 }
@@ -280,7 +280,7 @@ fn a_taken_name_is_a_refusal_that_may_pass(#[case] owner: Option<&str>, #[case] 
     let known = refusal(&state, "Job/crm-2-run-1").unwrap();
     assert_eq!(
         known.message,
-        "Job crm-2-run-1 exists already and belongs to something else; delete or rename it"
+        "Job crm-2-run-1 already exists and was not created by Fairway for this object. Delete or rename it."
     );
     assert!(known.may_pass);
 }
