@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use crate::session::cause;
 
 /// Longest time for which sessions may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -87,7 +87,7 @@ pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Resul
         and a.backend_type = 'client backend' and a.application_name <> 'fairway-agent' \
         and a.backend_start >= (select r.started_at from fairway.migration_run r where r.run_id = $1) \
         and host(a.client_addr) = $2 and a.backend_start <= $3::text::timestamptz";
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + END_TIMEOUT;
     loop {
         let left = client.query(query, &[&run_id, address, &now]).await?;
         if left.is_empty() {
@@ -114,7 +114,7 @@ pub(crate) async fn wait_for_unrecognised(client: &Client, before: &[String]) ->
         .filter(|row| !before.contains(&row.get(1)))
         .map(|row| row.get(0))
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + END_TIMEOUT;
     while !suspects.is_empty() {
         if Instant::now() > deadline {
             return Err(SessionsRemain::Unrecognised(suspects));

@@ -53,12 +53,17 @@ impl Engine {
         self.enqueue(work, now);
     }
 
-    /// Takes in an object that could not be parsed, whose App nothing is planned for until it can be. Returns what
-    /// an Event says of it, if that is news.
-    pub fn put_unreadable(&mut self, kind: Kind, meta: &ObjectMeta, message: &str) -> Option<Announcement> {
-        if !self.state.caches.put_unreadable(kind, meta) {
-            return None;
-        }
+    /// Takes in an object that could not be parsed; what follows for its App is in the table of kinds. Returns the
+    /// Event to announce, if that is news.
+    pub fn put_unreadable<K: Cached>(
+        &mut self,
+        meta: &ObjectMeta,
+        message: &str,
+        now: Now,
+    ) -> Option<Announcement> {
+        let kind = K::KIND;
+        let work = self.state.caches.put_unreadable::<K>(meta)?;
+        self.enqueue(work, now);
         let resource = kind.api_resource();
         let about = ObjectReference {
             api_version: Some(resource.api_version),
@@ -71,8 +76,8 @@ impl Engine {
         };
         let consequence = match (kind, kind.unreadable()) {
             (Kind::App, _) => "nothing is done for it",
-            (_, Unreadable::HoldsItsApp) => "nothing is done for its App",
-            (_, Unreadable::IsNotSeen) => "it is ignored",
+            (_, Unreadable::BlocksApp) => "nothing is done for its App",
+            (_, Unreadable::Ignored) => "it is ignored",
         };
         let kind = kind.as_str();
         Some(Announcement {

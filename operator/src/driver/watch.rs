@@ -3,7 +3,7 @@
 use crate::events::Events;
 use crate::shared::SharedEngine;
 use fairway_engine::kinds::Kind;
-use fairway_engine::{Cached, ForKind, Key, for_each, without_values};
+use fairway_engine::{Cached, ForKind, Key, for_each, version_of, without_values};
 use futures::StreamExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -91,18 +91,21 @@ async fn feed<K: Cached>(api: Api<DeserializeGuard<K>>, engine: Arc<SharedEngine
 }
 
 fn put<K: Cached>(engine: &SharedEngine, events: &Events, object: DeserializeGuard<K>) {
-    match object.0 {
-        Ok(object) => engine.with(|engine, now| engine.put(object, now)),
-        Err(invalid) => {
-            let message = without_values(&invalid.error);
-            let announcement =
-                engine.with(|engine, _| engine.put_unreadable(K::KIND, &invalid.metadata, &message));
-            if let Some(announcement) = announcement {
-                let name = invalid.metadata.name.as_deref().unwrap_or_default();
-                tracing::warn!(kind = K::KIND.as_str(), name, %message, "object cannot be read");
-                events.announce(announcement);
-            }
+    let (metadata, message) = match object.0 {
+        Ok(object) if version_of(object.meta()).is_some() => {
+            return engine.with(|engine, now| engine.put(object, now));
         }
+        Ok(object) => (
+            object.meta().clone(),
+            "its resourceVersion is not a number".to_owned(),
+        ),
+        Err(invalid) => (invalid.metadata, without_values(&invalid.error)),
+    };
+    let announcement = engine.with(|engine, now| engine.put_unreadable::<K>(&metadata, &message, now));
+    if let Some(announcement) = announcement {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        tracing::warn!(kind = K::KIND.as_str(), name, %message, "object cannot be read");
+        events.announce(announcement);
     }
 }
 

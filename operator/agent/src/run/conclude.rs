@@ -20,14 +20,14 @@ use crate::{
 
 /// Longest time for which the database may be away at the end of a run before the agent leaves the rest to a settle
 /// task.
-const PATIENCE: Duration = Duration::from_secs(300);
+const CONCLUDE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Pause before an attempt to conclude is repeated on the same session.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
     /// Ends the run's sessions, compares the schema and records the end, however often the connection breaks.
     pub(crate) async fn conclude(&mut self, observed: &Observed) -> MigrationReport {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CONCLUDE_TIMEOUT;
         loop {
             let failure = match self.attempt(observed).await {
                 Ok(report) => return report,
