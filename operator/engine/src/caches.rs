@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caches {
     groups: BTreeMap<Key, Group>,
-    /// To which App each object belongs: an event that moves one between Apps concerns both.
+    /// App of each cached object. An object that moves between Apps affects both.
     homes: BTreeMap<Kind, BTreeMap<Key, Key>>,
     expectations: Expectations,
     /// Objects that could not be parsed, with their resource version and App.
@@ -161,7 +161,7 @@ impl Caches {
         work
     }
 
-    /// Takes out an object that is gone. Returns whom that concerns.
+    /// Evicts an object that was deleted. Returns the objects to reconcile.
     pub(crate) fn remove<K: Cached>(&mut self, key: &Key, meta: &ObjectMeta) -> Vec<Work> {
         let mut work = self.readable_again(K::KIND, key);
         work.extend(self.take::<K>(key, work_for(meta)));
@@ -195,7 +195,7 @@ impl Caches {
         })
     }
 
-    /// Ends a list: what it did not hold is gone. Returns whom that concerns.
+    /// Ends a list: evicts what it did not hold. Returns the objects to reconcile.
     pub(crate) fn retain<K: Cached>(&mut self, listed: &BTreeSet<Key>) -> Vec<Work> {
         let unreadable = self
             .unreadable
@@ -258,7 +258,7 @@ impl Caches {
         self.concerned(&app, change)
     }
 
-    /// Takes an object out of the cache. Returns whom that concerns, its own planner included.
+    /// Evicts an object. Returns the objects to reconcile, itself included.
     fn take<K: Cached>(&mut self, key: &Key, work_for: Option<&str>) -> Vec<Work> {
         let Some(app) = self.homes.get_mut(&K::KIND).and_then(|homes| homes.remove(key)) else {
             return Vec::new();
