@@ -1,4 +1,4 @@
-//! The client of the apiserver: kube's, with what an operator needs of it and nothing that hides a failure.
+//! The client of the API server: kube's, with what an operator needs of it and nothing that hides a failure.
 
 use crate::metrics::Metrics;
 use futures::future::BoxFuture;
@@ -36,7 +36,7 @@ pub(crate) async fn connect(metrics: Metrics) -> Result<Client, Box<dyn std::err
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_secs(10)));
-    // A watch waits for minutes without a byte: when the apiserver's machine is gone without a word, the kernel finds
+    // A watch waits for minutes without a byte: when the API server's machine is gone without a word, the kernel finds
     // out within half a minute.
     connector.set_keepalive(Some(Duration::from_secs(15)));
     connector.set_keepalive_interval(Some(Duration::from_secs(5)));
@@ -104,7 +104,7 @@ where
         Box::pin(async move {
             let answer = match answer.await {
                 Ok(answer) => answer.map_err(Into::into),
-                Err(_) => Err("the apiserver gave no answer within 30 s".into()),
+                Err(_) => Err("the API server gave no answer within 30 s".into()),
             };
             metrics.requested(
                 method.as_str(),

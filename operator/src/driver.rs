@@ -1,4 +1,5 @@
-//! Drives the engine with kube: watches feed it, tasks carry its requests, metrics, Events and pages show it.
+//! Runs the engine: feeds it watch events, executes its requests with kube, and reports each pass in logs, metrics and
+//! Events.
 
 mod transport;
 mod watch;
@@ -47,7 +48,7 @@ impl Driver {
     /// Starts each pass that is ready. Returns after `stop`, when the passes under way have ended.
     ///
     /// # Errors
-    /// When a pass panics.
+    /// When a pass panics, in a debug build: release builds abort on panic (Cargo.toml).
     pub(crate) async fn run(
         self: Arc<Self>,
         mut stop: channel::Receiver<bool>,

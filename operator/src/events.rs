@@ -75,7 +75,7 @@ fn event(
         },
         action: Some("Reconcile".into()),
         event_time: Some(MicroTime(now)),
-        // The apiserver's limit.
+        // The API server's limit.
         reason: Some(reason.chars().take(128).collect()),
         note: Some(shorten(&message)),
         regarding: Some(about),

@@ -1,4 +1,4 @@
-//! For tests: an engine, and a fake apiserver that shows what was asked and gives the answer of the test.
+//! For tests: an engine, and a fake API server that shows what was asked and gives the answer of the test.
 
 use fairway_engine::kinds::Release;
 use fairway_engine::{Cached, Engine, ForKind, Now, for_each};
@@ -45,12 +45,12 @@ pub(crate) fn release(name: &str) -> Release {
     .unwrap()
 }
 
-/// The apiserver's side.
+/// The API server's side.
 pub(crate) struct Apiserver {
     requests: Handle<Request<Body>, Response<Body>>,
 }
 
-/// A request as the apiserver saw it.
+/// A request as the API server saw it.
 #[derive(Debug)]
 pub(crate) struct Asked {
     /// `PATCH /apis/apps/v1/namespaces/shop/deployments/crm-web-2`
@@ -61,7 +61,7 @@ pub(crate) struct Asked {
     pub(crate) body: Value,
 }
 
-/// A client and its apiserver.
+/// A client and its API server.
 pub(crate) fn apiserver() -> (Client, Apiserver) {
     let (service, requests) = tower_test::mock::pair();
     (Client::new(service, "default"), Apiserver { requests })

@@ -226,7 +226,7 @@ impl Metrics {
         );
         registry.register(
             "rest_client_requests",
-            "Requests to the apiserver by method and status code",
+            "Requests to the API server by method and status code",
             m.requests.clone(),
         );
         registry.register(
@@ -340,7 +340,7 @@ impl Metrics {
         self.leads.get_or_create(&Election { name }).set(i64::from(leads));
     }
 
-    /// A request to the apiserver was answered, or not (`<error>`).
+    /// A request to the API server was answered, or not (`<error>`).
     pub(crate) fn requested(&self, method: &str, code: Option<u16>) {
         let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
         self.requests

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use crate::session::cause;
 
 /// Longest time for which sessions may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,9 +40,9 @@ impl Origin {
 /// Why sessions of a run may still be at work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsRemain {
-    #[error("{} of the migration could not be ended within 60 s", processes(.0))]
+    #[error("{} of it could not be ended within 60 s", processes(.0))]
     Sessions(Vec<i32>),
-    #[error("{} that may belong to the migration went on for 60 s after it", processes(.0))]
+    #[error("{} that may belong to it were still active 60 s later", processes(.0))]
     Unrecognised(Vec<i32>),
     #[error("the database did not answer ({})", cause(.0))]
     Database(#[from] tokio_postgres::Error),
@@ -87,7 +87,7 @@ pub(crate) async fn end(client: &Client, run_id: &str, origin: &Origin) -> Resul
         and a.backend_type = 'client backend' and a.application_name <> 'fairway-agent' \
         and a.backend_start >= (select r.started_at from fairway.migration_run r where r.run_id = $1) \
         and host(a.client_addr) = $2 and a.backend_start <= $3::text::timestamptz";
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + END_TIMEOUT;
     loop {
         let left = client.query(query, &[&run_id, address, &now]).await?;
         if left.is_empty() {
@@ -114,7 +114,7 @@ pub(crate) async fn wait_for_unrecognised(client: &Client, before: &[String]) ->
         .filter(|row| !before.contains(&row.get(1)))
         .map(|row| row.get(0))
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + END_TIMEOUT;
     while !suspects.is_empty() {
         if Instant::now() > deadline {
             return Err(SessionsRemain::Unrecognised(suspects));

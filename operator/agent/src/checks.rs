@@ -61,7 +61,7 @@ impl<'a> Checks<'a> {
 }
 
 /// Makes the checks as the application would see its tables; returns what to say of the first one that does not hold, or
-/// that could not be made in time.
+/// that did not finish in time.
 ///
 /// # Errors
 /// When the database cannot be reached.
@@ -113,10 +113,10 @@ async fn why_failed(
                 return Ok(Some(format!("failed: {}", cause(&error))));
             }
             Err(error) if Instant::now() + PAUSE >= until => {
-                return Ok(Some(format!("could not be made in time: {}", cause(&error))));
+                return Ok(Some(format!("did not finish in time: {}", cause(&error))));
             }
             Err(error) => {
-                tracing::warn!("check {} could not be made: {}", check.name, cause(&error));
+                tracing::warn!("check {} did not finish: {}", check.name, cause(&error));
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -107,7 +107,7 @@ async fn watch(
             observe(task, environment, &mut run, deadline, termination).await
         }
         Err(error) => End::Ended(format!(
-            "was not started: {} cannot be written ({error})",
+            "The application was not started: {} cannot be written ({error})",
             files.started.display()
         )),
     };
@@ -123,7 +123,7 @@ async fn watch(
 enum End {
     /// Health passed; the application goes on.
     Healthy,
-    /// The application is gone. What happened, as the predicate of `The migration …`.
+    /// The application is gone. What happened, as a sentence without its period.
     Ended(String),
     /// The application is alive and must not go on.
     StillRunning { reason: Reason, what: String },
@@ -148,14 +148,14 @@ async fn observe(
         tokio::select! {
             biased;
             () = termination.requested() => {
-                return End::Ended(format!("exited or was stopped before its health passed ({})", rounds.last));
+                return End::Ended(format!("The application exited or was stopped before its health requests passed ({})", rounds.last));
             }
             () = tokio::time::sleep_until(deadline) => {
-                let what = format!("did not become healthy within {} s ({})", task.timeout_seconds, rounds.last);
+                let what = format!("The application did not become healthy within {} s ({})", task.timeout_seconds, rounds.last);
                 return End::StillRunning { reason: Reason::MigrationTimedOut, what };
             }
             () = run.lock_lost() => if !run.regain_lock().await {
-                let what = "was stopped because its lock on the database was lost".to_owned();
+                let what = "The migration was stopped because its lock on the database was lost".to_owned();
                 return End::StillRunning { reason: Reason::MigrationFailed, what };
             },
             verdict = async {

@@ -66,7 +66,7 @@ pub(crate) enum State {
     Failed,
     /// It failed and the schema changed.
     Partial,
-    /// What it did cannot be decided.
+    /// Its outcome is unknown.
     Unknown,
 }
 
@@ -387,16 +387,14 @@ pub(crate) fn blocked_by(other: &Entry) -> Failure {
     let Entry { run_id, release, .. } = other;
     let what = match other.state {
         State::Partial => "failed and left the schema changed",
-        State::Running | State::Unknown | State::Committed | State::Failed => {
-            "has an outcome that cannot be decided"
-        }
+        State::Running | State::Unknown | State::Committed | State::Failed => "has an unknown outcome",
     };
     environment(
         Reason::MigrationUnresolved,
         format!(
             "Migration {run_id} of Release {release} {what}, so no other migration of this database starts. Look at the \
-             database and resolve that Release (if it was deleted: UPDATE fairway.migration_run SET resolution = \
-             'applied' or 'notApplied' WHERE run_id = '{run_id}')."
+             database, then resolve that Release. If it was deleted, record what you found: UPDATE \
+             fairway.migration_run SET resolution = 'applied' WHERE run_id = '{run_id}' (or 'notApplied')"
         ),
     )
 }

@@ -60,11 +60,14 @@ async fn execute(
         End::ByItself(0) => (Verdict::Success, 0),
         End::ByItself(code) => (Verdict::failed(Reason::MigrationFailed, exited(code)), code),
         End::TimedOut(code) => {
-            let what = format!("did not end within {} s and was stopped", task.timeout_seconds);
+            let what = format!(
+                "The migration did not end within {} s and was stopped",
+                task.timeout_seconds
+            );
             (Verdict::failed(Reason::MigrationTimedOut, what), code)
         }
         End::LockLost(code) => {
-            let what = "was stopped because its lock on the database was lost".to_owned();
+            let what = "The migration was stopped because its lock on the database was lost".to_owned();
             (Verdict::failed(Reason::MigrationFailed, what), code)
         }
     };
@@ -82,19 +85,25 @@ async fn execute(
 
 fn exited(code: i32) -> String {
     match code {
-        137 => "was killed by SIGKILL (out of memory?)".to_owned(),
+        137 => "The migration was killed by SIGKILL (out of memory?)".to_owned(),
         // A shell's convention, and ours: 128 and the signal's number, of which there are 64.
-        129..=192 => format!("was killed by signal {}", code - 128),
-        _ => format!("exited with code {code}"),
+        129..=192 => format!("The migration was killed by signal {}", code - 128),
+        _ => format!("The migration exited with code {code}"),
     }
 }
 
 fn not_spawned(command: &[String], error: &std::io::Error) -> Observed {
     let program = command.first().map_or("", String::as_str);
     let (what, code) = match error.kind() {
-        ErrorKind::NotFound => (format!("could not start: {program:?} is not in the image"), 127),
-        ErrorKind::PermissionDenied => (format!("could not start: {program:?} is not executable"), 126),
-        _ => (format!("could not start {program:?}: {error}"), 126),
+        ErrorKind::NotFound => (
+            format!("The migration could not start: {program:?} is not in the image"),
+            127,
+        ),
+        ErrorKind::PermissionDenied => (
+            format!("The migration could not start: {program:?} is not executable"),
+            126,
+        ),
+        _ => (format!("The migration could not start {program:?}: {error}"), 126),
     };
     let verdict = Verdict::not_started(Reason::CommandNotFound, what);
     Observed {

@@ -9,7 +9,7 @@ use fairway_protocol::{
     Failure, GuardTask, MigrationOutcome, MigrationReport, MigrationTask, Reason, Requester, RunIdentity,
     SqlCheck,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use observed::{Observed, Processes, Verdict};
 
@@ -26,12 +26,12 @@ use crate::{
     termination::Termination,
 };
 
-/// Longest wait for the database before a run.
-const REACH: Duration = Duration::from_secs(60);
-/// Longest wait for the migration lock before a run.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Longest time for which a migration may go on without the migration lock, while that is taken again.
-const UNFENCED: Duration = Duration::from_secs(60);
+/// Time to connect to the database before a run.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to wait for the migration lock before a run.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time to take a lost migration lock again while the migration goes on, connecting and asking the ledger included.
+const RELOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is asked for by the tasks that migrate: the run, its time, and what must hold after it.
 pub(crate) struct Request<'a> {
@@ -117,7 +117,10 @@ impl<'a> Run<'a> {
         termination: &mut Termination,
     ) -> Result<Claim<'a>, Failure> {
         let connection = request.environment.connection()?;
-        let (reach, patience) = (REACH.min(request.limit), PATIENCE.min(request.limit));
+        let (reach, patience) = (
+            CONNECT_TIMEOUT.min(request.limit),
+            LOCK_TIMEOUT.min(request.limit),
+        );
         let lock = tokio::select! {
             acquired = Lock::acquire(&connection, reach, patience) => acquired?,
             () = termination.requested() => {
@@ -262,11 +265,16 @@ impl<'a> Run<'a> {
     /// changed the row, or when it could not be had.
     pub(crate) async fn regain_lock(&mut self) -> bool {
         tracing::warn!("the session that holds the migration lock was lost; taking the lock again");
-        if self.lock.reacquire(UNFENCED).await.is_err() {
-            return false;
-        }
-        let found = ledger::find(self.lock.session.client(), self.id()).await;
-        matches!(found, Ok(Some(entry)) if entry.state == State::Running)
+        let regained = async {
+            if let Err(failure) = self.lock.reacquire(RELOCK_TIMEOUT).await {
+                tracing::warn!("{}", failure.message);
+                return false;
+            }
+            let found = ledger::find(self.lock.session.client(), self.id()).await;
+            matches!(found, Ok(Some(entry)) if entry.state == State::Running)
+        };
+        // One bound for all of it: connecting, waiting for the lock and each query would otherwise add up.
+        timeout(RELOCK_TIMEOUT, regained).await.unwrap_or(false)
     }
 
     /// Records and reports that the run's pod must be ended, and why: its processes are alive and must not go on. What
@@ -280,7 +288,7 @@ impl<'a> Run<'a> {
         }
         migration(
             MigrationOutcome::Undecided,
-            Some(version(reason, format!("The migration {what}."))),
+            Some(version(reason, format!("{what}."))),
         )
     }
 

@@ -309,7 +309,7 @@ fn refusal_by_client(connection: &Connection, error: &tokio_postgres::Error) -> 
         return environment(
             Reason::TlsFailed,
             format!(
-                "TLS with the database at {} failed ({cause}). Check sslmode and sslrootcert in the connection string.",
+                "The TLS handshake with the database at {} failed ({cause}). Check sslmode and sslrootcert in the connection string.",
                 connection.address()
             ),
         );
@@ -361,7 +361,7 @@ pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Fa
         return environment(
             Reason::TransactionPooler,
             format!(
-                "The connection goes through a pooler that mixes sessions (found while {doing}). Set database.connection to \
+                "The connection goes through a transaction pooler, which mixes sessions (noticed while {doing}). Set database.connection to \
                  the server's direct address."
             ),
         );

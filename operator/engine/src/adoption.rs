@@ -29,7 +29,9 @@ pub(crate) fn adopt(kind: &str, desired: &ObjectMeta, existing: &ObjectMeta) -> 
     }
     let name = existing.name.as_deref().unwrap_or_default();
     Err(NotOurs::Taken(Refused {
-        message: format!("{kind} {name} exists already and belongs to something else; delete or rename it"),
+        message: format!(
+            "{kind} {name} already exists and was not created by Fairway for this object. Delete or rename it."
+        ),
         conflict: false,
         may_pass: true,
     }))

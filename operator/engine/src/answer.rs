@@ -1,4 +1,4 @@
-//! What the apiserver's answers mean, and what they say: fit for status, Events and logs, without anyone's values.
+//! What the API server's answers mean, and what they say: fit for status, Events and logs, without anyone's values.
 
 use kube::core::Status;
 
@@ -18,14 +18,14 @@ pub(crate) enum Meaning {
     AlreadyExists,
     /// The namespace is being deleted, and nothing can be made in it any more.
     NamespaceTerminating,
-    /// The apiserver is overloaded, stopping, or was told to answer later.
+    /// The API server is overloaded, stopping, or was told to answer later.
     Unavailable(String),
 }
 
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// What the apiserver said, shortened.
+    /// What the API server said, shortened.
     pub(crate) message: String,
     /// Another field manager owns a field.
     pub(crate) conflict: bool,
@@ -54,8 +54,8 @@ pub(crate) fn meaning(status: &Status) -> Meaning {
         403 if ending => Meaning::NamespaceTerminating,
         403 => refused(false, true),
         400 | 413 | 415 | 422 => refused(false, false),
-        401 => Meaning::Unavailable("the apiserver does not accept the operator's credentials".into()),
-        code => Meaning::Unavailable(format!("the apiserver answered {code} {}", status.reason)),
+        401 => Meaning::Unavailable("the API server does not accept the operator's credentials".into()),
+        code => Meaning::Unavailable(format!("the API server answered {code} {}", status.reason)),
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     #[rstest]
     #[case(409, Meaning::Conflict)]
     #[case(404, Meaning::NotFound)]
-    #[case(503, Meaning::Unavailable("the apiserver answered 503 X".into()))]
+    #[case(503, Meaning::Unavailable("the API server answered 503 X".into()))]
     fn other_answers_are_retried(#[case] code: u16, #[case] expected: Meaning) {
         assert_eq!(
             meaning(&status(json!({"status": "Failure", "code": code, "reason": "X"}))),

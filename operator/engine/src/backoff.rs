@@ -24,7 +24,7 @@ impl Backoff {
         delay
     }
 
-    /// Forgets the failures of an object, because a pass went through or the object is gone.
+    /// Forgets the failures of an object, because a pass was completed or the object is gone.
     pub(crate) fn reset(&mut self, work: &Work) {
         self.failures.remove(work);
     }

@@ -22,11 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caches {
     groups: BTreeMap<Key, Group>,
-    /// To which App each object belongs: an event that moves one between Apps concerns both.
+    /// App of each cached object. An object that moves between Apps affects both.
     homes: BTreeMap<Kind, BTreeMap<Key, Key>>,
     expectations: Expectations,
     /// Objects that could not be parsed, with their resource version and App.
-    unreadable: BTreeMap<(Kind, Key), (u64, Option<Key>)>,
+    unreadable: BTreeMap<(Kind, Key), (Option<u64>, Option<Key>)>,
 }
 
 /// What an observer gets to see.
@@ -90,7 +90,9 @@ impl Caches {
 
     /// Remembers a write of this process, unless its event was faster than its answer.
     pub(crate) fn wrote(&mut self, app: &Key, kind: Kind, meta: &ObjectMeta, now: Instant) {
-        let (name, version) = (meta.name.as_deref().unwrap_or_default(), version_of(meta));
+        let name = meta.name.as_deref().unwrap_or_default();
+        // Without a version there is nothing to wait for; the event of the object makes it unreadable.
+        let Some(version) = version_of(meta) else { return };
         if self
             .version(app, kind, name)
             .is_none_or(|cached| cached < version)
@@ -114,14 +116,17 @@ impl Caches {
         }
     }
 
-    /// Takes in an object as it is now. Returns whom it concerns; nobody when nothing has changed.
+    /// Stores an object and returns the objects to reconcile; none when nothing has changed.
     pub(crate) fn put<K: Cached>(&mut self, object: K) -> Vec<Work> {
         let key = key_of(&object);
-        let Some(app) = object.app().map(|app| key.sibling(app)) else {
-            return self.take::<K>(&key, None);
+        let Some(version) = version_of(object.meta()) else {
+            return self.put_unreadable::<K>(object.meta()).unwrap_or_default();
         };
-        let version = version_of(object.meta());
         let mut work = self.readable_again(K::KIND, &key);
+        let Some(app) = object.app().map(|app| key.sibling(app)) else {
+            work.extend(self.take::<K>(&key, work_for(object.meta())));
+            return work;
+        };
         if self.home(K::KIND, &key).is_some_and(|home| *home != app) {
             work.extend(self.take::<K>(&key, work_for(object.meta())));
         }
@@ -156,13 +161,13 @@ impl Caches {
         work
     }
 
-    /// Takes out an object that is gone. Returns whom that concerns.
+    /// Evicts an object that was deleted. Returns the objects to reconcile.
     pub(crate) fn remove<K: Cached>(&mut self, key: &Key, meta: &ObjectMeta) -> Vec<Work> {
         let mut work = self.readable_again(K::KIND, key);
         work.extend(self.take::<K>(key, work_for(meta)));
         if let Some(app) = labelled_app(meta).map(|app| key.sibling(app)) {
             let sight = Sight {
-                version: Some(version_of(meta)),
+                version: version_of(meta),
                 lives: None,
             };
             work.extend(self.expectations.saw(&app, K::KIND, &key.name, sight));
@@ -170,19 +175,27 @@ impl Caches {
         work
     }
 
-    /// Takes in an object that could not be parsed. Returns whether that is news.
-    pub(crate) fn put_unreadable(&mut self, kind: Kind, meta: &ObjectMeta) -> bool {
+    /// Notes an object that could not be parsed, and evicts what was cached of it if its App is planned for without it.
+    /// Returns the objects to reconcile, or `None` when this version is known to be unreadable.
+    pub(crate) fn put_unreadable<K: Cached>(&mut self, meta: &ObjectMeta) -> Option<Vec<Work>> {
+        let kind = K::KIND;
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let key = Key::new(namespace, meta.name.as_deref().unwrap_or_default());
         let app = match kind.unreadable() {
-            Unreadable::IsNotSeen => None,
-            Unreadable::HoldsItsApp => app_of_unreadable(kind, meta),
+            Unreadable::Ignored => None,
+            Unreadable::BlocksApp => app_of_unreadable(kind, meta),
         };
         let entry = (version_of(meta), app.map(|app| key.sibling(app)));
-        self.unreadable.insert((kind, key), entry.clone()) != Some(entry)
+        if self.unreadable.insert((kind, key.clone()), entry.clone()) == Some(entry) {
+            return None;
+        }
+        Some(match kind.unreadable() {
+            Unreadable::Ignored => self.take::<K>(&key, work_for(meta)),
+            Unreadable::BlocksApp => Vec::new(),
+        })
     }
 
-    /// Ends a list: what it did not hold is gone. Returns whom that concerns.
+    /// Ends a list: evicts what it did not hold. Returns the objects to reconcile.
     pub(crate) fn retain<K: Cached>(&mut self, listed: &BTreeSet<Key>) -> Vec<Work> {
         let unreadable = self
             .unreadable
@@ -224,20 +237,12 @@ impl Caches {
             .collect()
     }
 
-    /// The Apps whose planners look at objects of that App: in any namespace, and so far only the App itself.
-    fn observers(app: &Key) -> Vec<Key> {
-        vec![app.clone()]
-    }
-
-    /// Who has to look at a change of an App's object.
+    /// The objects to reconcile after a change of an App's object.
     fn concerned(&self, app: &Key, change: Change<'_>) -> Vec<Work> {
-        let mut work = Vec::new();
-        for observer in Self::observers(app) {
-            if let Some(group) = self.groups.get(&observer) {
-                work.extend(group.concerned(&observer, change));
-            }
-        }
-        work
+        let group = self.groups.get(app);
+        group
+            .map(|group| group.concerned(app, change))
+            .unwrap_or_default()
     }
 
     /// Forgets that an object could not be read. Returns all work of its App, which was held until now.
@@ -253,7 +258,7 @@ impl Caches {
         self.concerned(&app, change)
     }
 
-    /// Takes an object out of the cache. Returns whom that concerns, its own planner included.
+    /// Evicts an object. Returns the objects to reconcile, itself included.
     fn take<K: Cached>(&mut self, key: &Key, work_for: Option<&str>) -> Vec<Work> {
         let Some(app) = self.homes.get_mut(&K::KIND).and_then(|homes| homes.remove(key)) else {
             return Vec::new();
@@ -313,12 +318,10 @@ pub(crate) fn key_of(object: &impl Resource<DynamicType = ()>) -> Key {
     )
 }
 
-/// A resource version as a number: the apiserver counts them up, and says so since Kubernetes 1.35.
-pub(crate) fn version_of(meta: &ObjectMeta) -> u64 {
-    meta.resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or_default()
+/// The resource version of an object as a number, if it is one. Comparable as integers since Kubernetes 1.35
+/// (KEP-5504); versions of before are, too.
+pub fn version_of(meta: &ObjectMeta) -> Option<u64> {
+    meta.resource_version.as_deref()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::announcement::{Announcement, Severity};
 use crate::caches::Cached;
 use crate::clock::{Instant, Now};
 use crate::key::{Key, Work};
-use crate::kinds::{Kind, Reconciled};
+use crate::kinds::{Kind, Reconciled, Unreadable};
 use crate::pass::{Action, Pass};
 use crate::probes::{Probe, Probing};
 use crate::queue::Load;
@@ -18,7 +18,7 @@ use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An operator without its I/O. A driver feeds it what watches show, starts the passes that it has ready, carries
-/// their requests to the apiserver and their answers back, and asks pods.
+/// their requests to the API server and their answers back, and asks pods.
 #[derive(Clone, Debug)]
 pub struct Engine {
     state: State,
@@ -53,12 +53,17 @@ impl Engine {
         self.enqueue(work, now);
     }
 
-    /// Takes in an object that could not be parsed, whose App nothing is planned for until it can be. Returns what
-    /// an Event says of it, if that is news.
-    pub fn put_unreadable(&mut self, kind: Kind, meta: &ObjectMeta, message: &str) -> Option<Announcement> {
-        if !self.state.caches.put_unreadable(kind, meta) {
-            return None;
-        }
+    /// Takes in an object that could not be parsed; what follows for its App is in the table of kinds. Returns the
+    /// Event to announce, if that is news.
+    pub fn put_unreadable<K: Cached>(
+        &mut self,
+        meta: &ObjectMeta,
+        message: &str,
+        now: Now,
+    ) -> Option<Announcement> {
+        let kind = K::KIND;
+        let work = self.state.caches.put_unreadable::<K>(meta)?;
+        self.enqueue(work, now);
         let resource = kind.api_resource();
         let about = ObjectReference {
             api_version: Some(resource.api_version),
@@ -69,13 +74,19 @@ impl Engine {
             resource_version: meta.resource_version.clone(),
             field_path: None,
         };
+        let consequence = match (kind, kind.unreadable()) {
+            (Kind::App, _) => "nothing is done for it",
+            (_, Unreadable::BlocksApp) => "nothing is done for its App",
+            (_, Unreadable::Ignored) => "it is ignored",
+        };
         let kind = kind.as_str();
         Some(Announcement {
             about,
             severity: Severity::Warning,
             reason: Reason::Unreadable.to_string(),
             message: format!(
-                "this {kind} cannot be read and is left alone: {message}; correct it or delete it"
+                "This version of Fairway cannot read this {kind}, so {consequence}: {message}. Correct or delete this \
+                 object."
             ),
         })
     }

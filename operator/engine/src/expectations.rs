@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// After this time an observation counts although a write has not come back: the object may have been
 /// deleted between two lists. Planners then see a real state, only perhaps one write behind.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const EXPECTATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes of this process by App.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +79,7 @@ impl Expectations {
             kind,
             name: name.to_owned(),
             until,
-            expires: now + PATIENCE,
+            expires: now + EXPECTATION_TIMEOUT,
         });
     }
 
@@ -168,8 +168,14 @@ mod tests {
         let mut expectations = Expectations::default();
         let now = Instant::default();
         expectations.expect(&app(), Kind::Job, "run", Until::Version(5), now);
-        assert_eq!(expectations.stale(&app(), &work(), now), Some(now + PATIENCE));
-        assert_eq!(expectations.stale(&app(), &work(), now + PATIENCE), None);
+        assert_eq!(
+            expectations.stale(&app(), &work(), now),
+            Some(now + EXPECTATION_TIMEOUT)
+        );
+        assert_eq!(
+            expectations.stale(&app(), &work(), now + EXPECTATION_TIMEOUT),
+            None
+        );
     }
 
     #[test]

@@ -33,26 +33,26 @@ macro_rules! for_each_kind {
                     app: |object| object.metadata.name.as_deref(),
                     may: [],
                     status: AppStatus, observed: app in AppObserved, headline: READY, outcome: never,
-                    interest: Everything, unreadable: HoldsItsApp,
+                    interest: Everything, unreadable: BlocksApp,
                 }
                 Release releases {
                     app: |object| Some(&object.spec.app),
                     may: [create, patch, delete],
                     status: ReleaseStatus, observed: release in ReleaseObserved, headline: SUCCEEDED, outcome: once,
-                    interest: EverythingUntilItEnds, unreadable: HoldsItsApp,
+                    interest: EverythingUntilItEnds, unreadable: BlocksApp,
                 }
                 Migration migrations {
                     app: |object| Some(&object.spec.app),
                     may: [create],
                     status: MigrationStatus, observed: migration in MigrationObserved, headline: SUCCEEDED, outcome: once,
-                    interest: ItsWork, unreadable: HoldsItsApp,
+                    interest: ItsWork, unreadable: BlocksApp,
                 }
                 Backup backups {
                     app: |object| Some(&object.spec.app),
                     may: [create],
                     status: BackupStatus, observed: backup in BackupObserved, headline: SUCCEEDED, outcome: once,
                     // Backups are many and old, and none decides a release.
-                    interest: ItsWork, unreadable: IsNotSeen,
+                    interest: ItsWork, unreadable: Ignored,
                 }
             }
             built_in {
@@ -83,10 +83,10 @@ pub enum Interest {
 /// What happens to an App when an object of it cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Nothing is planned for it: to plan without the object would be to act on half the truth.
-    HoldsItsApp,
-    /// It is planned without the object.
-    IsNotSeen,
+    /// The App is not reconciled until the object can be parsed, because a plan without it could be wrong.
+    BlocksApp,
+    /// The App is reconciled without the object.
+    Ignored,
 }
 
 macro_rules! kinds {
@@ -161,7 +161,7 @@ macro_rules! kinds {
             pub const fn unreadable(self) -> Unreadable {
                 match self {
                     $(Self::$own => Unreadable::$unreadable,)*
-                    $(Self::$kind => Unreadable::HoldsItsApp,)*
+                    $(Self::$kind => Unreadable::BlocksApp,)*
                 }
             }
         }
@@ -205,9 +205,15 @@ for_each_kind!(kinds);
 
 impl From<object::Kind> for Kind {
     fn from(kind: object::Kind) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|known| known.as_str() == kind.as_str())
-            .unwrap_or(Self::App)
+        match kind {
+            object::Kind::ControllerRevision => Self::ControllerRevision,
+            object::Kind::Release => Self::Release,
+            object::Kind::Migration => Self::Migration,
+            object::Kind::Backup => Self::Backup,
+            object::Kind::Deployment => Self::Deployment,
+            object::Kind::Service => Self::Service,
+            object::Kind::Job => Self::Job,
+            object::Kind::Pod => Self::Pod,
+        }
     }
 }

@@ -31,7 +31,7 @@ mod state;
 
 pub use announcement::{Announcement, Severity};
 pub use answer::{shorten, without_values};
-pub use caches::{Cached, ForKind, Group, Kept, KeptSnapshot, Store, for_each};
+pub use caches::{Cached, ForKind, Group, Kept, KeptSnapshot, Store, for_each, version_of};
 pub use clock::{Instant, Now};
 pub use engine::Engine;
 pub use key::{Key, Work};

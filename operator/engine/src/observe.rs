@@ -51,7 +51,7 @@ pub(crate) struct Sight<'a> {
     pub(crate) group: &'a Group,
     /// The App.
     pub(crate) app: &'a Key,
-    /// What the apiserver has refused.
+    /// What the API server has refused.
     pub(crate) refusals: &'a Refusals,
     /// What health requests have found.
     pub(crate) probes: &'a Probes,

@@ -1,4 +1,4 @@
-//! One pass: observe, plan, execute, commit. It asks for requests and is given answers; what they mean is decided here.
+//! One pass: observe, plan, execute, commit. Free of I/O: it returns an [`Action`] and is resumed with its [`Answer`].
 
 mod execute;
 
@@ -21,16 +21,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often one pass plans again because an answer was news. Each time it has learned something that stays
-/// learned, so this is only ever reached by an App with more objects than that.
-const LESSONS: usize = 64;
+/// How often one pass plans again after an answer changed what is known. Each answer is remembered, so only an App with
+/// more objects than this reaches the limit.
+const MAX_REPLANS: usize = 64;
 
-/// Least time to a wake that is due already. The pass took until then, or the planner is wrong, and that must not
-/// keep a processor busy.
-const DUE: Duration = Duration::from_millis(10);
+/// Shortest timer, so that a planner that asks for a time in the past cannot spin.
+const MIN_TIMER: Duration = Duration::from_millis(10);
 
-/// Time to the next pass after a conflict. The newer object's event is on its way, or has already asked for a pass.
-const SOON: Duration = Duration::from_secs(1);
+/// Delay after a conflict; the event of the newer object usually comes first.
+const CONFLICT_RETRY: Duration = Duration::from_secs(1);
 
 /// A pass that is under way.
 #[derive(Clone, Debug)]
@@ -41,26 +40,26 @@ pub struct Pass {
     /// When the first of the reasons for this pass came up.
     since: Instant,
     waited: Duration,
-    lessons: usize,
+    replans: usize,
     ended: Ended,
     stage: Stage,
 }
 
 #[derive(Clone, Debug)]
 enum Stage {
-    /// The caches are to be looked at.
+    /// Not started.
     Observing,
-    /// The first of these has been asked for.
+    /// Waiting for the first of these lookups.
     LookingUp(Box<Observation>, VecDeque<Lookup>, Instant),
-    /// The planner has been asked.
+    /// Waiting for the planner.
     Planning,
-    /// Probes begin.
+    /// Waiting for probes to be started.
     Probing(Box<Decided>),
-    /// The first of the steps has been asked for.
+    /// Waiting for the result of the first step.
     Executing(Execution),
-    /// The object that has the name of the one to be created has been asked for.
+    /// Reading the object whose name is that of the one to be created.
     Adopting(Execution),
-    /// The status has been asked to be written.
+    /// Waiting for the status write.
     Committing(Box<Commit>, Wake),
     /// The pass is over.
     Over,
@@ -95,7 +94,7 @@ pub enum Action {
     Plan(Planning),
     /// These pods are to be asked from now on, beside the pass; the answer is [`Answer::Nothing`].
     Probe(Vec<Probe>),
-    /// The apiserver is to be asked; the answer is what it said.
+    /// The API server is to be asked; the answer is what it said.
     Ask(Request),
     /// The pass is over.
     Done(Ended),
@@ -131,12 +130,12 @@ pub enum PassResult {
 /// Why a pass failed. Says nothing of an object's contents.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
-    /// The apiserver refused a write, and the planner cannot say so or has done so already.
-    #[error("{object} was refused: {message}")]
+    /// The API server refused a write, and the planner cannot say so or has done so already.
+    #[error("The API server refuses to write {object}: {message}")]
     Refused {
-        /// `Kind/name`.
+        /// Kind and name.
         object: String,
-        /// What the apiserver said.
+        /// What the API server said.
         message: String,
         /// Whether an Event has said so before.
         announced: bool,
@@ -169,9 +168,9 @@ pub enum PassError {
         /// Why.
         message: String,
     },
-    /// The driver gave an answer to another question.
-    #[error("the driver answered another question than was asked")]
-    Unasked,
+    /// The driver gave an answer that does not match the request.
+    #[error("the driver returned an answer that does not match the request")]
+    UnexpectedAnswer,
 }
 
 impl PassError {
@@ -180,9 +179,10 @@ impl PassError {
         match self {
             Self::Refused { .. } => Reason::WriteRefused,
             Self::BeingDeleted { .. } => Reason::ObjectBeingDeleted,
-            Self::Unavailable { .. } | Self::Unread { .. } | Self::Uncommitted { .. } | Self::Unasked => {
-                Reason::WriteFailed
-            }
+            Self::Unavailable { .. }
+            | Self::Unread { .. }
+            | Self::Uncommitted { .. }
+            | Self::UnexpectedAnswer => Reason::WriteFailed,
         }
     }
 }
@@ -194,7 +194,7 @@ impl Pass {
             work,
             since,
             waited,
-            lessons: 0,
+            replans: 0,
             ended: Ended::default(),
             stage: Stage::Observing,
         }
@@ -222,7 +222,7 @@ impl Pass {
             (Stage::Executing(execution), answer) => self.executed(state, execution, answer, now),
             (Stage::Adopting(execution), answer) => self.adopt(state, execution, answer, now),
             (Stage::Committing(commit, wake), answer) => self.committed(state, commit, wake, answer, now),
-            _ => self.fail(state, PassError::Unasked, now),
+            _ => self.fail(state, PassError::UnexpectedAnswer, now),
         }
     }
 
@@ -256,8 +256,8 @@ impl Pass {
                 let lookups = observation.lookups(key).into();
                 self.look_up(state, observation, lookups, now)
             }
-            View::Stale(until) => self.end(state, PassResult::At(until), now),
-            View::Held => self.end(state, PassResult::OnChange, now),
+            View::Stale(until) => self.requeue(state, PassResult::At(until), now),
+            View::Held => self.requeue(state, PassResult::OnChange, now),
             View::Gone => self.leave(state, now),
         }
     }
@@ -299,7 +299,7 @@ impl Pass {
         now: Now,
     ) -> Action {
         let Some(lookup) = lookups.pop_front() else {
-            return self.fail(state, PassError::Unasked, now);
+            return self.fail(state, PassError::UnexpectedAnswer, now);
         };
         let found = match result_of(answer) {
             Ok(object) => state
@@ -364,7 +364,7 @@ impl Pass {
 
     fn commit(&mut self, state: &mut State, then: Then, now: Now) -> Action {
         match then {
-            Then::Leave => self.end(state, PassResult::OnChange, now),
+            Then::Leave => self.complete(state, PassResult::OnChange, now),
             Then::Commit {
                 commit: None, wake, ..
             } => self.rest(state, wake, now),
@@ -398,13 +398,13 @@ impl Pass {
                 self.ended.outcome = commit.outcome.map(|outcome| (self.work.kind, outcome));
                 self.rest(state, wake, now)
             }
-            Ok(None) => self.fail(state, PassError::Unasked, now),
+            Ok(None) => self.fail(state, PassError::UnexpectedAnswer, now),
             Err(
                 Meaning::Conflict
                 | Meaning::AlreadyExists
                 | Meaning::NotFound
                 | Meaning::NamespaceTerminating,
-            ) => self.soon(state, now),
+            ) => self.retry_conflict(state, now),
             Err(meaning) => {
                 let message = message_of(meaning);
                 self.fail(state, PassError::Uncommitted { message }, now)
@@ -416,20 +416,20 @@ impl Pass {
     fn rest(&mut self, state: &mut State, wake: Wake, now: Now) -> Action {
         let forgotten = state.refusals.forgotten(&self.app, now.monotonic);
         let next = timer(wake, now).into_iter().chain(forgotten).min();
-        self.end(state, next.map_or(PassResult::OnChange, PassResult::At), now)
+        self.complete(state, next.map_or(PassResult::OnChange, PassResult::At), now)
     }
 
     /// An answer that leaves nothing behind in the cluster is planned on before anything else is done.
-    fn again(&mut self, state: &mut State, now: Now) -> Action {
-        self.lessons += 1;
-        if self.lessons >= LESSONS {
-            return self.end(state, PassResult::Again, now);
+    fn replan(&mut self, state: &mut State, now: Now) -> Action {
+        self.replans += 1;
+        if self.replans >= MAX_REPLANS {
+            return self.requeue(state, PassResult::Again, now);
         }
         self.observe(state, now)
     }
 
-    fn soon(&mut self, state: &mut State, now: Now) -> Action {
-        self.end(state, PassResult::At(now.monotonic + SOON), now)
+    fn retry_conflict(&mut self, state: &mut State, now: Now) -> Action {
+        self.requeue(state, PassResult::At(now.monotonic + CONFLICT_RETRY), now)
     }
 
     fn fail(&mut self, state: &mut State, error: PassError, now: Now) -> Action {
@@ -438,8 +438,14 @@ impl Pass {
         self.done(PassResult::Failed(error, delay))
     }
 
-    fn end(&mut self, state: &mut State, result: PassResult, now: Now) -> Action {
+    /// Ends a pass that did all there was to do.
+    fn complete(&mut self, state: &mut State, result: PassResult, now: Now) -> Action {
         state.backoff.reset(&self.work);
+        self.requeue(state, result, now)
+    }
+
+    /// Ends a pass that did not get to its end, without a failure of its own. Earlier failures still count.
+    fn requeue(&mut self, state: &mut State, result: PassResult, now: Now) -> Action {
         let next = match result {
             PassResult::At(at) => Some(at),
             PassResult::Again => Some(now.monotonic),
@@ -469,7 +475,7 @@ fn known(state: &mut State, lookup: &Lookup, now: Instant) -> Option<Found> {
     state.lookups.known(lookup, now)
 }
 
-/// What the apiserver holds now, or what its error means.
+/// What the API server holds now, or what its error means.
 fn result_of(answer: Answer) -> Result<Option<Box<DynamicObject>>, Meaning> {
     match answer {
         Answer::Object(object) => Ok(Some(object)),
@@ -487,7 +493,7 @@ fn message_of(meaning: Meaning) -> String {
         Meaning::Refused(refused) => refused.message,
         Meaning::NotFound => "it or its namespace does not exist".to_owned(),
         Meaning::Conflict => "it was changed meanwhile".to_owned(),
-        Meaning::AlreadyExists => "it exists already".to_owned(),
+        Meaning::AlreadyExists => "it already exists".to_owned(),
         Meaning::NamespaceTerminating => "the namespace is being deleted".to_owned(),
         Meaning::Unavailable(message) => message,
     }
@@ -499,7 +505,7 @@ fn timer(wake: Wake, now: Now) -> Option<Instant> {
     // Timers count whole milliseconds: one more, or the planner would be asked just before its time.
     let wait =
         Duration::try_from(moment.duration_since(now.wall)).map(|wait| wait + Duration::from_millis(1));
-    Some(now.monotonic + wait.unwrap_or_default().max(DUE))
+    Some(now.monotonic + wait.unwrap_or_default().max(MIN_TIMER))
 }
 
 #[cfg(test)]

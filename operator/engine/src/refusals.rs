@@ -15,7 +15,7 @@ const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// How long nothing more is created in a namespace that is being deleted. Each object that goes with it asks for a
-/// pass, and thousands of them would have the apiserver refuse as many writes; a new namespace of the same name
+/// pass, and thousands of them would have the API server refuse as many writes; a new namespace of the same name
 /// waits no longer than this.
 const TERMINATING: Duration = Duration::from_secs(10);
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::core::{ApiResource, DynamicObject, Status};
 use std::sync::Arc;
 
-/// A request to the apiserver.
+/// A request to the API server.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Carries out one step of a planner.
@@ -102,11 +102,11 @@ pub enum Answer {
     Nothing,
     /// What the planner decided.
     Decided(Box<Decided>),
-    /// The object as the apiserver holds it now; of a written one its metadata is enough.
+    /// The object as the API server holds it now; of a written one its metadata is enough.
     Object(Box<DynamicObject>),
     /// It is done, and no object is left: a deletion.
     Done,
-    /// The apiserver's error.
+    /// The API server's error.
     Error(Box<Status>),
     /// No answer came, or none that can be read: the write may have happened.
     Lost(&'static str),

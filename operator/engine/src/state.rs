@@ -18,7 +18,7 @@ pub(crate) struct State {
     pub(crate) caches: Caches,
     /// Objects that no watch shows.
     pub(crate) lookups: Lookups,
-    /// What the apiserver has refused.
+    /// What the API server has refused.
     pub(crate) refusals: Refusals,
     /// The pods that are asked.
     pub(crate) probes: Probes,

@@ -84,7 +84,7 @@ async fn exchange(
         }
         Err(_) => {
             return Err(ProbeVerdict::Unreachable(format!(
-                "no connection to {target} within 2.5 s; does a network policy block it?"
+                "no connection to {target} within 2.5 s (a NetworkPolicy may block it)"
             )));
         }
     };
@@ -98,7 +98,7 @@ async fn exchange(
             let stream = TlsConnector::from(Arc::new(config))
                 .connect(name.unwrap_or_else(|| target.ip().into()), stream)
                 .await
-                .map_err(|_| failed(request, "could not agree on TLS; is the port serving HTTPS?"))?;
+                .map_err(|_| failed(request, "could not agree on TLS (the port may not serve HTTPS)"))?;
             send(stream, message, request).await
         }
     }

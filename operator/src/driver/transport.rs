@@ -10,7 +10,7 @@ use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 use serde_json::json;
 
-/// Carries requests to the apiserver and answers back.
+/// Carries requests to the API server and answers back.
 #[derive(Clone)]
 pub(super) struct Transport {
     client: Client,
@@ -39,7 +39,7 @@ impl Transport {
         answer.unwrap_or_else(|error| match error {
             kube::Error::Api(status) => Answer::Error(status),
             kube::Error::Auth(_) => Answer::Lost("the operator's credentials cannot be read"),
-            _ => Answer::Lost("the apiserver cannot be reached or its answer cannot be read"),
+            _ => Answer::Lost("the API server cannot be reached or its answer cannot be read"),
         })
     }
 
@@ -78,7 +78,7 @@ impl Transport {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        // The UID makes the apiserver refuse another object with the same name, the version what has changed since it
+        // The UID makes the API server refuse another object with the same name, the version what has changed since it
         // was decided.
         let metadata = json!({"uid": target.uid, "resourceVersion": target.resource_version});
         let patch = json!({"metadata": metadata, "spec": {"replicas": replicas}});

@@ -3,7 +3,7 @@
 use crate::events::Events;
 use crate::shared::SharedEngine;
 use fairway_engine::kinds::Kind;
-use fairway_engine::{Cached, ForKind, Key, for_each, without_values};
+use fairway_engine::{Cached, ForKind, Key, for_each, version_of, without_values};
 use futures::StreamExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -62,7 +62,7 @@ pub(crate) fn watch_all<T: Send + 'static>(
 /// Feeds the engine with one kind. Never ends.
 async fn feed<K: Cached>(api: Api<DeserializeGuard<K>>, engine: Arc<SharedEngine>, events: Events) {
     // ListWatch with the most recent semantics: an operator that restarts must never see older state than the
-    // one before it did, which a list from any apiserver's cache could show it.
+    // one before it did, which a list from any API server's cache could show it.
     let mut config = watcher::Config::default().page_size(PAGE);
     if let Some(selector) = K::KIND.selector() {
         config = config.labels(selector);
@@ -91,18 +91,21 @@ async fn feed<K: Cached>(api: Api<DeserializeGuard<K>>, engine: Arc<SharedEngine
 }
 
 fn put<K: Cached>(engine: &SharedEngine, events: &Events, object: DeserializeGuard<K>) {
-    match object.0 {
-        Ok(object) => engine.with(|engine, now| engine.put(object, now)),
-        Err(invalid) => {
-            let message = without_values(&invalid.error);
-            let announcement =
-                engine.with(|engine, _| engine.put_unreadable(K::KIND, &invalid.metadata, &message));
-            if let Some(announcement) = announcement {
-                let name = invalid.metadata.name.as_deref().unwrap_or_default();
-                tracing::warn!(kind = K::KIND.as_str(), name, %message, "object cannot be read");
-                events.announce(announcement);
-            }
+    let (metadata, message) = match object.0 {
+        Ok(object) if version_of(object.meta()).is_some() => {
+            return engine.with(|engine, now| engine.put(object, now));
         }
+        Ok(object) => (
+            object.meta().clone(),
+            "its resourceVersion is not a number".to_owned(),
+        ),
+        Err(invalid) => (invalid.metadata, without_values(&invalid.error)),
+    };
+    let announcement = engine.with(|engine, now| engine.put_unreadable::<K>(&metadata, &message, now));
+    if let Some(announcement) = announcement {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        tracing::warn!(kind = K::KIND.as_str(), name, %message, "object cannot be read");
+        events.announce(announcement);
     }
 }
 
@@ -123,8 +126,8 @@ fn failed(kind: Kind, engine: &SharedEngine, error: &watcher::Error) {
         Some(403) => "the operator's role does not allow to list it".to_owned(),
         // A watch that is too old, or that the server ended: the next list fixes it.
         Some(410) => return,
-        Some(code) => format!("the apiserver answered {code}"),
-        None => "the apiserver cannot be reached".to_owned(),
+        Some(code) => format!("the API server answered {code}"),
+        None => "the API server cannot be reached".to_owned(),
     };
     tracing::warn!(kind = kind.as_str(), why, "watch failed and will be retried");
     engine.with(|engine, _| engine.list_failed(kind, why));

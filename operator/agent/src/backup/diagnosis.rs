@@ -30,7 +30,7 @@ pub(crate) fn dump_failed(program: &str, errors: &Tail, redactor: &Redactor) -> 
     if errors.any(scratch_is_full) {
         return environment_failure(Reason::StoreFull, SCRATCH_FULL);
     }
-    if let Some(failure) = not_connected(errors, &line) {
+    if let Some(failure) = not_connected(program, errors, &line) {
         return failure;
     }
     environment_failure(
@@ -55,7 +55,7 @@ fn scratch_is_full(line: &str) -> bool {
 }
 
 /// The failure of a program that lost its connection, or never had one.
-fn not_connected(errors: &Tail, line: &str) -> Option<Failure> {
+fn not_connected(program: &str, errors: &Tail, line: &str) -> Option<Failure> {
     let refused = |line: &str| {
         [
             "connection to server",
@@ -78,14 +78,16 @@ fn not_connected(errors: &Tail, line: &str) -> Option<Failure> {
         return Some(environment_failure(
             Reason::TlsFailed,
             format!(
-                "TLS between PostgreSQL's own programs and the database failed ({line}). Check sslmode, sslrootcert, sslcert \
+                "The TLS handshake of {program} with the database failed ({line}). Check sslmode, sslrootcert, sslcert \
                  and sslkey in the connection string."
             ),
         ));
     }
     let what = match (errors.any(gone), errors.any(refused)) {
-        (true, _) => "The database closed the connection during the backup",
-        (false, true) => "PostgreSQL's own programs cannot reach the database",
+        (true, _) => "The database closed the connection during the backup".to_owned(),
+        (false, true) => {
+            format!("{program} cannot connect to the database, although Fairway's own check can")
+        }
         (false, false) => return None,
     };
     Some(environment_failure(

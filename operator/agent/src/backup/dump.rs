@@ -63,7 +63,7 @@ pub(crate) async fn database(
     match stored.plain_bytes {
         0 => Err(environment_failure(
             Reason::DumpFailed,
-            "pg_dump succeeded and wrote nothing. Take a new backup.",
+            "pg_dump succeeded but wrote nothing. If that repeats, check database.image.",
         )),
         _ => Ok(stored),
     }

@@ -118,7 +118,7 @@ pub(crate) async fn upload(
         (Ok(compressed), Ok(name)) => Ok(compressed.stored_as(name)),
         (Ok(_), Err(PutError::CutOff)) => Err(environment_failure(
             Reason::AgentFailed,
-            format!("The content of {file} was cut off on its way into the store. Take a new backup."),
+            format!("The store received only part of {file}."),
         )),
     }
 }

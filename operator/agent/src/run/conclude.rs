@@ -20,14 +20,14 @@ use crate::{
 
 /// Longest time for which the database may be away at the end of a run before the agent leaves the rest to a settle
 /// task.
-const PATIENCE: Duration = Duration::from_secs(300);
+const CONCLUDE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Pause before an attempt to conclude is repeated on the same session.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
     /// Ends the run's sessions, compares the schema and records the end, however often the connection breaks.
     pub(crate) async fn conclude(&mut self, observed: &Observed) -> MigrationReport {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CONCLUDE_TIMEOUT;
         loop {
             let failure = match self.attempt(observed).await {
                 Ok(report) => return report,
@@ -59,7 +59,7 @@ impl Run<'_> {
             Some((reason, what)) => Verdict::failed(reason, what),
             None => Verdict::Failure {
                 reason: Reason::MigrationInterrupted,
-                what: "was interrupted before it ended".to_owned(),
+                what: "The migration was interrupted before it ended".to_owned(),
                 execution: Execution::Possible,
                 if_changed: State::Unknown,
             },
@@ -69,7 +69,7 @@ impl Run<'_> {
 
     /// Records that nothing could be found out, so that a user can resolve the run.
     async fn record_unknown(&self, observed: &Observed, failure: Failure) -> MigrationReport {
-        let message = format!("What the migration did cannot be decided. {}", failure.message);
+        let message = format!("The outcome of the migration is unknown. {}", failure.message);
         let ending = observed.ending(State::Unknown, None, Some((Reason::MigrationUnknown, message)));
         match ledger::finish(self.lock.session.client(), self.id(), &ending).await {
             Ok(Some(entry)) => entry.report(false),
@@ -93,7 +93,7 @@ impl Run<'_> {
                 Some(version(
                     Reason::MigrationUnknown,
                     format!(
-                        "Run {} has no row in fairway.migration_run any more, so its outcome cannot be recorded. Look at \
+                        "The row of run {} is gone from fairway.migration_run, so the outcome cannot be recorded. Look at \
                          the database and resolve the Release.",
                         self.id()
                     ),
@@ -123,7 +123,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 let message = format!(
-                    "The migration ended, but {error}, so what it did cannot be decided. Look at the database and \
+                    "The migration ended, but {error}, so its outcome is unknown. Look at the database and \
                      resolve the Release."
                 );
                 Ok(Some(observed.ending(
@@ -152,8 +152,8 @@ impl Run<'_> {
             });
         };
         let what = match &observed.last_error {
-            Some(line) => format!("The migration {what}: {line}"),
-            None => format!("The migration {what}"),
+            Some(line) => format!("{what}: {line}"),
+            None => what.clone(),
         };
         if after == self.entry.before {
             let rows = match execution {
@@ -168,7 +168,7 @@ impl Run<'_> {
             _ => Reason::MigrationPartial,
         };
         let message = format!(
-            "{what} (the schema changed). Look at the database and resolve the Release as applied or not applied."
+            "{what}. The schema has changed. Look at the database and resolve the migration as applied or not applied."
         );
         Ok(observed.ending(*if_changed, Some(after), Some((reason, message))))
     }

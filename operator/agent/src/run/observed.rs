@@ -13,7 +13,7 @@ pub(crate) enum Verdict {
     Failure {
         /// The reason to report when the schema is unchanged.
         reason: Reason,
-        /// What happened, as the predicate of `The migration …`, e.g. `exited with code 1`.
+        /// What happened, as a sentence without its period, e.g. `The migration exited with code 1`.
         what: String,
         /// Whether anything of the migration was executed.
         execution: Execution,

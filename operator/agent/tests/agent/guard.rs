@@ -132,7 +132,7 @@ async fn an_application_that_ends_before_it_is_healthy_fails() {
     );
     let failure = report.failure.expect("a failure");
     assert_eq!(failure.reason, Reason::MigrationFailed);
-    let why = "exited or was stopped before its health passed (GET /health answered 503, expected 200)";
+    let why = "The application exited or was stopped before its health requests passed (GET /health answered 503, expected 200)";
     assert!(failure.message.contains(why), "{}", failure.message);
 }
 
@@ -189,7 +189,8 @@ async fn an_application_out_of_time_is_judged_when_it_is_gone() {
     assert_eq!(settled.outcome, MigrationOutcome::Partial);
     let message = settled.failure.expect("a failure").message;
     assert!(
-        message.contains("did not become healthy within 1 s") && message.contains("the schema changed"),
+        message.starts_with("The application did not become healthy within 1 s")
+            && message.contains("The schema has changed."),
         "{message}"
     );
 }

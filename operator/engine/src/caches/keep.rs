@@ -18,7 +18,7 @@ pub struct KeptSnapshot {
     pub snapshot: Arc<Snapshot>,
 }
 
-/// Keeps an object but for the metadata that only the apiserver and kubectl use.
+/// Keeps an object but for the metadata that only the API server and kubectl use.
 pub(super) fn whole<K: Resource>(mut object: K) -> Option<Arc<K>> {
     slim(object.meta_mut());
     Some(Arc::new(object))

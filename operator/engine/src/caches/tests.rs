@@ -1,5 +1,5 @@
 use super::*;
-use crate::kinds::{App, Deployment, Job, Migration, Release};
+use crate::kinds::{App, Backup, Deployment, Job, Migration, Release};
 use serde_json::json;
 
 const NOW: Instant = Instant::after_origin(std::time::Duration::ZERO);
@@ -230,10 +230,10 @@ fn an_app_with_an_unreadable_object_is_held_and_others_go_on() {
     caches.put(app(1));
     caches.put(deployment("cms", 3));
     let broken = release(2);
-    assert!(caches.put_unreadable(Kind::Release, &broken.metadata));
+    assert!(caches.put_unreadable::<Release>(&broken.metadata).is_some());
     assert!(
-        !caches.put_unreadable(Kind::Release, &broken.metadata),
-        "told once"
+        caches.put_unreadable::<Release>(&broken.metadata).is_none(),
+        "announced once"
     );
     assert!(matches!(
         caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
@@ -258,10 +258,10 @@ fn an_app_with_an_unreadable_object_is_held_and_others_go_on() {
 fn a_deleted_unreadable_object_frees_its_app() {
     let mut caches = Caches::default();
     caches.put(app(1));
-    caches.put_unreadable(Kind::Release, &release(2).metadata);
+    caches.put_unreadable::<Release>(&release(2).metadata);
     let work = caches.remove::<Release>(&key("crm-1"), &release(3).metadata);
     assert_eq!(names(&work), ["app shop/crm"]);
-    caches.put_unreadable(Kind::Release, &release(2).metadata);
+    caches.put_unreadable::<Release>(&release(2).metadata);
     assert_eq!(
         names(&caches.retain::<Release>(&BTreeSet::new())),
         ["app shop/crm"],
@@ -271,12 +271,52 @@ fn a_deleted_unreadable_object_frees_its_app() {
 }
 
 #[test]
-fn an_unreadable_backup_holds_nobody() {
+fn an_app_is_planned_for_without_an_unreadable_backup() {
     let mut caches = Caches::default();
     caches.put(app(1));
-    caches.put_unreadable(Kind::Backup, &release(2).metadata);
-    assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Of(())
-    ));
+    let mut backup: Backup = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"namespace": "shop", "name": "nightly", "resourceVersion": "2", "labels": {"fairway.dev/app": "crm"}},
+        "spec": {"app": "crm"},
+    }))
+    .unwrap();
+    caches.put(backup.clone());
+    backup.metadata.resource_version = Some("3".into());
+    let work = caches.put_unreadable::<Backup>(&backup.metadata).unwrap();
+    assert!(
+        names(&work).contains(&"backup shop/nightly".to_owned()),
+        "{work:?}"
+    );
+    let seen = caches.view(&key("crm"), &app_work(), NOW, |group| {
+        Some(group.backups.get("nightly").is_some())
+    });
+    assert_eq!(seen, View::Of(false));
+}
+
+#[test]
+fn an_object_that_is_readable_again_and_of_no_app_frees_its_former_app() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    let mut moved = deployment("crm", 3);
+    caches.put(moved.clone());
+    moved.metadata.resource_version = Some("4".into());
+    caches.put_unreadable::<Deployment>(&moved.metadata);
+    moved.metadata.resource_version = Some("5".into());
+    moved.metadata.labels = None;
+    let work = caches.put(moved);
+    assert!(names(&work).contains(&"app shop/crm".to_owned()), "{work:?}");
+    assert_eq!(caches.unreadable(), 0);
+    assert_eq!(deployments(&mut caches, "crm"), 0);
+}
+
+#[test]
+fn an_object_whose_version_is_no_number_is_unreadable() {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    let mut release = release(2);
+    release.metadata.resource_version = Some("2a".into());
+    caches.put(release);
+    assert_eq!(caches.unreadable(), 1);
+    let seen = caches.view(&key("crm"), &app_work(), NOW, |_| Some(()));
+    assert_eq!(seen, View::Held);
 }

@@ -22,7 +22,7 @@ impl Pass {
         if matches!(*step, Step::Apply(_) | Step::DryRun(_) | Step::Create(_))
             && let Some(until) = state.refusals.terminating(&self.app.namespace, now.monotonic)
         {
-            return self.end(state, PassResult::At(until), now);
+            return self.requeue(state, PassResult::At(until), now);
         }
         execution.cached = state
             .caches
@@ -39,19 +39,22 @@ impl Pass {
         now: Now,
     ) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
-            return self.fail(state, PassError::Unasked, now);
+            return self.fail(state, PassError::UnexpectedAnswer, now);
         };
         let kind = written(&step);
         match (&*step, result_of(answer)) {
             (Step::DryRun(_), Ok(_)) => {
                 if state.refusals.passed(&self.app, &step.id(), &step.hash()) == News::Yes {
-                    return self.again(state, now);
+                    return self.replan(state, now);
                 }
                 self.after(state, execution, now)
             }
             (Step::Apply(_) | Step::Create(_) | Step::Scale(..), Ok(Some(object))) => {
                 let meta = &object.metadata;
-                let is_news = execution.cached.is_none_or(|cached| cached < version_of(meta));
+                let is_news = execution
+                    .cached
+                    .zip(version_of(meta))
+                    .is_none_or(|(cached, stored)| cached < stored);
                 if matches!(*step, Step::Apply(_)) && kind == object::Kind::Service && is_news {
                     self.ended.switched = Some(now.monotonic.since(self.since));
                 }
@@ -62,8 +65,8 @@ impl Pass {
                 let key = Key::new(&target.namespace, &target.name);
                 // An object that does not end at once comes back with the version in which it began to.
                 let ending = object.filter(|object| object.metadata.deletion_timestamp.is_some());
-                let until = match ending {
-                    Some(ending) => Until::Version(version_of(&ending.metadata)),
+                let until = match ending.and_then(|ending| version_of(&ending.metadata)) {
+                    Some(version) => Until::Version(version),
                     None => Until::Gone(target.uid.clone()),
                 };
                 state
@@ -82,18 +85,20 @@ impl Pass {
                 Step::Scale(..) | Step::Delete(_),
                 Err(Meaning::NotFound | Meaning::Conflict | Meaning::AlreadyExists),
             ) => self.accepted(state, execution, now),
-            (Step::Apply(_), Err(Meaning::Conflict | Meaning::AlreadyExists)) => self.soon(state, now),
+            (Step::Apply(_), Err(Meaning::Conflict | Meaning::AlreadyExists)) => {
+                self.retry_conflict(state, now)
+            }
             (_, Err(Meaning::Refused(refused))) => self.refused(state, &execution, &step, refused, now),
             (_, Err(Meaning::NamespaceTerminating)) => {
                 let until = state.refusals.terminates(&self.app.namespace, now.monotonic);
-                self.end(state, PassResult::At(until), now)
+                self.requeue(state, PassResult::At(until), now)
             }
             (_, Err(meaning)) => {
                 let message = message_of(meaning);
                 let object = step.id();
                 self.fail(state, PassError::Unavailable { object, message }, now)
             }
-            (_, Ok(None)) => self.fail(state, PassError::Unasked, now),
+            (_, Ok(None)) => self.fail(state, PassError::UnexpectedAnswer, now),
         }
     }
 
@@ -106,14 +111,14 @@ impl Pass {
         now: Now,
     ) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
-            return self.fail(state, PassError::Unasked, now);
+            return self.fail(state, PassError::UnexpectedAnswer, now);
         };
         let Step::Create(object) = &*step else {
-            return self.fail(state, PassError::Unasked, now);
+            return self.fail(state, PassError::UnexpectedAnswer, now);
         };
         let existing = match result_of(answer) {
             Ok(Some(existing)) => existing,
-            Ok(None) => return self.fail(state, PassError::Unasked, now),
+            Ok(None) => return self.fail(state, PassError::UnexpectedAnswer, now),
             Err(meaning) => {
                 let message = message_of(meaning);
                 let object = step.id();
@@ -154,12 +159,12 @@ impl Pass {
         refused: Refused,
         now: Now,
     ) -> Action {
-        let (object, message) = (step.id(), refused.message.clone());
+        let message = refused.message.clone();
         let news = state
             .refusals
-            .refused(&self.app, &object, &step.hash(), refused, now.monotonic);
+            .refused(&self.app, &step.id(), &step.hash(), refused, now.monotonic);
         let error = |announced| PassError::Refused {
-            object,
+            object: format!("{} {}", written(step).as_str(), name_of(step)),
             message,
             announced,
         };
@@ -169,7 +174,7 @@ impl Pass {
             Then::Leave => return self.fail(state, error(true), now),
         };
         match news {
-            News::Yes => self.again(state, now),
+            News::Yes => self.replan(state, now),
             News::Announced => self.fail(state, error(true), now),
             News::No => {
                 let error = error(false);

@@ -98,7 +98,7 @@ fn error(code: u16, reason: &str) -> Answer {
     Answer::Error(Box::new(Status {
         code,
         reason: reason.to_owned(),
-        message: format!("the apiserver says {reason}"),
+        message: format!("the API server says {reason}"),
         ..Status::default()
     }))
 }
@@ -280,7 +280,7 @@ fn a_taken_name_is_a_refusal_that_may_pass(#[case] owner: Option<&str>, #[case] 
     let known = refusal(&state, "Job/crm-2-run-1").unwrap();
     assert_eq!(
         known.message,
-        "Job crm-2-run-1 exists already and belongs to something else; delete or rename it"
+        "Job crm-2-run-1 already exists and was not created by Fairway for this object. Delete or rename it."
     );
     assert!(known.may_pass);
 }
@@ -332,7 +332,10 @@ fn an_object_that_ends_later_is_awaited_in_the_version_in_which_it_began_to() {
 fn what_was_changed_meanwhile_is_planned_again_without_a_failure() {
     let mut state = state();
     let (_, action) = one(&mut state, Step::Apply(desired_service()), error(409, "Conflict"));
-    assert_eq!(ended(action).result, PassResult::At(NOW.monotonic + SOON));
+    assert_eq!(
+        ended(action).result,
+        PassResult::At(NOW.monotonic + CONFLICT_RETRY)
+    );
     assert!(refusal(&state, "Service/crm").is_none());
 }
 
@@ -366,6 +369,32 @@ fn without_an_answer_the_pass_backs_off_and_learns_nothing(#[case] answer: Answe
     assert_eq!(
         state.queue.next_timer(),
         Some(NOW.monotonic + Duration::from_millis(200))
+    );
+}
+
+#[test]
+fn a_pass_that_achieved_nothing_leaves_the_backoff_as_it_is() {
+    let mut state = state();
+    let step = || Step::Apply(desired_deployment());
+    let delay = |action| match ended(action).result {
+        PassResult::Failed(_, delay) => delay.as_millis(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 200);
+    one(&mut state, step(), error(409, "Conflict"));
+    assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 400);
+    let written: Deployment = serde_json::from_value(deployment("5")).unwrap();
+    let kind = Kind::Deployment;
+    state.caches.wrote(&app(), kind, &written.metadata, NOW.monotonic);
+    let mut stale = Pass::new(Work::new(Reconciled::App, app()), NOW.monotonic, Duration::ZERO);
+    let action = stale.next(&mut state, Answer::Nothing, NOW);
+    assert!(matches!(ended(action).result, PassResult::At(_)));
+    assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 800);
+    one(&mut state, step(), stored(deployment("6")));
+    assert_eq!(
+        delay(one(&mut state, step(), error(503, "X")).1),
+        200,
+        "it went through"
     );
 }
 
@@ -403,7 +432,7 @@ fn a_status_that_comes_too_late_is_planned_again(#[case] code: u16, #[case] reas
     let mut state = state();
     let mut pass = committing(&mut state);
     let ended = ended(pass.next(&mut state, error(code, reason), NOW));
-    assert_eq!(ended.result, PassResult::At(NOW.monotonic + SOON));
+    assert_eq!(ended.result, PassResult::At(NOW.monotonic + CONFLICT_RETRY));
     assert!(
         ended.announcements.is_empty(),
         "what is not recorded is not announced"
@@ -477,6 +506,10 @@ fn a_wake_is_never_before_its_time_and_never_at_once() {
     assert!(due >= Duration::from_micros(1_234_500) && due < Duration::from_millis(1237));
     let past = Now { wall: moment, ..NOW };
     let due = timer(Wake::At(NOW.wall), past).unwrap();
-    assert_eq!(due.since(NOW.monotonic), DUE, "or a processor would be kept busy");
+    assert_eq!(
+        due.since(NOW.monotonic),
+        MIN_TIMER,
+        "or a processor would be kept busy"
+    );
     assert_eq!(timer(Wake::OnChange, NOW), None);
 }

@@ -220,7 +220,7 @@ async fn a_port_that_does_not_serve_https_is_told(#[case] behaviour: Pod) {
     let (port, _) = pod(behaviour).await;
     assert_eq!(
         ask(port, &https(None)).await,
-        ProbeVerdict::Failed("GET /health could not agree on TLS; is the port serving HTTPS?".into())
+        ProbeVerdict::Failed("GET /health could not agree on TLS (the port may not serve HTTPS)".into())
     );
 }
 
