@@ -239,10 +239,22 @@ impl Caches {
 
     /// The objects to reconcile after a change of an App's object.
     fn concerned(&self, app: &Key, change: Change<'_>) -> Vec<Work> {
-        let group = self.groups.get(app);
-        group
-            .map(|group| group.concerned(app, change))
-            .unwrap_or_default()
+        let mut work = Vec::new();
+        for observer in Self::observers(app) {
+            let group = self.groups.get(observer);
+            work.extend(
+                group
+                    .into_iter()
+                    .flat_map(|group| group.concerned(observer, change)),
+            );
+        }
+        work
+    }
+
+    /// The Apps, in any namespace, whose planners read objects of this App. So far that is the App alone; promotion,
+    /// groups of Apps and shared variables add others here.
+    fn observers(app: &Key) -> impl Iterator<Item = &Key> {
+        std::iter::once(app)
     }
 
     /// Forgets that an object could not be read. Returns all work of its App, which was held until now.
