@@ -46,7 +46,7 @@ fn the_drift_check_names_a_manifest_that_differs(#[case] spoil: fn(&Path), #[cas
         !passed && said.contains(named) && said.contains("run `make crds`"),
         "{said}"
     );
-    assert!(crdgen(&[], folder.path()).0, "writing mends it");
+    assert!(crdgen(&[], folder.path()).0, "writing fixes it");
     assert!(crdgen(&["--check"], folder.path()).0, "and then the check passes");
 }
 

@@ -11,7 +11,7 @@ use tower::{BoxError, Layer, Service};
 /// What happens at each write of anything but Leases and Events; a dry run writes nothing. `FAIRWAY_FAULT` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// `crash`: the write is done, and this process ends before it hears so. It begins anew in its place: the kubelet
+    /// `crash`: the write is done, and this process ends before it hears so. It starts again in its place: the kubelet
     /// would have a container that crashes often wait for minutes.
     Crash,
     /// `lost`: the write is done, and its answer is lost.
@@ -106,7 +106,7 @@ fn begin_anew() -> ! {
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_default();
     let error = Command::new(program).args(arguments).exec();
-    panic!("this process cannot begin anew: {error}");
+    panic!("this process cannot start again: {error}");
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub enum Effect {
 /// Whether a run may start.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The row is written, the run must be carried out.
+    /// The row is written, the run must be executed.
     Begun,
     /// Nothing is to be run.
     Settled(Box<MigrationReport>),

@@ -142,7 +142,7 @@ fn told(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 lines.extend(
                     status
                         .revision
-                        .map(|revision| format!("revision {revision} is on record")),
+                        .map(|revision| format!("revision {revision} is recorded")),
                 );
                 lines.extend(
                     status
@@ -175,7 +175,7 @@ fn told(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 let mut lines: Vec<_> = status
                     .run_id
                     .iter()
-                    .map(|_| "run is on record".to_owned())
+                    .map(|_| "run is recorded".to_owned())
                     .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 /// controller is still to make them, and is not kept from it.
 ///
 /// While too few are available, what counts is when that began: pods that fail and are replaced over and over do not
-/// begin anew each time.
+/// start again each time.
 pub(super) fn unready_since<'a>(
     deployment: &Deployment,
     desired: usize,
