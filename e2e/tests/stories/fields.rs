@@ -342,7 +342,7 @@ async fn a_migration_applied_by_hand_is_run_once_whatever_its_name() -> Result<(
         let said = seen::condition(&again.conditions, "Succeeded").map(|said| said.message.as_str());
         ensure!(
             again.outcome == Some(MigrationOutcome::AlreadyApplied)
-                && said.is_some_and(|said| said.contains("nothing was run")),
+                && said.is_some_and(|said| said.contains("was not run again")),
             "{again:?}"
         );
         let runs = "select count(*) from migration_runs where version = 'v2'";

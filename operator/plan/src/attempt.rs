@@ -251,7 +251,7 @@ impl Attempt<'_> {
         if has_started && self.bounds == Bounds::Start {
             return Standing::UnderWay(self.working());
         }
-        if has_started {
+        if has_started && noted(attempts) == Some(self.not_starting) {
             // What delayed its start is over: should it hang, that is not the reason.
             attempts.reason = None;
             attempts.message = None;
@@ -298,10 +298,9 @@ impl Attempt<'_> {
     }
 
     fn overdue<Report>(&self, attempts: &Attempts) -> Standing<Report> {
-        let noted = attempts.reason.as_deref().and_then(|reason| reason.parse().ok());
         let message = attempts.message.as_deref().unwrap_or(self.doing);
         Standing::Overdue {
-            reason: noted.unwrap_or(Reason::DeadlineExceeded),
+            reason: noted(attempts).unwrap_or(Reason::DeadlineExceeded),
             message: message.to_owned(),
         }
     }
@@ -321,6 +320,11 @@ impl Attempt<'_> {
 /// The pause until the next attempt.
 pub(crate) fn paused(next: Timestamp, message: String) -> Planned {
     Planned::new(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
+}
+
+/// The reason recorded last, unless another version of Fairway recorded it.
+fn noted(attempts: &Attempts) -> Option<Reason> {
+    attempts.reason.as_deref()?.parse().ok()
 }
 
 fn note(attempts: &mut Attempts, reason: Reason, message: &str) {
