@@ -1,6 +1,6 @@
 # Every target is one command that also works by itself. Without a target: the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down bench check fmt fmt-check cycles clippy test-unit drift charts deny dependencies advisories crds docs \
+.PHONY: help demo demo-down bench check fmt fmt-check cycles faults clippy test-unit drift charts deny dependencies advisories crds docs \
 	test test-e2e test-long prerequisites cluster-binaries images up began install down
 
 # Targets that build, start and test depend on their order.
@@ -36,7 +36,7 @@ bench: up install ## measure Fairway beside Argo Rollouts and print a table
 
 # --- to change it ---
 
-check: fmt-check cycles clippy test-unit drift charts deny dependencies ## everything that needs no cluster; run it before each commit
+check: fmt-check cycles faults clippy test-unit drift charts deny dependencies ## everything that needs no cluster; run it before each commit
 
 fmt: ## format the Rust code
 	@cargo fmt --all
@@ -47,8 +47,12 @@ fmt-check:
 cycles: ## check that no source files import each other in a circle
 	@scripts/check-cycles
 
+faults: ## print the faults of the first version that no test bears the id of
+	@scripts/check-faults
+
 clippy:
 	@$(CARGO) clippy --quiet --workspace --all-targets --all-features -- --deny warnings
+	@$(CARGO) clippy --quiet --package fairway-e2e --test '*' -- --deny warnings
 
 test-unit: prerequisites ## run the tests that need no cluster
 	@$(CARGO) test --quiet --tests
@@ -57,18 +61,19 @@ drift:
 	@$(RUN) crdgen -- --check charts/fairway-crds/templates
 	@$(RUN) apidoc -- --check docs/reference
 
-charts: prerequisites ## lint and render the Helm charts
-	@$(TOOLS) helm
+charts: prerequisites ## lint and render the Helm charts, and build an App with kustomize
+	@$(TOOLS) helm kubectl
 	@scripts/check-charts
+	@scripts/check-kustomize
 
 deny: ## check licences, duplicates and sources of the dependencies
-	@scripts/cargo-deny --log-level error --all-features check --hide-inclusion-graph bans licenses sources
+	@scripts/cargo-tool deny --log-level error --all-features check --hide-inclusion-graph bans licenses sources
 
 dependencies: ## check that the operator has no PostgreSQL client, the agent no Kubernetes client
 	@scripts/check-dependencies
 
 advisories: ## look for dependencies with known vulnerabilities; fetches the RustSec database from GitHub
-	@scripts/cargo-deny --all-features check advisories
+	@scripts/cargo-tool deny --all-features check advisories
 
 crds: ## write the manifests of the kinds from the types
 	@$(RUN) crdgen -- charts/fairway-crds/templates
@@ -84,7 +89,7 @@ test: up install test-e2e ## run every test that needs a cluster, on the embedde
 test-e2e: ## run them on the cluster that runs, or on that of KUBE_CONTEXT: make test-e2e TESTS=part-of-a-name
 	@$(RUN) e2e -- test $(TESTS)
 
-test-long: $(if $(filter-out simulator,$(PART)),up install) ## run what takes too long for CI: PART=name; without it, list the parts
+test-long: prerequisites $(if $(filter-out simulator arm64 fuzz versions,$(PART)),up install) ## run what takes too long for CI: PART=name; without it, list the parts
 	@$(RUN) e2e -- long $(PART)
 
 prerequisites: ## install the Debian packages that the embedded cluster needs

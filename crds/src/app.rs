@@ -1,8 +1,10 @@
 //! What runs and how it is released: the only object that you must write.
 
+use crate::agent::AgentPods;
 use crate::component::Component;
 use crate::database::{Database, MigrationTemplate};
 use crate::duration::{self, Duration};
+use crate::store::Store;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -27,12 +29,14 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Desired", type_ = "string", json_path = ".status.desired", description = "The Release that the spec asks for"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
-    validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 30 characters, because names of pods are derived from it; use a-z, 0-9 and -, starting with a letter")
+    validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 30 characters, because names of pods are derived from it; use a-z, 0-9 and -, starting with a letter"),
+    validation = Rule::new("!self.metadata.name.contains('--')").message("metadata.name contains two hyphens in a row, which separate App and component in derived names; use one")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("self.components.all(a, self.components.exists_one(b, b.name == a.name))").message("two components have the same name; give each a name of its own").field_path(".components"))]
 #[x_kube(validation = Rule::new("self.components.all(a, !has(a.serves) || self.components.exists_one(b, has(b.serves) && b.serves.service == a.serves.service))").message("two components serve the same Service; give each its own serves.service, or merge them into one component").field_path(".components"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || self.components.exists(c, c.name == self.migration.component)").message("migration.component does not exist; set it to the name of a component in spec.components").field_path(".migration.component"))]
+#[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.container) || self.components.all(c, c.name != self.migration.component || c.template.spec.containers.exists(container, container.name == self.migration.container))").message("migration.container does not exist; set it to the name of a container in the template of migration.component").field_path(".migration.container"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || !has(self.migration.onStart) || self.components.all(c, c.name != self.migration.component || has(c.health))").message("migration.onStart requires health on its component, because passing health requests mark the end of the migration; add health.http to that component").field_path(".migration.onStart"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || has(self.database)").message("migration requires spec.database; add it with image and connection").field_path(".migration"))]
 #[x_kube(validation = Rule::new("!has(self.migration) || has(self.backup)").message("migration requires spec.backup.store, because Fairway migrates nothing that it has not backed up; add it").field_path(".migration"))]
@@ -58,6 +62,9 @@ pub struct AppSpec {
     /// Where backups are stored. If set, every release backs up the database before it changes anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupSettings>,
+    /// How the pods of Fairway's agent run. Editing it takes effect with the next pod, without a Release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentPods>,
     /// The rules of a release. Editing them takes effect at once, without a Release.
     #[serde(default)]
     pub policy: Policy,
@@ -115,23 +122,6 @@ pub struct Scratch {
     /// evicted if it uses more.
     #[schemars(schema_with = "crate::text::size")]
     pub size: String,
-}
-
-/// Where backups are stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Store {
-    /// A PersistentVolumeClaim in this namespace. It should not be on the same disk as the database.
-    pub volume: VolumeStore,
-}
-
-/// A PersistentVolumeClaim that stores backups.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VolumeStore {
-    /// Name of the PersistentVolumeClaim.
-    #[schemars(schema_with = "crate::text::object_name")]
-    pub claim_name: String,
 }
 
 /// The rules of a release. Editing them takes effect at once, without a Release.

@@ -1,6 +1,7 @@
 //! One proven copy of a database.
 
 use crate::attempts::Attempts;
+use crate::store::Store;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -94,9 +95,9 @@ pub struct BackupStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupSet {
-    /// Name of the PersistentVolumeClaim.
-    pub claim_name: String,
-    /// Path of the folder in it, relative.
+    /// The store, as the App named it when the backup began.
+    pub store: Store,
+    /// Path of the set's folder in the store, relative.
     pub path: String,
 }
 

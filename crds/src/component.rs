@@ -30,8 +30,9 @@ pub struct Component {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
     /// `BlueGreen`: the previous and the new pods run side by side until traffic has moved. `Recreate`: the previous
-    /// pods are gone before the new ones start, for queue consumers and ReadWriteOnce claims, which a `BlueGreen`
-    /// component may not mount. A `Recreate` component with serves is down in between. Defaults to BlueGreen.
+    /// pods are gone before the new ones start, for queue consumers and ReadWriteOncePod claims, which a `BlueGreen`
+    /// component may not mount. A `Recreate` component with serves is down in between. Pods of a `BlueGreen` component
+    /// that mounts a ReadWriteOnce claim all run on one node. Defaults to BlueGreen.
     #[serde(default)]
     pub strategy: Strategy,
     /// The pod template, as in a Deployment's `spec.template`. If a container has no image, the App waits for a

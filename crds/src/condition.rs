@@ -20,3 +20,5 @@ pub const BAKING: &str = "Baking";
 pub const DIVERGED_FROM_SPEC: &str = "DivergedFromSpec";
 /// The database schema is newer than the image that runs on it.
 pub const SCHEMA_AHEAD: &str = "SchemaAhead";
+/// The API server warned of the pods of a release. It is advice: no release fails because of it.
+pub const WARNED: &str = "Warned";

@@ -75,6 +75,10 @@ pub struct MigrationTemplate {
     /// The component whose image and environment run the migration.
     #[schemars(length(min = 1, max = 16))]
     pub component: String,
+    /// The container of that component whose image and environment run the migration. Defaults to the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::text::container_name")]
+    pub container: Option<String>,
     /// The command that migrates the database and exits with 0 when it is done. It is run as it is, without a
     /// shell; for shell syntax use `["sh", "-c", "…"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +114,8 @@ pub struct MigrationCheck {
     /// The SQL statement, run in a read-only transaction.
     #[schemars(length(min = 1, max = 8192))]
     pub sql: String,
-    /// Expected value of the first column of the first row, as text.
+    /// Expected value of the first column of the first row. It is read as the type of that column reads it: `true` and
+    /// `t` are the same boolean, `1.0` and `1` the same numeric.
     #[schemars(length(max = 1024))]
     pub expect: String,
 }

@@ -5,6 +5,7 @@ use crate::duration::{self, Duration};
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The requests that every ready pod of a component must answer. They are sent to the address of each pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -52,10 +53,12 @@ pub struct HttpGet {
     #[serde(default = "ok")]
     #[schemars(range(min = 100, max = 599))]
     pub status: u16,
-    /// Members that the JSON response must have, with these values; other members are ignored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::any_object")]
-    pub json: Option<serde_json::Value>,
+    /// Members that the JSON response must have, at most 16, from a JSON pointer (RFC 6901) to the text of the value:
+    /// `{"/database": "connected", "/pool/idle": "3"}`. A value is a string, a number, `"true"`, `"false"` or `"null"`;
+    /// other members are ignored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::text::members")]
+    pub json: BTreeMap<String, String>,
     /// Scheme of the request. As with a kubelet's probe, certificates are not verified. Defaults to HTTP.
     #[serde(default)]
     pub scheme: Scheme,

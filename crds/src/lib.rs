@@ -12,6 +12,7 @@
     reason = "kube-derive repeats each struct inside a function for its schema"
 )]
 
+pub mod agent;
 pub mod app;
 pub mod attempts;
 pub mod backup;
@@ -24,6 +25,7 @@ pub mod health;
 pub mod migration;
 pub mod reason;
 pub mod release;
+pub mod store;
 
 mod schema;
 mod text;

@@ -47,6 +47,11 @@ pub struct MigrationSpec {
     /// The component whose pod template the migration uses: environment, volumes, service account.
     #[schemars(schema_with = "crate::text::component_name")]
     pub component: String,
+    /// The container of that component whose environment the migration uses. Without one, it is the first whose image comes
+    /// from the same repository as `image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::text::container_name")]
+    pub container: Option<String>,
     /// The command that migrates the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 8192)))]
@@ -82,6 +87,10 @@ pub struct MigrationStatus {
     /// outcome is read from the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
+    /// What is known of the run's row in the ledger, once a report says that the run began: from then on the migration is
+    /// never started again, also if the row is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_row: Option<LedgerRow>,
     /// Schema fingerprints before and after the migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprints: Option<Fingerprints>,
@@ -97,6 +106,9 @@ pub struct MigrationStatus {
     /// The last error line of the output, with every value of the environment redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What the agent found of a run whose outcome it could not decide: whole sentences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
     /// The check that failed after the migration was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_check: Option<String>,
@@ -106,6 +118,10 @@ pub struct MigrationStatus {
     /// Attempts to start the migration, which are repeated while the environment prevents it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,
+    /// Whether the agent in the run's pod was seen to start. From then on only a report or the ledger says whether the
+    /// migration began.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pod_started: bool,
     /// Whether the run's pod ended without a report, so that a Job reads from the ledger how the run ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settling: bool,
@@ -115,6 +131,16 @@ pub struct MigrationStatus {
     /// Token of the last resolve annotation that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_resolve: Option<String>,
+}
+
+/// The row of a run that began, in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LedgerRow {
+    /// The agent wrote it.
+    Written,
+    /// The agent wrote it, and it is gone: the database failed over to a replica that lacks it, was restored, or the
+    /// schema `fairway` was dropped.
+    Missing,
 }
 
 /// Schema fingerprints before and after a migration.
@@ -136,7 +162,8 @@ pub struct Fingerprints {
 pub enum MigrationOutcome {
     /// The migration ran and was committed.
     Applied,
-    /// The ledger already had this image digest and command: nothing was run.
+    /// The ledger already had this image digest, command and inputs: nothing was run. Inputs are the literal variables of the
+    /// container, and the contents of the ConfigMaps that it reads.
     AlreadyApplied,
     /// The migration failed; the schema is unchanged.
     Failed,

@@ -33,31 +33,37 @@ pub enum Reason {
     /// The outcome of the migration cannot be determined: it was interrupted after the schema had changed, sessions
     /// that may belong to it are still active, or its row is missing from the ledger.
     MigrationUnknown,
-    /// Traffic cannot be switched: another field manager owns the selector of the Service, or the API server refuses
-    /// the change.
+    /// Traffic cannot be switched: another field manager owns the selector of the Service, the API server refuses the
+    /// change, or the Service as it is would send users elsewhere.
     ServiceRefused,
     /// The release must be rolled back, but the snapshot of the previous version (a ControllerRevision) no longer
     /// exists.
     PreviousMissing,
+    /// The snapshot (a ControllerRevision) of a Release in progress was deleted. The Release, its Migration and its
+    /// Backup cannot continue without it.
+    SnapshotMissing,
     /// `spec.suspend` of the App is `true`. No release starts, and a release in progress holds before its next
     /// irreversible step.
     Suspended,
     /// A container of the App has no `image`, so the App cannot be released on its own. It waits for a Release, applied
     /// by the user or by CI, that names the images.
     AwaitingRelease,
+    /// The Release of the App's current spec was deleted. It is not created again, and what it started keeps running until
+    /// another Release serves.
+    ReleaseDeleted,
     /// The desired Release requires action. The condition `Stalled` repeats what to do.
     ActionRequired,
     /// The environment does not fit: for example, the database is unreachable, a password is wrong, or the store is
     /// full. Fairway retries until the deadline in the message.
     WaitingForEnvironment,
-    /// The Secret holds no valid database connection: it is neither a `postgres://` URL nor `key=value` pairs, or a
-    /// part is missing or invalid. The message names the part, never its value.
+    /// The Secret holds no valid database connection: it has no form that Fairway reads, a part is missing or invalid, or
+    /// it has a key that Fairway does not know or cannot follow. The message names the key, never its value.
     ConnectionInvalid,
     /// The database could not be reached, or the connection was lost while a statement ran. The message names the host
-    /// and the port.
+    /// and the port where the App does, and neither where only a Secret does.
     DatabaseUnreachable,
-    /// The database server does not accept the role or its password, or requires a password that the connection does
-    /// not contain.
+    /// The database server does not accept the role or its password, requires a password that the connection does not
+    /// contain, or has no entry in its `pg_hba.conf` for such a connection.
     PasswordRejected,
     /// The database server answers, but it has no database with the name in the connection.
     DatabaseMissing,
@@ -66,9 +72,12 @@ pub enum Reason {
     /// The database connection goes through a pooler in transaction mode, such as PgBouncer. The migration lock needs
     /// one session of its own, which such a pooler does not keep.
     TransactionPooler,
-    /// The database role may not create the schema `fairway`, or may not use the tables in it. Fairway runs no
-    /// migration without this ledger.
+    /// The database role may not create or use the schema `fairway`, or what is in that schema belongs to somebody else
+    /// and cannot be trusted. Fairway runs no migration without this ledger.
     LedgerNotPermitted,
+    /// A newer version of Fairway has upgraded the ledger in the schema `fairway`. This version does not know its tables,
+    /// and touches nothing.
+    LedgerNewer,
     /// Another App already releases to this database. Fairway refuses a second one, because their migrations would
     /// conflict.
     DatabaseOwned,
@@ -85,6 +94,12 @@ pub enum Reason {
     StoreFull,
     /// The backup store cannot be written to.
     StoreReadOnly,
+    /// The bucket or share that stores backups does not exist.
+    StoreMissing,
+    /// The backup store refuses the credentials, or what they permit is not enough.
+    StoreAccessDenied,
+    /// The backup store does not answer, or answers with errors.
+    StoreUnreachable,
     /// The backup store does not return what was written to it: the SHA-256 differs, a file is missing, or the manifest
     /// is unreadable.
     StoreCorrupt,
@@ -92,11 +107,12 @@ pub enum Reason {
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.
     DecodeFailed,
-    /// An image cannot be pulled, or the pod that pulls it cannot be scheduled or started. The message says which.
+    /// An image cannot be pulled. The message contains what the kubelet reports.
     ImagePullFailed,
     /// A Fairway pod is not starting. The message contains what Kubernetes reports, or a command that shows it.
     PodNotStarting,
-    /// A Fairway pod ended without a report: it was evicted, deleted or out of memory, or its node was lost.
+    /// A Fairway pod ended without a report: it was evicted, deleted or out of memory, or its node was lost. Or its report is
+    /// of a newer Fairway than the operator, which is then not read.
     PodLost,
     /// The operator cannot open a connection to a ready pod of the candidate. A NetworkPolicy blocks it, or nothing
     /// listens on the port of the health request.
@@ -110,34 +126,43 @@ pub enum Reason {
     /// The API server refuses a write by Fairway, for example because of a quota, an admission policy, a missing verb
     /// in a role, or another object with the same name.
     WriteRefused,
-    /// Fairway needs a name that another object still has, usually one that is being deleted.
+    /// Fairway needs a name that another object still has. That object is being deleted.
     ObjectBeingDeleted,
+    /// Fairway needs a name that another Job or pod has, which was not created for this work and is not being deleted.
+    NameTaken,
     /// This version of Fairway cannot read a stored object. The message says which part does not fit, without its
     /// values.
     Unreadable,
     /// The Backup or Migration refers to something that does not exist: the App, its `spec.backup` or `spec.database`,
-    /// the Release, or the Release's snapshot.
+    /// or the Release.
     AppMissing,
     /// A container has no image: neither the App's template nor `spec.images` of the Release names one.
     ImageMissing,
+    /// `spec.images` of the Release names a container that no component of the App has.
+    ContainerMissing,
     /// An image reference is not valid, for example because of capital letters in the repository, a space, a scheme
     /// such as `https://`, or an empty tag.
     InvalidImageName,
+    /// The image was built for another processor architecture than that of the node on which it was pulled.
+    ImageForOtherPlatform,
     /// The image is on the node, but the node knows no registry digest for it. It was loaded onto the node directly and
     /// never pulled from a registry.
     ImageWithoutDigest,
-    /// A component with `strategy: BlueGreen` mounts a PersistentVolumeClaim whose access modes have neither
-    /// `ReadWriteMany` nor `ReadOnlyMany`. Pods of the previous version and of the candidate could not mount it on
-    /// different nodes at the same time.
+    /// A component with `strategy: BlueGreen` mounts a PersistentVolumeClaim that only one pod at a time may use
+    /// (`ReadWriteOncePod`). Pods of the previous version and of the candidate could not mount it at the same time.
     ClaimNotShared,
-    /// The API server rejects the Deployment of a component. The message contains its answer.
+    /// The API server rejects the Deployment of a component, or its pods. The message contains its answer.
     TemplateRefused,
+    /// A ResourceQuota of the namespace has no room for the candidate's pods beside those that run, or for their Deployment.
+    /// The message names the quota.
+    QuotaExceeded,
     /// No pod can be created for this migration: its component does not exist or has no valid pod template, the App has
-    /// no database, or the component of an `onStart` migration has no health requests.
+    /// no database, the component of an `onStart` migration has no health requests, or it has `strategy: Recreate` and the
+    /// Migration was applied by hand.
     MigrationInvalid,
     /// The component that `migration.component` names has no container with an image, so the migration cannot run.
     MigrationImageMissing,
-    /// The first word of `migration.command` is not a program in the image, or is not executable.
+    /// The first word of `migration.command` is not a program in the image, is not executable, or lacks its interpreter.
     CommandNotFound,
     /// The migration failed, and the database schema is unchanged. Rows may have changed.
     MigrationFailed,
@@ -161,8 +186,8 @@ pub enum Reason {
     /// the response.
     Unhealthy,
     /// The candidate became unhealthy after traffic had moved to it: a ready pod failed its health requests
-    /// `health.failureThreshold` times in a row, or a component that serves had no ready pod left. The message names
-    /// the pod, the request and the response.
+    /// `health.failureThreshold` times in a row, or a component that serves had no ready pod left, and the previous version
+    /// was not unhealthy alike. The message names the pod, the request and the response.
     HealthLost,
     /// A rung that depends on the environment was not met within its deadline of one hour, and no attempt reported a
     /// more specific reason.
@@ -176,29 +201,38 @@ pub enum Reason {
     /// The database has the schema of a newer version than the one that runs on it. A release migrated it and was then
     /// rolled back, or an older image was released on purpose.
     MigrationKept,
+    /// The API server would accept the pods of this release, but warned of them in a dry run: PodSecurity in mode `warn`, a
+    /// deprecated or unknown field, a policy with the action `Warn`. No release fails because of a warning.
+    ApiServerWarned,
     /// The user aborted the release with the annotation `fairway.dev/abort`.
     Aborted,
     /// The user requested a rollback with the annotation `fairway.dev/rollback`.
     RollbackRequested,
     /// A newer Release of the App took the place of this one before this one had changed anything.
     Superseded,
-    /// The App has not accepted this Release yet: there is no snapshot (a ControllerRevision of the same name) for it.
+    /// The Release was applied by hand with a revision that leaves a gap after the App's. The App accepts only the next one.
+    RevisionNotNext,
+    /// Another Backup of this App or database is under way or goes first, or a Backup by hand has just ended. Backups run one
+    /// after the other, those by hand five minutes apart.
+    WaitingForBackup,
+    /// The App does not exist yet, or has not accepted the Release yet: there is no snapshot (a ControllerRevision of the
+    /// same name) for it.
     WaitingForApp,
     /// An older Release of this App is still in progress. It must finish or be rolled back first.
     WaitingForRelease,
-    /// Fairway asks the API server, in a dry run, whether it would accept the pods of this release. This is done before
-    /// a migration runs.
+    /// Fairway asks the API server, in dry runs, whether it would accept the pods of this release and the switch of its Services.
+    /// This is done before a migration runs, and before the previous pods of a component are stopped.
     CheckingTemplates,
-    /// At least one image is named by tag. A pod pulls it, which resolves its digest and proves that registry, pull
-    /// secret and platform fit.
+    /// A pod pulls the images that are named by tag, and all of them if there is a migration. That gives their digests, and
+    /// proves that registry, pull secret and platform fit.
     PullingImages,
     /// A Job checks the database and the backup store before the release changes anything.
     CheckingDatabase,
     /// The database is being backed up for this release. The dump is hashed while it is written, then read back from
     /// the store, hashed again and decoded to the end by `pg_restore`.
     BackingUp,
-    /// The database migration of this release is about to run, or is running. It is not interrupted, not even by an
-    /// abort.
+    /// The database migration of this release is about to run, or is running. One that has begun is not interrupted, not
+    /// even by an abort.
     Migrating,
     /// The migration's pod ended without a usable report. A Job reads the ledger in the database to find out how the
     /// migration ended.
@@ -231,6 +265,9 @@ pub enum Reason {
     WithdrawingCandidate,
     /// A Release of the current spec is in progress, or is being rolled back.
     Releasing,
+    /// Another field manager (`kubectl edit`, `kubectl set image`, a controller) changed the spec of a Deployment of Fairway's.
+    /// The change was reverted, because the Deployment runs what its Release releases and nothing else.
+    ChangeReverted,
     /// The version that the App's spec asks for serves.
     Live,
     /// The Release, Migration or Backup has completed successfully.

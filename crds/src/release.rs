@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 pub use crate::attempts::Attempts;
 
-/// The verbs of the user, as annotations. The value is any new token; `status.lastHandled…` repeats it when the
-/// verb has been handled.
+/// The verbs of the user, as annotations. The value is any new token, or `<user>/<token>` with the name of who asks;
+/// `status.lastHandled…` repeats it when the verb has been handled.
 pub mod annotation {
     /// Abort the release: before its migration, everything that it started is removed; after it, the release is
     /// rolled back.
@@ -54,7 +54,7 @@ pub struct ReleaseSpec {
     #[schemars(range(min = 1, max = 999_999))]
     pub revision: i64,
     /// Image references by container name, or by `component/container` if two components have a container of the
-    /// same name. At most 64.
+    /// same name. At most 640, as many as an App can have containers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::text::images")]
     pub images: BTreeMap<String, String>,
@@ -76,8 +76,8 @@ pub struct ReleaseStatus {
     /// The generation of the spec that this status describes; -1 until a controller has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Succeeded` and `Ready` are always present. `Reconciling`, `Stalled`, `Baking` and `SchemaAhead` are present
-    /// only while they are true.
+    /// `Succeeded` and `Ready` are always present. `Reconciling`, `Stalled`, `Baking`, `SchemaAhead` and `Warned` are
+    /// present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -88,9 +88,17 @@ pub struct ReleaseStatus {
     /// Image references with digests by `component/container`: the images that run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digests: BTreeMap<String, String>,
+    /// Components whose pods all run on one node, because they mount a ReadWriteOnce claim and have strategy
+    /// `BlueGreen`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_one_node: Vec<String>,
     /// Name of the Release that served when this one began, and to which this one would be rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// Name of the newer Release that takes over, because this one could not be rolled back within ten minutes. While
+    /// that Release is in progress, this one changes nothing; if it ends without serving, the rollback continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over_by: Option<String>,
     /// Events that cannot be observed again, in the order in which they happened. Only ever appended to, and
     /// recorded before the next effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -98,8 +106,8 @@ pub struct ReleaseStatus {
     /// Evidence from the rungs.
     #[serde(default, skip_serializing_if = "Evidence::is_empty")]
     pub evidence: Evidence,
-    /// Attempts of the rungs that depend on the environment, by rung: Pinned, Preflighted. Those of a Backup or a
-    /// Migration are in its own status.
+    /// Attempts of the rungs that depend on the environment, by rung: Pinned, Preflighted, and TrafficReturned when the
+    /// user has requested a rollback again. Those of a Backup or a Migration are in its own status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attempts: BTreeMap<String, Attempts>,
     /// Token of the last abort annotation that was handled.
@@ -188,6 +196,11 @@ pub struct Evidence {
     /// Rounds of health requests that passed and failed between the switch of traffic and the end of the bake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeCounts>,
+    /// Warnings that the API server gave when Fairway asked, in dry runs, for Deployments and pods of this release; the
+    /// condition `Warned` repeats them. No release fails because of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub warnings: Vec<ApiServerWarning>,
 }
 
 impl Evidence {
@@ -205,6 +218,16 @@ pub struct CheckVerdict {
     pub name: String,
     /// Whether the check passed.
     pub passed: bool,
+}
+
+/// A warning that the API server gave of the pods of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiServerWarning {
+    /// Name of the component.
+    pub component: String,
+    /// The API server's words, shortened.
+    pub message: String,
 }
 
 /// The backup of a release.

@@ -5,6 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// A pod template: open, because applications need sidecars, volumes and probes, but with the fields that the
 /// admission rules read. The whole template is checked by a server-side dry run of the Deployment.
@@ -47,7 +48,7 @@ fn strings(description: &str) -> serde_json::Value {
         "type": "object",
         "description": description,
         "maxProperties": 64,
-        "additionalProperties": {"type": "string"}
+        "additionalProperties": {"type": "string", "maxLength": 65536}
     })
 }
 
@@ -90,11 +91,6 @@ fn containers(image: &Schema, minimum: u32, description: &str) -> serde_json::Va
     })
 }
 
-/// Any JSON object.
-pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
 /// Adds the default status of an object that was not reconciled yet, and what Argo CD needs; adapts what the
 /// generator writes for Rust.
 pub(crate) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
@@ -115,6 +111,7 @@ pub(crate) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinit
         {
             status.default = Some(JSON(json!({"observedGeneration": -1})));
             conditions(status);
+            bound(status);
         }
     }
     let annotations = crd.metadata.annotations.get_or_insert_default();
@@ -157,6 +154,30 @@ fn conditions(status: &mut JSONSchemaProps) {
             "observedGeneration" => field.minimum = Some(0.0),
             _ => {}
         }
+    }
+}
+
+/// Bounds what a status holds where its type says nothing: far above what the operator writes, and enough that nobody
+/// with a right to write it can fill the operator's memory.
+fn bound(schema: &mut JSONSchemaProps) {
+    let kind = schema.type_.as_deref();
+    if kind == Some("string") && schema.enum_.is_none() && schema.format.is_none() {
+        schema.max_length.get_or_insert(32_768);
+    }
+    if kind == Some("array") {
+        schema.max_items.get_or_insert(256);
+    }
+    if schema.additional_properties.is_some() {
+        schema.max_properties.get_or_insert(1024);
+    }
+    for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
+        bound(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        bound(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        bound(values);
     }
 }
 

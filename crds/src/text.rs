@@ -51,6 +51,12 @@ pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
     checked(253, "self.matches(r'^[-._a-zA-Z0-9]+$')", message)
 }
 
+/// Name of a container.
+pub(crate) fn container_name(_: &mut SchemaGenerator) -> Schema {
+    let message = "must be the name of a container; use a-z, 0-9 and -, such as web";
+    checked(63, &format!("self.matches({LOOSE_LABEL})"), message)
+}
+
 /// Name of a check.
 pub(crate) fn check_name(_: &mut SchemaGenerator) -> Schema {
     let message = "must be the name of a check; use a-z, 0-9 and -, such as no-orphan-leads";
@@ -79,7 +85,7 @@ pub(crate) fn image_with_digest(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn images(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "maxProperties": 64,
+        "maxProperties": 640,
         "additionalProperties": image(generator),
     })
 }
@@ -90,6 +96,15 @@ pub(crate) fn size(_: &mut SchemaGenerator) -> Schema {
         32,
         "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
         "must be a size greater than zero; use a number with Mi, Gi or Ti, such as 20Gi",
+    )
+}
+
+/// An amount of a resource, zero or more.
+pub(crate) fn amount(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        32,
+        "isQuantity(self) && !quantity(self).isLessThan(quantity('0'))",
+        "must be an amount of a resource; use a number with a unit, such as 100m of cpu or 128Mi of memory",
     )
 }
 
@@ -109,6 +124,19 @@ pub(crate) fn http_host(_: &mut SchemaGenerator) -> Schema {
         "self.matches(r'^[-._a-zA-Z0-9]+(:[0-9]+)?$')",
         "must be a host; use a name such as crm.example.com, without scheme and path",
     )
+}
+
+/// Values of members of a JSON answer, by JSON pointer.
+pub(crate) fn members(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 1024},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(pointer, size(pointer) <= 256 && (pointer == '' || pointer.startsWith('/')))",
+            "message": "must be a map from JSON pointers of at most 256 characters to values; write /database for the member database",
+        }],
+    })
 }
 
 /// Name of a header.
@@ -135,5 +163,51 @@ pub(crate) fn database_host(_: &mut SchemaGenerator) -> Schema {
         253,
         "self.matches(r'^[-._:a-zA-Z0-9]+$')",
         "must be a host name such as crm-db, or an IP address; set port and database name in their own fields",
+    )
+}
+
+/// Name of a bucket, by the rules of Amazon S3, which are the strictest:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>.
+pub(crate) fn bucket(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        63,
+        "self.matches(r'^[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]$')",
+        "must be the name of a bucket; use 3 to 63 of a-z, 0-9, - and dots, and set the folder in prefix",
+    )
+}
+
+/// Folder of a store.
+pub(crate) fn store_prefix(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        256,
+        "self.matches(r'^[-_.a-zA-Z0-9]+(/[-_.a-zA-Z0-9]+)*$') && !self.split('/').exists(part, part == '.' || part == '..')",
+        "must be a folder such as fairway/production; use letters, digits, -, _ and dots, without / at either end",
+    )
+}
+
+/// URL of a server, without a path.
+pub(crate) fn server_url(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        512,
+        r"self.matches(r'^https?://[-.a-zA-Z0-9]+(:[0-9]+)?$') || self.matches(r'^https?://\[[0-9a-fA-F:]+\](:[0-9]+)?$')",
+        "must be the URL of a server; use one such as https://minio.example.com:9000, without path, user and password",
+    )
+}
+
+/// URL of a WebDAV server, with the path of the share.
+pub(crate) fn webdav_url(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        512,
+        r"self.matches(r'^https?://([-.a-zA-Z0-9]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/[-_.~%a-zA-Z0-9@]+)*/?$')",
+        "must be the URL of a WebDAV server; use one such as https://cloud.example.com/remote.php/dav/files/backup, without user, password and query",
+    )
+}
+
+/// Name of a region.
+pub(crate) fn region(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        64,
+        "self.matches(r'^[-a-zA-Z0-9]+$')",
+        "must be the name of a region; use letters, digits and -, such as eu-central-1",
     )
 }

@@ -142,6 +142,29 @@ fn everything_that_a_person_writes_has_a_limit() {
     }
 }
 
+/// A Release names the image of each container: what an App may have, a Release must be able to name.
+#[test]
+fn w20a_a_release_has_room_for_the_images_of_every_container() {
+    let [app, release] = ["App", "Release"].map(|kind| {
+        let crds = fairway_crds::all_crds();
+        let crd = crds.into_iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+        schema(&crd, "spec")
+    });
+    let components = &app.properties.as_ref().unwrap()["components"];
+    let (mut containers, mut images) = (0, None);
+    walk("", components, &mut |path, field| {
+        if path.ends_with("ontainers") {
+            containers += field.max_items.unwrap();
+        }
+    });
+    walk("", &release, &mut |path, field| {
+        if path == ".images" {
+            images = field.max_properties;
+        }
+    });
+    assert_eq!(images, Some(components.max_items.unwrap() * containers));
+}
+
 /// A rule without a message would show the user the rule itself.
 #[test]
 fn every_rule_has_a_message_with_a_fix() {
@@ -207,4 +230,32 @@ fn walk(path: &str, schema: &JSONSchemaProps, see: &mut impl FnMut(&str, &JSONSc
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
         walk(&format!("{path}[key]"), values, see);
     }
+}
+
+/// S2, S5: what an object holds is bounded by its schema, but for pod templates, which the operator bounds as it reads.
+#[test]
+fn s5_every_string_list_and_map_is_bounded() {
+    let mut unbounded = Vec::new();
+    for crd in fairway_crds::all_crds() {
+        for part in ["spec", "status"] {
+            let path = format!("{}.{part}", crd.spec.names.kind);
+            walk(&path, &schema(&crd, part), &mut |path, schema| {
+                let is_bounded = match schema.type_.as_deref() {
+                    Some("string") => {
+                        schema.max_length.is_some() || schema.enum_.is_some() || schema.format.is_some()
+                    }
+                    Some("array") => schema.max_items.is_some(),
+                    Some("object") => {
+                        schema.additional_properties.is_none() || schema.max_properties.is_some()
+                    }
+                    _ => true,
+                };
+                let is_open = schema.x_kubernetes_preserve_unknown_fields == Some(true);
+                if !is_bounded || is_open && !path.contains(".template") {
+                    unbounded.push(path.to_owned());
+                }
+            });
+        }
+    }
+    assert!(unbounded.is_empty(), "{unbounded:#?}");
 }

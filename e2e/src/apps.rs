@@ -30,7 +30,7 @@ fn from_file(target: &Target, file: &str) -> Result<(App, Vec<Value>)> {
 /// Applies an App as `kubectl apply --server-side` does, and returns it as it is stored then.
 ///
 /// # Errors
-/// When the apiserver refuses it.
+/// When the API server refuses it.
 pub async fn apply(context: &Context, app: &App) -> Result<App> {
     let applied = manifest::apply_object(context, serde_json::to_value(app)?).await?;
     Ok(serde_json::from_value(serde_json::to_value(applied)?)?)

@@ -28,6 +28,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 
 pub use self::components::memory_for_time;
+pub use self::network::Families;
 pub use self::options::Options;
 pub use self::pki::NODE_NAME;
 use crate::paths::Paths;
@@ -162,14 +163,15 @@ impl Cluster {
         ] {
             fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         }
-        pki::create(paths)?;
-        network::create(paths)?;
+        let families = options.families;
+        pki::create(paths, families)?;
+        network::create(paths, families)?;
         cgroups::create(paths)?;
 
         components::etcd(paths)?;
         components::registry(paths)?;
-        components::containerd(paths)?;
-        components::apiserver(paths)?;
+        components::containerd(paths, families)?;
+        components::apiserver(paths, families)?;
         progress.step("API server");
         self.wait_for_apiserver(Duration::from_secs(60)).await?;
 
@@ -177,11 +179,11 @@ impl Cluster {
         components::controller_manager(paths)?;
         components::scheduler(paths)?;
         components::kubelet(paths, options)?;
-        components::proxy(paths)?;
+        components::proxy(paths, families)?;
         let client = self.client().await?;
         allow_dns(&client).await?;
         storage::create(paths, &client).await?;
-        components::dns(paths)?;
+        components::dns(paths, families)?;
         progress.step("node and DNS");
         let (node, dns) = tokio::join!(
             self.wait_for_node(client, Duration::from_secs(60)),
@@ -189,6 +191,8 @@ impl Cluster {
         );
         node?;
         dns?;
+        // It exits when its node is not there.
+        components::network_policies(paths, families)?;
         fs::write(marker(paths), "").context("mark the cluster as whole")
     }
 

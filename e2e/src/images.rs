@@ -199,8 +199,8 @@ fn make(paths: &Paths, image: &Image, files: &[PathBuf]) -> Result<String> {
     Ok(digest)
 }
 
-/// buildah with a storage of its own, so that the person's images are not touched.
-fn buildah(paths: &Paths) -> Command {
+/// buildah with a storage of its own, so that the user's images are not touched.
+pub fn buildah(paths: &Paths) -> Command {
     let storage = paths.build().join("buildah");
     let mut command = Command::new("buildah");
     command

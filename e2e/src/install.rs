@@ -59,7 +59,7 @@ pub fn remove_operator(target: &Target) -> Result<()> {
 /// whether it did.
 ///
 /// # Errors
-/// When Helm fails, or the apiserver does not answer.
+/// When Helm fails, or the API server does not answer.
 pub async fn remove_unused(target: &Target) -> Result<bool> {
     let client = target.client().await?;
     let left = is_there::<App>(&client).await?

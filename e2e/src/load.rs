@@ -9,6 +9,7 @@ use kube::Client;
 use kube::api::PostParams;
 use serde_json::json;
 
+use crate::cluster::network::in_url;
 use crate::context::Context;
 use crate::wait;
 
@@ -84,7 +85,7 @@ pub async fn start(context: &Context, load: &Load) -> Result<Running> {
         .filter(|address| address != "None")
         .with_context(|| format!("the Service {} has no cluster address", load.service))?;
     let mut arguments = vec![
-        format!("--url=http://{address}:{}{}", load.port, load.path),
+        format!("--url=http://{}:{}{}", in_url(&address), load.port, load.path),
         format!("--rate={}", load.rate),
         format!("--timeout-ms={}", load.timeout.as_millis()),
     ];
@@ -93,6 +94,9 @@ pub async fn start(context: &Context, load: &Load) -> Result<Running> {
             .iter()
             .map(|(name, value)| format!("--header={name}: {value}")),
     );
+    if address.contains(':') {
+        arguments.push("--listen=[::]:8080".to_owned());
+    }
     if load.begin == Begin::AfterFirstAnswer {
         arguments.push("--after-first-answer".to_owned());
     }

@@ -30,7 +30,7 @@ pub fn read(target: &Target, file: &str) -> Result<Vec<Value>> {
 /// Applies every object of a file, as `kubectl apply --server-side` does.
 ///
 /// # Errors
-/// When the apiserver refuses one.
+/// When the API server refuses one.
 pub async fn apply(context: &Context, file: &str) -> Result<()> {
     for object in read(&context.target, file)? {
         apply_object(context, object).await?;
@@ -41,7 +41,7 @@ pub async fn apply(context: &Context, file: &str) -> Result<()> {
 /// Applies one object in the test's namespace.
 ///
 /// # Errors
-/// When the apiserver refuses it; the source is its answer.
+/// When the API server refuses it; the source is its answer.
 pub async fn apply_object(context: &Context, object: Value) -> Result<DynamicObject> {
     let text = |pointer: &str| {
         object

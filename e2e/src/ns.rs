@@ -16,7 +16,7 @@ pub use crate::context::Context;
 use crate::target::Target;
 use crate::{dump, volumes, wait};
 
-/// What the apiserver does with pods that the restricted profile of Pod Security does not allow.
+/// What the API server does with pods that the restricted profile of Pod Security does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodSecurity {
     /// It refuses them: what Fairway makes must run where a careful team runs it.

@@ -10,6 +10,7 @@ use futures::AsyncReadExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,7 +25,7 @@ use crate::wait::{is_ready, wait_for, wait_for_all};
 /// How long the operator may take to be ready, or to be gone.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The user as which the operator asks the apiserver.
+/// The user as which the operator asks the API server.
 pub const USER: &str = "system:serviceaccount:fairway-system:fairway";
 
 /// The selector of the operator's pods.
@@ -190,6 +191,9 @@ const SECOND: &str = "fairway-second";
 /// Name of the operator that [`start_faulty`] starts.
 const FAULTY: &str = "fairway-faulty";
 
+/// Name of the operator that [`start_verbose`] starts.
+const VERBOSE: &str = "fairway-verbose";
+
 /// Starts another operator that asks for no Lease, so that two work at once.
 ///
 /// # Errors
@@ -232,6 +236,117 @@ pub async fn start_faulty(context: &Context, fault: &str) -> Result<()> {
 pub async fn stop_faulty(context: &Context) -> Result<()> {
     stop_copy(context, FAULTY).await?;
     scale(context, 1).await
+}
+
+/// Puts an operator that logs all that it can in the place of the one that is there, and returns its pod.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn start_verbose(context: &Context) -> Result<Pod> {
+    scale(context, 0).await?;
+    start_copy(context, VERBOSE, |container| {
+        let variables = container["env"].as_array_mut();
+        let variables = variables.context("the operator's container has no environment")?;
+        variables.retain(|variable| variable["name"] != "RUST_LOG");
+        variables.push(json!({"name": "RUST_LOG", "value": "trace"}));
+        Ok(())
+    })
+    .await?;
+    let labels = ListParams::default().labels(&format!("app.kubernetes.io/name={VERBOSE}"));
+    let pods = pods(context).list(&labels).await?;
+    let ready = pods.items.into_iter().find(is_ready);
+    ready.with_context(|| format!("{VERBOSE} has no ready pod"))
+}
+
+/// Puts the operator that was there back in the place of [`start_verbose`]'s.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn stop_verbose(context: &Context) -> Result<()> {
+    stop_copy(context, VERBOSE).await?;
+    scale(context, 1).await
+}
+
+/// What an operator's pod answers at /metrics.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn metrics(context: &Context, pod: &Pod) -> Result<String> {
+    page(context, pod, 8080, "metrics").await
+}
+
+/// What an operator's pod answers to a probe of the kubelet: /healthz or /readyz.
+///
+/// # Errors
+/// When it does not answer, or answers that it fails.
+pub async fn probe(context: &Context, pod: &Pod, path: &str) -> Result<String> {
+    page(context, pod, 8081, path).await
+}
+
+async fn page(context: &Context, pod: &Pod, port: u16, path: &str) -> Result<String> {
+    let path = format!(
+        "/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{}:{port}/proxy/{path}",
+        pod.name_any()
+    );
+    let request = http::Request::get(path).body(Vec::new())?;
+    Ok(context.client.request_text(request).await?)
+}
+
+/// The value of a metric without labels.
+///
+/// # Errors
+/// When the operator's pod does not answer, or has no such metric.
+pub async fn metric(context: &Context, pod: &Pod, name: &str) -> Result<f64> {
+    let page = metrics(context, pod).await?;
+    let mut lines = page.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("{name} is not in\n{page}"))?;
+    Ok(value.parse()?)
+}
+
+/// Fails unless the operator in this pod has been ready since then, was never ended by the kernel for its memory or by the
+/// kubelet for its probes, and needs less memory than the chart's limit of 256 MiB, which the kernel enforces.
+///
+/// # Errors
+/// The error says what has happened to it.
+pub async fn unharmed(context: &Context, before: &Pod) -> Result<()> {
+    let name = before.name_any();
+    let pod = pods(context).get(&name).await?;
+    let spec = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let limits: Vec<_> = spec
+        .filter_map(|container| container.resources.as_ref()?.limits.as_ref()?.get("memory"))
+        .map(|limit| limit.0.as_str())
+        .collect();
+    ensure!(limits == ["256Mi"], "{name} has other limits: {limits:?}");
+    ensure!(
+        is_ready(&pod) && restarts(&pod) == 0 && became_ready(&pod) == became_ready(before),
+        "{name} was not ready all the while: {:?}",
+        pod.status
+    );
+    probe(context, &pod, "healthz").await?;
+    probe(context, &pod, "readyz").await?;
+    let resident = metric(context, &pod, "process_resident_memory_bytes").await?;
+    ensure!(resident < MEMORY_LIMIT, "{name} needs {resident} bytes");
+    println!("{name} needs {:.0} MiB", resident / MEBIBYTE);
+    Ok(())
+}
+
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+const MEMORY_LIMIT: f64 = 256.0 * MEBIBYTE;
+
+fn restarts(pod: &Pod) -> i32 {
+    let containers = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    containers.map(|container| container.restart_count).sum()
+}
+
+/// When a pod became ready, or unready, for the last time.
+fn became_ready(pod: &Pod) -> Option<&Time> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+    ready.last_transition_time.as_ref()
 }
 
 /// Starts a changed copy of the operator that asks for no Lease.

@@ -1,22 +1,25 @@
 //! Talking to pods through the API server, which reaches them where the machine of the test does not.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::ListParams;
-use serde_json::Value;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use std::time::Duration;
 
 use crate::context::Context;
-use crate::wait::is_ready;
+use crate::install::OPERATOR_NAMESPACE;
+use crate::manifest::{apply_object, restricted};
+use crate::wait::{is_ready, wait_for};
 
 /// The names of the ready pods that have these labels.
 ///
 /// # Errors
-/// When the apiserver does not answer.
+/// When the API server does not answer.
 pub async fn ready_pods(context: &Context, labels: &str) -> Result<Vec<String>> {
     let pods = context
         .api::<Pod>()
@@ -25,6 +28,60 @@ pub async fn ready_pods(context: &Context, labels: &str) -> Result<Vec<String>> 
         .with_context(|| format!("list the pods {labels}"))?;
     let ready = pods.items.iter().filter(|pod| is_ready(pod));
     Ok(ready.map(ResourceExt::name_any).collect())
+}
+
+/// Whether a first connection of a new pod, which is created under this name, to the Service of the operator's metrics
+/// is refused.
+///
+/// # Errors
+/// When the pod cannot be created, or has not ended within that time.
+pub async fn metrics_refuse(context: &Context, name: &str, within: Duration) -> Result<bool> {
+    let pod = ended_connector(context, name, "/busybox nc -w 5 $0 8080", within).await?;
+    Ok(phase(&pod) == Some("Failed"))
+}
+
+/// Waits until a pod, which is created under this name, connects to the Service of the operator's metrics. It tries
+/// until it does: what enforces NetworkPolicies learns the address of a new pod after its containers have started.
+///
+/// # Errors
+/// When the pod cannot be created, or has not connected within that time.
+pub async fn metrics_answer(context: &Context, name: &str, within: Duration) -> Result<()> {
+    let script = "until /busybox nc -w 5 $0 8080; do /busybox sleep 0.2; done";
+    let pod = ended_connector(context, name, script, within).await?;
+    ensure!(
+        phase(&pod) == Some("Succeeded"),
+        "the pod {name} has ended without a connection"
+    );
+    Ok(())
+}
+
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
+}
+
+/// A pod that ran this script with the address of the metrics as `$0`, once it has ended.
+async fn ended_connector(context: &Context, name: &str, script: &str, within: Duration) -> Result<Pod> {
+    let services = Api::<Service>::namespaced(context.client.clone(), OPERATOR_NAMESPACE);
+    let address = services
+        .get("fairway")
+        .await?
+        .spec
+        .and_then(|spec| spec.cluster_ip);
+    let address = address.context("the Service of the metrics has no address")?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": restricted(json!({
+            "restartPolicy": "Never", "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsUser": 1000},
+            "containers": [{
+                "name": "connect", "image": context.target.image("pause", "1"),
+                "command": ["/busybox", "sh", "-c", script, address],
+            }],
+        })),
+    });
+    apply_object(context, pod).await?;
+    let ended = |pod: &Pod| matches!(phase(pod), Some("Succeeded" | "Failed"));
+    wait_for(context.api::<Pod>(), name, "ended", ended, within).await
 }
 
 /// Sends one request to a port of a pod and reads the whole answer.

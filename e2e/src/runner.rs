@@ -12,87 +12,67 @@ mod test;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
+use anyhow::{Result, ensure};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use self::libtest::Compiled;
 use self::parts::PARTS;
-use self::phases::{Lane, Phase};
+use self::phases::{Lane, Phase, TESTS};
 use self::report::{Outcome, Report};
 use self::test::Test;
-pub use self::test::Tests;
+pub use self::test::TestSet;
 
-/// What a run may choose.
+/// Which tests to run, and how.
 #[derive(Clone, Debug, Default)]
-pub struct Choice {
+pub struct Selection {
     /// Text that the names of the tests contain; all tests when there is none.
     pub filter: Option<String>,
     /// Most tests at a time, where a lane allows more.
     pub at_once: Option<usize>,
-    /// Whether these are the tests of `make test`.
-    pub tests: Tests,
+    /// Which set of tests to run.
+    pub set: TestSet,
     /// Variables that tests find in their environment.
     pub variables: &'static [(&'static str, &'static str)],
 }
 
-/// A test and the lane in which it runs.
-struct Queued<'a> {
-    test: Test,
+/// A lane among those of some phases, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
     phase: usize,
-    lane: &'a Lane,
+    lane: usize,
+}
+
+/// A test and the lane in which it runs.
+struct Queued {
+    test: Test,
+    place: Place,
 }
 
 /// Runs the tests of these phases, and reports each that ends on standard error.
 ///
 /// # Errors
-/// When a test does not compile, or there is none to run. A test that fails is part of the report.
-pub async fn run(phases: &[Phase], choice: &Choice) -> Result<Report> {
+/// When a test does not compile, there is none to run, or one has no lane. A test that fails is part of the report.
+pub async fn run(phases: &[Phase], selection: &Selection) -> Result<Report> {
     let begun = Instant::now();
     let lanes: Vec<_> = phases.iter().flat_map(|phase| phase.lanes).collect();
     let compiled = libtest::compile(lanes.iter().map(|lane| lane.target).collect())?;
-    let mut queued = Vec::new();
-    for (target, package) in lanes
-        .iter()
-        .map(|lane| (lane.target, lane.package))
-        .collect::<BTreeSet<_>>()
-    {
-        let tests = compiled.tests(package, target)?;
-        for test in tests.iter().filter(|test| test.tests == Tests::Long) {
-            ensure!(
-                PARTS
-                    .iter()
-                    .any(|part| queue(part.phases, test.clone()).is_some()),
-                "{} is ignored, and no part of `make test-long` runs it; see e2e/src/runner/parts.rs",
-                test.full_name()
-            );
-        }
-        let chosen = tests.into_iter().filter(|test| choice.takes(test));
-        queued.extend(chosen.filter_map(|test| queue(phases, test)));
+    let targets: BTreeSet<_> = lanes.iter().map(|lane| (lane.package, lane.target)).collect();
+    let mut tests = Vec::new();
+    for (package, target) in targets {
+        tests.extend(compiled.tests(package, target)?);
     }
-    if queued.is_empty() {
-        bail!(
-            "no test has this in its name: {}",
-            choice.filter.as_deref().unwrap_or_default()
-        );
-    }
-    let count = queued.len();
-    let mut outcomes: Vec<Outcome> = Vec::with_capacity(count);
+    ensure_each_has_a_place(&tests)?;
+    let queued = select(phases, tests, selection);
+    ensure!(!queued.is_empty(), "{}", nothing_to_run(selection));
+    let mut outcomes: Vec<Outcome> = Vec::with_capacity(queued.len());
     for (index, phase) in phases.iter().enumerate() {
-        let of_phase: Vec<_> = queued.iter().filter(|queued| queued.phase == index).collect();
-        let lanes = phase.lanes.iter().map(|lane| {
-            let tests: Vec<_> = of_phase
-                .iter()
-                .filter(|queued| std::ptr::eq(queued.lane, lane))
-                .map(|queued| run_one(&compiled, &queued.test, choice))
-                .collect();
-            let at_once = choice
-                .at_once
-                .map_or(lane.at_once, |most| most.clamp(1, lane.at_once));
-            stream::iter(tests).buffer_unordered(at_once)
+        let lanes = phase.lanes.iter().enumerate().map(|(lane, of)| {
+            let place = Place { phase: index, lane };
+            run_lane(&compiled, of, tests_at(&queued, place), selection)
         });
         let mut ended = stream::select_all(lanes.collect::<Vec<_>>());
         while let Some(outcome) = ended.try_next().await? {
-            report::ended(&outcome, outcomes.len() + 1, count);
+            report::ended(&outcome, outcomes.len() + 1, queued.len());
             outcomes.push(outcome);
         }
     }
@@ -102,34 +82,99 @@ pub async fn run(phases: &[Phase], choice: &Choice) -> Result<Report> {
     })
 }
 
-impl Choice {
+/// The tests of a lane, as many at a time as it allows.
+fn run_lane<'a>(
+    compiled: &'a Compiled,
+    lane: &Lane,
+    tests: Vec<&'a Test>,
+    selection: &'a Selection,
+) -> impl Stream<Item = Result<Outcome>> + 'a {
+    let at_once = selection
+        .at_once
+        .map_or(lane.at_once, |most| most.clamp(1, lane.at_once));
+    let runs: Vec<_> = tests
+        .into_iter()
+        .map(|test| run_one(compiled, test, selection))
+        .collect();
+    stream::iter(runs).buffer_unordered(at_once)
+}
+
+fn tests_at(queued: &[Queued], place: Place) -> Vec<&Test> {
+    queued
+        .iter()
+        .filter(|queued| queued.place == place)
+        .map(|queued| &queued.test)
+        .collect()
+}
+
+/// The tests of a selection that have a lane in these phases.
+fn select(phases: &[Phase], tests: Vec<Test>, selection: &Selection) -> Vec<Queued> {
+    tests
+        .into_iter()
+        .filter(|test| selection.takes(test))
+        .filter_map(|test| place(phases, &test).map(|place| Queued { test, place }))
+        .collect()
+}
+
+/// Fails on a test that nothing would ever run.
+fn ensure_each_has_a_place(tests: &[Test]) -> Result<()> {
+    for test in tests {
+        let name = test.full_name();
+        let has_a_part = PARTS
+            .iter()
+            .any(|part| part.set == test.set && place(part.phases, test).is_some());
+        match test.set {
+            TestSet::Usual => ensure!(
+                has_a_part || place(TESTS, test).is_some() || !test.is_of_e2e(),
+                "{name} has no lane; add one in e2e/src/runner/phases.rs"
+            ),
+            TestSet::Long => ensure!(
+                has_a_part,
+                "{name} is ignored, and no part of `make test-long` runs it; see e2e/src/runner/parts.rs"
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn nothing_to_run(selection: &Selection) -> String {
+    match &selection.filter {
+        Some(filter) => format!(
+            "no test of this run has {filter:?} in its name; `cargo test -p fairway-e2e -- --list` lists them"
+        ),
+        None => "there is no test to run in these phases".to_owned(),
+    }
+}
+
+impl Selection {
     fn takes(&self, test: &Test) -> bool {
         let filter = self.filter.as_deref().unwrap_or_default();
-        test.tests == self.tests && test.full_name().contains(filter)
+        test.set == self.set && test.full_name().contains(filter)
     }
 }
 
 /// The most specific lane for a test, if any is for it.
-fn queue(phases: &[Phase], test: Test) -> Option<Queued<'_>> {
-    let lanes = phases
-        .iter()
-        .enumerate()
-        .flat_map(|(phase, of)| of.lanes.iter().map(move |lane| (phase, lane)));
-    let (phase, lane) = lanes
-        .filter(|(_, lane)| lane.is_for(&test))
+fn place(phases: &[Phase], test: &Test) -> Option<Place> {
+    let lanes = phases.iter().enumerate().flat_map(|(phase, of)| {
+        let lanes = of.lanes.iter().enumerate();
+        lanes.map(move |(index, lane)| (Place { phase, lane: index }, lane))
+    });
+    let (place, _) = lanes
+        .filter(|(_, lane)| lane.is_for(test))
         .max_by_key(|(_, lane)| lane.module.len())?;
-    Some(Queued { test, phase, lane })
+    Some(place)
 }
 
-async fn run_one(compiled: &Compiled, test: &Test, choice: &Choice) -> Result<Outcome> {
+async fn run_one(compiled: &Compiled, test: &Test, selection: &Selection) -> Result<Outcome> {
     let begun = Instant::now();
-    let output = compiled.run(test, choice.variables).await?;
+    let output = compiled.run(test, selection.variables).await?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    // A test that the program does not know is no failure for it.
+    // libtest exits with 0 when the name matches nothing, and its JSON output is unstable.
     let passed = output.status.success() && printed.contains("ok. 1 passed");
     Ok(Outcome {
         name: test.full_name(),
         took: begun.elapsed(),
+        figures: report::figures(&printed),
         failure: (!passed).then(|| format!("{printed}{}", String::from_utf8_lossy(&output.stderr))),
     })
 }

@@ -228,7 +228,7 @@ pub async fn selects(context: &Context, service: &str, release: &str, deadline: 
 /// The names of all objects of a kind that belong to an App, sorted.
 ///
 /// # Errors
-/// When the apiserver does not answer.
+/// When the API server does not answer.
 pub async fn names_of<K>(context: &Context, app: &str) -> Result<Vec<String>>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
@@ -249,7 +249,7 @@ where
 /// How many Releases an App has.
 ///
 /// # Errors
-/// When the apiserver does not answer.
+/// When the API server does not answer.
 pub async fn releases(context: &Context, app: &str) -> Result<Vec<Release>> {
     let all = context.api::<Release>().list(&ListParams::default()).await?;
     let mut releases: Vec<_> = all

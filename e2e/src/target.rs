@@ -139,7 +139,7 @@ impl Target {
         for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(home, self.paths.root().join("helm"));
         }
-        // These take the place of what the context says, the address of the apiserver included.
+        // These take the place of what the context says, the address of the API server included.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"HELM_KUBE") {
                 command.env_remove(name);
@@ -187,7 +187,7 @@ impl Existing {
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .context("read the kubeconfig")?;
-        // kube asks NO_PROXY about the proxy's address and not about the apiserver's, and asks it even where the
+        // kube asks NO_PROXY about the proxy's address and not about the API server's, and asks it even where the
         // kubeconfig names the proxy.
         config.proxy_url = match named.or_else(|| self.proxies.of(&config.cluster_url)) {
             Some(proxy) => Some(proxy.parse().context("read the address of the proxy")?),

@@ -293,7 +293,7 @@ async fn user_without_rights_changes_nothing_anywhere() -> Result<()> {
         let output = machine.run(program, &[arguments], POWERLESS, &registry)?;
         let said = said(&output);
         ensure!(!output.status.success(), "{arguments}: {said}");
-        // The apiserver's own answer: it is that cluster which was asked, as that user.
+        // The API server's own answer: it is that cluster which was asked, as that user.
         ensure!(
             said.contains(&format!("User \"{POWERLESS}\" cannot")),
             "{arguments}: {said}"

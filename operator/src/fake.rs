@@ -3,36 +3,55 @@
 use fairway_engine::kinds::Release;
 use fairway_engine::{Cached, Engine, ForKind, Now, for_each};
 use fairway_plan::observed::Settings;
-use http_body_util::BodyExt as _;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use tower_test::mock::Handle;
 
 /// An engine that has seen nothing yet.
 pub(crate) fn engine() -> Engine {
+    engine_of(&[])
+}
+
+/// An engine for these namespaces that has seen nothing yet.
+pub(crate) fn engine_of(namespaces: &[&str]) -> Engine {
     let settings = Settings {
         agent_image: "fairway".into(),
         agent_pull_secrets: Vec::new(),
         agent_pull_policy: "IfNotPresent".into(),
-        probe_token_sha256: "0".repeat(64),
+        agent_pods: Default::default(),
+        agent_of_app: Default::default(),
+        probe_key: fairway_plan::probe_token::ProbeKey::new([0; 32]),
     };
-    Engine::new(settings, 1)
+    let namespaces: Vec<_> = namespaces
+        .iter()
+        .map(|namespace| (*namespace).to_owned())
+        .collect();
+    Engine::of_namespaces(settings, 1, &namespaces)
 }
 
 /// Ends the first list of every kind; none holds an object.
 pub(crate) fn complete(engine: &mut Engine, now: Now) {
-    struct Complete<'a>(&'a mut Engine, Now);
+    complete_in(engine, None, now);
+}
+
+/// Ends the first list of every kind in a namespace, or in all; none holds an object.
+pub(crate) fn complete_in(engine: &mut Engine, namespace: Option<&str>, now: Now) {
+    struct Complete<'a>(&'a mut Engine, Option<&'a str>, Now);
 
     impl ForKind for Complete<'_> {
         fn visit<K: Cached>(&mut self) {
-            self.0.listed::<K>(&BTreeSet::new(), self.1);
+            self.0.listed::<K>(self.1, &BTreeSet::new(), self.2);
         }
     }
 
-    for_each(&mut Complete(engine, now));
+    for_each(&mut Complete(engine, namespace, now));
 }
 
 /// A Release of App crm that has just been created.
@@ -45,9 +64,12 @@ pub(crate) fn release(name: &str) -> Release {
     .unwrap()
 }
 
+/// The body of an answer.
+pub(crate) type Reply = BoxBody<Bytes, Infallible>;
+
 /// The API server's side.
-pub(crate) struct Apiserver {
-    requests: Handle<Request<Body>, Response<Body>>,
+pub(crate) struct ApiServer {
+    requests: Handle<Request<Body>, Response<Reply>>,
 }
 
 /// A request as the API server saw it.
@@ -62,9 +84,9 @@ pub(crate) struct Asked {
 }
 
 /// A client and its API server.
-pub(crate) fn apiserver() -> (Client, Apiserver) {
+pub(crate) fn api_server() -> (Client, ApiServer) {
     let (service, requests) = tower_test::mock::pair();
-    (Client::new(service, "default"), Apiserver { requests })
+    (Client::new(service, "default"), ApiServer { requests })
 }
 
 /// An error answer.
@@ -76,14 +98,43 @@ pub(crate) fn failure(code: u16, reason: &str) -> (u16, Value) {
     (code, status)
 }
 
-impl Apiserver {
+impl ApiServer {
     /// Takes the next request and answers it.
     pub(crate) async fn answer(&mut self, (code, body): (u16, Value)) -> Asked {
+        self.answer_text(code, serde_json::to_vec(&body).unwrap()).await
+    }
+
+    /// Takes the next request and answers it with these bytes.
+    pub(crate) async fn answer_text(&mut self, code: u16, answer: impl Into<Vec<u8>>) -> Asked {
+        self.answer_body(code, Full::new(answer.into().into()).boxed())
+            .await
+    }
+
+    /// Takes the next request and answers it, with these warnings.
+    pub(crate) async fn answer_with_warnings(
+        &mut self,
+        (code, body): (u16, Value),
+        warnings: &[&str],
+    ) -> Asked {
+        let body = Full::new(serde_json::to_vec(&body).unwrap().into()).boxed();
+        let answer = Response::builder().status(code);
+        let answer = warnings
+            .iter()
+            .fold(answer, |answer, warning| answer.header("Warning", *warning));
+        self.answer_response(answer.body(body).unwrap()).await
+    }
+
+    /// Takes the next request and answers it with this body.
+    pub(crate) async fn answer_body(&mut self, code: u16, answer: Reply) -> Asked {
+        self.answer_response(Response::builder().status(code).body(answer).unwrap())
+            .await
+    }
+
+    async fn answer_response(&mut self, answer: Response<Reply>) -> Asked {
         let (request, respond) = self.requests.next_request().await.expect("the client asks");
         let (parts, asked) = request.into_parts();
         let asked = asked.collect().await.unwrap().to_bytes();
-        let answer = serde_json::to_vec(&body).unwrap();
-        respond.send_response(Response::builder().status(code).body(Body::from(answer)).unwrap());
+        respond.send_response(answer);
         let mut query: Vec<String> = parts
             .uri
             .query()

@@ -94,7 +94,7 @@ where
             let answer = answer.await.map_err(Into::into)?;
             match fault {
                 _ if !counts => Ok(answer),
-                Fault::Crash => begin_anew(),
+                Fault::Crash => restart(),
                 Fault::Lost => Err("the answer was lost".into()),
             }
         })
@@ -102,7 +102,7 @@ where
 }
 
 /// Replaces this process by a new one of the same program: nothing that it knew is left, and nothing is put in order.
-fn begin_anew() -> ! {
+fn restart() -> ! {
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_default();
     let error = Command::new(program).args(arguments).exec();

@@ -1,5 +1,6 @@
 //! Fairway: the operator. What it puts into pods is the crate `fairway-agent`.
 
+mod agent_image;
 mod args;
 mod client;
 mod driver;
@@ -12,7 +13,10 @@ mod http;
 mod leader;
 mod metrics;
 mod operator;
+#[cfg(test)]
+mod peak;
 mod probe;
+mod process;
 mod ready;
 mod shared;
 mod telemetry;
@@ -22,8 +26,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// The C library that makes the binary static has an allocator made for size, not for speed.
+#[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Tests measure how much memory hostile input takes.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
 #[derive(Debug, Parser)]
 #[command(name = "fairway", version, about)]
@@ -34,13 +44,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Operator(args::OperatorArgs),
+    Operator(Box<args::OperatorArgs>),
     CheckReady(ready::ReadyArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Operator(arguments) => operator::run(arguments),
+        Command::Operator(arguments) => operator::run(*arguments),
         Command::CheckReady(arguments) => ready::run(arguments),
     }
 }

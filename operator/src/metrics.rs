@@ -1,13 +1,15 @@
 //! What /metrics shows: controller-runtime's names, so that its dashboards work, and Fairway's own.
 
+use crate::process::Process;
 use fairway_engine::Engine;
-use fairway_engine::kinds::Reconciled;
+use fairway_engine::kinds::{Kind, OwnKind};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,24 +21,37 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ControllerResult {
     controller: &'static str,
-    result: PassLabel,
+    result: &'static str,
 }
 
-/// How a pass ended, in controller-runtime's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(
-    non_camel_case_types,
-    reason = "the label's values, as controller-runtime writes them"
-)]
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PassLabel {
     /// It waits for a change.
-    success,
+    Success,
     /// It waits for a change or a time.
-    requeue_after,
+    RequeueAfter,
     /// It looks again at once.
-    requeue,
+    Requeue,
     /// It failed and backs off.
-    error,
+    Error,
+}
+
+impl PassLabel {
+    /// Value of the label `result`, as controller-runtime writes it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::RequeueAfter => "requeue_after",
+            Self::Requeue => "requeue",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Watch {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,7 +67,7 @@ struct QueueName {
 
 impl QueueName {
     /// The queue of a controller.
-    const fn of(kind: Reconciled) -> Self {
+    const fn of(kind: OwnKind) -> Self {
         Self {
             name: kind.controller(),
             controller: kind.controller(),
@@ -74,6 +89,12 @@ struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgentImage {
+    image: String,
+    pinned: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +125,8 @@ pub(crate) struct Metrics {
     rounds: Family<RoundResult, Counter>,
     events_lost: Counter,
     unreadable: Gauge,
+    failing: Family<Watch, Gauge>,
+    agent_image: Family<AgentImage, Gauge>,
 }
 
 /// When the passes that are under way began, by controller and number.
@@ -116,7 +139,7 @@ struct UnderWay {
 /// A pass that is under way.
 #[derive(Debug)]
 pub(crate) struct PassUnderWay {
-    kind: Reconciled,
+    kind: OwnKind,
     number: u64,
     since: Instant,
 }
@@ -156,9 +179,22 @@ impl Metrics {
             rounds: Family::default(),
             events_lost: Counter::default(),
             unreadable: Gauge::default(),
+            failing: Family::default(),
+            agent_image: Family::default(),
         };
         let mut registry = Registry::default();
         let m = &metrics;
+        registry.register_collector(Box::new(Process::default()));
+        registry.register(
+            "fairway_build",
+            "The version of this operator",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register(
+            "fairway_agent_image_info",
+            "The image that pods of the agent run, and whether it is named by digest",
+            m.agent_image.clone(),
+        );
         registry.register(
             "controller_runtime_reconcile",
             "Passes by controller and result",
@@ -236,7 +272,7 @@ impl Metrics {
         );
         registry.register(
             "fairway_switch_seconds",
-            "Seconds from the last change that a switch of traffic waited for to the switched Service",
+            "Seconds from when the reconcile that switched a Service became due to the switched Service",
             m.switches.clone(),
         );
         registry.register(
@@ -254,12 +290,17 @@ impl Metrics {
             "Objects that cannot be parsed and are skipped",
             m.unreadable.clone(),
         );
+        registry.register(
+            "fairway_watch_failing",
+            "Whether the list or watch of a kind fails, so that changes of its objects are not seen",
+            m.failing.clone(),
+        );
         (metrics, registry)
     }
 
     /// Each controller may run so many passes at once.
     pub(crate) fn set_concurrency(&self, passes: u16) {
-        for kind in Reconciled::ALL {
+        for kind in OwnKind::ALL {
             let controller = kind.controller();
             self.concurrency
                 .get_or_create(&Controller { controller })
@@ -268,7 +309,7 @@ impl Metrics {
     }
 
     /// A pass begins, for which its object has waited so long.
-    pub(crate) fn begins(&self, kind: Reconciled, waited: Duration) -> PassUnderWay {
+    pub(crate) fn pass_started(&self, kind: OwnKind, waited: Duration) -> PassUnderWay {
         let since = Instant::now();
         self.waited
             .get_or_create(&QueueName::of(kind))
@@ -281,19 +322,22 @@ impl Metrics {
     }
 
     /// A pass has ended.
-    pub(crate) fn passed(&self, pass: &PassUnderWay, result: PassLabel) {
+    pub(crate) fn pass_ended(&self, pass: &PassUnderWay, result: PassLabel) {
         let PassUnderWay { kind, number, since } = *pass;
         let controller = kind.controller();
         let seconds = since.elapsed().as_secs_f64();
         self.under_way().since.remove(&(controller, number));
         self.reconciles
-            .get_or_create(&ControllerResult { controller, result })
+            .get_or_create(&ControllerResult {
+                controller,
+                result: result.as_str(),
+            })
             .inc();
         self.seconds
             .get_or_create(&Controller { controller })
             .observe(seconds);
         self.worked.get_or_create(&QueueName::of(kind)).observe(seconds);
-        if result == PassLabel::error {
+        if result == PassLabel::Error {
             self.errors.get_or_create(&Controller { controller }).inc();
             self.retries.get_or_create(&QueueName::of(kind)).inc();
         }
@@ -303,8 +347,14 @@ impl Metrics {
     pub(crate) fn refresh(&self, engine: &Engine) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.unreadable.set(gauge(engine.unreadable()));
+        for kind in Kind::ALL {
+            let mut failing = engine.failing().keys().chain(engine.missing().keys());
+            let fails = failing.any(|watched| watched.kind == kind);
+            let kind = kind.as_str();
+            self.failing.get_or_create(&Watch { kind }).set(fails.into());
+        }
         let under_way = self.under_way();
-        for kind in Reconciled::ALL {
+        for kind in OwnKind::ALL {
             let (load, controller) = (engine.load(kind), kind.controller());
             self.active_workers
                 .get_or_create(&Controller { controller })
@@ -352,13 +402,13 @@ impl Metrics {
     }
 
     /// An object has ended; Releases are counted.
-    pub(crate) fn ended(&self, kind: Reconciled, outcome: String) {
-        if kind == Reconciled::Release {
+    pub(crate) fn ended(&self, kind: OwnKind, outcome: String) {
+        if kind == OwnKind::Release {
             self.releases.get_or_create(&Outcome { outcome }).inc();
         }
     }
 
-    /// A Service has been switched so long after the last thing that it waited for.
+    /// A Service has been switched, so long after the pass that did it became due.
     pub(crate) fn switched(&self, after: Duration) {
         self.switches.observe(after.as_secs_f64());
     }
@@ -366,6 +416,14 @@ impl Metrics {
     /// A round of health requests has ended.
     pub(crate) fn probed(&self, result: &'static str) {
         self.rounds.get_or_create(&RoundResult { result }).inc();
+    }
+
+    /// Which image pods of the agent run.
+    pub(crate) fn set_agent_image(&self, image: &str, pinned: bool) {
+        let image = image.to_owned();
+        self.agent_image
+            .get_or_create(&AgentImage { image, pinned })
+            .set(1);
     }
 
     /// An Event was dropped.
@@ -389,6 +447,36 @@ mod tests {
     use super::*;
     use fairway_engine::Now;
 
+    /// S18g: a watch that fails shows in a metric.
+    #[test]
+    fn s18g_a_failing_watch_is_counted() {
+        let (metrics, registry) = Metrics::new();
+        let mut engine = crate::fake::engine();
+        let now = Now {
+            wall: jiff::Timestamp::UNIX_EPOCH,
+            monotonic: fairway_engine::Instant::default(),
+        };
+        let shown = |engine: &Engine| {
+            metrics.refresh(engine);
+            text(&registry).unwrap()
+        };
+        let failing = r#"fairway_watch_failing{kind="Deployment"} 1"#;
+        assert!(
+            shown(&engine).contains(failing),
+            "the first list is not there yet"
+        );
+        crate::fake::complete(&mut engine, now);
+        assert!(!shown(&engine).contains(failing));
+        engine.watch_failed(
+            Kind::Deployment.into(),
+            "the API server answered 500".to_owned(),
+            now,
+        );
+        assert!(shown(&engine).contains(failing));
+        engine.watch_works(&Kind::Deployment.into());
+        assert!(!shown(&engine).contains(failing));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn metrics_carry_the_names_that_dashboards_know() {
         let (metrics, registry) = Metrics::new();
@@ -404,20 +492,21 @@ mod tests {
             engine.put(crate::fake::release(name), now);
         }
         let _under_way = engine.start(now);
-        let failed = metrics.begins(Reconciled::Release, Duration::from_millis(3));
+        let failed = metrics.pass_started(OwnKind::Release, Duration::from_millis(3));
         tokio::time::advance(Duration::from_secs(2)).await;
-        metrics.passed(&failed, PassLabel::error);
-        let _first = metrics.begins(Reconciled::App, Duration::ZERO);
+        metrics.pass_ended(&failed, PassLabel::Error);
+        let _first = metrics.pass_started(OwnKind::App, Duration::ZERO);
         tokio::time::advance(Duration::from_secs(1)).await;
-        let _second = metrics.begins(Reconciled::App, Duration::ZERO);
+        let _second = metrics.pass_started(OwnKind::App, Duration::ZERO);
         tokio::time::advance(Duration::from_secs(1)).await;
         metrics.refresh(&engine);
         metrics.set_leads("fairway", true);
         metrics.requested("PATCH", Some(200));
         metrics.requested("GET", None);
-        metrics.ended(Reconciled::Release, "Succeeded".to_owned());
+        metrics.ended(OwnKind::Release, "Succeeded".to_owned());
         metrics.switched(Duration::from_millis(12));
         metrics.probed("passed");
+        metrics.set_agent_image("fairway@sha256:1", true);
         let text = text(&registry).unwrap();
         for line in [
             r#"controller_runtime_reconcile_total{controller="release",result="error"} 1"#,
@@ -438,6 +527,13 @@ mod tests {
             r#"fairway_releases_total{outcome="Succeeded"} 1"#,
             r#"fairway_switch_seconds_bucket{le="0.025"} 1"#,
             r#"fairway_probe_rounds_total{result="passed"} 1"#,
+            concat!(
+                r#"fairway_build_info{version=""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""} 1"#
+            ),
+            r#"fairway_agent_image_info{image="fairway@sha256:1",pinned="true"} 1"#,
+            "process_cpu_seconds_total ",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -1,25 +1,26 @@
 //! Puts the operator together and runs it until it is stopped or one of its tasks ends.
 
+use crate::agent_image::AgentImage;
 use crate::args::OperatorArgs;
 use crate::driver::{Driver, watch_all};
 use crate::events::{self, Events};
 use crate::http::{self, Health, Pages};
 use crate::metrics::Metrics;
 use crate::probe::prober::Prober;
-use crate::probe::via::Token;
 use crate::shared::SharedEngine;
 use crate::{client, leader, telemetry};
 use fairway_engine::Engine;
 use fairway_plan::observed::Settings;
+use fairway_plan::probe_token::ProbeKey;
 use kube::Client;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// Longest time from a signal to the end of the process.
 const STOP: Duration = Duration::from_secs(9);
@@ -29,19 +30,22 @@ type Failure = Box<dyn Error + Send + Sync>;
 type Ended = (&'static str, Result<(), Failure>);
 
 /// Runs the operator.
-pub(crate) fn run(arguments: OperatorArgs) -> ExitCode {
+pub(crate) fn run(mut arguments: OperatorArgs) -> ExitCode {
+    arguments.watch_namespaces.sort_unstable();
+    arguments.watch_namespaces.dedup();
     telemetry::init(arguments.log_format);
     // One provider of cryptography for everything that speaks TLS; only the first caller can set it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    let (runtime, probe_runtime) = match runtimes() {
+        Ok(runtimes) => runtimes,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(operate(arguments));
+    let result = runtime.block_on(operate(arguments, probe_runtime.handle().clone()));
     // What is left are connections, whose ends nobody waits for.
+    probe_runtime.shutdown_background();
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,6 +54,18 @@ pub(crate) fn run(arguments: OperatorArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The runtime of the operator, and one with a thread of its own for probes: what pods answer takes that thread's time
+/// and nobody else's.
+fn runtimes() -> std::io::Result<(Runtime, Runtime)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let probe_runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("probes")
+        .enable_all()
+        .build()?;
+    Ok((runtime, probe_runtime))
 }
 
 /// What lies behind an error, outermost first.
@@ -63,17 +79,27 @@ fn causes(error: &(dyn Error + Send + Sync)) -> Vec<String> {
     causes
 }
 
-async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
+async fn operate(arguments: OperatorArgs, probe_runtime: Handle) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (metrics, registry) = Metrics::new();
     let health = Arc::new(Health::default());
-    let (token, settings) = settings(&arguments)?;
-    let engine = Arc::new(SharedEngine::new(Engine::new(settings, arguments.concurrency)));
+    let settings = settings(&arguments)?;
+    let engine = Arc::new(SharedEngine::new(Engine::of_namespaces(
+        settings,
+        arguments.concurrency,
+        &arguments.watch_namespaces,
+    )));
     metrics.set_concurrency(arguments.concurrency);
     // The pages are up before anything else, so that they can say what is missing.
-    let listener = TcpListener::bind(arguments.metrics_address).await?;
-    let pages = Pages::new(engine.clone(), registry, metrics.clone(), health.clone());
+    let pages = Arc::new(Pages::new(
+        engine.clone(),
+        registry,
+        metrics.clone(),
+        health.clone(),
+    ));
+    http::serve_probes(http::bind(arguments.probes_address)?, &pages)?;
+    let listener = http::bind(arguments.metrics_address)?;
     let client = client::connect(metrics.clone()).await?;
     let (stop, stopped) = watch::channel(false);
     let (leads, leading) = watch::channel(false);
@@ -83,18 +109,21 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
         "fairway operator starts"
     );
 
+    learn_agent_image(&client, &arguments, &metrics, &engine).await;
+
     let mut tasks = JoinSet::new();
     tasks.spawn(async {
         (
             "the HTTP server",
-            http::serve(listener, pages).await.map_err(Failure::from),
+            http::serve_metrics(listener, pages).await.map_err(Failure::from),
         )
     });
+    tasks.spawn(never_ends("the heartbeat", health.clone().beat()));
     let (events, announcements) = Events::new(metrics.clone());
     let writer = events::write(client.clone(), arguments.identity.clone(), announcements);
     tasks.spawn(never_ends("the event writer", writer));
-    let namespace = arguments.watch_namespace.as_deref();
-    watch_all(&mut tasks, &client, namespace, &engine, &events, || {
+    let namespaces = &arguments.watch_namespaces;
+    watch_all(&mut tasks, &client, namespaces, &engine, &events, || {
         ("a watch", Ok(()))
     });
     tasks.spawn(follow_leadership(
@@ -104,11 +133,18 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
         engine.clone(),
     ));
     // The driver and the leader end when they are asked to, in this order.
-    let prober = Arc::new(Prober::new(token, engine.clone(), metrics.clone()));
-    let driver = Arc::new(Driver::new(engine, client.clone(), prober, events, metrics));
+    let prober = Arc::new(Prober::new(engine.clone(), metrics.clone()));
+    let driver = Arc::new(Driver::new(
+        engine,
+        client.clone(),
+        prober,
+        probe_runtime,
+        events,
+        metrics,
+    ));
     let mut driver = tokio::spawn(driver.run(stopped));
-    let (release, released) = watch::channel(false);
-    let mut leader = tokio::spawn(lead(client, arguments, leads, released));
+    let (yield_lease, lease_yielded) = watch::channel(false);
+    let mut leader = tokio::spawn(lead(client, arguments, leads, lease_yielded));
 
     let failed = tokio::select! {
         _ = terminate.recv() => None,
@@ -121,12 +157,48 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
         health.stopped(name);
         return Err(result.err().unwrap_or_else(|| format!("{name} has ended").into()));
     }
-    tracing::info!("stopping: passes under way are finished, then the Lease is given back");
     health.stopping();
+    stop_gracefully(driver, leader, &stop, &yield_lease).await
+}
+
+/// Learns which image pods of the agent run, for the engine and the metrics.
+async fn learn_agent_image(
+    client: &Client,
+    arguments: &OperatorArgs,
+    metrics: &Metrics,
+    engine: &SharedEngine,
+) {
+    let image = AgentImage::learn(
+        client,
+        arguments.agent_image.clone(),
+        &arguments.namespace,
+        &arguments.identity,
+    )
+    .await;
+    match &image {
+        AgentImage::Pinned(image) => tracing::info!(image, "image of the agent"),
+        AgentImage::ByTag { image, why } => tracing::warn!(
+            image,
+            why,
+            "the agent's image is used by its tag, which nodes may know differently; give it by digest"
+        ),
+    }
+    metrics.set_agent_image(image.reference(), matches!(image, AgentImage::Pinned(_)));
+    engine.with(|engine, _| engine.set_agent_image(image.reference()));
+}
+
+/// Ends the driver, then the leader, within [`STOP`].
+async fn stop_gracefully(
+    driver: JoinHandle<Result<(), JoinError>>,
+    leader: JoinHandle<Ended>,
+    stop: &watch::Sender<bool>,
+    yield_lease: &watch::Sender<bool>,
+) -> Result<(), Failure> {
+    tracing::info!("stopping: passes under way are finished, then the Lease is given back");
     stop.send_replace(true);
     let graceful = async {
         driver.await??;
-        release.send_replace(true);
+        yield_lease.send_replace(true);
         leader.await?.1
     };
     match tokio::time::timeout(STOP, graceful).await {
@@ -139,21 +211,21 @@ async fn operate(arguments: OperatorArgs) -> Result<(), Failure> {
     }
 }
 
-/// The token for probe pods, and what is fixed for this process.
-fn settings(arguments: &OperatorArgs) -> Result<(Token, Settings), Failure> {
+/// What is fixed for this process.
+fn settings(arguments: &OperatorArgs) -> Result<Settings, Failure> {
     let mut random = [0; 32];
     rustls::crypto::ring::default_provider()
         .secure_random
         .fill(&mut random)
         .map_err(|_| "the system gives no random numbers")?;
-    let (token, probe_token_sha256) = Token::new(random);
-    let settings = Settings {
+    Ok(Settings {
         agent_image: arguments.agent_image.clone(),
         agent_pull_secrets: arguments.agent_pull_secrets.clone(),
         agent_pull_policy: arguments.agent_pull_policy.clone(),
-        probe_token_sha256,
-    };
-    Ok((token, settings))
+        agent_pods: arguments.agent_pods.clone(),
+        agent_of_app: Default::default(),
+        probe_key: ProbeKey::new(random),
+    })
 }
 
 /// Says to the engine and in the metrics whether this process leads.

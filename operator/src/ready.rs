@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// How long the answer may take, with the name's resolution.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a connection may be refused, and the pause between two attempts.
+const ADMITTED: Duration = Duration::from_secs(8);
+const PAUSE: Duration = Duration::from_millis(250);
 /// As much of an answer as is read: one line for each kind.
 const LONGEST: usize = 64 * 1024;
 
@@ -27,7 +30,7 @@ pub(crate) fn run(arguments: ReadyArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return unanswered(&arguments.url, &error.to_string()),
     };
-    match runtime.block_on(async { tokio::time::timeout(ANSWER, ask(arguments.url.clone())).await }) {
+    match runtime.block_on(async { tokio::time::timeout(ANSWER, connected(&arguments.url)).await }) {
         Ok(Ok((true, text))) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -41,6 +44,18 @@ pub(crate) fn run(arguments: ReadyArgs) -> ExitCode {
             &arguments.url,
             &format!("no answer within {} s", ANSWER.as_secs()),
         ),
+    }
+}
+
+/// Asks again while no connection is made: where NetworkPolicies are enforced, a pod that has just started is let through a
+/// moment later.
+async fn connected(url: &Uri) -> Result<(bool, String), Box<dyn std::error::Error + Send + Sync>> {
+    let refused_until = tokio::time::Instant::now() + ADMITTED;
+    loop {
+        match ask(url.clone()).await {
+            Err(_) if tokio::time::Instant::now() < refused_until => tokio::time::sleep(PAUSE).await,
+            answer => return answer,
+        }
     }
 }
 

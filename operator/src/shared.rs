@@ -26,7 +26,7 @@ impl SharedEngine {
         }
     }
 
-    /// Does something with the engine. Whatever that makes ready is started.
+    /// Does something with the engine, and wakes the driver when a pass is ready after it.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Engine, Now) -> T) -> T {
         let (result, is_ready) = {
             let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +47,7 @@ impl SharedEngine {
     }
 
     /// Waits until a pass may be ready to start.
-    pub(crate) async fn is_ready(&self) {
+    pub(crate) async fn wait_ready(&self) {
         let timer = self.with(|engine, _| engine.next_timer());
         match timer {
             None => self.ready.notified().await,

@@ -1,14 +1,37 @@
 {{/* Name of every object: the name of the Helm release, with the chart's name added unless it contains it. */}}
 {{- define "fairway.name" -}}
-{{- if contains .Chart.Name .Release.Name -}}
+{{- $chart := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains $chart .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $chart | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "fairway.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
 {{- default (include "fairway.name" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "set serviceAccount.name to a service account that exists, because serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The user that the API server sees when the operator asks it for something. */}}
+{{- define "fairway.username" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "fairway.serviceAccount" . }}
+{{- end -}}
+
+{{/* Selector of the namespaces whose Apps this installation manages; empty for all, so that installations for different
+namespaces do not refuse each other's writes. */}}
+{{- define "fairway.watchedNamespaces" -}}
+{{- with .Values.watchNamespaces -}}
+matchExpressions:
+- key: kubernetes.io/metadata.name
+  operator: In
+  values: {{ toJson . }}
+{{- end -}}
 {{- end -}}
 
 {{/* Labels by which the Service and the Deployment select the operator's pods; they never change. */}}
@@ -25,6 +48,17 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: fairway
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Annotations of an object: those of every object, and `more`. */}}
+{{- define "fairway.annotations" -}}
+{{- with merge (dict) (default (dict) .more) .root.Values.commonAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- define "fairway.image" -}}
@@ -39,8 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Pod Security "restricted". */}}
 {{- define "fairway.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+{{- if not (hasKey .Values.user "assigned") }}
+runAsUser: {{ int64 (default 65532 .Values.user.id) }}
+runAsGroup: {{ int64 (default 65532 .Values.user.id) }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -50,4 +86,17 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
+{{- end -}}
+
+{{/* How the agent's pods run, as JSON; empty where the values say nothing of it. */}}
+{{- define "fairway.agentPods" -}}
+{{- $pods := dict -}}
+{{- range $member := list "resources" "user" "nodeSelector" "tolerations" "priorityClassName" -}}
+{{- with index $.Values.agent $member -}}
+{{- $_ := set $pods $member . -}}
+{{- end -}}
+{{- end -}}
+{{- if $pods -}}
+{{- toJson $pods -}}
+{{- end -}}
 {{- end -}}

@@ -5,12 +5,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::App;
 use fairway_crds::database::OnStart;
+use fairway_crds::health::HttpHeader;
 use fairway_crds::release::ReleaseOutcome;
 use http::Request;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::{apply, component, from_file, set_bake, set_env, set_image};
 use crate::context::Context;
+use crate::manifest::apply_object;
 use crate::volumes::{Behaviour, claim};
 use crate::{manifest, reach, seen, wait};
 
@@ -174,10 +179,35 @@ pub async fn switch_fault(context: &Context, pod: &str, faults: &Value) -> Resul
     Ok(())
 }
 
+/// A header of health requests whose value is in a Secret, which is created: such requests are sent by a probe pod.
+///
+/// # Errors
+/// When the API server refuses the Secret.
+pub async fn secret_headers(context: &Context) -> Result<Vec<HttpHeader>> {
+    const NAME: &str = "crm-header";
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": {"token": "of-the-test"}});
+    apply_object(context, secret).await?;
+    let headers = json!([{"name": "X-Token", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "token"}}}]);
+    Ok(serde_json::from_value(headers)?)
+}
+
+/// All pods of a component of a release that there are.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn running_pods(context: &Context, component: &str, release: &str) -> Result<Vec<String>> {
+    let labels = format!("{}={component},{}={release}", seen::COMPONENT, seen::RELEASE);
+    let pods = context
+        .api::<Pod>()
+        .list(&ListParams::default().labels(&labels))
+        .await?;
+    Ok(pods.items.iter().map(ResourceExt::name_any).collect())
+}
+
 /// The ready pods of a component of a release.
 ///
 /// # Errors
-/// When the apiserver does not answer.
+/// When the API server does not answer.
 pub async fn pods(context: &Context, component: &str, release: &str) -> Result<Vec<String>> {
     let labels = format!("{}={component},{}={release}", seen::COMPONENT, seen::RELEASE);
     reach::ready_pods(context, &labels).await

@@ -20,7 +20,7 @@ pub fn app(context: &Context, name: &str, version: &str) -> Result<App> {
                 "name": "web",
                 "replicas": 1,
                 "serves": {"service": name, "port": 80, "targetPort": 3000},
-                "health": {"http": [{"path": "/api/health", "json": {"ok": true}}], "successThreshold": 1, "deadline": "1m"},
+                "health": {"http": [{"path": "/api/health", "json": {"/ok": "true"}}], "successThreshold": 1, "deadline": "1m"},
                 "template": {"spec": {
                     "automountServiceAccountToken": false,
                     "terminationGracePeriodSeconds": 2,

@@ -71,7 +71,12 @@ async fn execute(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::from_env()?;
     match arguments.command {
         Subcommands::Up { fresh, max_pods } => {
-            Cluster::up(&paths, &Options { fresh, max_pods }).await?;
+            let options = Options {
+                fresh,
+                max_pods,
+                ..Options::default()
+            };
+            Cluster::up(&paths, &options).await?;
             println!("export KUBECONFIG={}", paths.kubeconfig().display());
             println!("export PATH={}:$PATH", paths.bin().display());
         }

@@ -4,14 +4,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use fairway_e2e::apps::{crm, unleash};
 use fairway_e2e::cluster::{Cluster, Options};
 use fairway_e2e::load::{self, Load};
 use fairway_e2e::ns::{self, Context, PodSecurity};
 use fairway_e2e::story::Story;
-use fairway_e2e::story::crm::{BadMigration, TurnsBad};
+use fairway_e2e::story::crm::{BACK_WITHIN, BadMigration, TurnsBad};
 use fairway_e2e::story::unleash::Upgrade;
 use fairway_e2e::target::Target;
 use fairway_e2e::volumes::{Behaviour, claim};
@@ -97,8 +97,12 @@ async fn show(context: &Context) -> Result<()> {
     let clients = load::start(context, &Load::on("crm", 80, "/api/leads")).await?;
     BadMigration::is_stopped(&story, &mut app, &clients).await?;
 
-    timeline.chapter("Step 4 · CRM v1 → v3, which turns bad after the switch");
-    TurnsBad::is_rolled_back(&story, &mut app, &clients).await?;
+    timeline.chapter("Step 4 · CRM v1 → v3, which becomes unhealthy after the switch");
+    let took = TurnsBad::is_rolled_back(&story, &mut app, &clients).await?;
+    ensure!(
+        took <= BACK_WITHIN,
+        "the Service selected crm-1 again {took:?} after the third failed health request; expected at most {BACK_WITHIN:?}"
+    );
 
     timeline.chapter("The end");
     story.no_request_failed("Unleash", &upgrade.load).await?;
@@ -121,7 +125,7 @@ fn what_next(target: &Target) {
     println!("  kubectl -n {NAMESPACE} get apps,releases,migrations,backups");
     println!("  kubectl -n {NAMESPACE} describe release crm-3");
     println!(
-        "  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/rollback=now     # 7.6.5 again, on the schema of 8.2.0"
+        "  kubectl -n {NAMESPACE} annotate release unleash-2 fairway.dev/rollback=\"$(date +%s)\" --overwrite     # 7.6.5 again, on the schema of 8.2.0"
     );
     println!("`make demo-down` removes all of it.");
 }

@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use fairway_e2e::images;
 use fairway_e2e::paths::Paths;
-use fairway_e2e::runner::{self, Choice, parts, phases, record};
+use fairway_e2e::runner::{self, Selection, parts, phases, record};
 use fairway_e2e::target::Target;
+use fairway_e2e::tools;
 
 /// Runs the tests that need a cluster, on the embedded one or on that of `KUBE_CONTEXT`.
 #[derive(Parser)]
@@ -61,12 +62,13 @@ async fn test(filter: Option<String>, at_once: Option<usize>) -> Result<bool> {
         }
         _ => at_once,
     };
-    let choice = Choice {
+    let selection = Selection {
         filter: filter.filter(|filter| !filter.is_empty()),
         at_once,
-        ..Choice::default()
+        ..Selection::default()
     };
-    let report = runner::run(phases::TESTS, &choice).await?;
+    tools::build_each(&Paths::from_env()?, &[tools::S3_SERVER])?;
+    let report = runner::run(phases::TESTS, &selection).await?;
     println!("{report}");
     Ok(report.failed() == 0)
 }
@@ -79,12 +81,12 @@ async fn long(name: &str) -> Result<bool> {
         images::build(&Paths::from_env()?, &images)?;
         images::push(&target.paths, &target.registry(), &images)?;
     }
-    let choice = Choice {
-        tests: part.tests,
+    let selection = Selection {
+        set: part.set,
         variables: part.variables,
-        ..Choice::default()
+        ..Selection::default()
     };
-    let report = runner::run(part.phases, &choice).await?;
+    let report = runner::run(part.phases, &selection).await?;
     println!("{report}");
     record::write(part, &report)?;
     Ok(report.failed() == 0)

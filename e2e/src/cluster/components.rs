@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::network::{NODE_ADDRESS, POD_RANGE, SERVICE_RANGE};
+use super::network::Families;
 use super::options::Options;
 use super::pki::{self, NODE_NAME};
 use super::process;
@@ -24,6 +24,7 @@ pub(super) const NAMES: &[&str] = &[
     "kube-controller-manager",
     "kube-scheduler",
     "kube-proxy",
+    "kube-router",
     "coredns",
     "kubelet",
 ];
@@ -71,7 +72,7 @@ pub(super) fn registry(paths: &Paths) -> Result<()> {
 }
 
 /// The container runtime, with folders, sockets and networks of its own.
-pub(super) fn containerd(paths: &Paths) -> Result<()> {
+pub(super) fn containerd(paths: &Paths, families: Families) -> Result<()> {
     let folder = paths.cluster().join("containerd");
     let networks = folder.join("cni");
     let registries = folder.join("registries");
@@ -79,7 +80,7 @@ pub(super) fn containerd(paths: &Paths) -> Result<()> {
     for folder in [&networks, &registry] {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    write_json(&networks.join("10-bridge.conflist"), &cni(paths))?;
+    write_json(&networks.join("10-bridge.conflist"), &cni(paths, families))?;
     let url = format!("http://{}", paths.registry_host());
     fs::write(
         registry.join("hosts.toml"),
@@ -135,7 +136,13 @@ disabled_plugins = [
     )
 }
 
-fn cni(paths: &Paths) -> Value {
+fn cni(paths: &Paths, families: Families) -> Value {
+    let all = families.all().iter();
+    let ranges: Vec<_> = all
+        .clone()
+        .map(|family| json!([{"subnet": family.pods}]))
+        .collect();
+    let routes: Vec<_> = all.map(|family| json!({"dst": family.everywhere})).collect();
     json!({
         "cniVersion": "0.4.0",
         "name": paths.name(),
@@ -147,8 +154,8 @@ fn cni(paths: &Paths) -> Value {
                 "hairpinMode": true,
                 "ipam": {
                     "type": "host-local",
-                    "ranges": [[{"subnet": POD_RANGE}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": ranges,
+                    "routes": routes,
                     "dataDir": paths.cluster().join("addresses"),
                 },
             },
@@ -158,7 +165,7 @@ fn cni(paths: &Paths) -> Value {
 }
 
 /// The API server, with an audit log of who asked for what.
-pub(super) fn apiserver(paths: &Paths) -> Result<()> {
+pub(super) fn apiserver(paths: &Paths, families: Families) -> Result<()> {
     let policy = paths.cluster().join("audit-policy.yaml");
     write_json(
         &policy,
@@ -175,8 +182,15 @@ pub(super) fn apiserver(paths: &Paths) -> Result<()> {
         [
             "--etcd-servers=http://127.0.0.1:2379".into(),
             "--secure-port=6443".into(),
-            format!("--advertise-address={NODE_ADDRESS}"),
-            format!("--service-cluster-ip-range={SERVICE_RANGE}"),
+            format!("--bind-address={}", families.any()),
+            format!("--advertise-address={}", families.first().node),
+            format!(
+                "--service-cluster-ip-range={}",
+                families.joined(|family| family.services)
+            ),
+            // So that a test can inject containers into pods without a webhook of its own.
+            "--feature-gates=MutatingAdmissionPolicy=true".into(),
+            "--runtime-config=admissionregistration.k8s.io/v1beta1=true".into(),
             format!("--tls-cert-file={}", pki::file(paths, "kube-apiserver.crt")),
             format!(
                 "--tls-private-key-file={}",
@@ -270,7 +284,7 @@ pub(super) fn scheduler(paths: &Paths) -> Result<()> {
 }
 
 /// What makes Services reach pods.
-pub(super) fn proxy(paths: &Paths) -> Result<()> {
+pub(super) fn proxy(paths: &Paths, families: Families) -> Result<()> {
     let config = paths.cluster().join("kube-proxy.yaml");
     write_json(
         &config,
@@ -278,9 +292,9 @@ pub(super) fn proxy(paths: &Paths) -> Result<()> {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": "iptables",
-            "clusterCIDR": POD_RANGE,
+            "clusterCIDR": families.joined(|family| family.pods),
             "hostnameOverride": NODE_NAME,
-            "bindAddress": "0.0.0.0",
+            "bindAddress": families.any(),
             "metricsBindAddress": "127.0.0.1:10249",
             "clientConnection": {"kubeconfig": pki::kubeconfig(paths, "kube-proxy"), "qps": 500, "burst": 1000},
             // The machine's limits are not ours to change.
@@ -290,14 +304,44 @@ pub(super) fn proxy(paths: &Paths) -> Result<()> {
     start_built(paths, "kube-proxy", [format!("--config={}", config.display())])
 }
 
-/// The cluster's DNS, as a process on the node's address. Names outside the cluster do not exist.
-pub(super) fn dns(paths: &Paths) -> Result<()> {
+/// What enforces NetworkPolicies, by the firewall of the cluster's network namespace. Connections from the node itself
+/// always pass, as the kubelet's have to.
+pub(super) fn network_policies(paths: &Paths, families: Families) -> Result<()> {
+    start_built(
+        paths,
+        "kube-router",
+        [
+            format!("--kubeconfig={}", pki::kubeconfig(paths, "admin")),
+            "--run-firewall=true".into(),
+            "--run-router=false".into(),
+            "--run-service-proxy=false".into(),
+            "--enable-cni=false".into(),
+            format!("--hostname-override={NODE_NAME}"),
+            format!(
+                "--service-cluster-ip-range={}",
+                families.joined(|family| family.services)
+            ),
+            format!("--enable-ipv4={}", families != Families::V6),
+            format!("--enable-ipv6={}", families != Families::V4),
+            "--health-port=0".into(),
+            "--metrics-port=0".into(),
+        ],
+    )
+}
+
+/// The cluster's DNS, as a process on the node's addresses. Names outside the cluster do not exist.
+pub(super) fn dns(paths: &Paths, families: Families) -> Result<()> {
+    let all = families.all().iter();
+    let nodes: Vec<_> = all.clone().map(|family| family.node).collect();
+    let zones: Vec<_> = all.map(|family| family.zone).collect();
     let config = paths.cluster().join("Corefile");
     fs::write(
         &config,
         format!(
-            ".:53 {{\n  bind {NODE_ADDRESS}\n  errors\n  ready {ready}:{DNS_READY_PORT}\n  kubernetes cluster.local in-addr.arpa {{\n    \
+            ".:53 {{\n  bind {nodes}\n  errors\n  ready {ready}:{DNS_READY_PORT}\n  kubernetes cluster.local {zones} {{\n    \
              kubeconfig {kubeconfig}\n    pods insecure\n    ttl 1\n  }}\n  template ANY ANY {{\n    rcode NXDOMAIN\n  }}\n}}\n",
+            nodes = nodes.join(" "),
+            zones = zones.join(" "),
             ready = paths.link().cluster,
             kubeconfig = pki::kubeconfig(paths, "coredns"),
         ),
@@ -308,6 +352,7 @@ pub(super) fn dns(paths: &Paths) -> Result<()> {
 
 /// The node.
 pub(super) fn kubelet(paths: &Paths, options: &Options) -> Result<()> {
+    let families = options.families;
     let folder = paths.cluster().join("kubelet");
     fs::create_dir_all(&folder)?;
     let config = paths.cluster().join("kubelet.yaml");
@@ -316,7 +361,7 @@ pub(super) fn kubelet(paths: &Paths, options: &Options) -> Result<()> {
         &json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            "address": "0.0.0.0",
+            "address": families.any(),
             "authentication": {
                 "anonymous": {"enabled": false},
                 "webhook": {"enabled": true},
@@ -328,7 +373,7 @@ pub(super) fn kubelet(paths: &Paths, options: &Options) -> Result<()> {
             "containerRuntimeEndpoint": format!("unix://{}", containerd_socket(paths)),
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": format!("/{}", paths.name()),
-            "clusterDNS": [NODE_ADDRESS],
+            "clusterDNS": [families.first().node],
             "clusterDomain": "cluster.local",
             "resolvConf": "",
             "failSwapOn": false,
@@ -356,7 +401,7 @@ pub(super) fn kubelet(paths: &Paths, options: &Options) -> Result<()> {
             format!("--root-dir={}", folder.display()),
             format!("--cert-dir={}", folder.join("pki").display()),
             format!("--hostname-override={NODE_NAME}"),
-            format!("--node-ip={NODE_ADDRESS}"),
+            format!("--node-ip={}", families.joined(|family| family.node)),
         ],
     )
 }

@@ -1,5 +1,7 @@
 //! What a start of the cluster may choose.
 
+use super::network::Families;
+
 /// Options of a start of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -8,6 +10,8 @@ pub struct Options {
     pub max_pods: u32,
     /// Whether a cluster that already runs is replaced by a new one.
     pub fresh: bool,
+    /// The families of its addresses.
+    pub families: Families,
 }
 
 impl Default for Options {
@@ -15,6 +19,7 @@ impl Default for Options {
         Self {
             max_pods: 250,
             fresh: false,
+            families: Families::V4,
         }
     }
 }

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use serde_json::json;
 
-use super::network::{API_SERVICE_ADDRESS, NODE_ADDRESS};
+use super::network::{Families, in_url};
 use crate::paths::Paths;
 
 /// The node's name.
@@ -78,7 +78,7 @@ pub(super) fn kubeconfig(paths: &Paths, identity: &str) -> String {
 }
 
 /// Writes everything.
-pub(super) fn create(paths: &Paths) -> Result<()> {
+pub(super) fn create(paths: &Paths, families: Families) -> Result<()> {
     let folder = folder(paths);
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
 
@@ -96,6 +96,10 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
     )?;
 
     let link = paths.link();
+    let nodes: Vec<IpAddr> = parsed(families.all().iter().map(|family| family.node))?;
+    let services = parsed(families.all().iter().map(|family| family.api_service))?;
+    let own = ["127.0.0.1".parse()?, IpAddr::V4(link.cluster)];
+    let addresses: Vec<IpAddr> = services.into_iter().chain(nodes.clone()).chain(own).collect();
     serving(
         &folder,
         "kube-apiserver",
@@ -106,28 +110,28 @@ pub(super) fn create(paths: &Paths) -> Result<()> {
             "kubernetes.default.svc",
             "kubernetes.default.svc.cluster.local",
         ],
-        &[
-            API_SERVICE_ADDRESS.parse()?,
-            NODE_ADDRESS.parse()?,
-            "127.0.0.1".parse()?,
-            IpAddr::V4(link.cluster),
-        ],
+        &addresses,
     )?;
-    serving(
-        &folder,
-        "kubelet-serving",
-        &authority,
-        &[NODE_NAME],
-        &[NODE_ADDRESS.parse()?],
-    )?;
+    serving(&folder, "kubelet-serving", &authority, &[NODE_NAME], &nodes)?;
 
+    let server = format!("https://{}:6443", in_url(families.first().node));
     for identity in IDENTITIES {
         client(&folder, identity, &authority)?;
-        let text = kubeconfig_text(paths, &format!("https://{NODE_ADDRESS}:6443"), identity.name);
+        let text = kubeconfig_text(paths, &server, identity.name);
         write(&folder.join(format!("{}.kubeconfig", identity.name)), &text)?;
     }
     let text = kubeconfig_text(paths, &format!("https://{}:6443", link.cluster), "admin");
     write(&paths.kubeconfig(), &text)
+}
+
+fn parsed<'a>(addresses: impl Iterator<Item = &'a str>) -> Result<Vec<IpAddr>> {
+    addresses
+        .map(|address| {
+            address
+                .parse()
+                .with_context(|| format!("{address} is no address"))
+        })
+        .collect()
 }
 
 fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {

@@ -12,6 +12,7 @@ use crate::command::{cargo, run};
 use crate::hex;
 use crate::paths::{Paths, repository};
 use crate::progress::{Progress, seconds};
+use crate::tools::build_each;
 
 /// Binaries are static, so that they run in any image, also in an empty one.
 const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -40,6 +41,8 @@ pub(super) enum Input {
         version: &'static str,
         take: &'static str,
     },
+    /// A program that is built from a Go module.
+    Go { name: &'static str },
     /// A binary of this workspace.
     Binary {
         package: &'static str,
@@ -105,6 +108,7 @@ impl Input {
         match self {
             Self::Installed { name, .. }
             | Self::Npm { name, .. }
+            | Self::Go { name }
             | Self::Binary { name, .. }
             | Self::Linked { name, .. } => name,
             Self::Debian(debian) => debian.file,
@@ -128,6 +132,10 @@ impl Input {
             } => once(paths, self, |unfinished| {
                 npm(paths, package, version, take, unfinished)
             }),
+            Self::Go { name } => {
+                build_each(paths, &[name])?;
+                Ok(paths.binary(name))
+            }
             Self::Binary { name, feature, .. } => Ok(match feature {
                 Some(feature) => featured(paths, name, feature),
                 None => optimised(name),
@@ -139,7 +147,7 @@ impl Input {
     /// A hash of what decides its content: the bytes of a binary, the versions of a download.
     pub(super) fn key(&self, file: &Path) -> Result<String> {
         match self {
-            Self::Installed { .. } | Self::Binary { .. } | Self::Linked { .. } => {
+            Self::Installed { .. } | Self::Go { .. } | Self::Binary { .. } | Self::Linked { .. } => {
                 let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
                 Ok(hex::encode(&Sha256::digest(bytes)))
             }
@@ -172,7 +180,7 @@ pub(super) fn compile<'a>(paths: &Paths, inputs: impl Iterator<Item = &'a Input>
             } => {
                 linked.insert((*library, *package, *name));
             }
-            Input::Installed { .. } | Input::Debian(_) | Input::Npm { .. } => {}
+            Input::Installed { .. } | Input::Debian(_) | Input::Npm { .. } | Input::Go { .. } => {}
         }
     }
     // Before the others, since cargo puts both to the same place; and with the same packages, so that they share what

@@ -2,6 +2,7 @@
 
 use super::image::Image;
 use super::inputs::{BASE, Input, Library, POSTGRES};
+use crate::tools::S3_SERVER;
 
 /// Versions of the fixture application: one binary, and so many digests.
 pub const CRM_VERSIONS: &[&str] = &["v1", "v2", "v3", "v4", "v5"];
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Image> {
             feature: None,
         }],
     ));
+    images.push(plain(S3_SERVER, "1", vec![Input::Go { name: S3_SERVER }]));
     images.push(plain("fairway", "dev", fairway(None)));
     images.push(plain("fairway-faulty", "dev", fairway(Some("fault-injection"))));
     images
@@ -78,7 +80,7 @@ pub fn all() -> Vec<Image> {
 #[must_use]
 pub fn of_the_story() -> Vec<Image> {
     let mut images = all();
-    images.retain(|image| !matches!(image.name, "crm-bare" | "crm-musl" | "fairway-faulty"));
+    images.retain(|image| !matches!(image.name, "crm-bare" | "crm-musl" | "fairway-faulty" | S3_SERVER));
     images
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::test::{Test, Tests};
+use super::test::{Test, TestSet};
 use crate::command::{cargo, run};
 use crate::paths::repository;
 
@@ -112,7 +112,7 @@ impl Compiled {
             .with_context(|| format!("package {package} has no test target {target}"))
     }
 
-    /// Tests of a target.
+    /// TestSet of a target.
     pub(super) fn tests(&self, package: &'static str, target: &'static str) -> Result<Vec<Test>> {
         let program = self.program(package, target)?;
         let names = |which: &[&str]| {
@@ -126,10 +126,10 @@ impl Compiled {
         let tests = names(&[])?.into_iter().map(|name| Test {
             package,
             target,
-            tests: if long.contains(&name) {
-                Tests::Long
+            set: if long.contains(&name) {
+                TestSet::Long
             } else {
-                Tests::Usual
+                TestSet::Usual
             },
             name,
         });

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::phases::{Lane, Phase};
-use super::test::Tests;
+use super::test::TestSet;
 
 /// A part, run by `make test-long PART=name`.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct Part {
     pub variables: &'static [(&'static str, &'static str)],
     /// Its tests.
     pub phases: &'static [Phase],
-    /// Which tests of the phases' lanes these are.
-    pub tests: Tests,
+    /// Which set of tests in the phases' lanes it runs.
+    pub set: TestSet,
 }
 
 /// The part of this name.
@@ -38,7 +38,7 @@ pub fn named(name: &str) -> Result<&'static Part> {
 pub const PARTS: &[Part] = &[
     Part {
         name: "simulator",
-        proves: "random stories by the thousand keep every promise, with faults at any write; needs no cluster",
+        proves: "millions of passes in random stories that edit, delete and refuse everything keep every promise; needs no cluster",
         images: &[],
         variables: &[("RANDOM_STORIES", "20000")],
         phases: &[Phase {
@@ -49,7 +49,18 @@ pub const PARTS: &[Part] = &[
                 at_once: 2,
             }],
         }],
-        tests: Tests::Usual,
+        set: TestSet::Usual,
+    },
+    Part {
+        name: "fuzz",
+        proves: "nothing that others write breaks what reads it, for two minutes of libFuzzer a target; needs no cluster",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            // Each builds what it runs, and only one can build at a time.
+            lanes: &[Lane::new("fuzz", "", 2)],
+        }],
+        set: TestSet::Long,
     },
     Part {
         name: "kills",
@@ -59,7 +70,7 @@ pub const PARTS: &[Part] = &[
         phases: &[Phase {
             lanes: &[Lane::new("operator", "kills::", 1)],
         }],
-        tests: Tests::Long,
+        set: TestSet::Long,
     },
     Part {
         name: "scale",
@@ -69,7 +80,7 @@ pub const PARTS: &[Part] = &[
         phases: &[Phase {
             lanes: &[Lane::new("operator", "scale::", 1)],
         }],
-        tests: Tests::Long,
+        set: TestSet::Long,
     },
     Part {
         name: "applications",
@@ -87,7 +98,32 @@ pub const PARTS: &[Part] = &[
                 lanes: &[Lane::new("existing", "", 1)],
             },
         ],
-        tests: Tests::Long,
+        set: TestSet::Long,
+    },
+    Part {
+        name: "arm64",
+        proves: "binaries for arm64, built here, do under user emulation what the agent's tests ask; needs no cluster",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            lanes: &[Lane::new("arm64", "", 1)],
+        }],
+        set: TestSet::Long,
+    },
+    Part {
+        name: "versions",
+        proves: "an agent and the build of its next version use one ledger in turn, and understand or refuse each other; needs no cluster",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            lanes: &[Lane {
+                package: "fairway-agent",
+                target: "agent",
+                module: "versions::",
+                at_once: 1,
+            }],
+        }],
+        set: TestSet::Long,
     },
     Part {
         name: "cluster",
@@ -97,6 +133,44 @@ pub const PARTS: &[Part] = &[
         phases: &[Phase {
             lanes: &[Lane::new("cluster", "", 1)],
         }],
-        tests: Tests::Long,
+        set: TestSet::Long,
+    },
+    Part {
+        name: "ipv6",
+        proves: "a release with database, backup, probes and rollback in a cluster with IPv6 alone",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            lanes: &[Lane::new(
+                "families",
+                "f12_release_succeeds_in_a_cluster_with_ipv6_alone",
+                1,
+            )],
+        }],
+        set: TestSet::Long,
+    },
+    Part {
+        name: "dual-stack",
+        proves: "the same in a cluster with IPv4 and IPv6, by a Service that prefers IPv6",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            lanes: &[Lane::new(
+                "families",
+                "f12_release_succeeds_in_a_dual_stack_cluster",
+                1,
+            )],
+        }],
+        set: TestSet::Long,
+    },
+    Part {
+        name: "volumes",
+        proves: "claims of the provisioner of k3s, shared by two versions on one node and used for backups",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            lanes: &[Lane::new("stories", "provisioned::", 1)],
+        }],
+        set: TestSet::Long,
     },
 ];

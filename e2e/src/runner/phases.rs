@@ -2,7 +2,7 @@
 
 use super::test::Test;
 
-/// Tests of one target that run beside each other, and beside those of the phase's other lanes.
+/// TestSet of one target that run beside each other, and beside those of the phase's other lanes.
 #[derive(Debug)]
 pub struct Lane {
     /// The package that the target belongs to.
@@ -39,9 +39,18 @@ pub struct Phase {
 
 /// The tests of `make test`.
 pub const TESTS: &[Phase] = &[
-    // `existing` uninstalls Fairway and installs it again; `cluster` starts other clusters.
+    // `existing` uninstalls Fairway and installs it again; `cluster` starts other clusters. The agent's tests need none.
     Phase {
-        lanes: &[Lane::new("existing", "", 1), Lane::new("cluster", "", 1)],
+        lanes: &[
+            Lane::new("existing", "", 1),
+            Lane::new("cluster", "", 1),
+            Lane {
+                package: "fairway-agent",
+                target: "stores",
+                module: "",
+                at_once: 1,
+            },
+        ],
     },
     // The operator is killed, and each of these tests expects it at any moment.
     Phase {
@@ -75,7 +84,8 @@ pub const TESTS: &[Phase] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::test::Tests;
+    use super::super::parts::PARTS;
+    use super::super::test::TestSet;
     use super::*;
     use crate::paths::repository;
 
@@ -86,8 +96,10 @@ mod tests {
         let targets: BTreeSet<_> = tests
             .map(|test| test.split('"').nth(1).unwrap_or_default())
             .collect();
-        let lanes = TESTS.iter().flat_map(|phase| phase.lanes);
-        let run: BTreeSet<_> = lanes.map(|lane| lane.target).collect();
+        let phases = TESTS.iter().chain(PARTS.iter().flat_map(|part| part.phases));
+        let lanes = phases.flat_map(|phase| phase.lanes);
+        let own = lanes.filter(|lane| lane.package == env!("CARGO_PKG_NAME"));
+        let run: BTreeSet<_> = own.map(|lane| lane.target).collect();
         assert_eq!(targets, run);
     }
 
@@ -97,9 +109,9 @@ mod tests {
             package: "fairway-e2e",
             target: "operator",
             name: name.to_owned(),
-            tests: Tests::Usual,
+            set: TestSet::Usual,
         };
-        let phase = |name: &str| super::super::queue(TESTS, test(name)).map(|queued| queued.phase);
+        let phase = |name: &str| super::super::place(TESTS, &test(name)).map(|place| place.phase);
         assert_eq!(phase("kills::one"), Some(1));
         assert_eq!(phase("alone::leader::one"), Some(2));
     }

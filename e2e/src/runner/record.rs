@@ -17,8 +17,7 @@ use crate::progress::seconds;
 const BEGIN: &str = "<!-- written by `make test-long` -->\n";
 const END: &str = "<!-- end -->\n";
 
-const HEAD: &str =
-    "| part | proves | commit | ended | took | passed | failed |\n|---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| part | proves | commit | ended | took | passed | failed | figures |\n|---|---|---|---|---|---|---|---|\n";
 
 /// Writes how a part ended to its row of the table.
 ///
@@ -33,6 +32,7 @@ pub fn write(part: &Part, report: &Report) -> Result<()> {
         seconds(report.took),
         report.passed().to_string(),
         report.failed().to_string(),
+        report.figures(),
     ];
     let text = with_row(&text, part.name, &row)?;
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))
@@ -59,14 +59,14 @@ fn commit() -> Result<String> {
 }
 
 /// The page with another row for this part, and the rows that it has for the others.
-fn with_row(page: &str, part: &str, row: &[String; 5]) -> Result<String> {
+fn with_row(page: &str, part: &str, row: &[String; 6]) -> Result<String> {
     let missing = || format!("e2e/README.md has no table between {BEGIN:?} and {END:?}");
     let (before, rest) = page.split_once(BEGIN).with_context(missing)?;
     let (table, after) = rest.split_once(END).with_context(missing)?;
     let rows = PARTS.iter().map(|other| {
         let result = match other.name == part {
             true => row.join(" | "),
-            false => result_of(table, other.name).unwrap_or_else(|| "| | | |".to_owned()),
+            false => result_of(table, other.name).unwrap_or_else(|| "| | | | |".to_owned()),
         };
         format!("| `{}` | {} | {result} |\n", other.name, other.proves)
     });
@@ -76,21 +76,21 @@ fn with_row(page: &str, part: &str, row: &[String; 5]) -> Result<String> {
     ))
 }
 
-/// The last five cells of a part's row.
+/// The last six cells of a part's row.
 fn result_of(table: &str, part: &str) -> Option<String> {
     let row = table
         .lines()
         .find(|line| line.starts_with(&format!("| `{part}` |")))?;
     let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
-    Some(cells.get(2..7)?.join(" | "))
+    Some(cells.get(2..8)?.join(" | "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(commit: &str) -> [String; 5] {
-        [commit, "2026-01-01", "9.5s", "4", "0"].map(ToOwned::to_owned)
+    fn row(commit: &str) -> [String; 6] {
+        [commit, "2026-01-01", "9.5s", "4", "0", "7 steps"].map(ToOwned::to_owned)
     }
 
     #[test]
@@ -106,8 +106,14 @@ mod tests {
         let page = with_row(&page, "kills", &row("other")).unwrap();
         let page = with_row(&page, "scale", &row("new")).unwrap();
         assert!(page.starts_with("above\n") && page.ends_with("below\n"), "{page}");
-        assert!(page.contains("| new | 2026-01-01 | 9.5s | 4 | 0 |\n"), "{page}");
-        assert!(page.contains("| other | 2026-01-01 | 9.5s | 4 | 0 |\n"), "{page}");
+        assert!(
+            page.contains("| new | 2026-01-01 | 9.5s | 4 | 0 | 7 steps |\n"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| other | 2026-01-01 | 9.5s | 4 | 0 | 7 steps |\n"),
+            "{page}"
+        );
         assert!(!page.contains("old"), "{page}");
         assert_eq!(page.matches("| `").count(), PARTS.len());
     }

@@ -17,6 +17,14 @@ pub struct Outcome {
     pub took: Duration,
     /// All that it said, when it failed.
     pub failure: Option<String>,
+    /// What it measured: lines of its output that begin with `figure: `, without that.
+    pub figures: Vec<String>,
+}
+
+/// What a test measured, as its output says.
+pub(super) fn figures(output: &str) -> Vec<String> {
+    let figures = output.lines().filter_map(|line| line.strip_prefix("figure: "));
+    figures.map(ToOwned::to_owned).collect()
 }
 
 /// How a run ended.
@@ -42,6 +50,13 @@ impl Report {
     #[must_use]
     pub fn passed(&self) -> usize {
         self.outcomes.len() - self.failed()
+    }
+
+    /// What the tests measured.
+    #[must_use]
+    pub fn figures(&self) -> String {
+        let figures = self.outcomes.iter().flat_map(|outcome| &outcome.figures);
+        figures.map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
     fn slowest(&self) -> Vec<&Outcome> {
@@ -87,6 +102,9 @@ pub(super) fn ended(outcome: &Outcome, number: usize, of: usize) {
         seconds(outcome.took),
         outcome.name
     );
+    for figure in &outcome.figures {
+        eprintln!("             {figure}");
+    }
     if let Some(said) = &outcome.failure {
         eprintln!(
             "======== {}\n{said}\n======== end of {}",
@@ -104,6 +122,7 @@ mod tests {
             name: format!("stories::takes_{seconds}"),
             took: Duration::from_secs(*seconds),
             failure: failed.contains(seconds).then(|| "said".to_owned()),
+            figures: figures("begun\nfigure: 7 steps\n"),
         });
         Report {
             outcomes: outcomes.collect(),
@@ -129,5 +148,6 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("said above:\n  stories::takes_6\n"), "{text}");
         assert_eq!((report.passed(), report.failed()), (1, 1));
+        assert_eq!(report.figures(), "7 steps; 7 steps");
     }
 }

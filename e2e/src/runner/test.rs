@@ -9,20 +9,25 @@ pub(super) struct Test {
     pub(super) target: &'static str,
     /// Name within the target, with its modules.
     pub(super) name: String,
-    /// Whether `make test` runs the test.
-    pub(super) tests: Tests,
+    /// The set of tests that the test belongs to.
+    pub(super) set: TestSet,
 }
 
 impl Test {
+    /// Whether the test is one of this package: of other packages, a part of `make test-long` runs those that it names.
+    pub(super) fn is_of_e2e(&self) -> bool {
+        self.package == env!("CARGO_PKG_NAME")
+    }
+
     /// Name with the target, which is unique.
     pub(super) fn full_name(&self) -> String {
         format!("{}::{}", self.target, self.name)
     }
 }
 
-/// Whether `make test` runs a test too.
+/// A set of tests, by what runs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tests {
+pub enum TestSet {
     /// `make test` runs the test.
     #[default]
     Usual,

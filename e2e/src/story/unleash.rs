@@ -82,7 +82,7 @@ impl Upgrade {
     pub async fn roll_back(&self, story: &Story) -> Result<Release> {
         let Story { context, timeline } = story;
         let _watching = timeline.watch(context);
-        timeline.act("kubectl annotate release unleash-2 fairway.dev/rollback=now");
+        timeline.act("kubectl annotate release unleash-2 fairway.dev/rollback=\"$(date +%s)\" --overwrite");
         apps::say(context, "unleash-2", annotation::ROLLBACK, "now").await?;
         let back = |release: &Release| seen::outcome(release) == Some(ReleaseOutcome::RolledBack);
         let release =

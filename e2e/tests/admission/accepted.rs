@@ -47,7 +47,7 @@ use serde_json::{Value, json};
     ]);
     spec["components"][0]["template"]["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/", "port": 3000}});
 }))]
-// The apiserver drops a null of a field that is not nullable: Helm charts and scripts write them.
+// The API server drops a null of a field that is not nullable: Helm charts and scripts write them.
 #[case::nulls_are_fields_not_given(edited(app(), |spec| {
     spec["components"][1]["serves"] = Value::Null;
     spec["components"][1]["health"] = Value::Null;

@@ -4,12 +4,17 @@ use super::docs::{apply, notes};
 use super::role::{rendered, rendered_as};
 use anyhow::{Context as _, Result, ensure};
 use fairway_e2e::install;
-use fairway_e2e::ns::with_temp_ns;
+use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::target::Target;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
 use rstest::rstest;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// What an object of the chart runs, if it runs anything.
 fn pod_spec(object: &Value) -> Option<&Value> {
@@ -26,7 +31,7 @@ fn its_own_test_passes() -> Result<()> {
     install::test(&Target::from_env()?)
 }
 
-/// Pod Security "restricted" as the apiserver enforces it, and not as we read it.
+/// Pod Security "restricted" as the API server enforces it, and not as we read it.
 #[tokio::test]
 async fn pods_run_in_a_namespace_with_the_restricted_profile() -> Result<()> {
     with_temp_ns(|context| async move {
@@ -76,6 +81,82 @@ fn pods_have_read_only_root_numeric_user_and_memory_limit() -> Result<()> {
                 "{container}"
             );
         }
+    }
+    Ok(())
+}
+
+/// F12: what OpenShift's default SecurityContextConstraints ask: a user of the namespace's range, or none, which is then set.
+#[tokio::test]
+async fn f12_pods_run_where_the_cluster_assigns_the_user() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let name = format!("range-{}", context.namespace);
+        let parameters = PostParams::default();
+        let policies = Api::<ValidatingAdmissionPolicy>::all(context.client.clone());
+        let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(context.client.clone());
+        let in_range = "(!has(x.runAsUser) || (x.runAsUser >= 1000650000 && x.runAsUser < 1000660000))";
+        let policy = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": context.namespace}},
+                    "resourceRules": [
+                        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+                    ],
+                },
+                "validations": [{
+                    "expression": format!(
+                        "[object.spec.securityContext].all(x, {in_range}) && \
+                         object.spec.containers.map(c, c.securityContext).all(x, {in_range})"
+                    ),
+                    "message": "runAsUser is not of this namespace's range",
+                }],
+            },
+        }))?;
+        let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
+        policies.create(&parameters, &policy).await?;
+        bindings
+            .create(&parameters, &serde_json::from_value(binding)?)
+            .await?;
+        let result = pods_in_range(&context).await;
+        // Unlike what the test creates in its namespace, these stay.
+        bindings.delete(&name, &DeleteParams::default()).await?;
+        policies.delete(&name, &DeleteParams::default()).await?;
+        result
+    })
+    .await
+}
+
+async fn pods_in_range(context: &Context) -> Result<()> {
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let pods = context.api::<Pod>();
+    let created = async |user: &str| -> kube::Result<()> {
+        let value = format!("user={user}");
+        let objects = rendered(&["--set-json", &value]).unwrap_or_default();
+        for spec in objects.iter().filter_map(pod_spec) {
+            let mut spec = spec.clone();
+            spec["serviceAccountName"] = json!("default");
+            let pod = json!({"metadata": {"name": "of-the-chart"}, "spec": spec});
+            let pod = serde_json::from_value(pod).map_err(kube::Error::SerdeError)?;
+            pods.create(&dry, &pod).await?;
+        }
+        Ok(())
+    };
+    // A new policy is asked from the next moment on.
+    let refused = async {
+        while created("{}").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused)
+        .await
+        .context("the policy refuses no pod with the chart's own user")?;
+    for user in [r#"{"id": 1000650007}"#, r#"{"assigned": {}}"#] {
+        created(user)
+            .await
+            .with_context(|| format!("the chart's pods with user={user}"))?;
     }
     Ok(())
 }
@@ -148,25 +229,18 @@ const EGRESS: &str = r#"networkPolicy.egress=[{"ports":[{"port":6443}]}]"#;
 
 /// Ingress and egress of the operator's pods with these values.
 #[rstest]
-#[case::anyone_may_ask_and_it_may_ask_anyone(
+#[case::s13_only_namespaces_with_the_label_read_metrics(
     &[],
-    Some((json!([{"ports": [{"port": "http", "protocol": "TCP"}]}]), json!([{}])))
+    Some((json!([chart_test(), readers(json!({"namespaceSelector": {"matchLabels": {"metrics": "enabled"}}}))]), json!([{}])))
 )]
-#[case::whoever_is_named_and_the_charts_own_test(
+#[case::whoever_is_named(
     &["--set-json", FROM],
-    Some((
-        json!([{"ports": [{"port": "http", "protocol": "TCP"}], "from": [
-            {"podSelector": {"matchLabels": {
-                "app.kubernetes.io/instance": "fairway", "app.kubernetes.io/component": "test"
-            }}},
-            {"namespaceSelector": {"matchLabels": {"team": "observers"}}},
-        ]}]),
-        json!([{}])
-    ))
+    Some((json!([chart_test(), readers(json!({"namespaceSelector": {"matchLabels": {"team": "observers"}}}))]), json!([{}])))
 )]
+#[case::nobody(&["--set-json", "networkPolicy.from=[]"], Some((json!([chart_test()]), json!([{}]))))]
 #[case::only_where_it_is_told_to(
-    &["--set-json", EGRESS],
-    Some((json!([{"ports": [{"port": "http", "protocol": "TCP"}]}]), json!([{"ports": [{"port": 6443}]}])))
+    &["--set-json", "networkPolicy.from=[]", "--set-json", EGRESS],
+    Some((json!([chart_test()]), json!([{"ports": [{"port": 6443}]}])))
 )]
 #[case::none_where_none_is_wanted(&["--set", "networkPolicy.enabled=false"], None)]
 fn the_operator_is_asked_by_and_asks_whom_the_values_name(
@@ -189,6 +263,20 @@ fn the_operator_is_asked_by_and_asks_whom_the_values_name(
     Ok(())
 }
 
+/// The rule for the pod of `helm test`.
+fn chart_test() -> Value {
+    json!({"ports": [{"port": "probes", "protocol": "TCP"}], "from": [
+        {"podSelector": {"matchLabels": {
+            "app.kubernetes.io/instance": "fairway", "app.kubernetes.io/component": "test"
+        }}},
+    ]})
+}
+
+/// The rule for those who may read metrics.
+fn readers(from: Value) -> Value {
+    json!({"ports": [{"port": "metrics", "protocol": "TCP"}, {"port": "probes", "protocol": "TCP"}], "from": [from]})
+}
+
 /// The chart's own test is what the policy lets through.
 #[test]
 fn chart_test_pod_has_the_labels_that_the_policy_selects() -> Result<()> {
@@ -202,13 +290,15 @@ fn chart_test_pod_has_the_labels_that_the_policy_selects() -> Result<()> {
     Ok(())
 }
 
-/// The port that the policy names is one of the operator's container.
+/// The ports that the policy names are those of the operator's container.
 #[test]
-fn the_port_of_the_policy_is_one_of_the_operator() -> Result<()> {
+fn the_ports_of_the_policy_are_those_of_the_operator() -> Result<()> {
     let objects = rendered(&[])?;
     let deployment = only(&objects, "Deployment")?.context("no Deployment")?;
     let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
-    assert_eq!(ports, &json!([{"name": "http", "containerPort": 8080}]));
+    let expected =
+        json!([{"name": "metrics", "containerPort": 8080}, {"name": "probes", "containerPort": 8081}]);
+    assert_eq!(ports, &expected);
     Ok(())
 }
 
@@ -219,7 +309,7 @@ fn the_port_of_the_policy_is_one_of_the_operator() -> Result<()> {
     "  metadata: {name: hello}\n"
 )]
 #[case::of_one_namespace(
-    &["--set", "watchNamespace=shop"],
+    &["--set", "watchNamespaces={shop}"],
     "Fairway 0.1.0 runs in namespace fairway-system and manages the Apps in namespace shop.\n",
     "  metadata: {name: hello, namespace: shop}\n"
 )]

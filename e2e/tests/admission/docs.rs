@@ -1,4 +1,4 @@
-//! What the documents show works: the apiserver takes their objects, and their commands name what exists.
+//! What the documents show works: the API server takes their objects, and their commands name what exists.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -218,7 +218,9 @@ fn documented_objects_are_accepted_and_other_blocks_are_yaml() -> Result<()> {
     let shown = [
         ("README.md", "\"App\""),
         ("docs/getting-started.md", "\"App\""),
+        ("docs/single-server.md", "\"App\""),
         ("docs/runbooks/AwaitingRelease.md", "\"Release\""),
+        ("docs/runbooks/ReleaseDeleted.md", "\"Release\""),
     ];
     assert_eq!(
         ours,
@@ -233,7 +235,7 @@ fn documented_objects_are_accepted_and_other_blocks_are_yaml() -> Result<()> {
 #[test]
 fn the_apiserver_takes_the_app_of_the_charts_notes() -> Result<()> {
     let target = Target::from_env()?;
-    for values in [&[][..], &["--set", "watchNamespace=shop"]] {
+    for values in [&[][..], &["--set", "watchNamespaces={shop}"]] {
         let notes = notes(values)?;
         let block: String = notes
             .lines()
@@ -289,11 +291,13 @@ const VERBS: &[(&str, bool)] = &[
     ("exec", false),
     ("explain", true),
     ("get", true),
+    ("label", false),
     ("logs", false),
     ("patch", true),
     ("port-forward", false),
     ("rollout", false),
     ("scale", true),
+    ("set", false),
     ("wait", true),
 ];
 

@@ -1,5 +1,5 @@
-//! What the apiserver lets in, what it answers to what it does not, and what the operator may do: asked of the
-//! real apiserver, with the charts installed. Nothing here starts a pod: objects are created as a dry run
+//! What the API server lets in, what it answers to what it does not, and what the operator may do: asked of the
+//! real API server, with the charts installed. Nothing here starts a pod: objects are created as a dry run
 //! wherever that is enough.
 
 mod accepted;
@@ -11,7 +11,7 @@ mod refused;
 mod role;
 mod unreconciled;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use fairway_e2e::target::Target;
 use kube::Client;
 use serde_json::{Value, json};
@@ -70,21 +70,42 @@ async fn patch(
     change: &Value,
     user: Option<&str>,
 ) -> Result<Result<Value, Refusal>> {
-    let name = object["metadata"]["name"]
-        .as_str()
-        .ok_or_else(|| anyhow!("no name in {object}"))?;
-    let path = format!("{}/{name}", collection(namespace, object)?);
-    let kind = "application/merge-patch+json";
-    send(
-        client,
-        http::Method::PATCH,
-        &path,
-        change,
-        kind,
-        Effect::DryRun,
-        user,
-    )
-    .await
+    let path = path(namespace, object)?;
+    merge(client, &path, change, user).await
+}
+
+/// Changes the status of an object by a merge patch; nothing is stored.
+async fn patch_status(
+    client: &Client,
+    namespace: &str,
+    object: &Value,
+    change: &Value,
+    user: Option<&str>,
+) -> Result<Result<Value, Refusal>> {
+    let path = format!("{}/status", path(namespace, object)?);
+    merge(client, &path, change, user).await
+}
+
+/// Deletes an object; nothing is deleted.
+async fn delete(
+    client: &Client,
+    namespace: &str,
+    object: &Value,
+    user: Option<&str>,
+) -> Result<Result<Value, Refusal>> {
+    let path = path(namespace, object)?;
+    let (method, kind) = (http::Method::DELETE, "application/json");
+    send(client, method, &path, &json!({}), kind, Effect::DryRun, user).await
+}
+
+async fn merge(
+    client: &Client,
+    path: &str,
+    change: &Value,
+    user: Option<&str>,
+) -> Result<Result<Value, Refusal>> {
+    let (method, kind) = (http::Method::PATCH, "application/merge-patch+json");
+    send(client, method, path, change, kind, Effect::DryRun, user).await
 }
 
 async fn send(
@@ -128,12 +149,20 @@ async fn send(
     }
 }
 
-fn collection(namespace: &str, object: &Value) -> Result<String> {
-    let kind = object["kind"]
+fn path(namespace: &str, object: &Value) -> Result<String> {
+    let name = object["metadata"]["name"]
         .as_str()
-        .ok_or_else(|| anyhow!("no kind in {object}"))?;
+        .ok_or_else(|| anyhow!("no name in {object}"))?;
+    Ok(format!("{}/{name}", collection(namespace, object)?))
+}
+
+fn collection(namespace: &str, object: &Value) -> Result<String> {
+    let (Some(version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
+        bail!("no apiVersion or kind in {object}");
+    };
+    let root = if version.contains('/') { "/apis" } else { "/api" };
     Ok(format!(
-        "/apis/fairway.dev/v1alpha1/namespaces/{namespace}/{}s",
+        "{root}/{version}/namespaces/{namespace}/{}s",
         kind.to_lowercase()
     ))
 }
@@ -152,7 +181,7 @@ fn app() -> Value {
                     "serves": {"service": "crm", "port": 80, "targetPort": 3000},
                     "health": {
                         "http": [
-                            {"path": "/api/health", "json": {"ok": true, "database": "connected"}},
+                            {"path": "/api/health", "json": {"/ok": "true", "/database": "connected"}},
                             {
                                 "path": "/api/leads?limit=1",
                                 "host": "crm.example.com",

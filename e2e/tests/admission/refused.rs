@@ -91,6 +91,8 @@ type Spoil = fn(&mut Value);
     "spec.database.image", "without spaces")]
 #[case::a_migration_of_a_component_that_is_not_there(|app: &mut Value| app["spec"]["migration"]["component"] = json!("wbe"),
     "spec.migration.component", "does not exist; set it to the name of a component in spec.components")]
+#[case::a_migration_in_a_container_that_is_not_there(|app: &mut Value| app["spec"]["migration"]["container"] = json!("wbe"),
+    "spec.migration.container", "does not exist; set it to the name of a container in the template")]
 #[case::a_command_and_on_start(|app: &mut Value| app["spec"]["migration"]["onStart"] = json!({}),
     "spec.migration", "exactly one of command")]
 #[case::neither_command_nor_on_start(|app: &mut Value| { app["spec"]["migration"].as_object_mut().unwrap().remove("command"); },
@@ -109,6 +111,22 @@ type Spoil = fn(&mut Value);
     "spec.backup.scratch.size", "use a number with Mi, Gi or Ti, such as 20Gi")]
 #[case::a_claim_with_its_namespace(|app: &mut Value| app["spec"]["backup"]["store"]["volume"]["claimName"] = json!("shop/backups"),
     "spec.backup.store.volume.claimName", "without a namespace")]
+#[case::two_stores(|app: &mut Value| app["spec"]["backup"]["store"]["s3"] = json!({"bucket": "backups", "region": "eu-central-1"}),
+    "spec.backup.store", "exactly one of volume, s3 and webdav")]
+#[case::no_store(|app: &mut Value| app["spec"]["backup"]["store"] = json!({}),
+    "spec.backup.store", "exactly one of volume, s3 and webdav")]
+#[case::a_bucket_with_its_folder(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"s3": {"bucket": "backups/crm", "region": "eu-central-1"}}),
+    "spec.backup.store.s3.bucket", "set the folder in prefix")]
+#[case::a_bucket_nowhere(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"s3": {"bucket": "backups"}}),
+    "spec.backup.store.s3", "requires an endpoint, or the region")]
+#[case::an_endpoint_with_a_password(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"s3": {"bucket": "backups", "endpoint": "https://user:secret@minio:9000"}}),
+    "spec.backup.store.s3.endpoint", "without path, user and password")]
+#[case::a_prefix_that_leads_out(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"s3": {"bucket": "backups", "region": "x", "prefix": "a/../b"}}),
+    "spec.backup.store.s3.prefix", "must be a folder such as")]
+#[case::a_share_with_a_user_alone(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "userFrom": {"secretKeyRef": {"name": "dav", "key": "user"}}}}),
+    "spec.backup.store.webdav", "requires userFrom and passwordFrom together")]
+#[case::certificates_from_nowhere(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "caFrom": {}}}),
+    "spec.backup.store.webdav.caFrom", "exactly one of configMapKeyRef and secretKeyRef")]
 // Traffic and policy
 #[case::another_driver(|app: &mut Value| app["spec"]["traffic"]["driver"] = json!("Gateway"),
     "spec.traffic.driver", "supported values: \"Service\"")]
@@ -170,7 +188,7 @@ async fn refused(mut object: Value, spoil: Spoil, field: &str, message: &str) ->
     let answer = create(&client().await?, ANY, &object, Effect::DryRun, None).await?;
     let refusal = answer.expect_err("it was let in");
     assert_eq!(refusal.code, 422, "{refusal:?}");
-    // The apiserver adds that it could not check further rules, which is no cause of its own.
+    // The API server adds that it could not check further rules, which is no cause of its own.
     let causes: Vec<_> = refusal
         .causes
         .iter()

@@ -104,7 +104,7 @@ async fn unhealthy_on_start_migration_is_ended_then_judged() -> Result<()> {
         .await?;
         let failed = failed_cleanly(&context).await?;
         ensure!(
-            seen::message(&failed).contains("did not become healthy within 10 s"),
+            seen::message(&failed).contains("was not seen to be complete within 10 s"),
             "{}",
             seen::message(&failed)
         );

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fairway_crds::app::Scratch;
 use fairway_crds::backup::{BackupOutcome, BackupStatus};
 use fairway_crds::database::MigrationCheck;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
+use fairway_crds::store::{Store, VolumeStore};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::manifest;
@@ -228,7 +229,10 @@ fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
     ensure!(status.outcome == Some(BackupOutcome::Succeeded), "{status:?}");
     ensure!(status.level.as_deref() == Some("Decoded"), "{status:?}");
     let set = status.set.as_ref().context("the backup is nowhere")?;
-    let folder = volumes::path(context, &set.claim_name)?.join(&set.path);
+    let Store::Volume(VolumeStore { claim_name }) = &set.store else {
+        bail!("it is in another store: {}", set.store);
+    };
+    let folder = volumes::path(context, claim_name)?.join(&set.path);
     let text =
         fs::read(folder.join("manifest.json")).with_context(|| format!("read {}", folder.display()))?;
     let manifest: Value = serde_json::from_slice(&text)?;

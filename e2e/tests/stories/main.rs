@@ -1,5 +1,7 @@
 //! One test for each user story. Each has a namespace of its own, so they run side by side.
 
+mod adoption;
+mod agent_pods;
 mod audit;
 mod bad_databases;
 mod bad_health;
@@ -11,12 +13,19 @@ mod deletion;
 mod edits;
 mod fences;
 mod fields;
+mod forged;
 mod idle;
 mod images;
+mod inputs;
 mod metrics;
+mod network_policies;
+mod others;
+mod provisioned;
 mod secrets;
 mod services;
 mod shown;
+mod sidecars;
+mod stores;
 mod verbs;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ async fn metrics_have_the_names_that_dashboards_use() -> Result<()> {
     with_temp_ns(async |context| {
         apps::apply(&context, &small::app(&context, "shop", "v1")?).await?;
         seen::ended(&context, "shop-1", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
-        let page = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/services/fairway:http/proxy/metrics");
+        let page = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/services/fairway:metrics/proxy/metrics");
         let page = context
             .client
             .request_text(http::Request::get(page).body(Vec::new())?)
@@ -25,6 +25,7 @@ async fn metrics_have_the_names_that_dashboards_use() -> Result<()> {
             r#"workqueue_longest_running_processor_seconds{name="release",controller="release"}"#,
             "# TYPE fairway_releases counter",
             "fairway_unreadable_objects ",
+            r#"fairway_watch_failing{kind="EndpointSlice"} 0"#,
         ] {
             ensure!(page.contains(line), "{line} is not in\n{page}");
         }

@@ -9,7 +9,7 @@ use fairway_crds::{App, Release};
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::manifest::{self, MANAGER};
 use fairway_e2e::ns::{Context, with_temp_ns};
-use fairway_e2e::seen;
+use fairway_e2e::{seen, wait};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -201,6 +201,51 @@ async fn of_two_services_neither_is_switched_until_both_can_be() -> Result<()> {
         serves(&context, "shop", "shop-2").await?;
         seen::selects(&context, "shop-api", "shop-2", SOON).await?;
         Ok(())
+    })
+    .await
+}
+
+/// Renames the Service of an App that serves as `name` to `<name>-new`, with a new version.
+async fn renamed(context: &Context, name: &str) -> Result<Release> {
+    let mut app = small::app(context, name, "v1")?;
+    apps::apply(context, &app).await?;
+    serves(context, name, &format!("{name}-1")).await?;
+    let new = format!("{name}-new");
+    let serves_as = apps::component(&mut app, "web").serves.as_mut();
+    serves_as.context("web serves nothing")?.service.clone_from(&new);
+    small::set_version(context, &mut app, "v2")?;
+    apps::apply(context, &app).await?;
+    serves(context, &new, &format!("{name}-2")).await?;
+    Ok(context.api::<Release>().get(&format!("{name}-2")).await?)
+}
+
+/// W3: the release does not wait for the Service of the old name. It deletes the one that Fairway created.
+async fn deletes_the_service_that_fairway_created(context: &Context) -> Result<()> {
+    renamed(context, "moved").await?;
+    wait::wait_gone(context.api::<Service>(), "moved", SOON).await
+}
+
+/// W3: one that the team brought is named, and left alone.
+async fn leaves_the_service_of_a_team(context: &Context) -> Result<()> {
+    team_applies(context, "kept", None).await?;
+    let release = renamed(context, "kept").await?;
+    let message = seen::message(&release);
+    ensure!(
+        message.contains("Service kept, which Fairway did not create, still selects kept-1"),
+        "{message}"
+    );
+    is_still_the_teams(&context.api::<Service>().get("kept").await?)
+}
+
+#[tokio::test]
+async fn w3_service_that_no_component_serves_any_more_is_not_waited_for() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let (own, of_a_team) = tokio::join!(
+            deletes_the_service_that_fairway_created(&context),
+            leaves_the_service_of_a_team(&context),
+        );
+        own.context("the Service is Fairway's")?;
+        of_a_team.context("the Service is the team's")
     })
     .await
 }

@@ -23,11 +23,18 @@ pub const BUILT: &[&str] = &[
     "kube-proxy",
     "kubectl",
     "coredns",
+    "kube-router",
     "helm",
 ];
 
 /// What only the benchmark needs: the controller beside which Fairway is measured.
 pub const BENCHED: &[&str] = &["rollouts-controller"];
+
+/// What only `make test-long PART=volumes` needs: it makes volumes as k3s does.
+pub const PROVISIONER: &str = "local-path-provisioner";
+
+/// The S3 server in which tests of backups store, which `make test` alone needs.
+pub const S3_SERVER: &str = "versitygw";
 
 const KUBERNETES: &str = "k8s.io/kubernetes";
 
@@ -44,9 +51,21 @@ impl Tool {
             "etcd" => (".", "go.etcd.io/etcd/server/v3".to_owned()),
             "coredns" => (".", "./coredns".to_owned()),
             "helm" => ("helm", "helm.sh/helm/v3/cmd/helm".to_owned()),
+            "kube-router" => (
+                "kube-router",
+                "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router".to_owned(),
+            ),
             "rollouts-controller" => (
                 "argo-rollouts",
                 "github.com/argoproj/argo-rollouts/cmd/rollouts-controller".to_owned(),
+            ),
+            PROVISIONER => (
+                "local-path",
+                "github.com/rancher/local-path-provisioner".to_owned(),
+            ),
+            S3_SERVER => (
+                "versitygw",
+                "github.com/versity/versitygw/cmd/versitygw".to_owned(),
             ),
             _ => (".", format!("{KUBERNETES}/cmd/{name}")),
         };
@@ -92,7 +111,7 @@ pub fn build(paths: &Paths) -> Result<Vec<&'static str>> {
     build_each(paths, BUILT)
 }
 
-/// Builds these of [`BUILT`] and [`BENCHED`] as [`build`] does. Waits for another process that builds.
+/// Builds these of [`BUILT`], [`BENCHED`], [`PROVISIONER`] and [`S3_SERVER`] as [`build`] does. Waits for another process that builds.
 ///
 /// # Errors
 /// When Go is missing or a build fails.
@@ -289,6 +308,7 @@ mod tests {
             ("kubelet", "kubelet"),
             ("coredns", "coredns"),
             ("helm", "helm"),
+            (PROVISIONER, PROVISIONER),
         ] {
             assert_eq!(Tool::named(name).built_name(), built);
         }

@@ -4,7 +4,7 @@
 mod decode;
 mod diagnosis;
 mod dump;
-mod manifest;
+pub(crate) mod manifest;
 mod process;
 mod stream;
 mod tools;
@@ -20,8 +20,9 @@ use crate::{
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint::fingerprint,
+    lock,
     session::{SearchPath, Session, statement_failed},
-    store::{self, Attempt, Found, Published, SetPath, Store},
+    store::{self, Attempt, Published, SetPath, Store, StoredManifest},
     termination::Termination,
 };
 use manifest::{DumpFormat, FORMAT_VERSION, Manifest, StoredFile};
@@ -47,11 +48,11 @@ pub(crate) fn not_run(failure: Failure) -> BackupReport {
 
 async fn unless_stopped(task: &BackupTask, environment: &Environment) -> Result<BackupEvidence, Failure> {
     let set = SetPath::parse(&task.set)?;
-    let store = store::open(&task.store, environment);
+    let store = store::open(&task.store, environment)?;
     let backup = Backup {
         task,
         environment,
-        attempt: store.attempt(&set, &environment.pod_uid()),
+        attempt: store.attempt(&set, &environment.pod_uid())?,
         store,
         set,
         programs: Arc::default(),
@@ -77,7 +78,7 @@ pub(crate) async fn check_tools(
     major: u32,
 ) -> Result<(), Failure> {
     let tools = tools::find(environment, major)?;
-    let login = Login::new(connection.clone())?;
+    let login = Login::new(connection.clone(), major)?;
     let redactor = environment.redactor();
     blocking(move || dump::check_reach(&tools, &login, &redactor)).await
 }
@@ -113,7 +114,7 @@ impl Backup<'_> {
             .map_err(|error| statement_failed("reading the server's version", &error))?;
         let kit = Kit {
             tools: tools::find(self.environment, major)?,
-            login: Login::new(connection)?,
+            login: Login::new(connection, major)?,
             scratch: self.task.scratch.then(|| self.environment.scratch_directory()),
             redactor: self.environment.redactor(),
             programs: self.programs.clone(),
@@ -122,15 +123,22 @@ impl Backup<'_> {
             .create(&mut session, &Arc::new(kit), server_version, unusable.as_ref())
             .await
         {
-            Ok((Published::Ours, manifest)) => Ok(manifest.evidence()),
-            Ok((Published::Theirs(found), _)) => {
+            Ok((Published::ThisAttempt, manifest)) => Ok(manifest.evidence()),
+            Ok((Published::AnotherAttempt(found), _)) => {
                 tracing::info!("another pod has taken this backup meanwhile; reading that one");
                 self.abort().await;
                 self.prove_again(&found).await
             }
             Err(failure) => {
                 self.abort().await;
-                Err(failure)
+                // Whoever completes a set removes what others have stored of it.
+                match self.store.find(&self.set).await {
+                    Ok(Some(found)) if Some(&found) != unusable.as_ref() => {
+                        tracing::info!("another pod has taken this backup meanwhile; reading that one");
+                        self.prove_again(&found).await
+                    }
+                    _ => Err(failure),
+                }
             }
         }
     }
@@ -140,7 +148,7 @@ impl Backup<'_> {
         session: &mut Session,
         kit: &Arc<Kit>,
         server_version: String,
-        unusable: Option<&Found>,
+        unusable: Option<&StoredManifest>,
     ) -> Result<(Published, Manifest), Failure> {
         self.attempt.begin().await?;
         let start = Instant::now();
@@ -157,6 +165,10 @@ impl Backup<'_> {
             Ok(stored) => (Some(stored), None),
             Err(note) => (None, Some(note)),
         };
+        let kept = match unusable {
+            Some(unusable) => self.attempt.set_aside(unusable).await?,
+            None => None,
+        };
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             requester: self.task.requester.clone(),
@@ -172,14 +184,13 @@ impl Backup<'_> {
             globals_note,
             // Nobody needs more than milliseconds.
             seconds: (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-            corrupt_note: unusable.map(|_| {
-                format!(
-                    "An earlier copy of this backup proved corrupt and is kept as {}",
-                    self.attempt.kept_as()
-                )
+            corrupt_note: kept.map(|name| {
+                format!("What lay in the backup's place was corrupt or not its own, and is kept as {name}")
             }),
+            seal: String::new(),
         };
-        let published = self.attempt.publish(&manifest.to_json()?, unusable).await?;
+        let manifest = manifest.sealed(&self.task.backup_uid)?;
+        let published = self.attempt.publish(&manifest.to_json()?).await?;
         Ok((published, manifest))
     }
 
@@ -194,8 +205,16 @@ impl Backup<'_> {
             .start()
             .await
             .map_err(doing)?;
+        if let Some(failure) = lock::other_dump(&transaction, &self.task.backup_uid)
+            .await
+            .map_err(doing)?
+        {
+            return Err(failure);
+        }
         let (snapshot, taken_at) = export_snapshot(&transaction).await.map_err(doing)?;
-        let fingerprint = fingerprint(&transaction).await.map_err(doing)?;
+        let fingerprint = fingerprint(transaction.client())
+            .await
+            .map_err(|error| statement_failed("reading the schema", &error))?;
         tracing::info!("dumping the database");
         let dump = async {
             let database = dump::database(kit, &snapshot, self.attempt.as_ref()).await?;
@@ -231,15 +250,16 @@ impl Backup<'_> {
     /// Reads everything back from the store, and decodes the dump.
     async fn prove(&self, kit: &Arc<Kit>, dumped: &Dumped) -> Result<(), Failure> {
         if let Ok(globals) = &dumped.globals {
-            decode::hashes(globals, self.attempt.read(&globals.name).await?).await?;
+            decode::hashes(globals, self.attempt.read(globals.objects()).await?).await?;
         }
         decode::database(kit, &dumped.database, self.attempt.as_ref()).await
     }
 
-    async fn prove_again(&self, found: &Found) -> Result<BackupEvidence, Failure> {
+    async fn prove_again(&self, found: &StoredManifest) -> Result<BackupEvidence, Failure> {
         let manifest = Manifest::parse(&found.manifest)?;
+        manifest.check_seal(&self.task.backup_uid)?;
         for file in manifest.files() {
-            decode::hashes(file, self.store.read(&self.set, &file.name).await?).await?;
+            decode::hashes(file, self.store.read(&self.set, file.objects()).await?).await?;
         }
         Ok(manifest.evidence())
     }

@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
 use fairway_protocol::{
-    AGENT_DIRECTORY, Failure, GUARD_DIRECTORY_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT,
-    PROBE_PORT_VARIABLE, Reason, SCRATCH_DIRECTORY, SCRATCH_DIRECTORY_VARIABLE, STORE_DIRECTORY,
-    STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
+    AGENT_DIRECTORY, Failure, GUARD_DIRECTORY_VARIABLE, INPUTS_DIRECTORY, INPUTS_DIRECTORY_VARIABLE,
+    POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT, PROBE_PORT_VARIABLE, Reason, SCRATCH_DIRECTORY,
+    SCRATCH_DIRECTORY_VARIABLE, STORE_CA_DIRECTORY, STORE_CA_DIRECTORY_VARIABLE, STORE_CA_FILE,
+    STORE_DIRECTORY, STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
 };
 
 use crate::{
@@ -22,11 +24,12 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Reads the process's variables; bytes that are not UTF-8 are replaced.
-    pub(crate) fn of_process() -> Self {
-        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    /// The variables of the process, and those that are in its memory alone; bytes that are not UTF-8 are replaced.
+    pub(crate) fn of_process(sealed: BTreeMap<OsString, OsString>) -> Self {
+        let text = |value: OsString| value.to_string_lossy().into_owned();
         Self {
             variables: std::env::vars_os()
+                .chain(sealed)
                 .map(|(name, value)| (text(name), text(value)))
                 .collect(),
         }
@@ -67,9 +70,20 @@ impl Environment {
         self.path(STORE_DIRECTORY_VARIABLE, STORE_DIRECTORY)
     }
 
+    /// The file with the certificate authorities of the store's server, which need not be there.
+    pub(crate) fn store_authorities(&self) -> PathBuf {
+        self.path(STORE_CA_DIRECTORY_VARIABLE, STORE_CA_DIRECTORY)
+            .join(STORE_CA_FILE)
+    }
+
     /// The folder in which a backup may keep working files.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.path(SCRATCH_DIRECTORY_VARIABLE, SCRATCH_DIRECTORY)
+    }
+
+    /// The folder below which the ConfigMaps are that a migration reads.
+    pub(crate) fn inputs_directory(&self) -> PathBuf {
+        self.path(INPUTS_DIRECTORY_VARIABLE, INPUTS_DIRECTORY)
     }
 
     /// The port on which the probe agent listens.
@@ -93,12 +107,15 @@ impl Environment {
         })
     }
 
-    /// A redactor that hides every value of the environment, and the password inside the connection string.
+    /// A redactor that hides every value of the environment, and what of the connection only a Secret says.
     pub(crate) fn redactor(&self) -> Redactor {
-        let password = Connection::from_variables(|name| self.get(name))
-            .ok()
-            .and_then(|connection| connection.password);
-        Redactor::new(self.variables.values().cloned().chain(password))
+        let connection = Connection::from_variables(|name| self.get(name)).ok();
+        let names = connection
+            .as_ref()
+            .map(Connection::secret_names)
+            .unwrap_or_default();
+        let password = connection.and_then(|connection| connection.password);
+        Redactor::new(self.variables.values().cloned().chain(password)).with_names(names)
     }
 
     fn path(&self, variable: &str, default: &str) -> PathBuf {

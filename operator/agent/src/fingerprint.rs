@@ -7,9 +7,9 @@
 
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::{IsolationLevel, Transaction, types::ToSql};
+use tokio_postgres::{Client, types::ToSql};
 
-use crate::{session::Session, text::hex};
+use crate::{session::Session, text::hex, trust};
 
 /// Tables in which frameworks record which migrations they have applied. The catalog holds everything else.
 const HISTORY_TABLES: [&str; 21] = [
@@ -143,30 +143,26 @@ const PARTS: [(&str, &str); 14] = [
     ),
 ];
 
-/// The query for the tables of migration history that exist, and whether they can be read.
-const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), \
-      has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+/// The query for the tables of migration history that exist, and whether they are read.
+const FIND_HISTORY: &str = "select format('%I.%I', n.nspname, c.relname), {readable} \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-    where {ours} and c.relkind in ('r', 'p') and c.relname = any($1)";
+    where {ours} and c.relkind in ('r', 'p') and c.relname = any($1) order by n.nspname collate \"C\", c.relname collate \"C\"";
 
-/// The fingerprint of the database as this transaction sees it: SHA-256, hex.
+/// The fingerprint of the database as the client's transaction sees it: SHA-256, hex.
 ///
 /// # Errors
 /// Whatever the server answers; the session must have `search_path` set to the catalog, or names would be
 /// written differently.
-pub(crate) async fn fingerprint(transaction: &Transaction<'_>) -> Result<String, tokio_postgres::Error> {
+pub(crate) async fn fingerprint(client: &Client) -> Result<String, tokio_postgres::Error> {
     let mut hash = Sha256::new();
     for (name, query) in PARTS {
         // Collation decides the order of names, and it may differ between a database and its copy.
-        part(transaction, &mut hash, name, &in_fixed_order(query)).await?;
+        part(client, &mut hash, name, &in_fixed_order(query)).await?;
     }
-    for (table, readable) in history_tables(transaction).await? {
+    for (table, readable) in history_tables(client).await? {
         match readable {
-            true => {
-                let rows = format!("select h::text from {table} as h");
-                part(transaction, &mut hash, &table, &in_fixed_order(&rows)).await?;
-            }
-            false => feed(&mut hash, &format!("{table} cannot be read")),
+            true => history(client, &mut hash, &table).await?,
+            false => feed(&mut hash, format!("{table} is not read").as_bytes()),
         }
     }
     Ok(hex(&hash.finalize()))
@@ -174,26 +170,52 @@ pub(crate) async fn fingerprint(transaction: &Transaction<'_>) -> Result<String,
 
 /// The [`fingerprint`] of the database, read in a transaction of its own.
 pub(crate) async fn of_database(session: &mut Session) -> Result<String, tokio_postgres::Error> {
-    let transaction = session
-        .client_mut()
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await?;
-    let fingerprint = fingerprint(&transaction).await?;
-    transaction.commit().await?;
+    session.start_reading().await?;
+    let fingerprint = fingerprint(session.client()).await?;
+    session.end_reading().await?;
     Ok(fingerprint)
 }
 
-async fn history_tables(transaction: &Transaction<'_>) -> Result<Vec<(String, bool)>, tokio_postgres::Error> {
-    let rows = transaction
-        .query(
-            &FIND_HISTORY.replace("{ours}", OURS),
-            &[&HISTORY_TABLES.as_slice()],
-        )
-        .await?;
+async fn history_tables(client: &Client) -> Result<Vec<(String, bool)>, tokio_postgres::Error> {
+    let query = FIND_HISTORY
+        .replace("{ours}", OURS)
+        .replace("{readable}", &trust::readable());
+    let rows = client.query(&query, &[&HISTORY_TABLES.as_slice()]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Hashes the rows of a table of migration history, whose order does not count.
+async fn history(client: &Client, hash: &mut Sha256, table: &str) -> Result<(), tokio_postgres::Error> {
+    feed(hash, table.as_bytes());
+    let sum = trust::rows(client, table)
+        .await?
+        .try_fold(Sum::default(), async |mut sum, row| {
+            sum.add(&Sha256::digest(&row).into());
+            Ok(sum)
+        })
+        .await?;
+    hash.update(sum.rows.to_le_bytes());
+    hash.update(sum.digits);
+    Ok(())
+}
+
+/// The number of rows, and the sum of their hashes: the same in every order, and small however many there are.
+#[derive(Default)]
+struct Sum {
+    rows: u64,
+    digits: [u8; 32],
+}
+
+impl Sum {
+    fn add(&mut self, other: &[u8; 32]) {
+        self.rows += 1;
+        let mut carry = 0;
+        for (digit, other) in self.digits.iter_mut().zip(other) {
+            let sum = u16::from(*digit) + u16::from(*other) + carry;
+            [*digit, _] = sum.to_le_bytes();
+            carry = sum >> 8;
+        }
+    }
 }
 
 fn in_fixed_order(query: &str) -> String {
@@ -202,24 +224,24 @@ fn in_fixed_order(query: &str) -> String {
 }
 
 async fn part(
-    transaction: &Transaction<'_>,
+    client: &Client,
     hash: &mut Sha256,
     name: &str,
     query: &str,
 ) -> Result<(), tokio_postgres::Error> {
-    feed(hash, name);
+    feed(hash, name.as_bytes());
     let parameters: [&(dyn ToSql + Sync); 0] = [];
-    let rows = transaction.query_raw(query, parameters).await?;
+    let rows = client.query_raw(query, parameters).await?;
     futures::pin_mut!(rows);
     while let Some(row) = rows.try_next().await? {
-        feed(hash, row.get::<_, Option<&str>>(0).unwrap_or_default());
+        feed(hash, row.get::<_, Option<&str>>(0).unwrap_or_default().as_bytes());
     }
-    feed(hash, "");
+    feed(hash, b"");
     Ok(())
 }
 
 /// Hashes a line after its length, so that no two lists of lines hash the same bytes.
-fn feed(hash: &mut Sha256, line: &str) {
+fn feed(hash: &mut Sha256, line: &[u8]) {
     hash.update(line.len().to_le_bytes());
-    hash.update(line.as_bytes());
+    hash.update(line);
 }

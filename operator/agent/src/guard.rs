@@ -1,9 +1,10 @@
 //! The task `guard`: a migration that the application makes itself when it starts.
 //!
 //! The guard is a native sidecar: it takes the migration lock and writes the ledger's row, and only then does its
-//! startup probe ([`started`]) let the kubelet start the application. Health passing is success. When the application
-//! exits, the kubelet ends the sidecars, so SIGTERM before success means that the application exited (or its
-//! pod is deleted), which is a failure whatever its code.
+//! startup probe ([`started`]) let the kubelet start the application. Health passing is success, once no transaction of
+//! the pod is open: some applications answer before their migration is over. When the application exits, the kubelet ends
+//! the sidecars, so SIGTERM before success means that the application exited (or its pod is deleted), which is a failure
+//! whatever its code.
 //!
 //! An application whose time is over may still change the database. Its guard reports that, and leaves the row open:
 //! the operator ends the pod, and what was done is judged when none of its processes runs any more.
@@ -20,12 +21,14 @@ use std::{
 
 use fairway_health::request;
 use fairway_protocol::{Failure, GuardTask, HttpRequest, MigrationReport, ProbeVerdict, Reason};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::{
+    backends::InTransaction,
     environment::Environment,
     report::{fit, not_started},
-    run::{Claim, Observed, Processes, Request, Run, Verdict},
+    run::{Claim, Observed, Processes, Request, Run, StopReason, Verdict, lock_watch::LockWatch},
+    session::cause,
     termination::Termination,
 };
 
@@ -92,7 +95,7 @@ async fn watch(
     termination: &mut Termination,
     files: &Files,
 ) -> Result<MigrationReport, Failure> {
-    let request = Request::of_guard(task, environment);
+    let request = Request::new(environment, &task.run);
     let mut run = match Run::claim(&request, termination).await? {
         Claim::Begun(run) => run,
         // Our own container was started again; the application may be in the middle of its migration.
@@ -104,68 +107,151 @@ async fn watch(
     let end = match std::fs::write(&files.started, "") {
         Ok(()) => {
             tracing::info!("run {} started: the application may start", run.id());
-            observe(task, environment, &mut run, deadline, termination).await
+            observe(task, &request, &mut run, deadline, termination).await
         }
         Err(error) => End::Ended(format!(
             "The application was not started: {} cannot be written ({error})",
             files.started.display()
         )),
     };
-    let (verdict, processes) = match end {
-        End::Healthy => (Verdict::Success, Processes::Serving),
-        End::Ended(what) => (Verdict::failed(Reason::MigrationFailed, what), Processes::Gone),
-        End::StillRunning { reason, what } => return Ok(run.ask_for_end(reason, &what).await),
+    let observed = match end {
+        End::Healthy(note) => Observed {
+            note,
+            ..Observed::new(Verdict::Success, Processes::Serving)
+        },
+        End::Ended(what) => Observed::new(Verdict::failed(Reason::MigrationFailed, what), Processes::Gone),
+        End::StillRunning(stop) => return Ok(run.request_stop(&stop).await),
     };
-    Ok(run.conclude(&Observed::new(verdict, processes)).await)
+    Ok(run.conclude(&observed).await)
 }
 
 /// How the watch ended.
 enum End {
-    /// Health passed; the application goes on.
-    Healthy,
+    /// Health passed; the application goes on. What could not be proven of its migration, as whole sentences.
+    Healthy(Option<String>),
     /// The application is gone. What happened, as a sentence without its period.
     Ended(String),
     /// The application is alive and must not go on.
-    StillRunning { reason: Reason, what: String },
+    StillRunning(StopReason),
 }
 
 /// Makes health requests until they pass or the application's time is over.
 async fn observe(
     task: &GuardTask,
-    environment: &Environment,
+    request: &Request<'_>,
     run: &mut Run<'_>,
     deadline: Instant,
     termination: &mut Termination,
 ) -> End {
+    let environment = request.environment;
     let address = own_address(environment);
+    let mut lock = run.watch_lock();
     let mut rounds = Rounds {
         passed: 0,
         last: "no request has been made yet".to_owned(),
+        note: None,
     };
-    let mut ticks = interval(Duration::from_millis(task.period_milliseconds.max(10)));
+    let mut check = TransactionCheck {
+        patience: PATIENCE.min(request.limit / 2),
+        doubted_since: None,
+    };
+    let period = Duration::from_millis(task.period_milliseconds).max(LEAST_PERIOD);
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            () = termination.requested() => {
-                return End::Ended(format!("The application exited or was stopped before its health requests passed ({})", rounds.last));
-            }
-            () = tokio::time::sleep_until(deadline) => {
-                let what = format!("The application did not become healthy within {} s ({})", task.timeout_seconds, rounds.last);
-                return End::StillRunning { reason: Reason::MigrationTimedOut, what };
-            }
-            () = run.lock_lost() => if !run.regain_lock().await {
-                let what = "The migration was stopped because its lock on the database was lost".to_owned();
-                return End::StillRunning { reason: Reason::MigrationFailed, what };
-            },
+            () = termination.requested() => return rounds.exited(),
+            () = tokio::time::sleep_until(deadline) => return rounds.too_late(request.limit),
+            stop = lock.lost() => return End::StillRunning(stop),
             verdict = async {
                 ticks.tick().await;
                 round(address, &task.health, environment.variables()).await
-            } => if rounds.count(verdict) >= task.success_threshold.max(1) {
-                return End::Healthy;
-            },
+            } => {
+                let progress = match verdict {
+                    // An application that exits meanwhile has no session left, and would pass.
+                    ProbeVerdict::Passed => tokio::select! {
+                        biased;
+                        () = termination.requested() => return rounds.exited(),
+                        () = tokio::time::sleep_until(deadline) => return rounds.too_late(request.limit),
+                        progress = check.progress(&lock, period) => progress,
+                    },
+                    ProbeVerdict::Failed(why) | ProbeVerdict::Refused(why) | ProbeVerdict::Unreachable(why) => {
+                        Progress::NotYet(why)
+                    }
+                };
+                if rounds.count(progress) >= task.success_threshold.max(1) {
+                    return End::Healthy(rounds.note);
+                }
+            }
         }
     }
+}
+
+/// Shortest time between two rounds, whatever the task says: [`interval`] panics where there is none. The API allows no less
+/// than 100 ms.
+const LEAST_PERIOD: Duration = Duration::from_millis(10);
+
+/// Longest time for which the database is asked whether the application is in a transaction.
+const AT_REST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time for which sessions that may be the application's keep it from counting as migrated although nothing
+/// shows that they migrate; half of the application's time where that is less.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a round of health requests, and the database, say.
+enum Progress {
+    /// Healthy, and at rest.
+    Done,
+    /// Healthy. That its migration is over is not proven: why, as whole sentences.
+    Unproven(String),
+    /// Not healthy, or in the middle of its migration: why.
+    NotYet(String),
+}
+
+/// Checks that a healthy application has no transaction open, as one that is migrating would.
+struct TransactionCheck {
+    /// How long sessions that may be the application's own count.
+    patience: Duration,
+    /// When the first of them was seen.
+    doubted_since: Option<Instant>,
+}
+
+impl TransactionCheck {
+    async fn progress(&mut self, lock: &LockWatch<'_, '_>, period: Duration) -> Progress {
+        let not_yet = |why: String| Progress::NotYet(format!("its health requests pass, but {why}"));
+        match timeout(AT_REST_TIMEOUT, lock.run().in_transaction(period)).await {
+            Ok(Ok(InTransaction::No)) => Progress::Done,
+            Ok(Ok(InTransaction::Own(sessions))) => {
+                not_yet(format!("it is in the middle of a transaction: {sessions}"))
+            }
+            Ok(Ok(InTransaction::Writing(sessions))) => not_yet(format!(
+                "{sessions}, which may be its own, are in the middle of a transaction that writes"
+            )),
+            Ok(Ok(InTransaction::Unproven(sessions))) => {
+                let since = *self.doubted_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.patience {
+                    not_yet(format!("{sessions}, which may be its own, are in a transaction"))
+                } else {
+                    Progress::Unproven(format!(
+                        "That it was over when the health requests passed is not proven: {sessions} were in a \
+                         transaction, and the database does not show whether they are the application's, because \
+                         its pod reaches the database from an address that is not its own. Check that the \
+                         migration is complete."
+                    ))
+                }
+            }
+            Ok(Err(error)) => not_yet(unanswered(&cause(&error))),
+            Err(_) => not_yet(unanswered(&format!(
+                "it did not answer within {} s",
+                AT_REST_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+}
+
+fn unanswered(why: &str) -> String {
+    format!("the database does not say whether it is in a transaction ({why})")
 }
 
 /// Rounds of health requests so far.
@@ -174,20 +260,44 @@ struct Rounds {
     passed: u32,
     /// The last verdict other than passed.
     last: String,
+    /// What was not proven in the rounds that passed in a row.
+    note: Option<String>,
 }
 
 impl Rounds {
-    fn count(&mut self, verdict: ProbeVerdict) -> u32 {
-        match verdict {
-            ProbeVerdict::Passed => self.passed += 1,
-            ProbeVerdict::Failed(why) | ProbeVerdict::Refused(why) | ProbeVerdict::Unreachable(why) => {
+    fn count(&mut self, progress: Progress) -> u32 {
+        match progress {
+            Progress::Done => self.passed += 1,
+            Progress::Unproven(note) => {
+                self.passed += 1;
+                self.note = Some(note);
+            }
+            Progress::NotYet(why) => {
                 if why != self.last {
                     tracing::info!("not healthy yet: {why}");
                 }
-                *self = Self { passed: 0, last: why };
+                *self = Self {
+                    passed: 0,
+                    last: why,
+                    note: None,
+                };
             }
         }
         self.passed
+    }
+
+    fn exited(&self) -> End {
+        End::Ended(format!(
+            "The application exited or was stopped before its migration was seen to be complete ({})",
+            self.last
+        ))
+    }
+
+    fn too_late(&self, limit: Duration) -> End {
+        End::StillRunning(StopReason::Unhealthy {
+            limit,
+            last: self.last.clone(),
+        })
     }
 }
 

@@ -4,56 +4,18 @@
 //! Every write happens on the session that holds the migration lock, so an agent that lost the lock cannot write
 //! either.
 
+pub(crate) mod schema;
+
 use fairway_protocol::{
     Failure, MigrationOutcome, MigrationReport, Reason, Requester, Resolution, RunIdentity,
 };
-use tokio_postgres::{Client, GenericClient, Row, error::SqlState};
+use tokio_postgres::{Client, GenericClient, Row};
 
 use crate::{
-    connection::Connection,
+    checks::FailedCheck,
     failure::{environment, version},
     report::migration,
-    session::statement_failed,
 };
-
-/// The ledger's tables, created once, under the migration lock.
-const TABLES: &str = "
-    create table if not exists fairway.owner (
-        singleton boolean primary key default true check (singleton),
-        namespace text not null,
-        app text not null,
-        claimed_at timestamptz not null default clock_timestamp()
-    );
-    create table if not exists fairway.migration_run (
-        run_id text primary key,
-        ordinal bigint generated always as identity unique,
-        namespace text not null,
-        app text not null,
-        release text not null,
-        image_digest text not null,
-        command_hash text not null,
-        pod_uid text not null,
-        pod_ip text not null,
-        client_address text,
-        state text not null check (state in ('running', 'committed', 'failed', 'partial', 'unknown')),
-        started_at timestamptz not null default clock_timestamp(),
-        finished_at timestamptz,
-        pre_fingerprint text not null,
-        post_fingerprint text,
-        invalid_indexes text[] not null,
-        at_work text[] not null,
-        exit_code int4,
-        sqlstate text,
-        reason text,
-        message text,
-        last_error text,
-        failed_check text,
-        resolution text check (resolution in ('applied', 'notApplied')),
-        resolution_token text,
-        resolved_at timestamptz
-    );
-    revoke all on schema fairway from public;
-    revoke all on all tables in schema fairway from public;";
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,12 +86,13 @@ pub(crate) struct Entry {
     pub(crate) sqlstate: Option<String>,
     /// Why the run failed; of one that is running: why its guard asked for its end.
     pub(crate) reason: Option<String>,
-    /// What happened; of one that is running, as the predicate of `The migration …`.
+    /// What happened; of one that is running: why its pod must be stopped, as a sentence without its period; of one that
+    /// is committed: what could not be proven of it.
     pub(crate) message: Option<String>,
     /// The last error line of its output.
     pub(crate) last_error: Option<String>,
     /// A check that did not hold after it.
-    pub(crate) failed_check: Option<String>,
+    pub(crate) failed_check: Option<FailedCheck>,
     /// A user's verdict on an outcome that could not be decided.
     pub(crate) resolution: Option<Resolution>,
 }
@@ -138,6 +101,7 @@ pub(crate) struct Entry {
 pub(crate) struct NewEntry<'a> {
     pub(crate) requester: &'a Requester,
     pub(crate) identity: &'a RunIdentity,
+    pub(crate) inputs_hash: Option<&'a str>,
     pub(crate) pod_uid: &'a str,
     pub(crate) pod_ip: &'a str,
     pub(crate) client_address: Option<&'a str>,
@@ -156,7 +120,7 @@ pub(crate) struct Ending {
     pub(crate) reason: Option<String>,
     pub(crate) message: Option<String>,
     pub(crate) last_error: Option<String>,
-    pub(crate) failed_check: Option<String>,
+    pub(crate) failed_check: Option<FailedCheck>,
 }
 
 const COLUMNS: &str = "run_id, release, pod_uid, pod_ip, client_address, state, \
@@ -194,7 +158,7 @@ impl Entry {
             reason: row.get("reason"),
             message: row.get("message"),
             last_error: row.get("last_error"),
-            failed_check: row.get("failed_check"),
+            failed_check: row.get::<_, Option<&str>>("failed_check").map(FailedCheck::parse),
             resolution: match row.get::<_, Option<&str>>("resolution") {
                 Some("applied") => Some(Resolution::Applied),
                 Some(_) => Some(Resolution::NotApplied),
@@ -209,6 +173,11 @@ impl Entry {
         self.message.clone().map(|message| (reason, message))
     }
 
+    /// Whether an index may have been left invalid by the run: one was found after it, or nobody looked.
+    pub(crate) fn may_have_left_an_index(&self) -> bool {
+        self.state != State::Committed || matches!(self.failed_check, Some(FailedCheck::InvalidIndex(_)))
+    }
+
     /// The report of a run that has ended; of one that has not: that its outcome is unknown.
     pub(crate) fn report(self, schema_ahead: bool) -> MigrationReport {
         let outcome = match (self.state, self.resolution) {
@@ -216,6 +185,10 @@ impl Entry {
             (State::Failed, _) | (_, Some(Resolution::NotApplied)) => MigrationOutcome::Failed,
             (State::Partial, None) => MigrationOutcome::Partial,
             (State::Running | State::Unknown, None) => MigrationOutcome::Unknown,
+        };
+        let note = match self.state {
+            State::Committed => self.message.clone(),
+            _ => None,
         };
         let failure = match (outcome, self.resolution) {
             (MigrationOutcome::Applied, _) => None,
@@ -236,64 +209,14 @@ impl Entry {
             exit_code: self.exit_code,
             sqlstate: self.sqlstate,
             last_error: self.last_error,
-            failed_check: self.failed_check,
+            failed_check: self.failed_check.map(|failed| failed.to_string()),
             schema_ahead,
+            note,
+            // Written by `record_lost`.
+            row_missing: self.pod_uid.is_empty() && outcome == MigrationOutcome::Unknown,
             ..migration(outcome, failure)
         }
     }
-}
-
-/// Whether the ledger's tables exist.
-pub(crate) async fn exists(client: &impl GenericClient) -> Result<bool, tokio_postgres::Error> {
-    let row = client
-        .query_one("select to_regclass('fairway.migration_run') is not null", &[])
-        .await?;
-    Ok(row.get(0))
-}
-
-/// Creates the ledger where it does not exist. To be called under the migration lock.
-///
-/// # Errors
-/// `LedgerNotPermitted` with the grant that the role lacks, or that the database does not answer.
-pub(crate) async fn ensure(client: &mut Client, connection: &Connection) -> Result<(), Failure> {
-    let created = async {
-        if exists(client).await? {
-            return Ok(());
-        }
-        let transaction = client.transaction().await?;
-        // `create schema if not exists` would ask for the right to create it even where it exists.
-        let row = transaction
-            .query_one("select to_regnamespace('fairway') is null", &[])
-            .await?;
-        if row.get(0) {
-            transaction.batch_execute("create schema fairway").await?;
-        }
-        transaction.batch_execute(TABLES).await?;
-        transaction.commit().await
-    };
-    created.await.map_err(|error| not_permitted(connection, &error))
-}
-
-/// The failure of a statement that creates or reads the ledger.
-pub(crate) fn not_permitted(connection: &Connection, error: &tokio_postgres::Error) -> Failure {
-    match error.code() {
-        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => ledger_forbidden(connection),
-        _ => statement_failed("creating the ledger", error),
-    }
-}
-
-/// The refusal of a role that may not create or use schema `fairway`.
-pub(crate) fn ledger_forbidden(connection: &Connection) -> Failure {
-    environment(
-        Reason::LedgerNotPermitted,
-        format!(
-            "Role {user:?} has no right to create or use Fairway's ledger in database {database:?}. Run: GRANT CREATE ON \
-             DATABASE \"{database}\" TO \"{user}\"; or have the owner of schema fairway grant USAGE and CREATE on the \
-             schema and ALL on its tables.",
-            user = connection.user,
-            database = connection.database
-        ),
-    )
 }
 
 /// Namespace and name of the App that releases to this database; none when no App has released to it yet.
@@ -383,33 +306,50 @@ pub(crate) async fn unsettled(
 }
 
 /// The refusal to start a run because of an [`unsettled`] one.
-pub(crate) fn blocked_by(other: &Entry) -> Failure {
-    let Entry { run_id, release, .. } = other;
-    let what = match other.state {
+pub(crate) fn blocked_by(unsettled: &Entry) -> Failure {
+    let run_id = &unsettled.run_id;
+    let outcome = match unsettled.state {
         State::Partial => "failed and left the schema changed",
+        // Neither of the last two is unsettled.
         State::Running | State::Unknown | State::Committed | State::Failed => "has an unknown outcome",
+    };
+    let (run, object) = match unsettled.release.as_str() {
+        "" => (
+            format!("Migration {run_id}, which was applied by hand,"),
+            format!("the Migration with status.runId {run_id}"),
+        ),
+        release => (
+            format!("Migration {run_id} of Release {release}"),
+            format!("Release {release}"),
+        ),
     };
     environment(
         Reason::MigrationUnresolved,
         format!(
-            "Migration {run_id} of Release {release} {what}, so no other migration of this database starts. Look at the \
-             database, then resolve that Release. If it was deleted, record what you found: UPDATE \
-             fairway.migration_run SET resolution = 'applied' WHERE run_id = '{run_id}' (or 'notApplied')"
+            "{run} {outcome}, so no other migration of this database starts. Look at the database, then resolve {object}. \
+             If it was deleted, record what you found: UPDATE fairway.migration_run SET resolution = 'applied' WHERE \
+             run_id = '{run_id}'; or the same with 'notApplied'."
         ),
     )
 }
 
-/// The newest run of this image and command that was applied.
+/// The newest run of this image, command and inputs that was applied. Where the inputs of one of the two are not known, as of
+/// a run by an earlier version, they count as the same.
 pub(crate) async fn applied(
     client: &impl GenericClient,
     identity: &RunIdentity,
+    inputs_hash: Option<&str>,
 ) -> Result<Option<Entry>, tokio_postgres::Error> {
     let query = format!(
         "select {COLUMNS} from fairway.migration_run where image_digest = $1 and command_hash = $2 \
+         and coalesce(inputs_hash = $3, true) \
          and (state = 'committed' or resolution = 'applied') order by ordinal desc limit 1"
     );
     let row = client
-        .query_opt(&query, &[&identity.image_digest, &identity.command_hash])
+        .query_opt(
+            &query,
+            &[&identity.image_digest, &identity.command_hash, &inputs_hash],
+        )
         .await?;
     Ok(row.as_ref().map(Entry::from_row))
 }
@@ -434,6 +374,7 @@ pub(crate) async fn begin(client: &Client, entry: NewEntry<'_>) -> Result<Entry,
     let NewEntry {
         requester,
         identity,
+        inputs_hash,
         pod_uid,
         pod_ip,
         client_address,
@@ -443,8 +384,8 @@ pub(crate) async fn begin(client: &Client, entry: NewEntry<'_>) -> Result<Entry,
     } = entry;
     let statement = format!(
         "insert into fairway.migration_run (run_id, namespace, app, release, image_digest, command_hash, \
-         pod_uid, pod_ip, client_address, state, pre_fingerprint, invalid_indexes, at_work) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $12) returning {COLUMNS}"
+         pod_uid, pod_ip, client_address, state, pre_fingerprint, invalid_indexes, at_work, inputs_hash) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $12, $13) returning {COLUMNS}"
     );
     let row = client
         .query_one(
@@ -462,10 +403,45 @@ pub(crate) async fn begin(client: &Client, entry: NewEntry<'_>) -> Result<Entry,
                 &before,
                 &invalid_indexes,
                 &at_work,
+                &inputs_hash,
             ],
         )
         .await?;
     Ok(Entry::from_row(&row))
+}
+
+/// Writes the row of a run that is known to have begun and of which the ledger has no row any more, and returns it: its
+/// outcome is unknown, and no other run starts before a user has resolved it.
+pub(crate) async fn record_lost(
+    client: &Client,
+    requester: &Requester,
+    identity: &RunIdentity,
+    before: &str,
+) -> Result<Option<Entry>, tokio_postgres::Error> {
+    client
+        .execute(
+            "insert into fairway.migration_run (run_id, namespace, app, release, image_digest, command_hash, pod_uid, pod_ip, \
+             state, pre_fingerprint, invalid_indexes, at_work, reason, message) \
+             values ($1, $2, $3, $4, $5, $6, '', '', 'unknown', $7, '{}', '{}', $8, $9) \
+             on conflict do nothing",
+            &[
+                &identity.run_id,
+                &requester.namespace,
+                &requester.app,
+                &requester.release,
+                &identity.image_digest,
+                &identity.command_hash,
+                &before,
+                &Reason::MigrationUnknown.as_str(),
+                &format!(
+                    "The migration began, and the row of run {} is missing from fairway.migration_run: the database was \
+                     restored or replaced, or the migration removed it.",
+                    identity.run_id
+                ),
+            ],
+        )
+        .await?;
+    find(client, &identity.run_id).await
 }
 
 /// Seconds since a run began, by the server's clock.
@@ -526,7 +502,7 @@ pub(crate) async fn finish(
                 reason,
                 message,
                 last_error,
-                failed_check,
+                &failed_check.as_ref().map(FailedCheck::to_string),
             ],
         )
         .await?;

@@ -1,13 +1,16 @@
-//! The migration lock: one session advisory lock per database, on a direct connection of its own.
+//! The locks of a database: that of migrations, and that of dumps.
 //!
-//! The lock is taken by polling, never by waiting inside the server: a session that waits for an advisory lock holds
+//! The migration lock is one session advisory lock per database, on a direct connection of its own.
+//! It is taken by polling, never by waiting inside the server: a session that waits for an advisory lock holds
 //! a snapshot, and `create index concurrently` waits for snapshots, so the two would wait for each other for ever
 //! (flyway#1654, golang-migrate#960).
 
 use std::time::Duration;
 
 use fairway_protocol::{Failure, Reason};
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use tokio_postgres::Transaction;
 
 use crate::{
     connection::Connection,
@@ -17,6 +20,8 @@ use crate::{
 
 /// The lock's key: the bytes of `fairway`. Advisory locks are per database, so one key is enough.
 const KEY: i64 = 0x0066_6169_7277_6179;
+/// First key of the locks that announce dumps: the bytes of `fwdp`. The second is a hash of the Backup.
+const DUMP_KEY: i32 = 0x6677_6470;
 /// Pause between two attempts to take the lock.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -31,18 +36,18 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Connects within `reach` and takes the lock within `patience`.
+    /// Connects within `connect_timeout` and then takes the lock within `lock_timeout`.
     ///
     /// # Errors
     /// Why the database cannot be reached, that a pooler is in between, or which session holds the lock.
     pub(crate) async fn acquire(
         connection: &Connection,
-        reach: Duration,
-        patience: Duration,
+        connect_timeout: Duration,
+        lock_timeout: Duration,
     ) -> Result<Self, Failure> {
-        let session = Session::connect_within(connection, SearchPath::Catalog, reach).await?;
+        let session = Session::connect_within(connection, SearchPath::Catalog, connect_timeout).await?;
         let doing = |error| statement_failed("taking the migration lock", &error);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + lock_timeout;
         while !try_lock(&session).await.map_err(doing)? {
             if Instant::now() + PAUSE > deadline {
                 return Err(held_by_other(&session).await.map_err(doing)?);
@@ -64,12 +69,13 @@ impl Lock {
         })
     }
 
-    /// Takes the lock again on a new session, within `patience`.
+    /// Takes the lock again on a new session: connects within `limit`, and then takes the lock within `limit`. May be
+    /// cancelled.
     ///
     /// # Errors
-    /// Those of [`Lock::acquire`]; the lock is then still the lost one.
-    pub(crate) async fn reacquire(&mut self, patience: Duration) -> Result<(), Failure> {
-        *self = Self::acquire(&self.connection, patience, patience).await?;
+    /// Those of [`Lock::acquire`]; the lock is then still the lost one, as after a cancellation.
+    pub(crate) async fn reacquire(&mut self, limit: Duration) -> Result<(), Failure> {
+        *self = Self::acquire(&self.connection, limit, limit).await?;
         Ok(())
     }
 }
@@ -121,6 +127,43 @@ async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Err
             "Another migration pod holds the migration lock of this database ({holder}). Wait until its run has ended."
         ),
     ))
+}
+
+/// Announces the dump of a Backup in this transaction and refuses it while a dump of another Backup goes on, whichever App
+/// or namespace it belongs to: each reads the whole database.
+///
+/// The lock is shared, so that nobody waits in the server, and ends with the transaction, so that a pooler does not matter.
+/// Two dumps that begin in the same moment may both be refused; they are attempted again.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn other_dump(
+    transaction: &Transaction<'_>,
+    backup_uid: &str,
+) -> Result<Option<Failure>, tokio_postgres::Error> {
+    let hash = Sha256::digest(backup_uid.as_bytes());
+    let own = i32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    transaction
+        .execute("select pg_advisory_xact_lock_shared($1, $2)", &[&DUMP_KEY, &own])
+        .await?;
+    let other = transaction
+        .query_opt(
+            "select l.pid from pg_locks l where l.locktype = 'advisory' and l.granted and l.objsubid = 2 \
+             and l.classid = $1::int4::oid and l.objid <> $2::int4::oid \
+             and l.database = (select oid from pg_database where datname = current_database()) limit 1",
+            &[&DUMP_KEY, &own],
+        )
+        .await?;
+    Ok(other.map(|row| {
+        let pid: i32 = row.get(0);
+        environment(
+            Reason::WaitingForBackup,
+            format!(
+                "Another backup of this database is under way (pid {pid}), of another App or namespace. There is one dump of \
+                 a database at a time."
+            ),
+        )
+    }))
 }
 
 /// Whether statements of one connection reach the server on different sessions.

@@ -1,6 +1,6 @@
 //! The task `migrate`: a migration by a command of its own, as a child of the agent.
 
-use std::io::ErrorKind;
+use std::{io, time::Duration};
 
 use fairway_protocol::{Failure, MigrationReport, MigrationTask, Reason};
 use tokio::time::Instant;
@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use crate::{
     child::Child,
     environment::Environment,
+    program,
     report::not_started,
-    run::{Claim, Observed, Processes, Request, Run, Verdict},
+    run::{Claim, Observed, Processes, Request, Run, StopReason, Verdict},
     termination::Termination,
 };
 
@@ -17,7 +18,7 @@ use crate::{
 pub(crate) async fn run(task: MigrationTask, environment: &Environment) -> MigrationReport {
     // Received from the first moment to the last, also while the ledger is asked.
     let mut termination = Termination::listen();
-    let request = Request::of_migration(&task, environment);
+    let request = Request::new(environment, &task.run);
     match Run::claim(&request, &mut termination).await {
         Ok(Claim::Begun(mut run)) => {
             let observed = execute(&task, &request, &mut run, &mut termination).await;
@@ -34,12 +35,11 @@ pub(crate) fn not_run(failure: Failure) -> MigrationReport {
     not_started(failure)
 }
 
-/// How the child ended, with its exit code.
-enum End {
-    ByItself(i32),
-    TimedOut(i32),
-    /// Another agent took the lock, or the database could not be asked who has it.
-    LockLost(i32),
+/// How the child ended.
+struct End {
+    code: i32,
+    /// Why the agent stopped the child; none when it ended by itself.
+    stopped: Option<StopReason>,
 }
 
 async fn execute(
@@ -50,26 +50,22 @@ async fn execute(
 ) -> Observed {
     let mut child = match Child::spawn(&task.command) {
         Ok(child) => child,
-        Err(error) => return not_spawned(&task.command, &error),
+        Err(error) => return not_spawned(task, &error, request.environment),
     };
     tracing::info!("run {} started", run.id());
-    let deadline = Instant::now() + request.limit;
-    let end = supervise(&mut child, run, deadline, termination).await;
+    let End { code, stopped } = supervise(&mut child, run, request.limit, termination).await;
     let tail = child.clean_up().await;
-    let (verdict, code) = match end {
-        End::ByItself(0) => (Verdict::Success, 0),
-        End::ByItself(code) => (Verdict::failed(Reason::MigrationFailed, exited(code)), code),
-        End::TimedOut(code) => {
-            let what = format!(
-                "The migration did not end within {} s and was stopped",
-                task.timeout_seconds
-            );
-            (Verdict::failed(Reason::MigrationTimedOut, what), code)
+    let verdict = match (stopped, code) {
+        (None, 0) => Verdict::Success,
+        (None, code) => {
+            let program = task.command.first().map_or("", String::as_str);
+            let what = match program::why_exited(program, code, request.environment) {
+                Some(why) => format!("{}: {why}", exited(code)),
+                None => exited(code),
+            };
+            Verdict::failed(Reason::MigrationFailed, what)
         }
-        End::LockLost(code) => {
-            let what = "The migration was stopped because its lock on the database was lost".to_owned();
-            (Verdict::failed(Reason::MigrationFailed, what), code)
-        }
+        (Some(stop), _) => Verdict::failed(stop.reason(), stop.to_string()),
     };
     let (sqlstate, last_error) = match verdict {
         Verdict::Success => (None, None),
@@ -92,43 +88,46 @@ fn exited(code: i32) -> String {
     }
 }
 
-fn not_spawned(command: &[String], error: &std::io::Error) -> Observed {
-    let program = command.first().map_or("", String::as_str);
-    let (what, code) = match error.kind() {
-        ErrorKind::NotFound => (
-            format!("The migration could not start: {program:?} is not in the image"),
-            127,
-        ),
-        ErrorKind::PermissionDenied => (
-            format!("The migration could not start: {program:?} is not executable"),
-            126,
-        ),
-        _ => (format!("The migration could not start {program:?}: {error}"), 126),
+fn not_spawned(task: &MigrationTask, error: &io::Error, environment: &Environment) -> Observed {
+    let program = task.command.first().map_or("", String::as_str);
+    let why = program::why_not(program, error, environment, &task.container);
+    // As a shell has it.
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        _ => 126,
     };
-    let verdict = Verdict::not_started(Reason::CommandNotFound, what);
+    let verdict = Verdict::not_started(
+        Reason::CommandNotFound,
+        format!("The migration could not start: {why}"),
+    );
     Observed {
         exit_code: Some(code),
         ..Observed::new(verdict, Processes::Gone)
     }
 }
 
+/// Waits for the end of the child, and stops it after `limit` or when the migration lock is lost for good.
 async fn supervise(
     child: &mut Child,
     run: &mut Run<'_>,
-    deadline: Instant,
+    limit: Duration,
     termination: &mut Termination,
 ) -> End {
-    loop {
+    let deadline = Instant::now() + limit;
+    let mut lock = run.watch_lock();
+    let stop = loop {
         tokio::select! {
             biased;
-            code = child.ended() => return End::ByItself(code),
-            () = tokio::time::sleep_until(deadline) => return End::TimedOut(child.stop().await),
+            code = child.ended() => return End { code, stopped: None },
+            () = tokio::time::sleep_until(deadline) => break StopReason::TimedOut(limit),
             () = termination.requested() => {
                 tracing::warn!("the pod was asked to end: the migration is not interrupted, it goes on to its end");
             }
-            () = run.lock_lost() => if !run.regain_lock().await {
-                return End::LockLost(child.stop().await);
-            },
+            stop = lock.lost() => break stop,
         }
+    };
+    End {
+        code: child.stop().await,
+        stopped: Some(stop),
     }
 }

@@ -1,6 +1,7 @@
 //! The task `preflight`: whether a release can be executed in this environment. It reads, and changes nothing.
 
 use fairway_protocol::{Failure, PreflightReport, PreflightTask, Reason};
+use futures::TryStreamExt as _;
 use tokio_postgres::Client;
 
 use crate::{
@@ -9,10 +10,13 @@ use crate::{
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint,
-    ledger::{self, State},
+    ledger::{
+        self, State,
+        schema::{self, Found},
+    },
     lock::{self, pooled},
     session::{SearchPath, Session, pooler, statement_failed},
-    store,
+    store, trust,
 };
 
 /// Checks the database, and the store where there is one.
@@ -56,45 +60,67 @@ async fn check(
         "database",
         Session::connect(&connection, SearchPath::Catalog).await,
     )?;
-    let doing = |error| statement_failed("checking the database", &error);
-    let (version, major) = session.server_version().await.map_err(doing)?;
-    report.server_version = Some(version);
-    report.database_bytes = database_bytes(session.client()).await;
-    record(report, "collation", Ok(()))?;
-    if !collation_is_current(session.client()).await.map_err(doing)? {
-        set_false(report, "collation");
-    }
-    record(report, "primary", primary(&connection, session.client()).await)?;
-    record(report, "direct", direct(&connection, &session).await)?;
-    record(
-        report,
-        "schema",
-        fingerprint::of_database(&mut session)
-            .await
-            .map_err(|error| statement_failed("reading the schema", &error)),
-    )?;
+    let major = read(task, &connection, &session, report).await?;
     if task.migrates {
         record(
             report,
-            "ledger",
-            ledger_usable(task, &connection, session.client()).await,
+            "ledgerCreation",
+            schema::rehearse(session.client_mut()).await,
         )?;
-        record(report, "settled", settled(&session).await)?;
-        record(report, "staleLocks", Ok(()))?;
-        if stale_lock(session.client()).await.map_err(doing)? {
-            set_false(report, "staleLocks");
-        }
     }
+    drop(session);
     if let Some(options) = &task.store {
         record(
             report,
             "tools",
             check_tools(environment, &connection, major).await,
         )?;
-        let store = store::open(options, environment);
-        record(report, "store", store.check(&environment.pod_uid()).await)?;
+        let store = async {
+            let store = store::open(options, environment)?;
+            store.check(&environment.pod_uid()).await
+        };
+        record(report, "store", store.await)?;
     }
     Ok(())
+}
+
+/// Makes the checks that only read, in one transaction that can do nothing else. Returns the server's major version.
+async fn read(
+    task: &PreflightTask,
+    connection: &Connection,
+    session: &Session,
+    report: &mut PreflightReport,
+) -> Result<u32, Failure> {
+    let doing = |error| statement_failed("checking the database", &error);
+    session.start_reading().await.map_err(doing)?;
+    let client = session.client();
+    let (version, major) = session.server_version().await.map_err(doing)?;
+    report.server_version = Some(version);
+    report.database_bytes = Some(database_bytes(client).await.map_err(doing)?);
+    record(report, "collation", Ok(()))?;
+    if !collation_is_current(client).await.map_err(doing)? {
+        set_false(report, "collation");
+    }
+    record(report, "primary", primary(connection, client).await)?;
+    record(report, "direct", direct(connection, session).await)?;
+    record(
+        report,
+        "schema",
+        fingerprint::fingerprint(client)
+            .await
+            .map_err(|error| statement_failed("reading the schema", &error)),
+    )?;
+    if task.migrates {
+        let ledger = ledger_usable(task, client).await;
+        let ledger = record(report, "ledger", ledger)?;
+        record(report, "settled", settled(session, ledger).await)?;
+        record(report, "staleLocks", Ok(()))?;
+        if stale_lock(client).await.map_err(doing)? {
+            set_false(report, "staleLocks");
+        }
+    }
+    session.end_reading().await.map_err(doing)?;
+    Ok(major)
 }
 
 /// Records that a check does not hold which stops nothing.
@@ -116,8 +142,8 @@ async fn primary(connection: &Connection, client: &Client) -> Result<(), Failure
         true => Err(environment_failure(
             Reason::DatabaseUnreachable,
             format!(
-                "The server at {} is a standby and cannot be written to. Set database.connection to the primary's address.",
-                connection.address()
+                "The database server{} is a standby and cannot be written to. Set database.connection to the primary's address.",
+                connection.place()
             ),
         )),
     }
@@ -130,12 +156,11 @@ async fn direct(connection: &Connection, session: &Session) -> Result<(), Failur
     }
 }
 
-async fn database_bytes(client: &Client) -> Option<u64> {
+async fn database_bytes(client: &Client) -> Result<u64, tokio_postgres::Error> {
     let row = client
         .query_one("select pg_database_size(current_database())", &[])
-        .await
-        .ok()?;
-    u64::try_from(row.get::<_, i64>(0)).ok()
+        .await?;
+    Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
 /// Whether the database's collation is still the one with which its indexes were built. After a change of the image's
@@ -161,47 +186,29 @@ async fn collation_is_current(client: &Client) -> Result<bool, tokio_postgres::E
     Ok(row.get(0))
 }
 
-async fn ledger_usable(
-    task: &PreflightTask,
-    connection: &Connection,
-    client: &Client,
-) -> Result<(), Failure> {
-    let doing = |error| statement_failed("reading the ledger", &error);
-    let row = client
-        .query_one(
-            "select case when to_regclass('fairway.migration_run') is not null then \
-               has_schema_privilege('fairway', 'usage') \
-               and has_table_privilege('fairway.migration_run', 'select') \
-               and has_table_privilege('fairway.migration_run', 'insert') \
-               and has_table_privilege('fairway.migration_run', 'update') \
-             when to_regnamespace('fairway') is not null then has_schema_privilege('fairway', 'create') \
-             else has_database_privilege(current_database(), 'create') end, \
-             to_regclass('fairway.owner') is not null",
-            &[],
-        )
+async fn ledger_usable(task: &PreflightTask, client: &Client) -> Result<Found, Failure> {
+    let found = schema::find(client).await?;
+    schema::check_rights(client, found).await?;
+    if found == Found::Nothing {
+        return Ok(found);
+    }
+    let owner = ledger::owner(client)
         .await
-        // To look into a schema without the right to use it is an error, too.
-        .map_err(|error| ledger::not_permitted(connection, &error))?;
-    let (usable, owned): (bool, bool) = (row.get(0), row.get(1));
-    if !usable {
-        return Err(ledger::ledger_forbidden(connection));
-    }
-    if !owned {
-        return Ok(());
-    }
-    match ledger::owner(client).await.map_err(doing)? {
-        Some(owner) => ledger::owned_by_other(&owner, &task.requester).map_or(Ok(()), Err),
-        None => Ok(()),
+        .map_err(|error| statement_failed("reading the ledger", &error))?;
+    match owner.and_then(|owner| ledger::owned_by_other(&owner, &task.requester)) {
+        Some(refusal) => Err(refusal),
+        None => Ok(found),
     }
 }
 
-async fn settled(session: &Session) -> Result<(), Failure> {
-    let doing = |error| statement_failed("reading the ledger", &error);
-    let client = session.client();
-    if !ledger::exists(client).await.map_err(doing)? {
+async fn settled(session: &Session, ledger: Found) -> Result<(), Failure> {
+    if ledger == Found::Nothing {
         return Ok(());
     }
-    match ledger::unsettled(client, "").await.map_err(doing)? {
+    let unsettled = ledger::unsettled(session.client(), "")
+        .await
+        .map_err(|error| statement_failed("reading the ledger", &error))?;
+    match unsettled {
         // An interrupted run is settled under the lock by the next migration.
         Some(run) if run.state == State::Running => match lock::held(session).await? {
             Some(running) => Err(running),
@@ -216,22 +223,21 @@ async fn settled(session: &Session) -> Result<(), Failure> {
 async fn stale_lock(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let tables = client
         .query(
-            "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-             where c.relkind = 'r' and c.relname = 'databasechangeloglock' and has_table_privilege(c.oid, 'select')",
+            &format!(
+                "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                 where c.relname = 'databasechangeloglock' and {} and exists (select from pg_attribute a \
+                   where a.attrelid = c.oid and a.attname = 'locked' and a.atttypid = 'bool'::regtype)",
+                trust::readable()
+            ),
             &[],
         )
         .await?;
-    for table in tables {
-        let table: &str = table.get(0);
-        let row = client
-            .query_one(
-                &format!("select coalesce(bool_or(locked), false) from {table}"),
-                &[],
-            )
+    let mut stale = false;
+    for table in &tables {
+        let rows = trust::rows(client, &format!("{} (locked)", table.get::<_, &str>(0))).await?;
+        stale |= rows
+            .try_fold(false, async |stale, row| Ok(stale || row == b"t"))
             .await?;
-        if row.get(0) {
-            return Ok(true);
-        }
     }
-    Ok(false)
+    Ok(stale)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::connection::key_value_parameters;
+use crate::{connection::pairs, text::without_word};
 
 /// The text in place of a hidden value.
 const HIDDEN: &str = "***";
@@ -24,6 +24,8 @@ const SHOWN: [&str; 13] = [
 pub(crate) struct Redactor {
     /// Longest first, so that a value inside another one does not leave the rest of it visible.
     hidden: Vec<String>,
+    /// Names of roles and hosts, which are hidden where they stand alone.
+    names: Vec<String>,
 }
 
 impl Redactor {
@@ -35,17 +37,29 @@ impl Redactor {
         }
         let mut hidden: Vec<_> = hidden.into_iter().collect();
         hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        Self { hidden }
+        Self {
+            hidden,
+            names: Vec::new(),
+        }
+    }
+
+    /// This redactor, which also hides these names where they stand alone.
+    pub(crate) fn with_names(mut self, names: Vec<String>) -> Self {
+        self.names = names;
+        self
     }
 
     /// The line with every hidden value replaced.
     pub(crate) fn line(&self, line: &str) -> String {
-        self.hidden.iter().fold(line.to_owned(), |line, value| {
+        let line = self.hidden.iter().fold(line.to_owned(), |line, value| {
             match line.contains(value.as_str()) {
                 true => line.replace(value.as_str(), HIDDEN),
                 false => line,
             }
-        })
+        });
+        self.names
+            .iter()
+            .fold(line, |line, name| without_word(&line, name))
     }
 }
 
@@ -135,7 +149,7 @@ fn pair_secrets(value: &str) -> Vec<String> {
         .filter_map(|pair| pair.split_once('='))
         .filter(|(name, _)| value.contains(';') && is_secret(name))
         .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned());
-    let of_libpq = key_value_parameters(value).unwrap_or_default();
+    let of_libpq = pairs::libpq(value).unwrap_or_default();
     let of_libpq = of_libpq.into_iter().filter(|(name, _)| is_secret(name));
     of_dot_net.chain(of_libpq.map(|(_, value)| value)).collect()
 }

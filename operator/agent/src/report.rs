@@ -3,12 +3,12 @@
 use std::{io::Write as _, path::Path};
 
 use fairway_protocol::{
-    BackupReport, EXIT_OTHER_OWNER, Failure, MigrationOutcome, MigrationReport, PreflightReport,
-    REPORT_LIMIT, Reason,
+    BackupReport, Begun, EXIT_OTHER_OWNER, Failure, MigrationOutcome, MigrationReport, PreflightReport,
+    REPORT_LIMIT, Reason, Versioned,
 };
 use serde::Serialize;
 
-use crate::text::shortened;
+use crate::text::abridged;
 
 /// Exit code of an agent whose task ended with a failure.
 const EXIT_FAILURE: u8 = 1;
@@ -31,12 +31,22 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The answer with this report.
-    pub(crate) fn of(report: impl Report) -> Self {
+    /// The answer with this report, in that version of the protocol.
+    pub(crate) fn of(report: impl Report, protocol: u32) -> Self {
         Self {
             exit_code: report.exit_code(),
-            message: fit(report),
+            message: fit(Versioned { protocol, report }),
         }
+    }
+}
+
+impl<R: Report> Report for Versioned<R> {
+    fn texts(&mut self) -> Vec<&mut String> {
+        self.report.texts()
+    }
+
+    fn exit_code(&self) -> u8 {
+        self.report.exit_code()
     }
 }
 
@@ -72,6 +82,7 @@ impl Report for MigrationReport {
             .into_iter()
             .chain(self.last_error.as_mut())
             .chain(self.failed_check.as_mut())
+            .chain(self.note.as_mut())
             .collect()
     }
 
@@ -90,7 +101,7 @@ fn message(failure: &mut Option<Failure>) -> Option<&mut String> {
     failure.as_mut().map(|failure| &mut failure.message)
 }
 
-/// The JSON of a report, at most [`REPORT_LIMIT`] bytes: the longest text is cut first, between two characters.
+/// The JSON of a report, at most [`REPORT_LIMIT`] bytes: the longest text is cut first, in its middle.
 pub(crate) fn fit(mut report: impl Report) -> String {
     loop {
         let json = serde_json::to_string(&report).unwrap_or_else(|_| "{}".to_owned());
@@ -107,7 +118,7 @@ pub(crate) fn fit(mut report: impl Report) -> String {
             return json;
         };
         let keep = longest.len().saturating_sub(excess.max(4) + 4);
-        *longest = shortened(longest, keep.max(1));
+        *longest = abridged(longest, keep.max(1));
     }
 }
 
@@ -115,6 +126,19 @@ pub(crate) fn fit(mut report: impl Report) -> String {
 /// truth.
 pub(crate) fn write(path: &Path, json: &str) {
     tracing::info!("report: {json}");
+    write_message(path, json);
+}
+
+/// Leaves word that a migration has begun, for the case that this process is killed: whoever finds no row of the run then
+/// knows that it was there.
+pub(crate) fn write_begun(path: &Path, before: &str) {
+    let begun = Begun {
+        begun: before.to_owned(),
+    };
+    write_message(path, &serde_json::to_string(&begun).unwrap_or_default());
+}
+
+fn write_message(path: &Path, json: &str) {
     let written = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -144,6 +168,8 @@ pub(crate) fn migration(outcome: MigrationOutcome, failure: Option<Failure>) -> 
         last_error: None,
         schema_ahead: false,
         failed_check: None,
+        row_missing: false,
+        note: None,
     }
 }
 
@@ -161,7 +187,8 @@ mod tests {
         report.last_error = Some("\u{1}".repeat(200));
         report.before = Some("a".repeat(64));
         report.after = Some("b".repeat(64));
-        let json = fit(report);
+        let protocol = u32::MAX;
+        let json = fit(Versioned { protocol, report });
         assert!(json.len() <= REPORT_LIMIT, "{} bytes", json.len());
         let read: MigrationReport = serde_json::from_str(&json).expect("valid JSON");
         assert_eq!(read.after, Some("b".repeat(64)), "what decides is never cut");

@@ -1,27 +1,29 @@
 //! One run of a migration, from its claim in the ledger to its recorded end.
 
 mod conclude;
+pub(crate) mod lock_watch;
 mod observed;
+mod stop;
 
 use std::time::Duration;
 
 use fairway_protocol::{
-    Failure, GuardTask, MigrationOutcome, MigrationReport, MigrationTask, Reason, Requester, RunIdentity,
-    SqlCheck,
+    Failure, MigrationOutcome, MigrationReport, Reason, RequestedRun, Requester, RunIdentity,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 pub(crate) use observed::{Observed, Processes, Verdict};
+pub(crate) use stop::StopReason;
 
 use crate::{
-    backends::{self, Origin},
-    checks::{self, Checks},
+    backends::{self, InTransaction, Origin},
+    checks::{self, Checks, FailedCheck},
     environment::Environment,
     failure::{environment as environment_failure, version},
-    fingerprint,
+    fingerprint, inputs,
     ledger::{self, Entry, NewEntry, State},
     lock::Lock,
-    report::migration,
+    report::{self, migration},
     session::{Session, statement_failed},
     termination::Termination,
 };
@@ -30,8 +32,6 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to wait for the migration lock before a run.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
-/// Time to take a lost migration lock again while the migration goes on, connecting and asking the ledger included.
-const RELOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is asked for by the tasks that migrate: the run, its time, and what must hold after it.
 pub(crate) struct Request<'a> {
@@ -39,49 +39,38 @@ pub(crate) struct Request<'a> {
     pub(crate) environment: &'a Environment,
     requester: &'a Requester,
     identity: &'a RunIdentity,
+    literals_hash: Option<&'a str>,
     /// The time that the migration may take.
     pub(crate) limit: Duration,
     checks: Checks<'a>,
 }
 
 impl<'a> Request<'a> {
-    /// The request of a task that runs the migration as a child.
-    pub(crate) fn of_migration(task: &'a MigrationTask, environment: &'a Environment) -> Self {
-        Self::new(
-            environment,
-            &task.requester,
-            &task.run,
-            task.timeout_seconds,
-            &task.checks,
-        )
-    }
-
-    /// The request of a task that guards an application which migrates when it starts.
-    pub(crate) fn of_guard(task: &'a GuardTask, environment: &'a Environment) -> Self {
-        Self::new(
-            environment,
-            &task.requester,
-            &task.run,
-            task.timeout_seconds,
-            &task.checks,
-        )
-    }
-
-    fn new(
-        environment: &'a Environment,
-        requester: &'a Requester,
-        identity: &'a RunIdentity,
-        timeout_seconds: u64,
-        checks: &'a [SqlCheck],
-    ) -> Self {
-        let limit = Duration::from_secs(timeout_seconds);
+    /// The request of a task that migrates.
+    pub(crate) fn new(environment: &'a Environment, run: &'a RequestedRun) -> Self {
+        let limit = Duration::from_secs(run.timeout_seconds);
         Self {
             environment,
-            requester,
-            identity,
+            requester: &run.requester,
+            identity: &run.identity,
+            literals_hash: run.literals_hash.as_deref(),
             limit,
-            checks: Checks::within(limit, checks),
+            checks: Checks::within(limit, &run.checks),
         }
+    }
+
+    /// The hash of the run's inputs.
+    fn inputs_hash(&self) -> Result<Option<String>, Failure> {
+        let Some(literals) = self.literals_hash else {
+            return Ok(None);
+        };
+        let hash = inputs::hash(literals, &self.environment.inputs_directory());
+        hash.map(Some).map_err(|error| {
+            environment_failure(
+                Reason::AgentFailed,
+                format!("The ConfigMaps that the migration reads cannot be read ({error})."),
+            )
+        })
     }
 }
 
@@ -99,8 +88,8 @@ pub(crate) struct Run<'a> {
 pub(crate) enum Claim<'a> {
     /// The run's row is written: it must now be executed, once.
     Begun(Run<'a>),
-    /// An earlier agent began this very run and did not record its end. Whoever holds the lock knows that this agent
-    /// is gone.
+    /// An earlier agent began this very run and did not record its end. Whoever holds the lock knows that the
+    /// earlier agent is gone.
     Interrupted(Run<'a>),
     /// There is nothing to run.
     Settled(Box<MigrationReport>),
@@ -117,12 +106,12 @@ impl<'a> Run<'a> {
         termination: &mut Termination,
     ) -> Result<Claim<'a>, Failure> {
         let connection = request.environment.connection()?;
-        let (reach, patience) = (
+        let (connect_timeout, lock_timeout) = (
             CONNECT_TIMEOUT.min(request.limit),
             LOCK_TIMEOUT.min(request.limit),
         );
         let lock = tokio::select! {
-            acquired = Lock::acquire(&connection, reach, patience) => acquired?,
+            acquired = Lock::acquire(&connection, connect_timeout, lock_timeout) => acquired?,
             () = termination.requested() => {
                 return Err(environment_failure(
                     Reason::AgentFailed,
@@ -134,70 +123,50 @@ impl<'a> Run<'a> {
     }
 
     async fn claim_under(mut lock: Lock, request: &Request<'a>) -> Result<Claim<'a>, Failure> {
-        let doing = |error| statement_failed("reading the ledger", &error);
-        let identity = request.identity;
-        ledger::ensure(lock.session.client_mut(), &lock.connection).await?;
-        if let Some(entry) = ledger::interrupted(lock.session.client(), &identity.run_id)
+        ledger::schema::ensure(lock.session.client_mut()).await?;
+        let lock = settle_interrupted(lock, &request.identity.run_id).await?;
+        if let Some(refusal) = ledger::claim_ownership(lock.session.client(), request.requester)
             .await
-            .map_err(doing)?
-        {
-            tracing::warn!("settling run {}, which was interrupted", entry.run_id);
-            let mut other = Run::of_entry(lock, entry);
-            other.settle().await;
-            lock = other.lock;
-        }
-        let client = lock.session.client();
-        if let Some(refusal) = ledger::claim_ownership(client, request.requester)
-            .await
-            .map_err(doing)?
+            .map_err(ledger_not_read)?
         {
             return Err(refusal);
         }
-        let schema_ahead = ledger::schema_ahead(client, &identity.image_digest)
+        let found = ledger::find(lock.session.client(), &request.identity.run_id)
             .await
-            .map_err(doing)?;
-        if let Some(entry) = ledger::find(client, &identity.run_id).await.map_err(doing)? {
-            return Ok(match entry.state {
-                State::Running => Claim::Interrupted(Self::of_entry(lock, entry)),
-                State::Committed | State::Failed | State::Partial | State::Unknown => {
-                    Claim::Settled(Box::new(entry.report(schema_ahead)))
-                }
-            });
+            .map_err(ledger_not_read)?;
+        if let Some(entry) = &found
+            && entry.state == State::Running
+        {
+            return Ok(Claim::Interrupted(Self::of_entry(lock, entry.clone())));
         }
-        if let Some(other) = ledger::unsettled(client, &identity.run_id).await.map_err(doing)? {
-            let report = migration(MigrationOutcome::Blocked, Some(ledger::blocked_by(&other)));
-            return Ok(Claim::Settled(Box::new(report)));
+        let inputs_hash = request.inputs_hash()?;
+        match report_without_running(&lock, request, inputs_hash.as_deref(), found).await? {
+            Some(report) => Ok(Claim::Settled(Box::new(report))),
+            None => Self::begin(lock, request, inputs_hash.as_deref())
+                .await
+                .map(Claim::Begun),
         }
-        if let Some(applied) = ledger::applied(client, identity).await.map_err(doing)? {
-            tracing::info!("run {} already applied this image and command", applied.run_id);
-            // The checks are made again: a retry must not skip one that did not hold.
-            let failed_check = Run {
-                lock,
-                entry: applied,
-                checks: request.checks,
-            }
-            .failed_check()
-            .await?;
-            return Ok(Claim::Settled(Box::new(MigrationReport {
-                schema_ahead,
-                failed_check,
-                ..migration(MigrationOutcome::AlreadyApplied, None)
-            })));
-        }
-        Self::begin(lock, request).await.map(Claim::Begun)
     }
 
-    async fn begin(mut lock: Lock, request: &Request<'a>) -> Result<Self, Failure> {
+    async fn begin(
+        mut lock: Lock,
+        request: &Request<'a>,
+        inputs_hash: Option<&str>,
+    ) -> Result<Self, Failure> {
         let before = fingerprint::of_database(&mut lock.session)
             .await
             .map_err(|error| statement_failed("reading the schema", &error))?;
-        let doing = |error| statement_failed("writing the ledger", &error);
         let client = lock.session.client();
-        let invalid_indexes = checks::invalid_indexes(client).await.map_err(doing)?;
-        let at_work = backends::at_work(client).await.map_err(doing)?;
+        let invalid_indexes = checks::invalid_indexes(client)
+            .await
+            .map_err(|error| statement_failed("reading the schema", &error))?;
+        let at_work = backends::at_work(client)
+            .await
+            .map_err(|error| statement_failed("reading the database's sessions", &error))?;
         let new = NewEntry {
             requester: request.requester,
             identity: request.identity,
+            inputs_hash,
             pod_uid: &request.environment.pod_uid(),
             pod_ip: &request.environment.pod_ip(),
             client_address: lock.client_address.as_deref(),
@@ -205,7 +174,10 @@ impl<'a> Run<'a> {
             invalid_indexes: &invalid_indexes,
             at_work: &at_work,
         };
-        let entry = ledger::begin(client, new).await.map_err(doing)?;
+        let entry = ledger::begin(client, new)
+            .await
+            .map_err(|error| statement_failed("writing the ledger", &error))?;
+        report::write_begun(&request.environment.termination_log(), &entry.before);
         Ok(Self {
             lock,
             entry,
@@ -252,59 +224,122 @@ impl<'a> Run<'a> {
     pub(crate) async fn deadline(&self, limit: Duration) -> Result<Instant, Failure> {
         let ran = ledger::seconds_since_start(self.lock.session.client(), self.id())
             .await
-            .map_err(|error| statement_failed("reading the ledger", &error))?;
+            .map_err(ledger_not_read)?;
         Ok(Instant::now() + limit.saturating_sub(Duration::from_secs_f64(ran.max(0.0))))
     }
 
-    /// Resolves when the session that holds the lock is gone. May be awaited again after it was cancelled.
-    pub(crate) async fn lock_lost(&mut self) {
-        self.lock.session.lost().await;
-    }
-
-    /// Takes the lock again after its session was lost. False when another agent had it in between, which has then
-    /// changed the row, or when it could not be had.
-    pub(crate) async fn regain_lock(&mut self) -> bool {
-        tracing::warn!("the session that holds the migration lock was lost; taking the lock again");
-        let regained = async {
-            if let Err(failure) = self.lock.reacquire(RELOCK_TIMEOUT).await {
-                tracing::warn!("{}", failure.message);
-                return false;
-            }
-            let found = ledger::find(self.lock.session.client(), self.id()).await;
-            matches!(found, Ok(Some(entry)) if entry.state == State::Running)
-        };
-        // One bound for all of it: connecting, waiting for the lock and each query would otherwise add up.
-        timeout(RELOCK_TIMEOUT, regained).await.unwrap_or(false)
-    }
-
-    /// Records and reports that the run's pod must be ended, and why: its processes are alive and must not go on. What
-    /// it did is judged when the run is settled after that.
-    pub(crate) async fn ask_for_end(self, reason: Reason, what: &str) -> MigrationReport {
-        let recorded = ledger::record_stop_reason(self.lock.session.client(), self.id(), reason, what).await;
+    /// Records that the pod must be stopped, and why, and reports the run as undecided. Its processes are still running;
+    /// settling determines the outcome.
+    pub(crate) async fn request_stop(self, stop: &StopReason) -> MigrationReport {
+        let what = stop.to_string();
+        let recorded =
+            ledger::record_stop_reason(self.lock.session.client(), self.id(), stop.reason(), &what).await;
         if let Err(error) = recorded {
             // The run is then reported as interrupted.
             let failure = statement_failed("recording why the migration must end", &error);
             tracing::warn!("{}", failure.message);
         }
-        migration(
-            MigrationOutcome::Undecided,
-            Some(version(reason, format!("{what}."))),
-        )
-    }
-
-    /// The sentence of the first index that became invalid, or of the first check that does not hold.
-    async fn failed_check(&self) -> Result<Option<String>, Failure> {
-        let invalid = checks::invalid_indexes(self.lock.session.client())
-            .await
-            .map_err(|error| statement_failed("reading the schema", &error))?;
-        match checks::newly_invalid(&self.entry.invalid_indexes, &invalid) {
-            Some(sentence) => Ok(Some(sentence)),
-            None => checks::first_failed(&self.lock.connection, &self.checks).await,
+        MigrationReport {
+            before: Some(self.entry.before),
+            ..migration(
+                MigrationOutcome::Undecided,
+                Some(version(stop.reason(), format!("{what}."))),
+            )
         }
     }
 
+    /// The open transactions of the healthy application's sessions.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(crate) async fn in_transaction(
+        &self,
+        open_for: Duration,
+    ) -> Result<InTransaction, tokio_postgres::Error> {
+        let client = self.lock.session.client();
+        backends::in_transaction(client, &self.entry, &self.origin(), open_for).await
+    }
+
     /// How the sessions of the run are recognised.
-    fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin::of(self.entry.client_address.as_deref(), &self.entry.pod_ip)
+    }
+}
+
+fn ledger_not_read(error: tokio_postgres::Error) -> Failure {
+    statement_failed("reading the ledger", &error)
+}
+
+/// Settles the run that an earlier agent left without an end, if there is one, so that another may begin.
+async fn settle_interrupted(lock: Lock, except_run_id: &str) -> Result<Lock, Failure> {
+    let interrupted = ledger::interrupted(lock.session.client(), except_run_id)
+        .await
+        .map_err(ledger_not_read)?;
+    let Some(entry) = interrupted else {
+        return Ok(lock);
+    };
+    tracing::warn!("settling run {}, which was interrupted", entry.run_id);
+    let mut other = Run::of_entry(lock, entry);
+    other.settle().await;
+    Ok(other.lock)
+}
+
+/// The report on a request for which nothing has to run: its run has ended, another one is not settled, or its image and
+/// command were applied by an earlier run.
+async fn report_without_running(
+    lock: &Lock,
+    request: &Request<'_>,
+    inputs_hash: Option<&str>,
+    found: Option<Entry>,
+) -> Result<Option<MigrationReport>, Failure> {
+    let (client, identity) = (lock.session.client(), request.identity);
+    let schema_ahead = ledger::schema_ahead(client, &identity.image_digest)
+        .await
+        .map_err(ledger_not_read)?;
+    if let Some(ended) = found {
+        return Ok(Some(ended.report(schema_ahead)));
+    }
+    let unsettled = ledger::unsettled(client, &identity.run_id)
+        .await
+        .map_err(ledger_not_read)?;
+    if let Some(other) = unsettled {
+        let refusal = ledger::blocked_by(&other);
+        return Ok(Some(migration(MigrationOutcome::Blocked, Some(refusal))));
+    }
+    let Some(applied) = ledger::applied(client, identity, inputs_hash)
+        .await
+        .map_err(ledger_not_read)?
+    else {
+        return Ok(None);
+    };
+    tracing::info!(
+        "run {} already applied this image, command and inputs",
+        applied.run_id
+    );
+    Ok(Some(MigrationReport {
+        schema_ahead,
+        // The checks are made again: a retry must not skip one that did not hold.
+        failed_check: match applied.may_have_left_an_index() {
+            true => failed_check(lock, &applied.invalid_indexes, &request.checks).await?,
+            // One that is invalid now became invalid later, through another client.
+            false => checks::first_failed(&lock.connection, &request.checks).await?,
+        }
+        .map(|failed| failed.to_string()),
+        ..migration(MigrationOutcome::AlreadyApplied, None)
+    }))
+}
+
+/// The first index that is invalid and was not `invalid_before`, or else the first check that does not hold.
+async fn failed_check(
+    lock: &Lock,
+    invalid_before: &[String],
+    checks: &Checks<'_>,
+) -> Result<Option<FailedCheck>, Failure> {
+    let invalid = checks::invalid_indexes(lock.session.client())
+        .await
+        .map_err(|error| statement_failed("reading the schema", &error))?;
+    match checks::newly_invalid(invalid_before, &invalid) {
+        Some(failed) => Ok(Some(failed)),
+        None => checks::first_failed(&lock.connection, checks).await,
     }
 }

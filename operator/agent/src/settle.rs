@@ -8,15 +8,18 @@ use crate::{
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
-    ledger::{self, Entry, State},
+    ledger::{
+        self, Entry, State,
+        schema::{self, Found},
+    },
     lock::Lock,
     report::migration,
     run::Run,
     session::{SearchPath, Session, statement_failed},
 };
 
-/// Longest wait for the database.
-const REACH: Duration = Duration::from_secs(60);
+/// Longest time to connect to the database.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reports how the run ended, if it did.
 pub(crate) async fn run(task: SettleTask, environment: &Environment) -> MigrationReport {
@@ -30,13 +33,20 @@ pub(crate) fn not_run(failure: Failure) -> MigrationReport {
 
 async fn settle(task: &SettleTask, environment: &Environment) -> Result<MigrationReport, Failure> {
     let connection = environment.connection()?;
-    let patience = Duration::from_secs(task.timeout_seconds);
-    let reach = REACH.min(patience);
-    if let Some(report) = read(task, &connection, reach).await? {
+    let lock_timeout = Duration::from_secs(task.timeout_seconds);
+    let connect_timeout = CONNECT_TIMEOUT.min(lock_timeout);
+    if let Some(report) = read(task, &connection, connect_timeout).await? {
         return Ok(report);
     }
-    let lock = Lock::acquire(&connection, reach, patience).await?;
-    match find(&lock.session, task).await? {
+    let mut lock = Lock::acquire(&connection, connect_timeout, lock_timeout).await?;
+    if let Found::Earlier(_) = schema::find(lock.session.client()).await? {
+        schema::ensure(lock.session.client_mut()).await?;
+    }
+    let found = match find(&lock.session, task).await? {
+        None => record_lost(&mut lock, task).await?,
+        found => found,
+    };
+    match found {
         None => Ok(never_started()),
         Some(entry) if entry.state == State::Running => {
             let mut run = Run::of_entry(lock, entry);
@@ -50,13 +60,25 @@ async fn settle(task: &SettleTask, environment: &Environment) -> Result<Migratio
     }
 }
 
+/// Records that the outcome of the run is unknown, where it is known that the run began, or where a user has resolved it.
+async fn record_lost(lock: &mut Lock, task: &SettleTask) -> Result<Option<Entry>, Failure> {
+    if task.before.is_none() && task.resolution.is_none() {
+        return Ok(None);
+    }
+    schema::ensure(lock.session.client_mut()).await?;
+    let before = task.before.as_deref().unwrap_or_default();
+    ledger::record_lost(lock.session.client(), &task.requester, &task.run, before)
+        .await
+        .map_err(|error| statement_failed("writing the ledger", &error))
+}
+
 /// What the ledger says without the lock: enough when the run has ended and no verdict is to be recorded.
 async fn read(
     task: &SettleTask,
     connection: &Connection,
-    reach: Duration,
+    connect_timeout: Duration,
 ) -> Result<Option<MigrationReport>, Failure> {
-    let session = Session::connect_within(connection, SearchPath::Catalog, reach).await?;
+    let session = Session::connect_within(connection, SearchPath::Catalog, connect_timeout).await?;
     match find(&session, task).await? {
         Some(entry) if entry.state != State::Running && task.resolution.is_none() => {
             Ok(Some(entry.report(is_schema_ahead(&session, task).await?)))
@@ -80,13 +102,13 @@ async fn resolve(session: &Session, task: &SettleTask) -> Result<MigrationReport
         .map_or_else(never_started, |entry| entry.report(schema_ahead)))
 }
 
+/// The row of the run; none where there is none, or no ledger.
 async fn find(session: &Session, task: &SettleTask) -> Result<Option<Entry>, Failure> {
-    let doing = |error| statement_failed("reading the ledger", &error);
-    match ledger::exists(session.client()).await.map_err(doing)? {
-        true => ledger::find(session.client(), &task.run.run_id)
+    match schema::find(session.client()).await? {
+        Found::Current => ledger::find(session.client(), &task.run.run_id)
             .await
-            .map_err(doing),
-        false => Ok(None),
+            .map_err(|error| statement_failed("reading the ledger", &error)),
+        Found::Nothing | Found::Earlier(_) => Ok(None),
     }
 }
 

@@ -50,8 +50,8 @@ macro_rules! tasks {
             $(Row { name: stringify!($file), repeat: Repeat::$repeat },)+
         ];
 
-        /// Does a task and answers it.
-        pub(crate) async fn run(task: Task, environment: &Environment) -> Answer {
+        /// Does a task and answers it, in that version of the protocol.
+        pub(crate) async fn run(task: Task, environment: &Environment, protocol: u32) -> Answer {
             match task {
                 $(Task::$task(task) => {
                     let work = $file::run(task, environment);
@@ -59,16 +59,16 @@ macro_rules! tasks {
                         Sigterm::Ends => unless_stopped(work, $file::not_run).await,
                         Sigterm::Reaches => work.await,
                     };
-                    Answer::of(report)
+                    Answer::of(report, protocol)
                 })+
             }
         }
 
         /// The answer to the task of this name when it was not started, in the form in which that task is answered.
-        fn not_run(name: Option<&str>, failure: Failure) -> Answer {
+        fn not_run(name: Option<&str>, failure: Failure, protocol: u32) -> Answer {
             match name {
-                $(Some(stringify!($file)) => Answer::of($file::not_run(failure)),)+
-                _ => Answer::of(not_started(failure)),
+                $(Some(stringify!($file)) => Answer::of($file::not_run(failure), protocol),)+
+                _ => Answer::of(not_started(failure), protocol),
             }
         }
     };
@@ -90,9 +90,10 @@ pub(crate) fn row(task: &str) -> Option<&'static Row> {
     TASKS.iter().find(|row| task.get(row.name).is_some())
 }
 
-/// The answer to a task that could not be started, in the form in which that task is answered.
-pub(crate) fn without_work(task: &str, failure: Failure) -> Answer {
-    not_run(row(task).map(|row| row.name), failure)
+/// The answer to a task that could not be started, in the form in which that task is answered and in that version of the
+/// protocol.
+pub(crate) fn without_work(task: &str, failure: Failure, protocol: u32) -> Answer {
+    not_run(row(task).map(|row| row.name), failure, protocol)
 }
 
 async fn unless_stopped<R>(work: impl Future<Output = R>, not_run: fn(Failure) -> R) -> R {
@@ -108,13 +109,13 @@ async fn unless_stopped<R>(work: impl Future<Output = R>, not_run: fn(Failure) -
 
 #[cfg(test)]
 mod tests {
-    use fairway_protocol::MigrationOutcome;
+    use fairway_protocol::{MigrationOutcome, PROTOCOL_VERSION};
 
     use super::*;
 
     fn stopped(task: &str) -> String {
         let failure = environment_failure(Reason::AgentFailed, "The pod was stopped.");
-        without_work(task, failure).message
+        without_work(task, failure, PROTOCOL_VERSION).message
     }
 
     #[test]

@@ -9,6 +9,29 @@ pub(crate) fn shortened(text: &str, limit: usize) -> String {
     format!("{}…", &text[..end])
 }
 
+/// At most `limit` bytes of a message. When it is cut, its head and its tail are kept, whole words of each where they are short
+/// enough: what happened stands first, and until when or what to do last.
+pub(crate) fn abridged(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let kept = limit.saturating_sub('…'.len_utf8());
+    let head = &text[..text.floor_char_boundary(kept - kept / 2)];
+    let tail = &text[text.ceil_char_boundary(text.len() - kept / 2)..];
+    let head = head
+        .rfind(' ')
+        .filter(|end| head.len() - end <= WORD)
+        .map_or(head, |end| &head[..end]);
+    let tail = tail
+        .find(' ')
+        .filter(|start| *start <= WORD)
+        .map_or(tail, |start| &tail[start + 1..]);
+    format!("{head}…{tail}")
+}
+
+/// Longest word that is left out whole, in bytes.
+const WORD: usize = 40;
+
 /// An error's text as a sentence: with a capital letter and a full stop.
 pub(crate) fn sentence(text: &str) -> String {
     let mut characters = text.chars();
@@ -29,4 +52,51 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
             let _ = write!(text, "{byte:02x}");
             text
         })
+}
+
+/// The text with `***` in place of a name, where it stands alone and not inside of another word.
+pub(crate) fn without_word(text: &str, name: &str) -> String {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(name).filter(|_| !name.is_empty()) {
+        let (before, after) = (&rest[..at], &rest[at + name.len()..]);
+        let left = before.chars().next_back().or_else(|| shown.chars().next_back());
+        let stands_alone = !left.is_some_and(is_word) && !after.starts_with(is_word);
+        shown.push_str(before);
+        shown.push_str(if stands_alone { "***" } else { name });
+        rest = after;
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::whole("short", 10, "short")]
+    #[case::words(
+        "The lock is held since 2026-01-01T00:00:00Z, and is waited for until 2026-01-01T00:01:00Z.",
+        75,
+        "The lock is held since…for until 2026-01-01T00:01:00Z."
+    )]
+    #[case::one_word("0123456789", 7, "01…89")]
+    #[case::between_two_characters("üüüüüüüüüü", 11, "üü…üü")]
+    fn f19_a_text_is_not_cut_in_a_word(#[case] text: &str, #[case] limit: usize, #[case] expected: &str) {
+        let abridged = abridged(text, limit);
+        assert_eq!(abridged, expected);
+        assert!(abridged.len() <= limit);
+    }
+
+    #[rstest]
+    #[case("role \"crm\" of crm_items", "crm", "role \"***\" of crm_items")]
+    #[case("db, db2, db", "db", "***, db2, ***")]
+    #[case("crmcrm crm", "crm", "crmcrm ***")]
+    #[case("anything", "", "anything")]
+    fn a_name_is_hidden_where_it_stands_alone(#[case] text: &str, #[case] name: &str, #[case] shown: &str) {
+        assert_eq!(without_word(text, name), shown);
+    }
 }

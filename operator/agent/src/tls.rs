@@ -1,6 +1,7 @@
 //! TLS to the database, by the rules of libpq's `sslmode`.
 
 use std::{
+    fs,
     io::{self, Write as _},
     path::Path,
     sync::Arc,
@@ -8,24 +9,41 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    version::{TLS12, TLS13},
 };
 use tempfile::NamedTempFile;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::connection::{Connection, TlsMode};
+use crate::connection::{Connection, TlsMode, TlsVersion, TlsVersions};
 use fairway_health::tls::{AnyCertificate, provider};
+use verifier::{Names, Trusted};
+
+mod verifier;
 
 /// Why TLS could not be set up. Names files, never their content.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    #[error("the certificate file {0} cannot be read as PEM")]
-    File(String),
+    #[error(
+        "the file {0}, which the connection string names, does not exist in this pod; mount it there from a Secret or a \
+         ConfigMap, in the component too"
+    )]
+    Missing(String),
+    #[error("the file {file}, which the connection string names, cannot be read: {why}")]
+    Unreadable {
+        /// Path of the file.
+        file: String,
+        /// What the system answers.
+        why: String,
+    },
+    #[error("the file {0}, which the connection string names, holds no certificate in PEM")]
+    NoCertificate(String),
+    #[error(
+        "the file {0}, which the connection string names, holds no private key in PEM without a passphrase"
+    )]
+    NoKey(String),
     #[error("no certificate authority to verify the server with; give sslrootcert")]
     NoAuthority,
     #[error("TLS cannot be set up: {0}")]
@@ -36,18 +54,20 @@ pub(crate) enum TlsError {
 pub(crate) fn connector(connection: &Connection) -> Result<MakeRustlsConnect, TlsError> {
     let verifier: Arc<dyn ServerCertVerifier> = match connection.tls {
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Arc::new(AnyCertificate(provider())),
-        TlsMode::VerifyCa => Arc::new(AnyName(trusted(connection)?)),
-        TlsMode::VerifyFull => trusted(connection)?,
+        TlsMode::VerifyCa => Arc::new(trusted(connection, Names::Any)?),
+        TlsMode::VerifyFull => Arc::new(trusted(connection, Names::Host)?),
     };
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&versions(connection.tls_versions))
         .map_err(setup)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let config = match &connection.client_certificate {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|_| unreadable(key))?;
+            let pem = read(key)?;
+            let key = PrivateKeyDer::from_pem_slice(&pem)
+                .map_err(|_| TlsError::NoKey(key.display().to_string()))?;
             builder
                 .with_client_auth_cert(certificates(certificate)?, key)
                 .map_err(setup)?
@@ -60,22 +80,41 @@ fn setup(error: impl std::fmt::Display) -> TlsError {
     TlsError::Setup(error.to_string())
 }
 
-fn unreadable(path: &Path) -> TlsError {
-    TlsError::File(path.display().to_string())
+/// The versions of TLS between the limits.
+fn versions(limits: TlsVersions) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [(TlsVersion::V1_2, &TLS12), (TlsVersion::V1_3, &TLS13)];
+    let within = |version: &TlsVersion| {
+        limits.least.is_none_or(|least| *version >= least) && limits.most.is_none_or(|most| *version <= most)
+    };
+    all.into_iter()
+        .filter(|(version, _)| within(version))
+        .map(|(_, supported)| supported)
+        .collect()
+}
+
+/// The content of a file that the connection names.
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let file = path.display().to_string();
+    fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TlsError::Missing(file),
+        _ => TlsError::Unreadable {
+            file,
+            why: error.to_string(),
+        },
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = || CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    read()
-        .map_err(|_| unreadable(path))
-        .and_then(|found| match found.is_empty() {
-            true => Err(unreadable(path)),
-            false => Ok(found),
-        })
+    let pem = read(path)?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(TlsError::NoCertificate(path.display().to_string())),
+    }
 }
 
 /// The image's authorities, or, in an image without any, Mozilla's.
-fn common_authorities() -> Vec<CertificateDer<'static>> {
+pub(crate) fn common_authorities() -> Vec<CertificateDer<'static>> {
     let native = rustls_native_certs::load_native_certs().certs;
     match RootCertStore::empty().add_parsable_certificates(native.iter().cloned()) {
         (0, _) => webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec(),
@@ -105,64 +144,21 @@ pub(crate) fn authorities_file(connection: &Connection) -> io::Result<Option<Nam
 }
 
 /// A verifier that trusts the given file, or else [`common_authorities`].
-fn trusted(connection: &Connection) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+fn trusted(connection: &Connection, names: Names) -> Result<Trusted, TlsError> {
+    let (authorities, of_file) = match &connection.root_certificates {
+        Some(path) => {
+            let authorities = certificates(path)?;
+            (authorities.clone(), authorities)
+        }
+        None => (common_authorities(), Vec::new()),
+    };
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(match &connection.root_certificates {
-        Some(path) => certificates(path)?,
-        None => common_authorities(),
-    });
+    roots.add_parsable_certificates(authorities);
     if roots.is_empty() {
         return Err(TlsError::NoAuthority);
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
-        .map_err(setup)
-}
-
-/// `verify-ca`: the chain must hold, the name need not.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        // The verifier checks the chain before the name, so a wrong name means that the chain held.
-        match self
-            .0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+        .map_err(setup)?;
+    Ok(Trusted::new(webpki, of_file, names))
 }

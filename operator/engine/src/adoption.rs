@@ -1,7 +1,7 @@
 //! Whether an object that has the name of one to be created is that object.
 
-use crate::answer::Refused;
 use fairway_plan::labels;
+use fairway_plan::observed::Refusal;
 use kube::core::ObjectMeta;
 
 /// Why an existing object is not adopted.
@@ -10,7 +10,7 @@ pub(crate) enum NotOurs {
     /// It is being deleted: the name will be free.
     Terminating,
     /// Its owner is another: a user deletes or renames it.
-    Taken(Refused),
+    Taken(Refusal),
 }
 
 /// Whether an existing object is the one that was to be created: of the same owner, or without one of the same App.
@@ -28,7 +28,7 @@ pub(crate) fn adopt(kind: &str, desired: &ObjectMeta, existing: &ObjectMeta) -> 
         return Ok(());
     }
     let name = existing.name.as_deref().unwrap_or_default();
-    Err(NotOurs::Taken(Refused {
+    Err(NotOurs::Taken(Refusal {
         message: format!(
             "{kind} {name} already exists and was not created by Fairway for this object. Delete or rename it."
         ),

@@ -1,5 +1,6 @@
 //! What the API server's answers mean, and what they say: fit for status, Events and logs, without anyone's values.
 
+use fairway_plan::observed::Refusal;
 use kube::core::Status;
 
 /// Longest message.
@@ -9,29 +10,31 @@ const LIMIT: usize = 400;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// Repeating the same write will not help.
-    Refused(Refused),
+    Refused(Refusal),
     /// The object, or its namespace, is not there.
     NotFound,
     /// The object was changed or replaced meanwhile.
     Conflict,
     /// The name of an object to be created is taken.
     AlreadyExists,
-    /// The namespace is being deleted, and nothing can be made in it any more.
+    /// The namespace is being deleted, and nothing can be created in it any more.
     NamespaceTerminating,
-    /// The API server is overloaded, stopping, or was told to answer later.
+    /// The API server is overloaded, stopping, or answers later.
     Unavailable(String),
 }
 
-/// A refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    /// What the API server said, shortened.
-    pub(crate) message: String,
-    /// Another field manager owns a field.
-    pub(crate) conflict: bool,
-    /// It can be fixed elsewhere (a quota, a role, the other manager), so that the same write is worth another attempt
-    /// later.
-    pub(crate) may_pass: bool,
+impl Meaning {
+    /// What is wrong with the object that was written or read.
+    pub(crate) fn into_message(self) -> String {
+        match self {
+            Self::Refused(refusal) => refusal.message,
+            Self::NotFound => "it or its namespace does not exist".to_owned(),
+            Self::Conflict => "it was changed meanwhile".to_owned(),
+            Self::AlreadyExists => "it already exists".to_owned(),
+            Self::NamespaceTerminating => "the namespace is being deleted".to_owned(),
+            Self::Unavailable(message) => message,
+        }
+    }
 }
 
 /// Reads an error answer.
@@ -40,7 +43,7 @@ pub(crate) fn meaning(status: &Status) -> Meaning {
     let owned = causes.clone().any(|cause| cause.reason == "FieldManagerConflict");
     let ending = causes.clone().any(|cause| cause.reason == "NamespaceTerminating");
     let refused = |conflict, may_pass| {
-        Meaning::Refused(Refused {
+        Meaning::Refused(Refusal {
             message: message(status),
             conflict,
             may_pass,
@@ -133,11 +136,16 @@ fn after_quoted(text: &str) -> &str {
 
 /// One line of at most [`LIMIT`] bytes.
 pub fn shorten(text: &str) -> String {
+    shorten_to(text, LIMIT)
+}
+
+/// One line of at most so many bytes, and a sign that there was more.
+pub(crate) fn shorten_to(text: &str, limit: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() <= LIMIT {
+    if line.len() <= limit {
         return line;
     }
-    let end = (0..=LIMIT)
+    let end = (0..=limit)
         .rev()
         .find(|index| line.is_char_boundary(*index))
         .unwrap_or_default();

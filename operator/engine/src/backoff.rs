@@ -1,6 +1,7 @@
-//! Exponential backoff per object. A wait is not an error and never comes here.
+//! Exponential backoff per object. Failures and conflicts count; a pass that only waits does not.
 
-use crate::key::Work;
+use crate::key::ObjectKey;
+use fairway_plan::retry;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,40 +10,34 @@ const FIRST: Duration = Duration::from_millis(200);
 /// The longest delay.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How often each object's passes have failed in a row. Objects without failures take no room.
+/// How often each object's passes have failed, or met a conflict, since one was completed. Objects without failures take no room.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
-    failures: BTreeMap<Work, u32>,
+    failures: BTreeMap<ObjectKey, u32>,
 }
 
 impl Backoff {
-    /// Counts a failure; how long to wait before the next attempt.
-    pub(crate) fn failed(&mut self, work: &Work) -> Duration {
-        let failures = self.failures.entry(work.clone()).or_default();
-        let delay = delay(*failures);
+    /// Counts a failure; how long to wait before the next attempt: 0.2 s, doubling, at most a minute.
+    pub(crate) fn failed(&mut self, object: &ObjectKey) -> Duration {
+        let failures = self.failures.entry(object.clone()).or_default();
         *failures = failures.saturating_add(1);
-        delay
+        retry::doubling(FIRST, LONGEST, *failures)
     }
 
     /// Forgets the failures of an object, because a pass was completed or the object is gone.
-    pub(crate) fn reset(&mut self, work: &Work) {
-        self.failures.remove(work);
+    pub(crate) fn reset(&mut self, object: &ObjectKey) {
+        self.failures.remove(object);
     }
-}
-
-/// The delay after so many failures in a row: 0.2 s, 0.4 s … 60 s.
-fn delay(failures_before: u32) -> Duration {
-    FIRST.saturating_mul(1 << failures_before.min(16)).min(LONGEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Key;
-    use crate::kinds::Reconciled;
+    use crate::key::NamespacedName;
+    use crate::kinds::OwnKind;
 
-    fn work(name: &str) -> Work {
-        Work::new(Reconciled::App, Key::new("shop", name))
+    fn work(name: &str) -> ObjectKey {
+        ObjectKey::new(OwnKind::App, NamespacedName::new("shop", name))
     }
 
     #[test]
@@ -68,10 +63,5 @@ mod tests {
         backoff.reset(&work("crm"));
         assert_eq!(backoff.failed(&work("crm")), FIRST);
         assert_eq!(backoff.failed(&work("cms")), 2 * FIRST);
-    }
-
-    #[test]
-    fn any_number_of_failures_has_a_delay() {
-        assert_eq!(delay(u32::MAX), LONGEST);
     }
 }

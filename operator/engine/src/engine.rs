@@ -3,19 +3,22 @@
 use crate::announcement::{Announcement, Severity};
 use crate::caches::Cached;
 use crate::clock::{Instant, Now};
-use crate::key::{Key, Work};
-use crate::kinds::{Kind, Reconciled, Unreadable};
+use crate::key::{NamespacedName, ObjectKey};
+use crate::kinds::{Kind, OwnKind, Unreadable};
 use crate::pass::{Action, Pass};
 use crate::probes::{Probe, Probing};
 use crate::queue::Load;
 use crate::request::Answer;
 use crate::state::State;
+use crate::watched::Watched;
 use fairway_crds::Reason;
 use fairway_plan::observed::{PodHealth, ProbeTarget, Settings};
 use fairway_plan::protocol::ProbeVerdict;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// An operator without its I/O. A driver feeds it what watches show, starts the passes that it has ready, carries
 /// their requests to the API server and their answers back, and asks pods.
@@ -23,22 +26,44 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Engine {
     state: State,
     /// Kinds whose first list has not come in, and why.
-    missing: BTreeMap<Kind, String>,
+    missing: BTreeMap<Watched, String>,
+    failing: BTreeMap<Watched, Failing>,
     leads: bool,
     /// Since when passes may start.
     works_since: Option<Instant>,
 }
 
+/// A watch that has worked and fails now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// When it failed first.
+    pub since: Timestamp,
+    /// Why it failed last.
+    pub why: String,
+}
+
 impl Engine {
     /// An operator that has seen nothing yet, and starts up to `concurrency` passes of each kind at once.
     pub fn new(settings: Settings, concurrency: u16) -> Self {
-        let missing = Kind::ALL.map(|kind| (kind, "the first list is under way".to_owned()));
+        Self::of_namespaces(settings, concurrency, &[])
+    }
+
+    /// An operator of the Apps in these namespaces, each of which has watches of its own; without any, in all namespaces.
+    pub fn of_namespaces(settings: Settings, concurrency: u16, namespaces: &[String]) -> Self {
+        let missing =
+            Watched::all(namespaces).map(|watched| (watched, "the first list is under way".to_owned()));
         Self {
             state: State::new(settings, concurrency),
-            missing: missing.into(),
+            missing: missing.collect(),
+            failing: BTreeMap::new(),
             leads: false,
             works_since: None,
         }
+    }
+
+    /// Sets the image that holds the agent.
+    pub fn set_agent_image(&mut self, image: &str) {
+        Arc::make_mut(&mut self.state.settings).agent_image = image.to_owned();
     }
 
     /// Takes in an object as a watch or list shows it.
@@ -48,7 +73,7 @@ impl Engine {
     }
 
     /// Takes in that an object is gone.
-    pub fn remove<K: Cached>(&mut self, key: &Key, meta: &ObjectMeta, now: Now) {
+    pub fn remove<K: Cached>(&mut self, key: &NamespacedName, meta: &ObjectMeta, now: Now) {
         let work = self.state.caches.remove::<K>(key, meta);
         self.enqueue(work, now);
     }
@@ -91,25 +116,47 @@ impl Engine {
         })
     }
 
-    /// Ends a list, which makes the cache of the kind complete: what it did not hold is gone.
-    pub fn listed<K: Cached>(&mut self, listed: &BTreeSet<Key>, now: Now) {
-        let work = self.state.caches.retain::<K>(listed);
+    /// Ends a list of a namespace, or of all, which makes the cache of the kind complete there: what it did not hold is gone.
+    pub fn listed<K: Cached>(
+        &mut self,
+        namespace: Option<&str>,
+        listed: &BTreeSet<NamespacedName>,
+        now: Now,
+    ) {
+        let work = self.state.caches.retain::<K>(namespace, listed);
         self.enqueue(work, now);
-        self.missing.remove(&K::KIND);
+        self.missing.remove(&Watched::new(K::KIND, namespace));
         self.look_whether_it_works(now);
     }
 
-    /// Takes in why the first list of a kind does not come. A cache that is complete stays complete when its watch
-    /// breaks.
-    pub fn list_failed(&mut self, kind: Kind, why: String) {
-        if let Some(missing) = self.missing.get_mut(&kind) {
-            *missing = why;
+    /// Takes in why a list or watch fails. A cache that is complete stays complete: what is planned from it is
+    /// as old as the failure, and a write that was decided on an older object is refused.
+    pub fn watch_failed(&mut self, watched: Watched, why: String, now: Now) {
+        match self.missing.get_mut(&watched) {
+            Some(missing) => *missing = why,
+            None => {
+                let failing = self.failing.entry(watched).or_insert_with(|| Failing {
+                    since: now.wall,
+                    why: String::new(),
+                });
+                failing.why = why;
+            }
         }
+    }
+
+    /// Takes in that a list or watch works.
+    pub fn watch_works(&mut self, watched: &Watched) {
+        self.failing.remove(watched);
+    }
+
+    /// Kinds whose watch fails although their first list came in.
+    pub fn failing(&self) -> &BTreeMap<Watched, Failing> {
+        &self.failing
     }
 
     /// Kinds whose first list has not come in, and why: no pass starts before, since a plan on half of the caches
     /// would be a plan on a cluster that never was.
-    pub fn missing(&self) -> &BTreeMap<Kind, String> {
+    pub fn missing(&self) -> &BTreeMap<Watched, String> {
         &self.missing
     }
 
@@ -158,7 +205,7 @@ impl Engine {
 
     /// From now on, for this Release, exactly these pods are to be asked; a pass says so with [`Action::Probe`]. Returns
     /// the probes that begin.
-    pub fn probe(&mut self, release: &Key, targets: Vec<ProbeTarget>) -> Vec<Probe> {
+    pub fn probe(&mut self, release: &NamespacedName, targets: Vec<ProbeTarget>) -> Vec<Probe> {
         self.state.probes.set(release, targets)
     }
 
@@ -177,7 +224,7 @@ impl Engine {
             None => Probing::Ends,
             Some(is_news) => {
                 if is_news {
-                    let work = Work::new(Reconciled::Release, probe.release.clone());
+                    let work = ObjectKey::new(OwnKind::Release, probe.release.clone());
                     self.state.queue.add(work, now.monotonic);
                 }
                 Probing::Continues
@@ -191,8 +238,13 @@ impl Engine {
     }
 
     /// How busy a kind is.
-    pub fn load(&self, kind: Reconciled) -> Load {
+    pub fn load(&self, kind: OwnKind) -> Load {
         self.state.queue.load(kind)
+    }
+
+    /// Number of objects of a kind that are cached.
+    pub fn cached<K: Cached>(&self) -> usize {
+        self.state.caches.count(K::KIND)
     }
 
     /// Number of objects that could not be parsed.
@@ -200,7 +252,7 @@ impl Engine {
         self.state.caches.unreadable()
     }
 
-    fn enqueue(&mut self, work: Vec<Work>, now: Now) {
+    fn enqueue(&mut self, work: Vec<ObjectKey>, now: Now) {
         for work in work {
             self.state.queue.add(work, now.monotonic);
         }

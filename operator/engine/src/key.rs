@@ -1,19 +1,19 @@
 //! Names of objects, and of objects to reconcile.
 
-use crate::kinds::Reconciled;
+use crate::kinds::OwnKind;
 use std::fmt;
 use std::sync::Arc;
 
 /// Namespace and name of an object. Cheap to clone: caches, queue and timers all hold it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct NamespacedName {
     /// Namespace of the object.
     pub namespace: Arc<str>,
     /// Name of the object.
     pub name: Arc<str>,
 }
 
-impl Key {
+impl NamespacedName {
     /// The key of the object of that name in that namespace.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self {
@@ -31,29 +31,29 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for NamespacedName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}", self.namespace, self.name)
     }
 }
 
-/// One object to reconcile.
+/// Kind, namespace and name of an object of our own kinds: what queue, timers and backoff hold, and what a pass is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Work {
-    /// The kind whose planner is asked.
-    pub kind: Reconciled,
-    /// The object.
-    pub key: Key,
+pub struct ObjectKey {
+    /// Kind of the object.
+    pub kind: OwnKind,
+    /// Namespace and name of the object.
+    pub key: NamespacedName,
 }
 
-impl Work {
-    /// Work on one object.
-    pub fn new(kind: Reconciled, key: Key) -> Self {
+impl ObjectKey {
+    /// The key of the object of that kind and name.
+    pub fn new(kind: OwnKind, key: NamespacedName) -> Self {
         Self { kind, key }
     }
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for ObjectKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.kind.controller(), self.key)
     }

@@ -5,34 +5,34 @@ mod backup;
 mod migration;
 mod release;
 
-use crate::caches::{Group, KeptSnapshot};
+use crate::answers::Answers;
+use crate::caches::{Group, KeptSnapshot, Serving, Shared};
 use crate::clock::Instant;
-use crate::key::Key;
-use crate::kinds::Release;
-use crate::lookups::{Found, Lookup};
+use crate::key::NamespacedName;
+use crate::kinds::{App, Release};
+use crate::lookups::{Lookup, LookupResult};
 use crate::planned::Planned;
+use crate::probe_pods::ProbePods;
 use crate::probes::Probes;
-use crate::refusals::Refusals;
 use crate::state::State;
 use fairway_plan::Step;
-use fairway_plan::labels::{self, Work};
 use fairway_plan::observed::{ProbeTarget, Settings};
 use fairway_plan::snapshot::Snapshot;
-use kube::ResourceExt;
+use kube::core::ObjectMeta;
 use std::sync::Arc;
 
 /// How the objects of a kind are observed.
 pub(crate) trait Observe: Planned {
     /// What the caches show; `None` when the object is gone.
-    fn observe(sight: &Sight<'_>, key: &Key) -> Option<Self::Observed>;
+    fn observe(scope: &mut Scope<'_>, key: &NamespacedName) -> Option<Self::Observed>;
 
     /// What else has to be looked up.
-    fn lookups(_observed: &Self::Observed, _key: &Key) -> Vec<Lookup> {
+    fn lookups(_observed: &Self::Observed, _key: &NamespacedName) -> Vec<Lookup> {
         Vec::new()
     }
 
     /// Adds what was looked up under a name.
-    fn add(_observed: &mut Self::Observed, _name: &str, _found: Found) {}
+    fn add(_observed: &mut Self::Observed, _name: &str, _found: LookupResult) {}
 
     /// Which pods are to be asked from now on; `None` for a kind that asks none.
     fn probes(_observed: &Self::Observed, _settings: &Settings) -> Option<Vec<ProbeTarget>> {
@@ -40,26 +40,39 @@ pub(crate) trait Observe: Planned {
     }
 
     /// Forgets an object that is gone. Returns what it has left behind that nobody else removes.
-    fn gone(_state: &mut State, _key: &Key) -> Vec<Step> {
+    fn gone(_state: &mut State, _key: &NamespacedName) -> Vec<Step> {
         Vec::new()
     }
 }
 
-/// What there is to look at on behalf of one object.
-pub(crate) struct Sight<'a> {
+/// What the planner's view of one object is made from: the App's cached objects and what this process has learned.
+pub(crate) struct Scope<'a> {
     /// The objects of the App.
     pub(crate) group: &'a Group,
     /// The App.
-    pub(crate) app: &'a Key,
+    pub(crate) app: &'a NamespacedName,
+    /// Which Apps serve which Services.
+    pub(crate) serving: &'a Serving,
+    /// Objects that belong to no App.
+    pub(crate) shared: Shared<'a>,
     /// What the API server has refused.
-    pub(crate) refusals: &'a Refusals,
+    pub(crate) answers: &'a Answers,
     /// What health requests have found.
     pub(crate) probes: &'a Probes,
+    /// The pods through which they are made.
+    pub(crate) probe_pods: &'a mut ProbePods,
+    /// What is fixed for the process.
+    pub(crate) settings: &'a Settings,
     /// The time.
     pub(crate) now: Instant,
 }
 
-impl Sight<'_> {
+impl Scope<'_> {
+    /// The App, unless it is being deleted: then it is gone to whatever is planned for it.
+    fn app(&self) -> Option<Arc<App>> {
+        self.group.app().filter(|app| stays(&app.metadata))
+    }
+
     /// The App's Releases but one, in order of revision.
     fn releases(&self, but: Option<&str>) -> Vec<Arc<Release>> {
         let mut releases: Vec<_> = self
@@ -87,18 +100,12 @@ impl Sight<'_> {
                 .revisions
                 .get(release)
                 .map(|kept| kept.snapshot.clone()),
-            None => self.group.app().map(|app| Arc::new(Snapshot::of(&app.spec))),
+            None => self.app().map(|app| Arc::new(Snapshot::of(&app.spec))),
         }
     }
 }
 
-/// Whether a Job or pod does one of these kinds of work for the object of that name.
-fn works_for(object: &impl ResourceExt, name: &str, kinds: &[Work]) -> bool {
-    let labels = object.labels();
-    labels
-        .get(labels::WORK_FOR)
-        .is_some_and(|work_for| work_for == name)
-        && labels
-            .get(labels::WORK)
-            .is_some_and(|work| kinds.iter().any(|kind| kind.as_str() == work))
+/// Whether an object is not being deleted.
+fn stays(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_none()
 }

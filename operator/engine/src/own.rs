@@ -3,10 +3,10 @@
 use crate::announcement::{Announcement, news};
 use crate::caches::key_of;
 use crate::for_each_kind;
-use crate::key::Key;
+use crate::key::NamespacedName;
 use crate::kinds::*;
-use crate::lookups::{Found, Lookup};
-use crate::observe::{Observe, Sight};
+use crate::lookups::{Lookup, LookupResult};
+use crate::observe::{Observe, Scope};
 use crate::state::State;
 use fairway_plan::observed::{
     AppObserved, BackupObserved, MigrationObserved, ProbeTarget, ReleaseObserved, Settings,
@@ -42,6 +42,8 @@ pub(crate) struct Commit {
     pub(crate) announcement: Option<Announcement>,
     /// The outcome, when the object ends with this status.
     pub(crate) outcome: Option<String>,
+    /// The rung that a Release has come to.
+    pub(crate) rung: Option<&'static str>,
 }
 
 /// What was observed of one object, and all that its planner needs to decide. Planning takes no part of the engine:
@@ -66,7 +68,12 @@ fn decide<K: Observe>(
     own: fn(Arc<K>) -> Own,
 ) -> Decided {
     let object = K::of(observed);
-    let Decision { steps, status, wake } = K::plan(observed, settings, now);
+    let Decision {
+        steps,
+        status,
+        wake,
+        rung,
+    } = K::plan(observed, settings, now);
     let commit = (object.status() != Some(&status)).then(|| {
         let before = object.status();
         let conditions = before.map(K::conditions).unwrap_or_default();
@@ -78,6 +85,7 @@ fn decide<K: Observe>(
                 reason: headline.reason.clone(),
                 message: headline.message.clone(),
             }),
+            rung,
             outcome: K::outcome(&status).filter(|_| before.and_then(K::outcome).is_none()),
             object: own(Arc::new(object.with_status(status))),
         })
@@ -94,13 +102,7 @@ fn decide<K: Observe>(
 macro_rules! own {
     (
         ()
-        own { $(
-            $own:ident $own_store:ident {
-                app: $app:expr,
-                may: [$($own_verb:ident),*],
-                status: $status:ident, observed: $member:ident in $observed:ident, $($row:tt)*
-            }
-        )* }
+        own { $($own:ident $own_store:ident $member:ident { $($row:tt)* })* }
         $($rest:tt)*
     ) => {
         /// An object of one of our own kinds.
@@ -112,14 +114,14 @@ macro_rules! own {
 
         impl Own {
             /// Kind of the object.
-            pub fn kind(&self) -> Reconciled {
+            pub fn kind(&self) -> OwnKind {
                 match self {
-                    $(Self::$own(_) => Reconciled::$own,)*
+                    $(Self::$own(_) => OwnKind::$own,)*
                 }
             }
 
             /// Namespace and name of the object.
-            pub fn key(&self) -> Key {
+            pub fn key(&self) -> NamespacedName {
                 match self {
                     $(Self::$own(object) => key_of(&**object),)*
                 }
@@ -145,26 +147,26 @@ macro_rules! own {
         #[derive(Clone, Debug)]
         #[allow(clippy::large_enum_variant, reason = "one is always behind a Box")]
         pub(crate) enum Observation {
-            $($own($observed),)*
+            $($own(cell!(observed; $($row)*)),)*
         }
 
         impl Observation {
             /// Observes an object; `None` when it is gone.
-            pub(crate) fn observe(kind: Reconciled, sight: &Sight<'_>, key: &Key) -> Option<Box<Self>> {
+            pub(crate) fn observe(kind: OwnKind, scope: &mut Scope<'_>, key: &NamespacedName) -> Option<Box<Self>> {
                 Some(Box::new(match kind {
-                    $(Reconciled::$own => Self::$own($own::observe(sight, key)?),)*
+                    $(OwnKind::$own => Self::$own($own::observe(scope, key)?),)*
                 }))
             }
 
             /// What else has to be looked up.
-            pub(crate) fn lookups(&self, key: &Key) -> Vec<Lookup> {
+            pub(crate) fn lookups(&self, key: &NamespacedName) -> Vec<Lookup> {
                 match self {
                     $(Self::$own(observed) => $own::lookups(observed, key),)*
                 }
             }
 
             /// Adds what was looked up under a name.
-            pub(crate) fn add(&mut self, name: &str, found: Found) {
+            pub(crate) fn add(&mut self, name: &str, found: LookupResult) {
                 match self {
                     $(Self::$own(observed) => $own::add(observed, name, found),)*
                 }
@@ -178,9 +180,9 @@ macro_rules! own {
         }
 
         /// Forgets an object that is gone. Returns what it has left behind that nobody else removes.
-        pub(crate) fn gone(state: &mut State, kind: Reconciled, key: &Key) -> Vec<Step> {
+        pub(crate) fn gone(state: &mut State, kind: OwnKind, key: &NamespacedName) -> Vec<Step> {
             match kind {
-                $(Reconciled::$own => $own::gone(state, key),)*
+                $(OwnKind::$own => $own::gone(state, key),)*
             }
         }
     };

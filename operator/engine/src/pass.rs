@@ -4,19 +4,19 @@ mod execute;
 
 use crate::announcement::Announcement;
 use crate::answer::{Meaning, meaning};
-use crate::caches::View;
+use crate::caches::CacheRead;
 use crate::clock::{Instant, Now};
-use crate::key::{Key, Work};
-use crate::kinds::{Kind, Reconciled, Service};
-use crate::lookups::{Found, Lookup};
-use crate::observe::Sight;
+use crate::key::{NamespacedName, ObjectKey};
+use crate::kinds::{Kind, OwnKind, Service};
+use crate::lookups::{Lookup, LookupResult};
+use crate::observe::Scope;
 use crate::own::{Commit, Decided, Observation, Own, Planning, gone};
 use crate::probes::Probe;
-use crate::request::{Answer, Request, Resource};
+use crate::request::{Answer, Request};
 use crate::state::State;
 use fairway_crds::Reason;
 use fairway_plan::{Step, Wake};
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, ObjectMeta};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,19 +28,23 @@ const MAX_REPLANS: usize = 64;
 /// Shortest timer, so that a planner that asks for a time in the past cannot spin.
 const MIN_TIMER: Duration = Duration::from_millis(10);
 
-/// Delay after a conflict; the event of the newer object usually comes first.
+/// Delay after the first conflicts; the event of the newer object usually comes first.
 const CONFLICT_RETRY: Duration = Duration::from_secs(1);
 
 /// A pass that is under way.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    work: Work,
+    work: ObjectKey,
     /// The object's App, once it is known.
-    app: Key,
+    app: NamespacedName,
+    /// Whether the App was there, and not being deleted, when it was observed.
+    app_stays: bool,
     /// When the first of the reasons for this pass came up.
     since: Instant,
     waited: Duration,
     replans: usize,
+    /// Whether it has written something, whose event enqueues it again.
+    wrote: bool,
     ended: Ended,
     stage: Stage,
 }
@@ -50,14 +54,19 @@ enum Stage {
     /// Not started.
     Observing,
     /// Waiting for the first of these lookups.
-    LookingUp(Box<Observation>, VecDeque<Lookup>, Instant),
+    LookingUp {
+        observation: Box<Observation>,
+        lookups: VecDeque<Lookup>,
+        /// When the request for the first lookup was sent.
+        asked: Instant,
+    },
     /// Waiting for the planner.
     Planning,
     /// Waiting for probes to be started.
     Probing(Box<Decided>),
     /// Waiting for the result of the first step.
     Executing(Execution),
-    /// Reading the object whose name is that of the one to be created.
+    /// Reading the existing object that has the name of the one to be created.
     Adopting(Execution),
     /// Waiting for the status write.
     Committing(Box<Commit>, Wake),
@@ -65,7 +74,7 @@ enum Stage {
     Over,
 }
 
-/// Steps on their way.
+/// The steps that are still to be executed.
 #[derive(Clone, Debug)]
 struct Execution {
     steps: VecDeque<Arc<Step>>,
@@ -77,14 +86,14 @@ struct Execution {
 /// What comes after the steps.
 #[derive(Clone, Debug)]
 enum Then {
-    /// The status.
+    /// The status write, if the status has changed.
     Commit {
         observed: Own,
         commit: Option<Box<Commit>>,
         wake: Wake,
     },
-    /// Nothing: the object is gone, and the steps remove what it has left behind.
-    Leave,
+    /// The end of the pass: the object was deleted, and the steps remove what it has left behind.
+    Finish,
 }
 
 /// What comes next in a pass.
@@ -105,12 +114,25 @@ pub enum Action {
 pub struct Ended {
     /// When the next pass is due without any change, or why this one failed.
     pub result: PassResult,
-    /// A Service has been switched, so long after the last change that the switch waited for.
+    /// A Service has been switched, so long after this pass became due.
     pub switched: Option<Duration>,
     /// What is worth an Event.
     pub announcements: Vec<Announcement>,
     /// The outcome with which the object has ended.
-    pub outcome: Option<(Reconciled, String)>,
+    pub outcome: Option<(OwnKind, String)>,
+    /// The step that a Release has come to, if it is another one than before, or for another reason.
+    pub step: Option<ReleaseStep>,
+}
+
+/// A step of a release, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseStep {
+    /// Name of the App.
+    pub app: String,
+    /// The rung that is not met or, at the end, the outcome; `None` before the App has accepted the release.
+    pub step: Option<String>,
+    /// The reason in the Release's condition.
+    pub reason: String,
 }
 
 /// When the next pass is due, or why this one failed.
@@ -131,40 +153,38 @@ pub enum PassResult {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
     /// The API server refused a write, and the planner cannot say so or has done so already.
-    #[error("The API server refuses to write {object}: {message}")]
+    #[error("the API server refuses to write {object}: {message}")]
     Refused {
-        /// Kind and name.
+        /// `Kind name`.
         object: String,
         /// What the API server said.
         message: String,
-        /// Whether an Event has said so before.
-        announced: bool,
     },
     /// The name is taken by an object that is just being deleted.
     #[error("{object} exists and is being deleted")]
     BeingDeleted {
-        /// `Kind/name`.
+        /// `Kind name`.
         object: String,
     },
     /// A write could not be done now.
     #[error("{object} could not be written: {message}")]
     Unavailable {
-        /// `Kind/name`.
+        /// `Kind name`.
         object: String,
         /// Why.
         message: String,
     },
     /// An object could not be read.
     #[error("{object} could not be read: {message}")]
-    Unread {
-        /// What was asked for.
+    NotRead {
+        /// `Kind name`, or which pods.
         object: String,
         /// Why.
         message: String,
     },
     /// The status could not be written.
     #[error("status could not be written: {message}")]
-    Uncommitted {
+    StatusNotWritten {
         /// Why.
         message: String,
     },
@@ -180,28 +200,30 @@ impl PassError {
             Self::Refused { .. } => Reason::WriteRefused,
             Self::BeingDeleted { .. } => Reason::ObjectBeingDeleted,
             Self::Unavailable { .. }
-            | Self::Unread { .. }
-            | Self::Uncommitted { .. }
+            | Self::NotRead { .. }
+            | Self::StatusNotWritten { .. }
             | Self::UnexpectedAnswer => Reason::WriteFailed,
         }
     }
 }
 
 impl Pass {
-    pub(crate) fn new(work: Work, since: Instant, waited: Duration) -> Self {
+    pub(crate) fn new(work: ObjectKey, since: Instant, waited: Duration) -> Self {
         Self {
             app: work.key.clone(),
+            app_stays: false,
             work,
             since,
             waited,
             replans: 0,
+            wrote: false,
             ended: Ended::default(),
             stage: Stage::Observing,
         }
     }
 
-    /// The object.
-    pub fn work(&self) -> &Work {
+    /// The object that is reconciled.
+    pub fn object(&self) -> &ObjectKey {
         &self.work
     }
 
@@ -210,60 +232,73 @@ impl Pass {
         self.waited
     }
 
-    /// Goes on with the answer to what was asked last; [`Answer::Nothing`] to begin.
+    /// Goes on with the answer to the last action; [`Answer::Nothing`] to begin.
     pub(crate) fn next(&mut self, state: &mut State, answer: Answer, now: Now) -> Action {
         match (std::mem::replace(&mut self.stage, Stage::Over), answer) {
             (Stage::Observing, Answer::Nothing) => self.observe(state, now),
-            (Stage::LookingUp(observation, lookups, asked), answer) => {
-                self.looked_up(state, observation, lookups, asked, answer, now)
-            }
-            (Stage::Planning, Answer::Decided(decided)) => self.decided(state, decided, now),
+            (
+                Stage::LookingUp {
+                    observation,
+                    lookups,
+                    asked,
+                },
+                answer,
+            ) => self.on_lookup(state, observation, lookups, asked, answer, now),
+            (Stage::Planning, Answer::Decided(decided)) => self.on_decision(state, decided, now),
             (Stage::Probing(decided), Answer::Nothing) => self.execute(state, *decided, now),
-            (Stage::Executing(execution), answer) => self.executed(state, execution, answer, now),
-            (Stage::Adopting(execution), answer) => self.adopt(state, execution, answer, now),
-            (Stage::Committing(commit, wake), answer) => self.committed(state, commit, wake, answer, now),
+            (Stage::Executing(execution), answer) => self.on_write(state, execution, answer, now),
+            (Stage::Adopting(execution), answer) => self.on_existing(state, execution, answer, now),
+            (Stage::Committing(commit, wake), answer) => self.on_commit(state, commit, wake, answer, now),
             _ => self.fail(state, PassError::UnexpectedAnswer, now),
         }
     }
 
     fn observe(&mut self, state: &mut State, now: Now) -> Action {
-        let Work { kind, key } = &self.work;
-        // An App that is gone may have left objects behind: it stays its own App.
-        match state.caches.home(kind.kind(), key) {
+        let ObjectKey { kind, key } = &self.work;
+        // A deleted App may have left objects behind, which are cached under its own name.
+        match state.caches.app_of(kind.kind(), key) {
             Some(app) => self.app = app.clone(),
-            None if *kind == Reconciled::App => {}
-            None => return self.leave(state, now),
+            None if *kind == OwnKind::App => {}
+            None => return self.clean_up_deleted(state, now),
         }
+        self.app_stays = state.caches.app_stays(&self.app);
         let State {
             caches,
-            refusals,
+            answers,
             probes,
+            probe_pods,
+            settings,
             ..
         } = state;
         let app = &self.app;
-        let view = caches.view(app, &self.work, now.monotonic, |group| {
-            let sight = Sight {
+        let serving = caches.serving();
+        let read = caches.read(app, &self.work, now.monotonic, |group, shared| {
+            let mut scope = Scope {
                 group,
                 app,
-                refusals,
+                serving: &serving,
+                shared,
+                answers,
                 probes,
+                probe_pods,
+                settings,
                 now: now.monotonic,
             };
-            Observation::observe(*kind, &sight, key)
+            Observation::observe(*kind, &mut scope, key)
         });
-        match view {
-            View::Of(observation) => {
+        match read {
+            CacheRead::Fresh(observation) => {
                 let lookups = observation.lookups(key).into();
-                self.look_up(state, observation, lookups, now)
+                self.next_lookup(state, observation, lookups, now)
             }
-            View::Stale(until) => self.requeue(state, PassResult::At(until), now),
-            View::Held => self.requeue(state, PassResult::OnChange, now),
-            View::Gone => self.leave(state, now),
+            CacheRead::Stale(until) => self.requeue(state, PassResult::At(until), now),
+            CacheRead::Unreadable => self.requeue(state, PassResult::OnChange, now),
+            CacheRead::Deleted => self.clean_up_deleted(state, now),
         }
     }
 
-    /// Adds what is known, and asks for the first object that is not.
-    fn look_up(
+    /// Adds what is known, and asks for the first object that is not; the planner follows.
+    fn next_lookup(
         &mut self,
         state: &mut State,
         mut observation: Box<Observation>,
@@ -271,12 +306,13 @@ impl Pass {
         now: Now,
     ) -> Action {
         while let Some(lookup) = lookups.front() {
-            let Some(found) = known(state, lookup, now.monotonic) else {
-                let request = match lookup {
-                    Lookup::Service(key) => Request::Read(Resource::Of(Kind::Service), key.clone()),
-                    Lookup::Claim(key) => Request::Read(Resource::Claim, key.clone()),
+            let Some(found) = known(state, &self.work, lookup, now.monotonic) else {
+                let request = lookup.request();
+                self.stage = Stage::LookingUp {
+                    observation,
+                    lookups,
+                    asked: now.monotonic,
                 };
-                self.stage = Stage::LookingUp(observation, lookups, now.monotonic);
                 return Action::Ask(request);
             };
             observation.add(&lookup.key().name, found);
@@ -289,7 +325,7 @@ impl Pass {
         })
     }
 
-    fn looked_up(
+    fn on_lookup(
         &mut self,
         state: &mut State,
         mut observation: Box<Observation>,
@@ -301,33 +337,21 @@ impl Pass {
         let Some(lookup) = lookups.pop_front() else {
             return self.fail(state, PassError::UnexpectedAnswer, now);
         };
-        let found = match result_of(answer) {
-            Ok(object) => state
-                .lookups
-                .answered(&lookup, object.map(|object| *object), asked)
-                .map_err(|_| "it cannot be parsed".to_owned()),
-            Err(Meaning::NotFound) => state
-                .lookups
-                .answered(&lookup, None, asked)
-                .map_err(|_| String::new()),
-            Err(meaning) => Err(message_of(meaning)),
-        };
-        match found {
-            Ok(found) => {
-                observation.add(&lookup.key().name, found);
-                self.look_up(state, observation, lookups, now)
+        match lookup.result(answer) {
+            Some(Ok(found)) => {
+                observation.add(&lookup.key().name, found.clone());
+                state.lookups.remember(&self.work, lookup, found, asked);
+                self.next_lookup(state, observation, lookups, now)
             }
-            Err(message) => {
-                let object = match &lookup {
-                    Lookup::Service(key) => format!("Service {key}"),
-                    Lookup::Claim(key) => format!("PersistentVolumeClaim {key}"),
-                };
-                self.fail(state, PassError::Unread { object, message }, now)
+            Some(Err(message)) => {
+                let object = lookup.object();
+                self.fail(state, PassError::NotRead { object, message }, now)
             }
+            None => self.fail(state, PassError::UnexpectedAnswer, now),
         }
     }
 
-    fn decided(&mut self, state: &mut State, mut decided: Box<Decided>, now: Now) -> Action {
+    fn on_decision(&mut self, state: &mut State, mut decided: Box<Decided>, now: Now) -> Action {
         if let Some(targets) = decided.probes.take() {
             let begin = state.probes.set(&self.work.key, targets);
             if !begin.is_empty() {
@@ -348,26 +372,27 @@ impl Pass {
                 wake: decided.wake,
             },
         };
-        self.step(state, execution, now)
+        self.ask_step(state, execution, now)
     }
 
-    /// The object is gone: what it has left behind is removed.
-    fn leave(&mut self, state: &mut State, now: Now) -> Action {
+    /// Removes what a deleted object has left behind.
+    fn clean_up_deleted(&mut self, state: &mut State, now: Now) -> Action {
         let steps = gone(state, self.work.kind, &self.work.key);
         let execution = Execution {
             steps: steps.into_iter().map(Arc::new).collect(),
             cached: None,
-            then: Then::Leave,
+            then: Then::Finish,
         };
-        self.step(state, execution, now)
+        self.ask_step(state, execution, now)
     }
 
-    fn commit(&mut self, state: &mut State, then: Then, now: Now) -> Action {
+    /// Writes the status if it has changed, or ends the pass.
+    fn after_steps(&mut self, state: &mut State, then: Then, now: Now) -> Action {
         match then {
-            Then::Leave => self.complete(state, PassResult::OnChange, now),
+            Then::Finish => self.complete(state, PassResult::OnChange, now),
             Then::Commit {
                 commit: None, wake, ..
-            } => self.rest(state, wake, now),
+            } => self.finish(state, wake, now),
             Then::Commit {
                 commit: Some(commit),
                 wake,
@@ -380,7 +405,7 @@ impl Pass {
         }
     }
 
-    fn committed(
+    fn on_commit(
         &mut self,
         state: &mut State,
         commit: Box<Commit>,
@@ -389,37 +414,63 @@ impl Pass {
         now: Now,
     ) -> Action {
         match result_of(answer) {
-            Ok(Some(stored)) => {
+            Some(Ok(Some(stored))) => {
                 let kind = self.work.kind.kind();
-                state
-                    .caches
-                    .wrote(&self.app, kind, &stored.metadata, now.monotonic);
+                self.expect_write(state, kind, &stored.metadata, now);
+                self.ended.step = self.step(&commit);
                 self.ended.announcements.extend(commit.announcement);
                 self.ended.outcome = commit.outcome.map(|outcome| (self.work.kind, outcome));
-                self.rest(state, wake, now)
+                self.finish(state, wake, now)
             }
-            Ok(None) => self.fail(state, PassError::UnexpectedAnswer, now),
-            Err(
-                Meaning::Conflict
-                | Meaning::AlreadyExists
-                | Meaning::NotFound
-                | Meaning::NamespaceTerminating,
-            ) => self.retry_conflict(state, now),
-            Err(meaning) => {
-                let message = message_of(meaning);
-                self.fail(state, PassError::Uncommitted { message }, now)
+            Some(Ok(None)) | None => self.fail(state, PassError::UnexpectedAnswer, now),
+            Some(Err(meaning)) => {
+                let is_too_late = matches!(
+                    meaning,
+                    Meaning::Conflict
+                        | Meaning::AlreadyExists
+                        | Meaning::NotFound
+                        | Meaning::NamespaceTerminating
+                );
+                let message = meaning.into_message();
+                let error = PassError::StatusNotWritten { message };
+                if is_too_late {
+                    self.retry_conflict(state, error, now)
+                } else {
+                    self.fail(state, error, now)
+                }
             }
         }
     }
 
-    /// All is done until the planner's time comes, or a refused write is attempted again.
-    fn rest(&mut self, state: &mut State, wake: Wake, now: Now) -> Action {
-        let forgotten = state.refusals.forgotten(&self.app, now.monotonic);
-        let next = timer(wake, now).into_iter().chain(forgotten).min();
+    fn step(&self, commit: &Commit) -> Option<ReleaseStep> {
+        let news = commit
+            .announcement
+            .as_ref()
+            .filter(|_| self.work.kind == OwnKind::Release)?;
+        let rung = commit.rung.map(str::to_owned);
+        Some(ReleaseStep {
+            app: self.app.name.to_string(),
+            step: commit.outcome.clone().or(rung),
+            reason: news.reason.clone(),
+        })
+    }
+
+    /// Expects the event of a write of this pass.
+    fn expect_write(&mut self, state: &mut State, kind: Kind, meta: &ObjectMeta, now: Now) {
+        self.wrote = true;
+        state.caches.expect_write(&self.app, kind, meta, now.monotonic);
+    }
+
+    /// Ends a pass that was completed, until the planner's time comes or a refused write is attempted again.
+    fn finish(&mut self, state: &mut State, wake: Wake, now: Now) -> Action {
+        let forgotten = state.answers.forgotten(&self.app, now.monotonic);
+        // In case the event of a write is lost.
+        let lost = self.wrote.then(|| state.caches.expiry(&self.app)).flatten();
+        let next = timer(wake, now).into_iter().chain(forgotten).chain(lost).min();
         self.complete(state, next.map_or(PassResult::OnChange, PassResult::At), now)
     }
 
-    /// An answer that leaves nothing behind in the cluster is planned on before anything else is done.
+    /// Plans again at once after an answer that left nothing behind in the cluster.
     fn replan(&mut self, state: &mut State, now: Now) -> Action {
         self.replans += 1;
         if self.replans >= MAX_REPLANS {
@@ -428,14 +479,24 @@ impl Pass {
         self.observe(state, now)
     }
 
-    fn retry_conflict(&mut self, state: &mut State, now: Now) -> Action {
+    /// Ends a pass that met a newer version of an object. It counts in the backoff: a conflict that comes back in every
+    /// pass becomes a failure, which is logged and waits ever longer.
+    fn retry_conflict(&mut self, state: &mut State, error: PassError, now: Now) -> Action {
+        let delay = state.backoff.failed(&self.work);
+        if delay > CONFLICT_RETRY {
+            return self.fail_for(state, error, delay, now);
+        }
         self.requeue(state, PassResult::At(now.monotonic + CONFLICT_RETRY), now)
     }
 
     fn fail(&mut self, state: &mut State, error: PassError, now: Now) -> Action {
         let delay = state.backoff.failed(&self.work);
+        self.fail_for(state, error, delay, now)
+    }
+
+    fn fail_for(&mut self, state: &mut State, error: PassError, delay: Duration, now: Now) -> Action {
         state.queue.done(&self.work, Some(now.monotonic + delay));
-        self.done(PassResult::Failed(error, delay))
+        self.end(PassResult::Failed(error, delay))
     }
 
     /// Ends a pass that did all there was to do.
@@ -452,10 +513,10 @@ impl Pass {
             PassResult::OnChange | PassResult::Failed(..) => None,
         };
         state.queue.done(&self.work, next);
-        self.done(result)
+        self.end(result)
     }
 
-    fn done(&mut self, result: PassResult) -> Action {
+    fn end(&mut self, result: PassResult) -> Action {
         self.stage = Stage::Over;
         Action::Done(Ended {
             result,
@@ -465,37 +526,24 @@ impl Pass {
 }
 
 /// What is known of an object that is looked up: from a watch after all, or from an answer of a short while ago.
-fn known(state: &mut State, lookup: &Lookup, now: Instant) -> Option<Found> {
+fn known(state: &mut State, by: &ObjectKey, lookup: &Lookup, now: Instant) -> Option<LookupResult> {
     if let Lookup::Service(key) = lookup
         && let Some(service) = state.caches.get::<Service>(key)
     {
         state.lookups.forget(lookup);
-        return Some(Found::Service(service));
+        return Some(LookupResult::Service(service));
     }
-    state.lookups.known(lookup, now)
+    state.lookups.known(by, lookup, now)
 }
 
-/// What the API server holds now, or what its error means.
-fn result_of(answer: Answer) -> Result<Option<Box<DynamicObject>>, Meaning> {
+/// What the API server holds of an object now, or what its error means; `None` if that is no answer about one object.
+fn result_of(answer: Answer) -> Option<Result<Option<Box<DynamicObject>>, Meaning>> {
     match answer {
-        Answer::Object(object) => Ok(Some(object)),
-        Answer::Done => Ok(None),
-        Answer::Error(status) => Err(meaning(&status)),
-        Answer::Lost(why) => Err(Meaning::Unavailable(why.to_owned())),
-        Answer::Nothing | Answer::Decided(_) => {
-            Err(Meaning::Unavailable("the driver gave no answer".to_owned()))
-        }
-    }
-}
-
-fn message_of(meaning: Meaning) -> String {
-    match meaning {
-        Meaning::Refused(refused) => refused.message,
-        Meaning::NotFound => "it or its namespace does not exist".to_owned(),
-        Meaning::Conflict => "it was changed meanwhile".to_owned(),
-        Meaning::AlreadyExists => "it already exists".to_owned(),
-        Meaning::NamespaceTerminating => "the namespace is being deleted".to_owned(),
-        Meaning::Unavailable(message) => message,
+        Answer::Object(object) => Some(Ok(Some(object))),
+        Answer::Done | Answer::Passed(_) => Some(Ok(None)),
+        Answer::Error(status) => Some(Err(meaning(&status))),
+        Answer::Lost(why) => Some(Err(Meaning::Unavailable(why.to_owned()))),
+        Answer::Nothing | Answer::Decided(_) | Answer::Objects(_) => None,
     }
 }
 

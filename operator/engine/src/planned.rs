@@ -40,57 +40,41 @@ pub(crate) trait Planned: Cached<Kept = Self> {
     fn outcome(status: &Self::Status) -> Option<String>;
 }
 
-macro_rules! outcome {
-    (once, $status:expr) => {
-        $status.outcome.map(|outcome| format!("{outcome:?}"))
-    };
-    (never, $status:expr) => {{
-        let _ = $status;
-        None
-    }};
-}
-
 macro_rules! planned {
     (
         ()
-        own { $(
-            $own:ident $own_store:ident {
-                app: $app:expr,
-                may: [$($own_verb:ident),*],
-                status: $status:ident, observed: $member:ident in $observed:ident, headline: $headline:ident, outcome: $outcome:ident,
-                $($row:tt)*
-            }
-        )* }
+        own { $($own:ident $own_store:ident $member:ident { $($row:tt)* })* }
         $($rest:tt)*
     ) => {
         $(
             impl Planned for $own {
-                type Status = $status;
-                type Observed = $observed;
-                const HEADLINE: &'static str = $headline;
+                type Status = cell!(status; $($row)*);
+                type Observed = cell!(observed; $($row)*);
+                const HEADLINE: &'static str = cell!(headline; $($row)*);
 
-                fn of(observed: &$observed) -> &Arc<Self> {
+                fn of(observed: &Self::Observed) -> &Arc<Self> {
                     &observed.$member
                 }
 
-                fn plan(observed: &$observed, settings: &Settings, now: Timestamp) -> Decision<$status> {
+                fn plan(observed: &Self::Observed, settings: &Settings, now: Timestamp) -> Decision<Self::Status> {
                     fairway_plan::$member::plan(observed, settings, now)
                 }
 
-                fn status(&self) -> Option<&$status> {
+                fn status(&self) -> Option<&Self::Status> {
                     self.status.as_ref()
                 }
 
-                fn with_status(&self, status: $status) -> Self {
+                fn with_status(&self, status: Self::Status) -> Self {
                     Self { status: Some(status), ..self.clone() }
                 }
 
-                fn conditions(status: &$status) -> &[Condition] {
+                fn conditions(status: &Self::Status) -> &[Condition] {
                     &status.conditions
                 }
 
-                fn outcome(status: &$status) -> Option<String> {
-                    outcome!($outcome, status)
+                fn outcome(status: &Self::Status) -> Option<String> {
+                    let outcome: fn(&Self::Status) -> Option<String> = cell!(outcome; $($row)*);
+                    outcome(status)
                 }
             }
         )*

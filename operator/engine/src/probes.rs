@@ -1,6 +1,6 @@
 //! Health requests: which pods are asked, what was found, and which finding is news to a Release.
 
-use crate::key::Key;
+use crate::key::NamespacedName;
 use fairway_plan::observed::{PodHealth, ProbeTarget};
 use fairway_plan::protocol::ProbeVerdict;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// The Release whose planner wants to know.
-    pub release: Key,
+    pub release: NamespacedName,
     /// What is asked of which pod.
     pub target: Arc<ProbeTarget>,
-    /// Tells this probe from an earlier one of the same pod.
+    /// Distinguishes this probe from an earlier one of the same pod.
     number: u64,
 }
 
@@ -29,7 +29,7 @@ pub enum Probing {
 /// The pods that are asked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Probes {
-    releases: BTreeMap<Key, BTreeMap<String, Asked>>,
+    releases: BTreeMap<NamespacedName, BTreeMap<String, Asked>>,
     last: u64,
 }
 
@@ -42,7 +42,7 @@ struct Asked {
 impl Probes {
     /// From now on, for this Release, exactly these pods are asked. A pod that is asked the same as before keeps
     /// its counts; one that is asked anything else starts over. Returns the probes that begin.
-    pub(crate) fn set(&mut self, release: &Key, targets: Vec<ProbeTarget>) -> Vec<Probe> {
+    pub(crate) fn set(&mut self, release: &NamespacedName, targets: Vec<ProbeTarget>) -> Vec<Probe> {
         if targets.is_empty() {
             self.releases.remove(release);
             return Vec::new();
@@ -69,7 +69,7 @@ impl Probes {
     }
 
     /// What was found about the pods of this Release so far.
-    pub(crate) fn health(&self, release: &Key) -> BTreeMap<String, PodHealth> {
+    pub(crate) fn health(&self, release: &NamespacedName) -> BTreeMap<String, PodHealth> {
         let asked = self.releases.get(release).into_iter().flatten();
         asked
             .map(|(uid, asked)| (uid.clone(), asked.health.clone()))
@@ -124,6 +124,7 @@ fn worse(a: ProbeVerdict, b: ProbeVerdict) -> ProbeVerdict {
 
 /// Counts a round. Whether the Release has to look: a threshold was reached, or what is wrong is new.
 fn count(health: &mut PodHealth, target: &ProbeTarget, verdict: ProbeVerdict) -> bool {
+    health.refused = matches!(verdict, ProbeVerdict::Refused(_));
     let (what, reached) = match verdict {
         ProbeVerdict::Passed => {
             health.passed += 1;

@@ -2,23 +2,23 @@
 //! passes of a kind at once, and timers. Nothing is delayed: what is due is ready at once.
 
 use crate::clock::Instant;
-use crate::key::Work;
-use crate::kinds::Reconciled;
+use crate::key::ObjectKey;
+use crate::kinds::OwnKind;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Objects to reconcile, and when.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     limit: usize,
-    lanes: BTreeMap<Reconciled, Lane>,
-    slots: BTreeMap<Work, Slot>,
-    timers: BTreeSet<(Instant, Work)>,
+    lanes: BTreeMap<OwnKind, Lane>,
+    slots: BTreeMap<ObjectKey, Slot>,
+    timers: BTreeSet<(Instant, ObjectKey)>,
 }
 
 /// The objects of one kind.
 #[derive(Clone, Debug, Default)]
 struct Lane {
-    ready: VecDeque<Work>,
+    ready: VecDeque<ObjectKey>,
     running: usize,
     added: u64,
 }
@@ -58,14 +58,14 @@ impl Queue {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            lanes: Reconciled::ALL.map(|kind| (kind, Lane::default())).into(),
+            lanes: OwnKind::ALL.map(|kind| (kind, Lane::default())).into(),
             slots: BTreeMap::new(),
             timers: BTreeSet::new(),
         }
     }
 
     /// Asks for a pass as soon as possible.
-    pub(crate) fn add(&mut self, work: Work, now: Instant) {
+    pub(crate) fn add(&mut self, work: ObjectKey, now: Instant) {
         let slot = self.slots.entry(work.clone()).or_insert(Slot {
             phase: Phase::Idle,
             timer: None,
@@ -86,7 +86,7 @@ impl Queue {
     }
 
     /// Starts the next pass. Returns its object, and since when a pass was due.
-    pub(crate) fn start(&mut self, now: Instant) -> Option<(Work, Instant)> {
+    pub(crate) fn start(&mut self, now: Instant) -> Option<(ObjectKey, Instant)> {
         self.ring(now);
         let lane = self.lanes.values_mut().find(|lane| lane.may_start(self.limit))?;
         let work = lane.ready.pop_front()?;
@@ -101,7 +101,7 @@ impl Queue {
     }
 
     /// Ends the pass of an object and sets when the next one is due without any change.
-    pub(crate) fn done(&mut self, work: &Work, next: Option<Instant>) {
+    pub(crate) fn done(&mut self, work: &ObjectKey, next: Option<Instant>) {
         self.set_timer(work, next);
         let lane = self.lanes.entry(work.kind).or_default();
         lane.running = lane.running.saturating_sub(1);
@@ -129,7 +129,7 @@ impl Queue {
     }
 
     /// How busy a kind is.
-    pub(crate) fn load(&self, kind: Reconciled) -> Load {
+    pub(crate) fn load(&self, kind: OwnKind) -> Load {
         self.lanes.get(&kind).map_or_else(Load::default, |lane| Load {
             ready: lane.ready.len(),
             running: lane.running,
@@ -148,7 +148,7 @@ impl Queue {
         }
     }
 
-    fn set_timer(&mut self, work: &Work, at: Option<Instant>) {
+    fn set_timer(&mut self, work: &ObjectKey, at: Option<Instant>) {
         let slot = self.slots.entry(work.clone()).or_insert(Slot {
             phase: Phase::Idle,
             timer: None,
@@ -171,13 +171,13 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Key;
+    use crate::key::NamespacedName;
     use std::time::Duration;
 
     const START: Instant = Instant::after_origin(Duration::ZERO);
 
-    fn work(name: &str) -> Work {
-        Work::new(Reconciled::Release, Key::new("shop", name))
+    fn work(name: &str) -> ObjectKey {
+        ObjectKey::new(OwnKind::Release, NamespacedName::new("shop", name))
     }
 
     fn start(queue: &mut Queue, now: Instant) -> Option<String> {
@@ -190,7 +190,7 @@ mod tests {
         for name in ["a", "b", "a"] {
             queue.add(work(name), START);
         }
-        assert_eq!(queue.load(Reconciled::Release).ready, 2);
+        assert_eq!(queue.load(OwnKind::Release).ready, 2);
         assert_eq!(start(&mut queue, START).as_deref(), Some("a"));
         assert_eq!(start(&mut queue, START).as_deref(), Some("b"));
         assert_eq!(start(&mut queue, START), None);
@@ -201,7 +201,10 @@ mod tests {
         let mut queue = Queue::new(1);
         queue.add(work("a"), START);
         queue.add(work("b"), START);
-        queue.add(Work::new(Reconciled::Backup, Key::new("shop", "c")), START);
+        queue.add(
+            ObjectKey::new(OwnKind::Backup, NamespacedName::new("shop", "c")),
+            START,
+        );
         assert_eq!(start(&mut queue, START).as_deref(), Some("a"));
         assert_eq!(start(&mut queue, START).as_deref(), Some("c"), "another kind");
         assert!(!queue.is_ready());
@@ -222,7 +225,7 @@ mod tests {
         queue.done(&work("a"), None);
         assert_eq!(start(&mut queue, START), None);
         assert!(queue.slots.is_empty(), "an idle object takes no room");
-        assert_eq!(queue.load(Reconciled::Release).added, 2);
+        assert_eq!(queue.load(OwnKind::Release).added, 2);
     }
 
     #[test]

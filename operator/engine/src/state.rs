@@ -1,11 +1,13 @@
 //! What the engine knows.
 
+use crate::answers::Answers;
 use crate::backoff::Backoff;
 use crate::caches::Caches;
+use crate::creations::Creations;
 use crate::lookups::Lookups;
+use crate::probe_pods::ProbePods;
 use crate::probes::Probes;
 use crate::queue::Queue;
-use crate::refusals::Refusals;
 use fairway_plan::observed::Settings;
 use std::sync::Arc;
 
@@ -19,9 +21,13 @@ pub(crate) struct State {
     /// Objects that no watch shows.
     pub(crate) lookups: Lookups,
     /// What the API server has refused.
-    pub(crate) refusals: Refusals,
+    pub(crate) answers: Answers,
+    /// What was created lately.
+    pub(crate) creations: Creations,
     /// The pods that are asked.
     pub(crate) probes: Probes,
+    /// The pods through which they are asked.
+    pub(crate) probe_pods: ProbePods,
     /// What is due.
     pub(crate) queue: Queue,
     /// How often passes have failed in a row.
@@ -35,8 +41,10 @@ impl State {
             settings: Arc::new(settings),
             caches: Caches::default(),
             lookups: Lookups::default(),
-            refusals: Refusals::default(),
+            answers: Answers::default(),
+            creations: Creations::default(),
             probes: Probes::default(),
+            probe_pods: ProbePods::default(),
             queue: Queue::new(concurrency.into()),
             backoff: Backoff::default(),
         }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the role is a file of the chart")]
 
-use fairway_engine::kinds::{Kind, Reconciled};
+use fairway_engine::kinds::{Kind, OwnKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -52,11 +52,11 @@ fn the_role_fits_the_table_of_kinds() {
     let mut expected = BTreeMap::new();
     for kind in Kind::ALL {
         let resource = kind.api_resource();
-        let read = ["get", "list", "watch"].iter().chain(kind.verbs());
+        let read = ["list", "watch"].iter().chain(kind.verbs());
         let name = format!("{}/{}", resource.group, resource.plural);
         expected.insert(name, verbs(&read.copied().collect::<Vec<_>>()));
     }
-    for kind in Reconciled::ALL {
+    for kind in OwnKind::ALL {
         let resource = kind.kind().api_resource();
         let name = format!("{}/{}", resource.group, resource.plural);
         expected.insert(format!("{name}/status"), verbs(&["update"]));

@@ -7,12 +7,12 @@ use std::{
     collections::BTreeMap,
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use fairway_protocol::{Header, HttpRequest, ProbeVerdict, Scheme};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
@@ -20,18 +20,22 @@ use hyper::{
     header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use serde_json::Value;
+use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
 
-use super::tls::unverified_client;
+use super::{
+    members::{Members, Unusable},
+    tls::unverified_client,
+};
 
 /// Largest body that is read.
 pub const BODY_LIMIT: usize = 1024 * 1024;
+/// Most of an answer that is in memory at once, its head included.
+const BUFFER: usize = 32 * 1024;
 /// Longest time for one request, from the connection to the last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,10 +47,11 @@ pub async fn request(
     request: &HttpRequest,
     variables: &BTreeMap<String, String>,
 ) -> ProbeVerdict {
-    within(TIMEOUT, SocketAddr::new(address, port), request, variables).await
+    request_within(TIMEOUT, SocketAddr::new(address, port), request, variables).await
 }
 
-async fn within(
+/// Makes one health request that may take so long.
+pub async fn request_within(
     limit: Duration,
     target: SocketAddr,
     request: &HttpRequest,
@@ -93,15 +98,28 @@ async fn exchange(
     match request.scheme {
         Scheme::Http => send(stream, message, request).await,
         Scheme::Https => {
-            let config = unverified_client().map_err(|error| failed(request, format!("failed: {error}")))?;
+            let config = tls_client().map_err(|error| failed(request, format!("failed: {error}")))?;
             let name = request.host.as_deref().and_then(server_name);
-            let stream = TlsConnector::from(Arc::new(config))
+            let stream = TlsConnector::from(config)
                 .connect(name.unwrap_or_else(|| target.ip().into()), stream)
                 .await
                 .map_err(|_| failed(request, "could not agree on TLS (the port may not serve HTTPS)"))?;
             send(stream, message, request).await
         }
     }
+}
+
+/// The one TLS configuration of all health requests.
+fn tls_client() -> Result<Arc<ClientConfig>, rustls::Error> {
+    static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client.clone());
+    }
+    // Two first requests at once make two, of which one is kept.
+    let mut config = unverified_client()?;
+    // Sessions of pods that come and go are worth nothing, and would be memory that pods fill.
+    config.resumption = Resumption::disabled();
+    Ok(CLIENT.get_or_init(|| Arc::new(config)).clone())
 }
 
 /// The name that the server is asked for: that of a `Host` header, without its port. An address is no such name.
@@ -159,7 +177,11 @@ async fn send(
     request: &HttpRequest,
 ) -> Result<(), ProbeVerdict> {
     let broken = |_| failed(request, "closed the connection without an HTTP answer");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     // The connection must be driven beside the exchange; both end together, so nothing is left behind.
     tokio::select! {
         verdict = async {
@@ -194,31 +216,37 @@ async fn judge(response: Response<Incoming>, request: &HttpRequest) -> Result<()
         );
         return Err(failed(request, what));
     }
-    let body = Limited::new(response.into_body(), BODY_LIMIT)
-        .collect()
-        .await
-        .map_err(|error| match error.is::<LengthLimitError>() {
-            true => failed(request, "answered more than 1 MiB"),
-            false => failed(
-                request,
-                format!("answered {} and broke off in the body", status.as_u16()),
-            ),
-        })?;
-    let Some(expected) = &request.json else {
-        return Ok(());
-    };
-    let Ok(answer) = serde_json::from_slice::<Value>(&body.to_bytes()) else {
-        return Err(failed(
+    read(response.into_body(), request).await
+}
+
+/// Reads a body to its end and compares it as it arrives; nothing of it is kept.
+async fn read(mut body: Incoming, request: &HttpRequest) -> Result<(), ProbeVerdict> {
+    let status = request.status;
+    let unusable = |error| match error {
+        Unusable::NotJson => failed(request, format!("answered {status} with a body that is not JSON")),
+        Unusable::TooDeep => failed(
             request,
-            format!("answered {} with a body that is not JSON", status.as_u16()),
-        ));
+            format!("answered {status} with JSON that is nested too deep"),
+        ),
     };
-    match difference("", expected, &answer) {
+    let mut members = (!request.json.is_empty()).then(|| Members::new(&request.json));
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|_| failed(request, format!("answered {status} and broke off in the body")))?;
+        let Some(piece) = frame.data_ref() else { continue };
+        length += piece.len();
+        if length > BODY_LIMIT {
+            return Err(failed(request, "answered more than 1 MiB"));
+        }
+        members
+            .as_mut()
+            .map_or(Ok(()), |members| members.read(piece))
+            .map_err(unusable)?;
+    }
+    match members.map_or(Ok(None), Members::end).map_err(unusable)? {
         None => Ok(()),
-        Some(what) => Err(failed(
-            request,
-            format!("answered {}, but {what}", status.as_u16()),
-        )),
+        Some(what) => Err(failed(request, format!("answered {status}, but {what}"))),
     }
 }
 
@@ -226,37 +254,6 @@ async fn judge(response: Response<Incoming>, request: &HttpRequest) -> Result<()
 fn without_query(location: &str) -> String {
     let path = location.split(['?', '#']).next().unwrap_or_default();
     path.chars().take(100).collect()
-}
-
-/// The first member that is not as expected, as half a sentence.
-fn difference(path: &str, expected: &Value, answer: &Value) -> Option<String> {
-    if let (Value::Object(expected), Value::Object(answer)) = (expected, answer) {
-        return expected.iter().find_map(|(name, expected)| {
-            let path = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
-            match answer.get(name) {
-                Some(answer) => difference(&path, expected, answer),
-                None => Some(format!("`{path}` is missing, expected {}", brief(expected))),
-            }
-        });
-    }
-    let what = if path.is_empty() {
-        "the body".to_owned()
-    } else {
-        format!("`{path}`")
-    };
-    (expected != answer).then(|| format!("{what} is {}, expected {}", brief(answer), brief(expected)))
-}
-
-fn brief(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }
 
 #[cfg(test)]

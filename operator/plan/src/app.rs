@@ -6,12 +6,13 @@
 mod summary;
 
 use crate::build::control;
-use crate::observed::{AppObserved, Settings};
-use crate::release::history::has_ended;
+use crate::observed::{AppObserved, Settings, refusal};
+use crate::release::history::{self, has_ended};
+use crate::release::request::Request;
 use crate::snapshot::Snapshot;
 use crate::{Decision, Object, Step, Wake, labels, names};
 use fairway_crds::app::AppStatus;
-use fairway_crds::release::{ReleaseOutcome, annotation};
+use fairway_crds::release::ReleaseOutcome;
 use fairway_crds::{App, Release};
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -28,6 +29,7 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
             steps: Vec::new(),
             status,
             wake: Wake::OnChange,
+            rung: None,
         };
     }
     let snapshot = Snapshot::of(&app.spec);
@@ -41,10 +43,18 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
             Finding::Recorded
         }
         Next::Create(missing) => {
-            steps = missing;
-            Finding::Recorded
+            let mut finding = Finding::Recorded;
+            for step in missing {
+                if let Some(refusal) = refusal(&observed.refused, &step) {
+                    finding = Finding::refused(&step, refusal);
+                    break;
+                }
+                steps.push(step);
+            }
+            finding
         }
         Next::Nothing => Finding::Settled,
+        Next::Deleted => Finding::Deleted,
         Next::Held => Finding::Held,
         Next::AwaitRelease(containers) => Finding::AwaitingRelease(containers),
     };
@@ -53,6 +63,7 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
         steps,
         status,
         wake: Wake::OnChange,
+        rung: None,
     }
 }
 
@@ -64,6 +75,8 @@ enum Next {
     Create(Vec<Step>),
     /// The spec is released or being released.
     Nothing,
+    /// The Release of the spec was deleted. It is not created again: it may have failed.
+    Deleted,
     /// `suspend` keeps an edit from being released.
     Held,
     /// These containers name no image: a Release applied by hand must.
@@ -71,11 +84,15 @@ enum Next {
 }
 
 fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &str) -> Next {
-    let newest = observed.releases.last();
     let recorded = status.revision.unwrap_or_default();
-    if let Some(given) = newest.filter(|release| release.spec.revision > recorded) {
+    if let Some(given) = following(observed, status) {
         return adopt(observed, given, hash);
     }
+    // One beyond a gap is not the App's.
+    let newest = observed
+        .releases
+        .iter()
+        .rfind(|release| release.spec.revision <= recorded);
     // The snapshot is what is released, also when the App was edited before this process knew of it.
     let released = observed
         .snapshots
@@ -91,15 +108,18 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
     }
     let open = snapshot.without_image();
     let edited = status.spec_hash.as_deref() != Some(hash);
-    // Once the next revision is recorded, the request is handled.
-    let retry = newest.is_some_and(|release| release.spec.revision == recorded && wants_retry(release));
+    // Once the next revision is recorded, the request is handled. A snapshot says that the Release of the recorded one was
+    // there, and was deleted.
+    let retry = newest.is_some_and(|release| {
+        (release.spec.revision == recorded || released.is_some()) && wants_retry(release)
+    });
     // A retry of the same content brings the images that the failed Release named.
     if open.is_empty() && edited || retry && (open.is_empty() || !edited) {
         return if observed.app.spec.suspend {
             Next::Held
         } else {
             Next::Record {
-                revision: recorded + 1,
+                revision: history::free_revision(recorded, &observed.releases),
                 hash: hash.to_owned(),
             }
         };
@@ -116,12 +136,34 @@ fn next(observed: &AppObserved, status: &AppStatus, snapshot: &Snapshot, hash: &
             Next::AwaitRelease(open)
         };
     }
+    let exists = observed
+        .releases
+        .iter()
+        .any(|release| release.spec.revision == recorded);
+    // A Release is created before its snapshot: where there is a snapshot, there was a Release.
+    if released.is_some() && !exists {
+        return Next::Deleted;
+    }
     let missing = missing(observed, recorded, snapshot, hash);
     if missing.is_empty() {
         Next::Nothing
     } else {
         Next::Create(missing)
     }
+}
+
+/// The Release that follows the recorded revision and is to be taken up, the newest of several that follow each other.
+/// One beyond a gap is not: it would use up the revisions in between. An App that was restored without its status takes
+/// up the newest Release that has a snapshot, since that was taken up before.
+fn following<'a>(observed: &'a AppObserved, status: &AppStatus) -> Option<&'a Arc<Release>> {
+    let Some(recorded) = status.revision else {
+        let restored = observed
+            .releases
+            .iter()
+            .rfind(|release| observed.snapshots.contains_key(&release.name_any()));
+        return restored.or_else(|| history::following(0, &observed.releases).last());
+    };
+    history::following(recorded, &observed.releases).last()
 }
 
 /// A Release beyond the recorded revision was applied by hand or by CI, or is one of ours whose record was lost (the
@@ -141,14 +183,12 @@ fn adopt(observed: &AppObserved, given: &Arc<Release>, hash: &str) -> Next {
 /// Whether a user asked for a retry of a release that failed.
 fn wants_retry(release: &Release) -> bool {
     let status = release.status.clone().unwrap_or_default();
-    let asked = release.annotations().get(annotation::RETRY);
-    asked.is_some()
-        && asked != status.last_handled_retry.as_ref()
+    Request::Retry.pending(release, &status).is_some()
         && has_ended(release)
         && status.outcome != Some(ReleaseOutcome::Succeeded)
 }
 
-/// What is missing of the recorded revision: snapshot first, so that the Release finds it.
+/// What is missing of the recorded revision: the Release first, so that a snapshot says that there was one.
 fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &str) -> Vec<Step> {
     if revision == 0 {
         return Vec::new();
@@ -156,10 +196,6 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
     let app: &App = &observed.app;
     let name = names::release(&app.name_any(), revision);
     let mut steps = Vec::new();
-    if !observed.snapshots.contains_key(&name) {
-        let revision = control::controller_revision(app, &name, revision, snapshot);
-        steps.push(Step::Create(Box::new(Object::ControllerRevision(revision))));
-    }
     if let Some(given) = observed
         .releases
         .iter()
@@ -183,6 +219,10 @@ fn missing(observed: &AppObserved, revision: i64, snapshot: &Snapshot, hash: &st
         let mut release = control::release(app, revision, hash, images, trigger, name_of_retried.as_deref());
         release.spec.version = same.and_then(|release| release.spec.version.clone());
         steps.push(Step::Create(Box::new(Object::Release(release))));
+    }
+    if !observed.snapshots.contains_key(&name) {
+        let revision = control::controller_revision(app, &name, revision, snapshot);
+        steps.push(Step::Create(Box::new(Object::ControllerRevision(revision))));
     }
     steps
 }

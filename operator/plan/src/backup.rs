@@ -4,32 +4,42 @@
 //! two creates the same Job again. What the environment causes (store full, claim missing, wrong password) is retried
 //! for a day; the Job of an attempt that failed is removed when the next begins, the last one at the end.
 
-use crate::attempt::{self, Advanced, Attempt, Bounds, Child, Failed, Impossible, Planned, SLOW_START};
+use crate::answers::Answers;
+use crate::attempt::{self, Advanced, Attempt, Child, DeadlineFor, Failed, Impossible, Planned, SLOW_START};
 use crate::build::agent;
-use crate::conditions::{self, Progress};
+use crate::conditions::{self, Progress, State};
 use crate::message;
+use crate::missing::{Comes, Missing};
+use crate::names;
 use crate::observed::{BackupObserved, Settings};
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
+use crate::release::history::has_ended;
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
-use crate::tasks::BACKUP;
+use crate::tasks::{BACKUP, Identity};
 use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
-use fairway_crds::Reason;
-use fairway_crds::app::{BackupSettings, Store, VolumeStore};
+use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
+use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::release::Attempts;
+use fairway_crds::{Backup, Reason, Release};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::sync::Arc;
 
 /// Time for all attempts together.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(24);
+/// Least time between the end of a Backup applied by hand and the beginning of the next one of the same App. A dump reads
+/// the whole database: somebody who applies many must not keep it reading.
+const LEAST_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 /// Message while an attempt is at work.
 const WORKING: &str = "Dumping the database and reading the dump back.";
 
 /// Decides the next pass of a Backup.
 pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> Decision<BackupStatus> {
+    let settings = &*settings.of_app(observed.app.as_deref());
     let backup = &observed.backup;
     let mut status = backup.status.clone().unwrap_or_default();
     if backup.metadata.deletion_timestamp.is_some() {
@@ -38,6 +48,7 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
             steps: Vec::new(),
             status,
             wake: Wake::OnChange,
+            rung: None,
         };
     }
     if status.outcome.is_some() {
@@ -45,6 +56,7 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
             steps: leftovers(observed, None),
             status,
             wake: Wake::OnChange,
+            rung: None,
         };
     }
     let Planned {
@@ -56,7 +68,12 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
     status.observed_generation = generation;
     let desired = conditions::summary(&format!("Backup {}", backup.name_any()), &progress);
     status.conditions = conditions::set(&status.conditions, desired, generation, now);
-    Decision { steps, status, wake }
+    Decision {
+        steps,
+        status,
+        wake,
+        rung: None,
+    }
 }
 
 fn next(
@@ -70,57 +87,154 @@ fn next(
         now,
     };
     match schedule.due(status.attempts.as_ref()) {
-        Due::Begin(attempts) => begin(observed, status, attempts),
+        Due::Begin(attempts) => match turn(observed, now).filter(|_| status.attempts.is_none()) {
+            Some(wait) => wait,
+            None => begin(observed, status, attempts, now),
+        },
         Due::Paused { next, message } => attempt::paused(next, message),
         Due::Current(attempts) => attend(observed, settings, status, schedule, attempts),
     }
 }
 
+/// The wait until it is this Backup's turn; `None` when it is.
+fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
+    let app = &observed.backup.spec.app;
+    let waiting = |message| Planned::new(Progress::new(State::Waiting, Reason::WaitingForBackup, message));
+    if let Some(first) = first_in_line(observed) {
+        return Some(waiting(format!(
+            "Waiting for Backup {first}: backups of App {app} run one after the other."
+        )));
+    }
+    let (last, ended) = observed.last_by_hand.as_ref()?;
+    let turn = ended.saturating_add(LEAST_INTERVAL).unwrap_or(Timestamp::MAX);
+    let waits = now < turn && is_by_hand(&observed.backup, observed.release.as_deref());
+    waits.then(|| {
+        waiting(format!(
+            "Waiting until {}: Backup {last} has just ended, and {} lie between two backups of App {app} that are applied \
+             by hand.",
+            message::moment(turn),
+            message::duration(LEAST_INTERVAL),
+        ))
+        .until(turn)
+    })
+}
+
+/// Whether a Backup was applied by hand: one that Fairway creates for a Release that is in progress has a part of the
+/// Release's UID in its name.
+pub fn is_by_hand(backup: &Backup, release: Option<&Release>) -> bool {
+    let Some(name) = &backup.spec.release else {
+        return true;
+    };
+    let uid = release.and_then(|release| release.metadata.uid.as_deref());
+    let prefix = names::backup(name, uid.unwrap_or_default(), 1);
+    let status = release
+        .filter(|release| has_ended(release))
+        .and_then(|release| release.status.as_ref());
+    let ended = status.and_then(|status| since(&status.conditions));
+    let created = backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    !backup.name_any().starts_with(&prefix) || ended.is_some_and(|ended| created > Some(ended))
+}
+
+/// When a Backup that has run ended.
+pub fn ended_at(backup: &Backup) -> Option<Timestamp> {
+    let status = backup.status.as_ref()?;
+    let has_run = status.outcome.is_some() && status.attempts.is_some();
+    has_run.then(|| since(&status.conditions)).flatten()
+}
+
+/// Since when the condition `Succeeded` has its value.
+fn since(conditions: &[Condition]) -> Option<Timestamp> {
+    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
+    Some(succeeded.last_transition_time.0)
+}
+
+/// The Backup of the same App that runs before this one: the one that has begun, else one that a Release waits for, else
+/// the oldest. A dump reads the whole database, so there is never more than one.
+fn first_in_line(observed: &BackupObserved) -> Option<String> {
+    let rank = |backup: &Backup| {
+        let has_begun = backup
+            .status
+            .as_ref()
+            .is_some_and(|status| status.attempts.is_some());
+        let created = backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (
+            !has_begun,
+            backup.spec.release.is_none(),
+            created,
+            backup.name_any(),
+        )
+    };
+    let first = observed.others.iter().min_by_key(|other| rank(other))?;
+    (rank(first) < rank(&observed.backup)).then(|| first.name_any())
+}
+
 /// Records an attempt. The store is the App's of this moment, so that a corrected one is used.
-fn begin(observed: &BackupObserved, status: &mut BackupStatus, attempts: Attempts) -> Planned {
+fn begin(
+    observed: &BackupObserved,
+    status: &mut BackupStatus,
+    attempts: Attempts,
+    now: Timestamp,
+) -> Planned {
     let (backup_settings, _) = match ready(observed) {
         Ok(ready) => ready,
-        Err(Impossible { reason, message }) => return fail(status, reason, &message),
+        Err(missing) => {
+            let wait = missing.wait("Backup", &observed.backup.metadata, now);
+            return wait.filter(|_| status.attempts.is_none()).unwrap_or_else(|| {
+                let Impossible { reason, message } = missing.into();
+                fail(status, reason, &message)
+            });
+        }
     };
     status.attempts = Some(attempts);
     status.set = Some(BackupSet {
-        claim_name: backup_settings.store.volume.claim_name.clone(),
+        store: backup_settings.store.clone(),
         path: agent::set_path(&observed.backup),
     });
     Planned::new(Progress::running(Reason::BackingUp, WORKING))
 }
 
 /// What a backup is made from, or what is missing.
-fn ready(observed: &BackupObserved) -> Result<(&BackupSettings, &Snapshot), Impossible> {
+fn ready(observed: &BackupObserved) -> Result<(&BackupSettings, &Snapshot), Missing> {
     let spec = &observed.backup.spec;
-    let missing = |message: String| Impossible {
+    // An edit of the App may be applied together with a Backup by hand. That of a Release has waited for its App.
+    let of_the_app = |what: String, fix: &str| Missing {
         reason: Reason::AppMissing,
-        message,
+        what,
+        fix: fix.to_owned(),
+        comes: match spec.release {
+            None => Comes::Perhaps,
+            Some(_) => Comes::Never,
+        },
     };
     let Some(app) = &observed.app else {
-        return Err(missing(format!(
-            "App {} does not exist. Create a Backup whose spec.app names an App of this namespace.",
-            spec.app
-        )));
+        return Err(Missing::app(
+            &spec.app,
+            "Create a Backup whose spec.app names an App of this namespace.",
+        ));
     };
     let Some(settings) = &app.spec.backup else {
-        return Err(missing(format!(
-            "App {} has no spec.backup. Add its store, then create a new Backup.",
-            spec.app
-        )));
+        return Err(of_the_app(
+            format!("App {} has no spec.backup", spec.app),
+            "Add its store, then create a new Backup.",
+        ));
     };
     let Some(snapshot) = &observed.snapshot else {
-        let release = spec.release.as_deref().unwrap_or_default();
-        return Err(missing(format!(
-            "Release {release}, or its snapshot, is gone. Create a Backup without spec.release."
-        )));
+        return Err(Missing::snapshot(
+            &spec.app,
+            spec.release.as_deref().unwrap_or_default(),
+            observed.release.as_deref(),
+            "Create a Backup without spec.release.",
+        ));
     };
     match snapshot.database {
         Some(_) => Ok((settings, snapshot)),
-        None => Err(missing(format!(
-            "App {} has no spec.database, so there is nothing to back up.",
-            spec.app
-        ))),
+        None => Err(of_the_app(
+            format!(
+                "App {} has no spec.database, so there is nothing to back up",
+                spec.app
+            ),
+            "Add it, then create a new Backup.",
+        )),
     }
 }
 
@@ -134,20 +248,18 @@ fn attend(
 ) -> Planned {
     let backup = &observed.backup;
     let name = BACKUP.child(&backup.name_any(), attempts.current);
-    let uid = backup.metadata.uid.as_deref().unwrap_or_default();
-    let child = Child::find(&BACKUP, uid, name.clone(), &observed.jobs, &observed.pods);
+    let child = Child::find(identity(observed), name.clone(), &observed.jobs, &observed.pods);
     let current = attempts.current;
     let create = || job_of(observed, settings, status, current);
     let attempt = Attempt {
         task: &BACKUP,
         namespace: backup.metadata.namespace.as_deref().unwrap_or_default(),
-        work_for: &backup.name_any(),
         schedule,
-        bounds: Bounds::Start,
-        refused: &observed.refused,
-        working: Reason::BackingUp,
-        doing: WORKING,
-        not_starting: Reason::PodNotStarting,
+        deadline_for: DeadlineFor::Start,
+        answers: Answers::new(&observed.refused, &observed.dry_run_passed),
+        working_reason: Reason::BackingUp,
+        working_message: WORKING,
+        blocked_reason: Reason::PodNotStarting,
         slow_start: Some(SLOW_START),
     };
     let advanced = attempt.advance(&mut attempts, &child, child.outcome(), create, judge);
@@ -156,7 +268,7 @@ fn attend(
         Advanced::Failed { reason, message } => fail(status, reason, &message),
         Advanced::UnderWay(planned) => {
             if planned.progress.reason == Reason::PodNotStarting && store_has_changed(observed, status) {
-                return begin(observed, status, retry::following(&attempts));
+                return begin(observed, status, retry::following(&attempts), schedule.now);
             }
             status.attempts = Some(attempts);
             planned.after(leftovers(observed, Some(&name)))
@@ -171,15 +283,10 @@ fn job_of(
     attempt: u32,
 ) -> Result<Object, Impossible> {
     let (backup_settings, snapshot) = ready(observed)?;
-    // The recorded claim, so that the status never names another one than the Job uses.
-    let claim_name = match &status.set {
-        Some(set) => set.claim_name.clone(),
-        None => backup_settings.store.volume.claim_name.clone(),
-    };
+    // The recorded store, so that the status never names another one than the Job uses.
+    let recorded = status.set.as_ref().map(|set| set.store.clone());
     let backup_settings = BackupSettings {
-        store: Store {
-            volume: VolumeStore { claim_name },
-        },
+        store: recorded.unwrap_or_else(|| backup_settings.store.clone()),
         ..backup_settings.clone()
     };
     let release = observed
@@ -212,17 +319,15 @@ fn judge(report: BackupReport) -> Result<BackupEvidence, Failed> {
         } => Err(Failed {
             cause: Cause::Environment,
             reason: Reason::AgentFailed,
-            message: "The agent's report says neither success nor failure.".to_owned(),
+            message: "The agent's report has no outcome: the agent's image and the operator may be of different versions.".to_owned(),
         }),
     }
 }
 
 /// Whether the App names another store than the attempt uses: what keeps its pod from starting may be corrected.
 fn store_has_changed(observed: &BackupObserved, status: &BackupStatus) -> bool {
-    let used = status.set.as_ref().map(|set| set.claim_name.as_str());
-    let desired = ready(observed)
-        .ok()
-        .map(|(settings, _)| settings.store.volume.claim_name.as_str());
+    let used = status.set.as_ref().map(|set| &set.store);
+    let desired = ready(observed).ok().map(|(settings, _)| &settings.store);
     desired.is_some() && desired != used
 }
 
@@ -246,7 +351,7 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     let place = status
         .set
         .as_ref()
-        .map(|set| format!("{} of claim {}", set.path, set.claim_name))
+        .map(|set| format!("{} of {}", set.path, set.store))
         .unwrap_or_default();
     let made = format!("Wrote {bytes} bytes to {place} in {seconds:.0} s, proven to the level {level}.");
     let message = message::sentences(std::iter::once(&made).chain(&notes));
@@ -261,15 +366,17 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     Planned::new(Progress::succeeded(Reason::Succeeded, message))
 }
 
-fn is_ours(observed: &BackupObserved, job: &Job) -> bool {
-    let uid = observed.backup.metadata.uid.as_deref().unwrap_or_default();
-    BACKUP.is_of(&job.metadata, uid)
+/// What tells the Jobs and pods of this Backup from those of an earlier one with its name.
+fn identity(observed: &BackupObserved) -> Identity<'_> {
+    Identity::OwnerUid(observed.backup.metadata.uid.as_deref().unwrap_or_default())
 }
 
 /// Removal of the Jobs of attempts that are over.
 fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
     let over = |job: &&Arc<Job>| {
-        is_ours(observed, job) && job.metadata.deletion_timestamp.is_none() && Some(&*job.name_any()) != keep
+        identity(observed).matches(&job.metadata)
+            && job.metadata.deletion_timestamp.is_none()
+            && Some(&*job.name_any()) != keep
     };
     observed
         .jobs

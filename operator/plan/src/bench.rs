@@ -2,6 +2,7 @@
 
 use crate::labels;
 use crate::observed::{Refusal, Settings};
+use crate::probe_token::ProbeKey;
 use crate::{Object, Step, object::Kind};
 use fairway_crds::condition::{RECONCILING, STALLED, SUCCEEDED};
 use fairway_crds::{App, Release};
@@ -13,7 +14,7 @@ use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -23,7 +24,9 @@ pub(crate) fn settings() -> Settings {
         agent_image: "registry.example/fairway:0.1.0".to_owned(),
         agent_pull_secrets: Vec::new(),
         agent_pull_policy: "IfNotPresent".to_owned(),
-        probe_token_sha256: "0".repeat(64),
+        agent_pods: Default::default(),
+        agent_of_app: Default::default(),
+        probe_key: ProbeKey::new([0; 32]),
     }
 }
 
@@ -62,6 +65,7 @@ pub(crate) struct Bench {
     pub(crate) pods: Vec<Arc<Pod>>,
     pub(crate) now: Timestamp,
     pub(crate) refused: BTreeMap<String, Refusal>,
+    pub(crate) dry_run_passed: BTreeSet<String>,
     created: u32,
 }
 
@@ -72,6 +76,7 @@ impl Bench {
             pods: Vec::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             refused: BTreeMap::new(),
+            dry_run_passed: BTreeSet::new(),
             created: 0,
         }
     }
@@ -80,15 +85,14 @@ impl Bench {
         self.now += span;
     }
 
-    /// Lets the API server refuse an object.
-    pub(crate) fn refuse(&mut self, id: &str, message: &str) {
+    /// Lets the API server refuse a write.
+    pub(crate) fn refuse(&mut self, step: &Step, message: &str) {
         let refusal = Refusal {
-            hash: String::new(),
             message: message.to_owned(),
             conflict: false,
             may_pass: true,
         };
-        self.refused.insert(id.to_owned(), refusal);
+        self.refused.insert(step.key(), refusal);
     }
 
     /// Executes steps as the API server would; a Job's pods go with it.
@@ -106,6 +110,9 @@ impl Bench {
                     Kind::Pod => self.pods.retain(|pod| pod.uid().as_deref() != Some(&target.uid)),
                     kind => panic!("nobody deletes a {kind:?} here"),
                 },
+                Step::DryRun(_) => {
+                    self.dry_run_passed.insert(step.key());
+                }
                 step => panic!("unexpected {step:?}"),
             }
         }

@@ -3,11 +3,13 @@
 pub mod agent;
 pub mod control;
 pub mod deployment;
+pub mod nodes;
 pub mod service;
-mod template;
+pub(crate) mod template;
 
 pub use template::InvalidTemplate;
 
+use crate::json::json;
 use crate::labels;
 use crate::names;
 use kube::core::ObjectMeta;
@@ -25,8 +27,7 @@ pub(crate) fn labels_of<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<St
 
 /// Hash of an object as it is about to be applied; members are written in the order of their keys.
 pub(crate) fn hash_of(object: &impl Serialize) -> String {
-    let value = serde_json::to_value(object).unwrap_or_default();
-    names::short_hash(value.to_string())
+    names::short_hash(json(object).to_string())
 }
 
 /// The hash with which an object was applied.

@@ -81,6 +81,11 @@ pub fn set(
         .collect()
 }
 
+/// Why a condition is as it is, unless another version of Fairway wrote it.
+pub fn reason_of(condition: &Condition) -> Option<Reason> {
+    condition.reason.parse().ok()
+}
+
 /// How far an object is that ends: a Release, a Migration, a Backup, or a rung that waits for the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {

@@ -4,6 +4,7 @@
 use crate::labels;
 use crate::object::Kind;
 use crate::protocol::Resolution;
+use crate::readings::SERVICE_NAME;
 use crate::resolution;
 use fairway_crds::release::annotation;
 
@@ -44,12 +45,35 @@ pub fn delete(namespace: &str, object: Resource) -> String {
     format!("kubectl -n {namespace} delete {object}")
 }
 
-/// The command that shows the Jobs and pods of the agent for a Release, Migration or Backup of that name.
-pub fn describe_work(namespace: &str, work_for: &str) -> String {
+/// The command that deletes a Job or pod.
+pub fn delete_object(namespace: &str, kind: Kind, name: &str) -> String {
     format!(
-        "kubectl -n {namespace} describe job,pod -l {}={work_for}",
-        labels::WORK_FOR
+        "kubectl -n {namespace} delete {} {name}",
+        kind.as_str().to_ascii_lowercase()
     )
+}
+
+/// The command that deletes the pods of a component of a release, and the ReplicaSets that would create them again.
+pub fn delete_pods_of(namespace: &str, app: &str, component: &str, release: &str) -> String {
+    let (of_app, of_component, of_release) = (labels::APP, labels::COMPONENT, labels::RELEASE);
+    format!(
+        "kubectl -n {namespace} delete replicasets,pods -l {of_app}={app},{of_component}={component},{of_release}={release}"
+    )
+}
+
+/// The command that lists the EndpointSlices of a Service.
+pub fn endpoint_slices(namespace: &str, service: &str) -> String {
+    format!("kubectl -n {namespace} get endpointslices -l {SERVICE_NAME}={service}")
+}
+
+/// The command that deletes an EndpointSlice.
+pub fn delete_endpoint_slice(namespace: &str, name: &str) -> String {
+    format!("kubectl -n {namespace} delete endpointslice {name}")
+}
+
+/// The command that lists the Events of the object of that name: a few lines, as against a description.
+pub fn events(namespace: &str, object: &str) -> String {
+    format!("kubectl -n {namespace} get events --field-selector involvedObject.name={object}")
 }
 
 /// The command that shows a Job or pod.
@@ -57,14 +81,6 @@ pub fn describe_object(namespace: &str, kind: Kind, name: &str) -> String {
     format!(
         "kubectl -n {namespace} describe {} {name}",
         kind.as_str().to_ascii_lowercase()
-    )
-}
-
-/// The command that shows the pods of a Release.
-pub fn describe_pods(namespace: &str, release: &str) -> String {
-    format!(
-        "kubectl -n {namespace} describe pod -l {}={release}",
-        labels::RELEASE
     )
 }
 
@@ -120,9 +136,13 @@ mod tests {
         describe_object("shop", Kind::Job, "crm-42-run-1"),
         "kubectl -n shop describe job crm-42-run-1"
     )]
-    #[case::describe_work(
-        describe_work("shop", "nightly"),
-        "kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"
+    #[case::delete_object(
+        delete_object("shop", Kind::Pod, "crm-42-probe-1"),
+        "kubectl -n shop delete pod crm-42-probe-1"
+    )]
+    #[case::events(
+        events("shop", "nightly-backup-1"),
+        "kubectl -n shop get events --field-selector involvedObject.name=nightly-backup-1"
     )]
     fn commands_can_be_pasted_as_they_are(#[case] command: String, #[case] expected: &str) {
         assert_eq!(command, expected);

@@ -1,5 +1,7 @@
 //! Labels and annotations that Fairway sets and reads.
 
+use fairway_crds::release::annotation;
+
 /// Name of the App.
 pub const APP: &str = "fairway.dev/app";
 /// Name of the component.
@@ -19,8 +21,29 @@ pub const SPEC_HASH: &str = "fairway.dev/spec-hash";
 pub const RETRY_OF: &str = "fairway.dev/retry-of";
 /// Annotation: SHA-256 (hex, 16 digits) of the object as Fairway applied it; a difference means a new apply.
 pub const APPLIED_HASH: &str = "fairway.dev/applied-hash";
+/// Annotation on the pod of a migration on start: name of the container that migrates.
+pub const APPLICATION: &str = "fairway.dev/application";
 /// Annotation on a Service: when Fairway last pointed it somewhere else, RFC 3339 with milliseconds.
 pub const SWITCHED_AT: &str = "fairway.dev/switched-at";
+/// Annotation on a Deployment of the team from which a component has taken over: how many pods it had.
+pub const REPLICAS: &str = "fairway.dev/replicas";
+/// Annotation on a pod or Service of a dry run: before which step of the release it is asked for once more.
+pub const ASKED_BEFORE: &str = "fairway.dev/asked-before";
+/// Annotations that planners read on objects that are observed. No other is kept: whoever can label an object could fill the
+/// memory with them.
+pub const READ_ANNOTATIONS: [&str; 9] = [
+    RETRY_OF,
+    APPLIED_HASH,
+    APPLICATION,
+    SWITCHED_AT,
+    REPLICAS,
+    annotation::ABORT,
+    annotation::ROLLBACK,
+    annotation::RETRY,
+    annotation::RESOLVE,
+];
+/// Longest value of an annotation that is read, in bytes. A longer one counts as absent.
+pub const LONGEST_ANNOTATION: usize = 1024;
 /// Who created an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`], and Fairway's field manager.

@@ -15,15 +15,21 @@ pub mod backup;
 mod bench;
 pub mod build;
 pub mod conditions;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod json;
 pub mod kubectl;
 pub mod labels;
 pub mod message;
 pub mod migration;
+mod missing;
 pub mod names;
 pub mod object;
 pub mod observed;
+pub mod probe_token;
 pub mod readings;
 pub mod release;
+pub mod requester;
 pub mod resolution;
 pub mod retry;
 pub mod snapshot;
@@ -49,6 +55,8 @@ pub struct Decision<Status> {
     pub status: Status,
     /// When to plan again although nothing was seen to change.
     pub wake: Wake,
+    /// The rung that a Release has come to and that is not met, for the log.
+    pub rung: Option<&'static str>,
 }
 
 /// When to plan again.

@@ -87,12 +87,38 @@ pub fn fit(text: &str, limit: usize) -> String {
             .max_by_key(|(start, end)| length(&text[*start..*end]));
         let Some((start, end)) = longest.filter(|(start, end)| length(&text[*start..*end]) > QUOTE_LEAST)
         else {
-            return middle_cut(&text, limit);
+            return without_sentences(&text, limit);
         };
         let kept = length(&text[start..end]).saturating_sub(surplus).max(QUOTE_LEAST);
         let shortened = middle_cut(&text[start..end], kept);
         text.replace_range(start..end, &shortened);
     }
+}
+
+/// The first and the last sentences of a message: the cause stands first, deadline and advice last, and neither is cut.
+fn without_sentences(text: &str, limit: usize) -> String {
+    let ends = text.match_indices(". ").map(|(at, end)| at + end.len());
+    let bounds: Vec<usize> = std::iter::once(0).chain(ends).chain([text.len()]).collect();
+    let sentences: Vec<&str> = bounds.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect();
+    let (mut head, mut tail) = (0, sentences.len());
+    let mut room = limit.saturating_sub(2);
+    // From both ends, the last ones first: they are short.
+    while head < tail {
+        let next = if head < sentences.len() - tail {
+            head
+        } else {
+            tail - 1
+        };
+        let Some(left) = room.checked_sub(length(sentences[next])) else {
+            break;
+        };
+        room = left;
+        if next == head { head += 1 } else { tail -= 1 }
+    }
+    if head == 0 || head == tail {
+        return middle_cut(text, limit);
+    }
+    format!("{}… {}", sentences[..head].concat(), sentences[tail..].concat())
 }
 
 /// Where the quotations of a message are, without their marks.
@@ -135,11 +161,17 @@ pub(crate) fn to_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// A URL keeps neither its user information nor its query.
+/// A URL keeps neither its user information nor its query. A word may hold several URLs.
 fn without_credentials(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else {
         return word.to_owned();
     };
+    let is_of_scheme = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+    if let Some(mark) = rest.find("://").filter(|mark| !rest[..*mark].contains('?')) {
+        let next = rest[..mark].trim_end_matches(is_of_scheme).len();
+        let first = without_credentials(&word[..word.len() - rest.len() + next]);
+        return first + &without_credentials(&rest[next..]);
+    }
     let (authority, path) = match rest.find(['/', '?']) {
         Some(end) => rest.split_at(end),
         None => (rest, ""),
@@ -150,7 +182,7 @@ fn without_credentials(word: &str) -> String {
         Some((path, query)) => {
             // What follows the URL in a quoted sentence (`": 401`) is kept.
             let end = query.find(['"', '\'', ')', ',']).unwrap_or(query.len());
-            format!("{scheme}://{host}{path}?…{}", &query[end..])
+            format!("{scheme}://{host}{path}?…{}", without_credentials(&query[end..]))
         }
     }
 }
@@ -185,6 +217,9 @@ mod tests {
         r#"request "https://auth/token?account=me&t=1": 401"#,
         r#"“request "https://auth/token?…": 401”"#
     )]
+    #[case("one of amqp://me:secret@a,amqp://me:secret@b", "“one of amqp://a,amqp://b”")]
+    #[case("https://a/b?c=d,postgres://me:secret@e/f", "“https://a/b?…,postgres://e/f”")]
+    #[case("https://a/b?to=https://me:secret@c", "“https://a/b?…”")]
     #[case("", "")]
     fn quotations_are_one_line_without_credentials(#[case] words: &str, #[case] expected: &str) {
         assert_eq!(quote(words), expected);
@@ -213,6 +248,22 @@ mod tests {
             "{fitted}"
         );
         assert_eq!(fit(&text, 1000), text);
+    }
+
+    #[test]
+    fn f19_a_deadline_is_never_cut() {
+        let advice = "Correct this. ".repeat(100);
+        let until = "Attempt 2 begins at 2026-01-01T00:00:05Z, and none begins after 2026-01-01T01:00:00Z.";
+        let fitted = fit(&format!("The store is full. {advice}{until}"), 200);
+        assert!(
+            fitted.starts_with("The store is full. Correct this. "),
+            "{fitted}"
+        );
+        assert!(
+            fitted.ends_with(&format!(". … Correct this. Correct this. Correct this. {until}")),
+            "{fitted}"
+        );
+        assert!(length(&fitted) <= 200, "{fitted}");
     }
 
     #[test]

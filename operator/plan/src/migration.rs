@@ -37,6 +37,7 @@ use view::View;
 
 /// Decides the next pass of a Migration.
 pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -> Decision<MigrationStatus> {
+    let settings = &*settings.of_app(observed.app.as_deref());
     let migration = &observed.migration;
     let mut status = migration.status.clone().unwrap_or_default();
     let view = View {
@@ -46,17 +47,23 @@ pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -
     };
     if is_over(&status) {
         resolve::acknowledge(&view, &mut status);
+        let (steps, wake) = match has_succeeded(&status) {
+            true => (view.leftovers(&status, &[]), Wake::OnChange),
+            false => view.leftovers_of_failure(&status),
+        };
         return Decision {
-            steps: view.leftovers(&status, &[]),
+            steps,
             status,
-            wake: Wake::OnChange,
+            wake,
+            rung: None,
         };
     }
-    if view.is_being_deleted() && status.run_id.is_none() {
+    if view.deletion().is_some() && status.run_id.is_none() {
         return Decision {
             steps: Vec::new(),
             status,
             wake: Wake::OnChange,
+            rung: None,
         };
     }
     let Planned {
@@ -64,7 +71,7 @@ pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -
         progress,
         wake,
     } = next(&view, &mut status);
-    if view.is_being_deleted() {
+    if view.deletion().is_some() {
         // What runs may finish; nothing new is begun for an object that is going.
         steps.retain(|step| !matches!(step, Step::Create(_)));
     }
@@ -72,7 +79,12 @@ pub fn plan(observed: &MigrationObserved, settings: &Settings, now: Timestamp) -
     status.observed_generation = generation;
     let desired = conditions::summary(&format!("Migration {}", migration.name_any()), &progress);
     status.conditions = conditions::set(&status.conditions, desired, generation, now);
-    Decision { steps, status, wake }
+    Decision {
+        steps,
+        status,
+        wake,
+        rung: None,
+    }
 }
 
 fn next(view: &View, status: &mut MigrationStatus) -> Planned {
@@ -97,6 +109,12 @@ fn is_over(status: &MigrationStatus) -> bool {
     }
 }
 
+/// Whether the migration was applied, now or before.
+fn has_succeeded(status: &MigrationStatus) -> bool {
+    use MigrationOutcome::{AlreadyApplied, Applied};
+    matches!(status.outcome, Some(Applied | AlreadyApplied))
+}
+
 /// Jobs and pods of migrations whose Migration is gone and that have ended: nobody owns them, so that a run
 /// outlives its App, and nobody else removes them. `exists` says whether a Migration of that namespace and name
 /// is there.
@@ -111,7 +129,7 @@ pub fn orphans(jobs: &[Arc<Job>], pods: &[Arc<Pod>], exists: impl Fn(&str, &str)
     };
     let jobs = jobs
         .iter()
-        .filter(|job| abandoned(&job.metadata) && view::has_ended(job));
+        .filter(|job| abandoned(&job.metadata) && agent::has_job_ended(job, pods));
     let jobs = jobs.filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata));
     let pods = pods
         .iter()

@@ -2,7 +2,10 @@
 //! Jobs and pods follow from [`crate::tasks`].
 //!
 //! Lengths: an App has at most 30 characters, a component 16, a revision 6 digits. A Deployment's name is at
-//! most 54, which leaves room for the suffix of its ReplicaSets within the 63 of a label value.
+//! most 55, which leaves room for suffixes within the 63 of a label value.
+//!
+//! Names of two Apps never meet, whatever their Apps and components are called: read from its end, each of these names has
+//! one meaning.
 
 use fairway_crds::{Migration, Release};
 use sha2::{Digest, Sha256};
@@ -27,12 +30,22 @@ pub fn backup(release: &str, release_uid: &str, number: u32) -> String {
     }
 }
 
-/// The Deployment of one component of one release: `crm-web-42`.
+/// The Deployment of one component of one release: `crm-web-42`, and `crm--api-web-42` where the component has a hyphen.
+///
+/// No two Apps of a namespace have a name in common: an App's own name contains no two hyphens in a row, so that they end
+/// it; without them, what stands between the last two hyphens is the component.
 pub fn deployment(app: &str, component: &str, revision: i64) -> String {
+    let separator = if component.contains('-') { "--" } else { "-" };
+    format!("{app}{separator}{component}-{revision}")
+}
+
+/// The name that [`deployment`] gave until 0.1, by which App `shop` with component `api-web` met App `shop-api` with
+/// component `web`. A Deployment that has it keeps it.
+pub fn former_deployment(app: &str, component: &str, revision: i64) -> String {
     format!("{app}-{component}-{revision}")
 }
 
-/// The pod that asks health requests with headers from Secrets, for one operator process.
+/// The pod that asks health requests with headers from Secrets, by the hash of its token.
 pub fn probe_pod(release: &str, token_sha256: &str) -> String {
     format!("{release}-probe-{}", &token_sha256[..token_sha256.len().min(8)])
 }
@@ -68,4 +81,83 @@ pub fn short_hash(bytes: impl AsRef<[u8]>) -> String {
     let mut hash = sha256_hex(bytes);
     hash.truncate(16);
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::TASKS;
+    use std::collections::BTreeMap;
+
+    /// Names of Apps and components that look like parts of derived names.
+    const APPS: [&str; 12] = [
+        "shop",
+        "shop-api",
+        "shop-api-web",
+        "shop-1",
+        "shop-1-2",
+        "shop-web",
+        "shop-1-run",
+        "shop-1-pin-1",
+        "shop-api-1",
+        "shop-web-1",
+        "a",
+        "a-b",
+    ];
+    const COMPONENTS: [&str; 10] = [
+        "web", "api-web", "api--web", "b-1", "b", "api", "web-1", "run", "pin-1", "x-1-2",
+    ];
+
+    #[test]
+    fn f16_names_of_deployments_of_two_apps_never_meet() {
+        let mut known = BTreeMap::new();
+        for app in APPS {
+            for component in COMPONENTS {
+                for revision in [1, 2, 11, 12] {
+                    let whose = (app, component, revision);
+                    let other = known.insert(deployment(app, component, revision), whose);
+                    assert_eq!(other, None, "{whose:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn f16_names_of_the_agents_jobs_and_pods_of_two_apps_never_meet() {
+        let mut known = BTreeMap::new();
+        for app in APPS {
+            for revision in [1, 2, 11] {
+                let release = release(app, revision);
+                let backups = [1, 2].map(|number| backup(&release, "1a2b3c4d-5e6f", number));
+                for (index, work_for) in [release.clone()].into_iter().chain(backups).enumerate() {
+                    for task in TASKS {
+                        // The same name for the same Migration, in one of two forms.
+                        if (task.work_for == crate::object::Kind::Backup) != (index > 0)
+                            || task.name == "guard"
+                        {
+                            continue;
+                        }
+                        for attempt in [1, 2] {
+                            for part in
+                                ["", "-2", "-2-digest"]
+                                    .iter()
+                                    .take(if task.name == "pin" { 3 } else { 1 })
+                            {
+                                let name = format!("{}{part}", task.child(&work_for, attempt));
+                                let whose = (app, task.name, work_for.clone(), attempt, *part);
+                                let other = known.insert(name, whose.clone());
+                                assert_eq!(other, None, "{whose:?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn f16_a_component_without_a_hyphen_keeps_its_name() {
+        assert_eq!(deployment("crm", "web", 42), former_deployment("crm", "web", 42));
+        assert_eq!(deployment("shop", "api-web", 1), "shop--api-web-1");
+    }
 }

@@ -21,6 +21,14 @@ pub enum Step {
     /// version that was observed: a decision that comes late must not undo a newer one. Otherwise nothing is done, and
     /// the next pass sees why.
     Scale(ObjectRef, i32),
+    /// Replacing the spec of a Deployment that other field managers have changed, whose names these are: an apply sets
+    /// what Fairway says, but what another manager has added it leaves. Who owns which field is forgotten with it. Only
+    /// while the Deployment has the UID and resource version of the object; otherwise nothing is done, and the next pass
+    /// sees why.
+    Replace(Box<Object>, Vec<String>),
+    /// Setting `spec.replicas` of a Deployment of the team to 0, because a component takes over from it, and noting in the
+    /// annotation `fairway.dev/replicas` that it had so many. On the same conditions as [`Step::Scale`].
+    TakeOver(ObjectRef, i32),
     /// A server-side dry run of an apply: the API server validates the object and does not store it.
     DryRun(Box<Object>),
     /// Creation. An object with the same name and owner (or, without an owner, with the same `fairway.dev/app` label)
@@ -31,26 +39,37 @@ pub enum Step {
 }
 
 impl Step {
-    /// `Kind/name` of the object that a step writes: by this the API server's answers are remembered.
+    /// `Kind/name` of the object that a step writes.
     pub fn id(&self) -> String {
         match self {
-            Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {
+            Self::Apply(object) | Self::Replace(object, _) | Self::DryRun(object) | Self::Create(object) => {
                 id(object.kind(), object.meta())
             }
-            Self::Scale(target, _) | Self::Delete(target) => {
+            Self::Scale(target, _) | Self::TakeOver(target, _) | Self::Delete(target) => {
                 format!("{}/{}", target.kind.as_str(), target.name)
             }
         }
+    }
+
+    /// `Kind/name#hash`: tells this write from others of the same object.
+    pub fn key(&self) -> String {
+        key(&self.id(), &self.hash())
+    }
+
+    /// The object that a step writes, as messages name it: `Kind name`.
+    pub fn object_name(&self) -> String {
+        self.id().replace('/', " ")
     }
 
     /// What tells one write of an object from another, so that the answer to one is not taken for the answer to the
     /// other: the hash of what is applied, empty for what carries none, and the verb for what changes what is there.
     pub fn hash(&self) -> Cow<'_, str> {
         match self {
-            Self::Apply(object) | Self::DryRun(object) | Self::Create(object) => {
+            Self::Apply(object) | Self::Replace(object, _) | Self::DryRun(object) | Self::Create(object) => {
                 applied_hash(object.meta()).unwrap_or_default().into()
             }
             Self::Scale(_, replicas) => format!("scale to {replicas}").into(),
+            Self::TakeOver(..) => "take over".into(),
             Self::Delete(_) => "delete".into(),
         }
     }
@@ -59,6 +78,11 @@ impl Step {
 /// `Kind/name` of an object.
 pub fn id(kind: Kind, meta: &ObjectMeta) -> String {
     format!("{}/{}", kind.as_str(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// `Kind/name#hash` of a write, by which the answer to it is remembered.
+pub fn key(id: &str, hash: &str) -> String {
+    format!("{id}#{hash}")
 }
 
 macro_rules! objects {

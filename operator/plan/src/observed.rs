@@ -1,12 +1,17 @@
 //! What planners see: objects as last observed, and what probes found.
 
+use crate::message::quoting;
+use crate::probe_token::{ProbeKey, ProbeToken};
 use crate::snapshot::Snapshot;
 use crate::{ObjectRef, Step};
+use fairway_crds::agent::AgentPods;
 use fairway_crds::{App, Backup, Migration, Release};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,8 +24,25 @@ pub struct Settings {
     pub agent_pull_secrets: Vec<String>,
     /// Pull policy of the agent's image.
     pub agent_pull_policy: String,
-    /// SHA-256 (hex) of the token with which this process speaks to its probe pods.
-    pub probe_token_sha256: String,
+    /// How the agent's pods run, as the chart says.
+    pub agent_pods: AgentPods,
+    /// How the agent's pods run, as the App of the pass says: see [`Settings::of_app`].
+    pub agent_of_app: AgentPods,
+    /// The key of the tokens with which this process speaks to its probe pods.
+    pub probe_key: ProbeKey,
+}
+
+impl Settings {
+    /// The settings for objects of that App; those of the chart alone when it is gone.
+    pub fn of_app(&self, app: Option<&App>) -> Cow<'_, Self> {
+        match app.and_then(|app| app.spec.agent.as_ref()) {
+            None => Cow::Borrowed(self),
+            Some(agent) => Cow::Owned(Self {
+                agent_of_app: agent.clone(),
+                ..self.clone()
+            }),
+        }
+    }
 }
 
 /// For [`crate::app::plan`].
@@ -38,6 +60,8 @@ pub struct AppObserved {
     pub pods: Vec<Arc<Pod>>,
     /// Every Migration of the App.
     pub migrations: Vec<Arc<Migration>>,
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
+    pub refused: BTreeMap<String, Refusal>,
 }
 
 /// For [`crate::release::plan`].
@@ -45,9 +69,9 @@ pub struct AppObserved {
 pub struct ReleaseObserved {
     /// The Release.
     pub release: Arc<Release>,
-    /// The App of the Release; absent when the App is gone.
+    /// The App of the Release; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
-    /// The other Releases of the App, in order of revision.
+    /// The other Releases of the App that are not being deleted, in order of revision.
     pub siblings: Vec<Arc<Release>>,
     /// Snapshots by Release name, as far as they exist: of this Release and of the others.
     pub snapshots: BTreeMap<String, Arc<Snapshot>>,
@@ -63,27 +87,34 @@ pub struct ReleaseObserved {
     pub pods: Vec<Arc<Pod>>,
     /// Every Job labelled with the App.
     pub jobs: Vec<Arc<Job>>,
+    /// Pods of Deployments of the team from which components take over, by Deployment: while the Release does so.
+    pub legacy_pods: BTreeMap<String, Vec<Arc<Pod>>>,
     /// Services by name: those that the components of any observed snapshot serve, as far as they exist.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// By Service that a release of this App serves: the other Apps that exist and serve it.
+    pub served_by_others: BTreeMap<String, BTreeSet<String>>,
     /// EndpointSlices of those Services.
     pub endpoint_slices: Vec<Arc<EndpointSlice>>,
-    /// Claims by name, as far as they exist: those of [`crate::release::claims::mounts`], while the Release has not
-    /// begun.
+    /// Claims by name, as far as they exist: those of [`crate::release::claims::mounts`] and of
+    /// [`crate::release::claims::of_migration`], while the Release has not begun.
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+    /// ResourceQuotas of the namespace, while the Release has not begun.
+    pub quotas: Vec<Arc<ResourceQuota>>,
+    /// The probe pod of this process: the one that it created, or the one that it may create.
+    pub probe_pod: OwnProbePod,
     /// What the probes of this operator process found, by pod UID.
     pub probes: BTreeMap<String, PodHealth>,
-    /// Answers of the API server to this process's last writes that were refused, by `Kind/name`.
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
     pub refused: BTreeMap<String, Refusal>,
     /// Dry runs of this process that passed, as `Kind/name#hash`.
     pub dry_run_passed: BTreeSet<String>,
+    /// What the API server warned of in dry runs that passed, by `Kind/name#hash`.
+    pub warnings: BTreeMap<String, Vec<String>>,
 }
 
 /// A write that the API server refused, until it is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Hash of the object that was refused (the value of the annotation `fairway.dev/applied-hash`): an
-    /// edited object is written again.
-    pub hash: String,
     /// The API server's words, without values.
     pub message: String,
     /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
@@ -92,11 +123,26 @@ pub struct Refusal {
     pub may_pass: bool,
 }
 
+/// How the API server says that a ResourceQuota has no room, beside a status that many refusals have:
+/// <https://kubernetes.io/docs/concepts/policy/resource-quotas/>.
+const EXCEEDED_QUOTA: &str = "exceeded quota";
+
+impl Refusal {
+    /// Whether a ResourceQuota has no room for the object.
+    pub fn exceeds_quota(&self) -> bool {
+        self.message.contains(EXCEEDED_QUOTA)
+    }
+
+    /// That the API server refused to create the object of a step, and why, as one sentence.
+    pub fn of_creating(&self, step: &Step) -> String {
+        let statement = format!("The API server refused to create {}", step.object_name());
+        quoting(&statement, Some(&self.message))
+    }
+}
+
 /// The API server's last answer to this very write, when it was a refusal.
 pub fn refusal<'a>(refused: &'a BTreeMap<String, Refusal>, step: &Step) -> Option<&'a Refusal> {
-    refused
-        .get(&step.id())
-        .filter(|refusal| refusal.hash == step.hash())
+    refused.get(&step.key())
 }
 
 /// What probes found about one pod since this process started.
@@ -110,6 +156,8 @@ pub struct PodHealth {
     pub failures: u32,
     /// Rounds in a row in which no connection could be made.
     pub unreachable: u32,
+    /// Whether the last of them was refused, as against unanswered.
+    pub refused: bool,
     /// What the last round that did not pass found: one sentence.
     pub last_failure: Option<String>,
     /// Rounds that passed, of all.
@@ -123,7 +171,7 @@ pub struct PodHealth {
 pub struct MigrationObserved {
     /// The Migration.
     pub migration: Arc<Migration>,
-    /// The App of the Migration.
+    /// The App of the Migration; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
     /// The Release for which the migration runs.
     pub release: Option<Arc<Release>>,
@@ -133,8 +181,10 @@ pub struct MigrationObserved {
     pub jobs: Vec<Arc<Job>>,
     /// Pods whose label `fairway.dev/work-for` names the object.
     pub pods: Vec<Arc<Pod>>,
-    /// Answers of the API server to this process's last writes that were refused, by `Kind/name`.
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
     pub refused: BTreeMap<String, Refusal>,
+    /// Dry runs of this process that passed, as `Kind/name#hash`.
+    pub dry_run_passed: BTreeSet<String>,
 }
 
 /// For [`crate::backup::plan`].
@@ -142,7 +192,11 @@ pub struct MigrationObserved {
 pub struct BackupObserved {
     /// The Backup.
     pub backup: Arc<Backup>,
-    /// The App of the Backup.
+    /// The other Backups of the App that have not ended, and that have begun or could.
+    pub others: Vec<Arc<Backup>>,
+    /// The Backup of the App that was applied by hand and ended last, by name, and when it ended.
+    pub last_by_hand: Option<(String, Timestamp)>,
+    /// The App of the Backup; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
     /// The Release for which the backup is made.
     pub release: Option<Arc<Release>>,
@@ -152,8 +206,28 @@ pub struct BackupObserved {
     pub jobs: Vec<Arc<Job>>,
     /// Pods whose label `fairway.dev/work-for` names the object.
     pub pods: Vec<Arc<Pod>>,
-    /// Answers of the API server to this process's last writes that were refused, by `Kind/name`.
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
     pub refused: BTreeMap<String, Refusal>,
+    /// Dry runs of this process that passed, as `Kind/name#hash`.
+    pub dry_run_passed: BTreeSet<String>,
+}
+
+/// A probe pod of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnProbePod {
+    /// What it is created with.
+    pub identity: ProbeIdentity,
+    /// The UID that the API server gave it when this process created it; absent before.
+    pub uid: Option<String>,
+}
+
+/// Name and token of a probe pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeIdentity {
+    /// Name of the pod.
+    pub name: String,
+    /// What the operator shows to the pod.
+    pub token: ProbeToken,
 }
 
 /// A pod that the operator should send health requests to.
@@ -182,6 +256,8 @@ pub struct ProbeTarget {
 pub struct ProbePod {
     /// Address of the probe pod; absent until it runs.
     pub address: Option<std::net::IpAddr>,
+    /// What the operator shows to that pod.
+    pub token: ProbeToken,
     /// For each request of the target: its index in the probe pod's list, or `None` when the operator asks itself.
     pub indexes: Vec<Option<usize>>,
 }

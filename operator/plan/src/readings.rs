@@ -1,18 +1,63 @@
 //! Readings of Kubernetes objects.
 
+use crate::labels;
+use fairway_crds::GROUP;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::ObjectMeta;
+
+/// The label by which an EndpointSlice names its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that says which controller made an EndpointSlice:
+/// <https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#management>.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Controllers of Kubernetes: of the pods that a Service selects, and of Endpoints of a Service that selects nothing. The
+/// latter removes its slices when the Service gets a selector.
+const CONTROLLERS: [&str; 2] = [
+    "endpointslice-controller.k8s.io",
+    "endpointslicemirroring-controller.k8s.io",
+];
+/// Selects the EndpointSlices of Services that no controller of Kubernetes made ([`is_foreign`]).
+pub const FOREIGN_SLICES: &str = "kubernetes.io/service-name,endpointslice.kubernetes.io/managed-by notin \
+    (endpointslice-controller.k8s.io,endpointslicemirroring-controller.k8s.io)";
+
+/// Whether no controller of Kubernetes made an EndpointSlice.
+pub fn is_foreign(slice: &ObjectMeta) -> bool {
+    let manager = slice.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    !manager.is_some_and(|manager| CONTROLLERS.contains(&manager.as_str()))
+}
 
 /// Whether the object with that UID is among these owners.
 pub fn owned_by(owners: &[OwnerReference], uid: &str) -> bool {
     owners.iter().any(|owner| owner.uid == uid)
 }
 
+/// The API group of an owner; empty for that of Pods and Services.
+pub fn api_group(owner: &OwnerReference) -> &str {
+    owner.api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
 /// Pods that a Deployment asks for.
 pub fn replicas_of(deployment: &Deployment) -> i32 {
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
     replicas.unwrap_or(1)
+}
+
+/// Whether a Deployment is the team's own, which a component of an App takes over from: a user has given it the labels of App and
+/// component, it has that of no release, and no object of Fairway's owns it.
+pub fn is_legacy(deployment: &ObjectMeta) -> bool {
+    let has = |key: &str| {
+        deployment
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(key))
+    };
+    let mut owners = deployment.owner_references.iter().flatten();
+    has(labels::APP)
+        && has(labels::COMPONENT)
+        && !has(labels::RELEASE)
+        && owners.all(|owner| api_group(owner) != GROUP)
 }
 
 /// Whether all containers of a pod have ended for good.
@@ -36,4 +81,16 @@ pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
     conditions
         .into_iter()
         .find(|condition| condition.type_ == "Ready")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_watched_as_foreign_unless_a_controller_of_kubernetes_made_them() {
+        let controllers = CONTROLLERS.join(",");
+        let expected = format!("{SERVICE_NAME},{MANAGED_BY} notin ({controllers})");
+        assert_eq!(FOREIGN_SLICES, expected);
+    }
 }

@@ -2,6 +2,7 @@
 //! `fairway.dev/resolve`.
 
 use crate::protocol::Resolution;
+use crate::requester;
 
 const APPLIED: &str = "applied";
 const NOT_APPLIED: &str = "not-applied";
@@ -14,9 +15,9 @@ pub fn value(resolution: Resolution, token: &str) -> String {
     }
 }
 
-/// The verdict and the token of a value; `None` when the value has another form.
+/// The verdict and the token of a value, which may name its user; `None` when the value has another form.
 pub fn parse(value: &str) -> Option<(Resolution, String)> {
-    let (verdict, token) = value.split_once(':')?;
+    let (verdict, token) = requester::split(value).1.split_once(':')?;
     let resolution = match verdict {
         APPLIED => Resolution::Applied,
         NOT_APPLIED => Resolution::NotApplied,

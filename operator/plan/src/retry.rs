@@ -4,14 +4,25 @@ use crate::message::{self, duration, moment};
 use fairway_crds::Reason;
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
 
 /// So long after the end of its grace period, a pod that is still there is on a node that does not answer.
 pub(crate) const NODE_LOST: SignedDuration = SignedDuration::from_mins(5);
 
+/// Pause after the first attempt.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts, and the longest time after which a refused write is attempted again.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
 /// Pause before the attempt after number `attempt`: 5 s, doubling, at most 5 minutes.
-pub fn backoff(attempt: u32) -> SignedDuration {
-    let doublings = attempt.saturating_sub(1).min(6);
-    SignedDuration::from_secs((5_i64 << doublings).min(300))
+pub fn backoff(attempt: u32) -> Duration {
+    doubling(FIRST_PAUSE, LONGEST_PAUSE, attempt)
+}
+
+/// Pause after so many failures in a row: `first` after the first, doubling, at most `longest`.
+pub fn doubling(first: Duration, longest: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(longest)
 }
 
 /// The time that all attempts of some work have together, and the time of this pass.
@@ -160,8 +171,8 @@ mod tests {
     #[case(5, 80)]
     #[case(7, 300)]
     #[case(u32::MAX, 300)]
-    fn the_pause_doubles_up_to_five_minutes(#[case] attempt: u32, #[case] seconds: i64) {
-        assert_eq!(backoff(attempt), SignedDuration::from_secs(seconds));
+    fn the_pause_doubles_up_to_five_minutes(#[case] attempt: u32, #[case] seconds: u64) {
+        assert_eq!(backoff(attempt), Duration::from_secs(seconds));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Snapshots: the release-relevant part of an App's spec, kept in a ControllerRevision.
 
+use crate::json::json;
 use crate::names;
 use fairway_crds::app::{AppSpec, BackupSettings, Traffic};
 use fairway_crds::component::{Component, Strategy};
@@ -8,8 +9,8 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The release-relevant part of an [`AppSpec`]: everything but `suspend`, `replicas`, `policy` and `backup`,
-/// which take effect at once.
+/// The release-relevant part of an [`AppSpec`]: everything but `suspend`, `replicas`, `policy`, `backup` and
+/// `agent`, which take effect at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
@@ -35,6 +36,7 @@ impl Snapshot {
             migration,
             traffic,
             backup: _,
+            agent: _,
             policy: _,
         } = spec;
         let components = components
@@ -55,11 +57,7 @@ impl Snapshot {
     /// Hash by which two specs are compared, 16 hex digits. Members are written in the order of their keys, so the hash
     /// does not depend on how the App was written.
     pub fn hash(&self) -> String {
-        // A value's maps are sorted (serde_json without `preserve_order`), the struct's own members follow the
-        // declaration.
-        names::short_hash(
-            serde_json::to_vec(&serde_json::to_value(self).unwrap_or_default()).unwrap_or_default(),
-        )
+        names::short_hash(json(self).to_string())
     }
 
     /// The component of that name.
@@ -82,7 +80,8 @@ impl Snapshot {
             .collect()
     }
 
-    fn containers(&self) -> impl Iterator<Item = (String, Option<String>)> {
+    /// Every container (init containers too) with the image that the App names, in the order of the App.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = (String, Option<String>)> {
         self.components.iter().flat_map(|component| {
             ["initContainers", "containers"]
                 .into_iter()

@@ -3,6 +3,7 @@
 
 use crate::labels::{self, Work};
 use crate::object::Kind;
+use crate::readings::owned_by;
 use kube::core::ObjectMeta;
 
 /// What a task runs as.
@@ -29,7 +30,7 @@ impl Form {
 pub enum Owner {
     /// The object for which the work is done.
     WorkFor,
-    /// Nobody: it outlives its App, and is told from others by the run ID in its label.
+    /// Nobody: it outlives its App, and the run ID in its label says which run it belongs to.
     Nobody,
 }
 
@@ -125,24 +126,33 @@ pub const MIGRATE: Task = Task {
     repeat: "no: ledger row and lock",
 };
 
-/// Guards an application that migrates when it starts.
+/// Guards an application that migrates when it starts. Label, name and owner are those of [`MIGRATE`]: both run a
+/// Migration, and one Migration has one of the two.
 pub const GUARD: Task = Task {
     name: "guard",
+    work: Work::Migrate,
     form: Form::Pod,
+    work_for: Kind::Migration,
+    suffix: "run",
+    owner: Owner::Nobody,
+    removal: Removal::WithNext,
     runs_in: "Fairway's image, as a native sidecar of the application (`onStart`)",
     answers: "an outcome; `Unknown` and `Undecided` are settled",
-    ..MIGRATE
+    repeat: "no: ledger row and lock",
 };
 
 /// Settles a migration that was cut off.
 pub const SETTLE: Task = Task {
     name: "settle",
     work: Work::Settle,
+    form: Form::Job,
+    work_for: Kind::Migration,
     suffix: "settle",
+    owner: Owner::Nobody,
+    removal: Removal::WithNext,
     runs_in: "Fairway's image",
     answers: "an outcome; after `Undecided` it is repeated",
     repeat: "yes",
-    ..MIGRATE
 };
 
 /// Makes health requests that need a Secret.
@@ -172,32 +182,35 @@ impl Task {
     pub const fn is_unowned(&self) -> bool {
         matches!(self.owner, Owner::Nobody)
     }
+}
 
-    /// Whether a Job or pod was created for the owner with that UID or, where nobody owns it, for the run with that
-    /// ID: an earlier object of the same name may have left one behind.
-    pub fn is_of(&self, meta: &ObjectMeta, key: &str) -> bool {
-        match self.owner {
-            Owner::WorkFor => meta
-                .owner_references
-                .iter()
-                .flatten()
-                .any(|owner| owner.uid == key),
-            Owner::Nobody => label(meta, labels::RUN_ID) == Some(key),
+/// What tells the Job or pod of some work from one that an earlier object of the same name left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity<'a> {
+    /// UID of the object that owns the Job or pod, for [`Owner::WorkFor`].
+    OwnerUid(&'a str),
+    /// Run ID in the label of the Job or pod, for [`Owner::Nobody`].
+    RunId(&'a str),
+}
+
+impl Identity<'_> {
+    /// Whether the Job or pod was created for the work with this identity.
+    pub fn matches(self, meta: &ObjectMeta) -> bool {
+        match self {
+            Self::OwnerUid(uid) => owned_by(meta.owner_references.as_deref().unwrap_or_default(), uid),
+            Self::RunId(id) => label(meta, labels::RUN_ID) == Some(id),
         }
     }
 }
 
-/// The values of the label `fairway.dev/work` for objects of that kind.
-pub fn works_for(kind: Kind) -> impl Iterator<Item = Work> {
-    TASKS
-        .into_iter()
-        .filter(move |task| task.work_for == kind)
-        .map(|task| task.work)
-}
-
 /// Whether a Job or pod does work for an object of that kind.
 pub fn is_for(meta: &ObjectMeta, kind: Kind) -> bool {
-    label(meta, labels::WORK).is_some_and(|value| works_for(kind).any(|work| work.as_str() == value))
+    TASKS.iter().any(|task| task.work_for == kind && does(meta, task))
+}
+
+/// Whether a Job or pod does work for the object of that kind and name.
+pub fn is_for_object(meta: &ObjectMeta, kind: Kind, name: &str) -> bool {
+    is_for(meta, kind) && label(meta, labels::WORK_FOR) == Some(name)
 }
 
 /// Whether a Job or pod does the work of that task.
@@ -242,5 +255,11 @@ mod tests {
                 task.name
             );
         }
+    }
+
+    #[test]
+    fn a_guard_has_the_label_the_name_and_the_owner_of_a_migration() {
+        let shared = |task: &Task| (task.work, task.work_for, task.suffix, task.owner, task.removal);
+        assert_eq!(shared(&GUARD), shared(&MIGRATE));
     }
 }

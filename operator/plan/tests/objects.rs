@@ -5,14 +5,17 @@
 
 use fairway_crds::app::BackupSettings;
 use fairway_crds::{App, Backup, Migration, Release};
-use fairway_plan::build::agent;
+use fairway_plan::build::agent::{self, Pull};
 use fairway_plan::build::deployment::{self, DeploymentInput};
+use fairway_plan::build::nodes::Nodes;
 use fairway_plan::build::{InvalidTemplate, control, service};
-use fairway_plan::observed::Settings;
+use fairway_plan::observed::{ProbeIdentity, Settings};
+use fairway_plan::probe_token::ProbeKey;
 use fairway_plan::protocol::{Resolution, Task};
 use fairway_plan::snapshot::Snapshot;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, Service};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Container, PodSpec, Service};
 use kube::ResourceExt;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -27,7 +30,9 @@ fn settings() -> Settings {
         agent_image: "registry.example/fairway:0.1.0".to_owned(),
         agent_pull_secrets: vec!["fairway-pull".to_owned()],
         agent_pull_policy: "IfNotPresent".to_owned(),
-        probe_token_sha256: "0123456789abcdef".repeat(4),
+        agent_pods: Default::default(),
+        agent_of_app: Default::default(),
+        probe_key: ProbeKey::new([1; 32]),
     }
 }
 
@@ -43,7 +48,7 @@ fn app() -> App {
                     "replicas": 2,
                     "serves": {"service": "crm-http", "port": 80, "targetPort": 3000},
                     "health": {"http": [
-                        {"path": "/api/health", "json": {"ok": true}},
+                        {"path": "/api/health", "json": {"/ok": "true"}},
                         {"path": "/admin", "port": 3001, "headers": [
                             {"name": "Authorization", "valueFrom": {"secretKeyRef": {"name": "crm-probe", "key": "token"}}},
                             {"name": "X-Tenant", "value": "acme"}
@@ -167,13 +172,20 @@ fn by_command() -> Migration {
 }
 
 fn component_deployment(name: &str, replicas: i32) -> Deployment {
+    deployment_on(Nodes::Any, name, replicas)
+}
+
+fn deployment_on(nodes: Nodes, name: &str, replicas: i32) -> Deployment {
     let (release, snapshot, images) = (release(), snapshot(), digests());
     deployment::deployment(&DeploymentInput {
+        name: &format!("crm-{name}-42"),
         app: "crm",
         namespace: "shop",
         release: &release,
+        revision: Some(&revision()),
         component: snapshot.component(name).unwrap(),
         images: &images,
+        nodes,
         replicas,
         drain: Duration::from_millis(9_500),
     })
@@ -203,6 +215,16 @@ fn a_serving_component() {
     insta::assert_yaml_snapshot!(component_deployment("web", 2));
 }
 
+fn revision() -> fairway_plan::ObjectRef {
+    fairway_plan::ObjectRef {
+        kind: fairway_plan::object::Kind::ControllerRevision,
+        namespace: "shop".into(),
+        name: "crm-42".into(),
+        uid: "revision-uid".into(),
+        resource_version: None,
+    }
+}
+
 #[test]
 fn a_component_that_never_runs_twice() {
     insta::assert_yaml_snapshot!(component_deployment("worker", 1));
@@ -219,16 +241,25 @@ fn replicas_are_not_part_of_the_applied_hash() {
 }
 
 #[test]
+fn pods_that_share_a_claim_of_one_node_run_beside_each_other() {
+    let on_one = deployment_on(Nodes::One, "web", 2);
+    insta::assert_yaml_snapshot!(on_one.spec.unwrap().template.spec.unwrap().affinity);
+}
+
+#[test]
 fn an_invalid_template_is_refused_with_what_to_correct() {
     let mut snapshot = snapshot();
     snapshot.components[0].template = json!({"spec": {"containers": [{"name": "app", "ports": "3000"}]}});
     let (release, images) = (release(), digests());
     let error = deployment::deployment(&DeploymentInput {
+        name: "crm-web-42",
         app: "crm",
         namespace: "shop",
         release: &release,
+        revision: Some(&revision()),
         component: &snapshot.components[0],
         images: &images,
+        nodes: Nodes::Any,
         replicas: 1,
         drain: Duration::ZERO,
     })
@@ -276,8 +307,8 @@ fn a_release_and_its_snapshot() {
 
 #[test]
 fn the_pod_that_pulls_images() {
-    let images = snapshot().images();
-    insta::assert_yaml_snapshot!(agent::pin_pod(&settings(), &release(), &snapshot(), &images, 1));
+    let pulls = Pull::all(&snapshot(), &snapshot().images());
+    insta::assert_yaml_snapshot!(agent::pin_pod(&settings(), &release(), &pulls[0], 1));
 }
 
 #[test]
@@ -342,6 +373,54 @@ fn a_migration_on_start() {
     insta::assert_yaml_snapshot!(pod);
 }
 
+/// The mounts of a pod's agent that are of the team's ConfigMap.
+fn mounts_of_the_team(pod: &PodSpec) -> Vec<String> {
+    let agents = pod.init_containers.iter().flatten().chain(&pod.containers);
+    let mounts = agents
+        .filter(|container| container.name == agent::CONTAINER)
+        .flat_map(|container| container.volume_mounts.clone().unwrap_or_default());
+    let own = ["fairway-", "scratch", "store"];
+    mounts
+        .filter(|mounted| !own.iter().any(|own| mounted.name.starts_with(own)))
+        .map(|mounted| mounted.mount_path)
+        .collect()
+}
+
+#[test]
+fn s18h_no_mount_takes_the_place_of_the_agent() {
+    let mut app = app();
+    let template = &mut app.spec.components[0].template;
+    template["spec"]["containers"][0]["volumeMounts"] = [
+        "/fairway",
+        "/fairway/",
+        "/fairway/fairway-agent",
+        "//fairway/./fairway-agent",
+        "/etc/../fairway/fairway-agent",
+        "/fairway-agent",
+        "/fairway-agent/",
+        "/./fairway-agent",
+        "/store/shop",
+        "/etc/crm/ca",
+    ]
+    .iter()
+    .map(|path| json!({"name": "ca", "mountPath": path, "subPath": "evil"}))
+    .collect();
+    let snapshot = Snapshot::of(&app.spec);
+    let on_start = migration(json!({"onStart": {}}));
+    let of_job = |job: Job| job.spec.unwrap().template.spec.unwrap();
+    let run = agent::migration_job(&settings(), &by_command(), Some(&release()), &snapshot, 1).unwrap();
+    let guard = agent::migration_pod(&settings(), &on_start, Some(&release()), &snapshot, 1).unwrap();
+    let preflight = agent::preflight_job(&settings(), &release(), &snapshot, None, 1);
+    let settle = agent::settle_job(&settings(), &by_command(), &snapshot, None, 1);
+    for pod in [of_job(preflight), of_job(settle), guard.spec.unwrap()] {
+        assert_eq!(mounts_of_the_team(&pod), ["/etc/crm/ca"]);
+    }
+    // In the team's own image the agent is in its folder alone.
+    let run = mounts_of_the_team(&of_job(run));
+    assert!(run.iter().all(|path| !path.contains("/fairway/")), "{run:?}");
+    assert!(run.contains(&"/etc/crm/ca".to_owned()));
+}
+
 #[test]
 fn the_kubelet_does_not_expand_a_command() {
     let job = agent::migration_job(&settings(), &by_command(), Some(&release()), &snapshot(), 1).unwrap();
@@ -350,9 +429,12 @@ fn the_kubelet_does_not_expand_a_command() {
         panic!("a migration")
     };
     assert_eq!(task.command, ["sh", "-c", "migrate $(DATABASE_URL)"]);
-    assert_eq!(task.checks[0].sql, "select $$x$$");
+    assert_eq!(task.run.checks[0].sql, "select $$x$$");
     assert_eq!(
-        (task.run.run_id.as_str(), task.run.image_digest.as_str()),
+        (
+            task.run.identity.run_id.as_str(),
+            task.run.identity.image_digest.as_str()
+        ),
         ("0123456789abcdef", WEB)
     );
 }
@@ -369,16 +451,40 @@ fn settling_with_a_verdict() {
     ));
 }
 
+fn identity() -> ProbeIdentity {
+    ProbeIdentity {
+        name: "crm-42-probe-01234567".to_owned(),
+        token: settings().probe_key.token("shop", "crm-42", 1),
+    }
+}
+
+/// S1: only the hash of the token stands in the pod.
+#[test]
+fn s1_a_probe_pod_holds_no_token() {
+    let pod = agent::probe_pod(&settings(), &release(), &snapshot(), None, &identity());
+    let text = serde_json::to_string(&pod).unwrap();
+    assert!(text.contains(&identity().token.sha256()) && !text.contains(identity().token.secret()));
+}
+
 #[test]
 fn the_pod_that_asks_with_headers_from_secrets() {
-    insta::assert_yaml_snapshot!(agent::probe_pod(&settings(), &release(), &snapshot()));
+    insta::assert_yaml_snapshot!(agent::probe_pod(
+        &settings(),
+        &release(),
+        &snapshot(),
+        None,
+        &identity()
+    ));
 }
 
 #[test]
 fn no_probe_pod_without_a_header_from_a_secret() {
     let mut snapshot = snapshot();
     snapshot.components[0].health.as_mut().unwrap().http.pop();
-    assert_eq!(agent::probe_pod(&settings(), &release(), &snapshot), None);
+    assert_eq!(
+        agent::probe_pod(&settings(), &release(), &snapshot, None, &identity()),
+        None
+    );
 }
 
 #[rstest]

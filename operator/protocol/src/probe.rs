@@ -1,5 +1,7 @@
 //! Health requests, and what the probe agent is asked and answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The body of `POST /probe` to the probe agent; the answer is a [`ProbeVerdict`]. The operator's token comes
@@ -27,9 +29,10 @@ pub struct HttpRequest {
     pub headers: Vec<Header>,
     /// Expected status code.
     pub status: u16,
-    /// Every member given here must be in the JSON answer with this value (objects compare recursively
-    /// by the members given, everything else by equality).
-    pub json: Option<serde_json::Value>,
+    /// Members that the JSON answer must have: from a JSON pointer (RFC 6901) to the text of a scalar. None: the body
+    /// is not looked at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub json: BTreeMap<String, String>,
 }
 
 /// Scheme of a health request.

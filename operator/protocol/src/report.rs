@@ -38,6 +38,18 @@ fn known_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D:
     Ok(text.parse().unwrap_or(Reason::AgentFailed))
 }
 
+/// What the agent found in an image that was built for another platform than the node's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PinReport {
+    /// Architecture of the image, as Kubernetes writes it, such as `arm64`.
+    pub image: String,
+    /// Architecture of the node, such as `amd64`.
+    pub node: String,
+    /// Path of a program in the image that the node could not run.
+    pub program: String,
+}
+
 /// The answer to [`Task::Preflight`](crate::Task::Preflight).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -91,7 +103,7 @@ pub struct BackupEvidence {
 pub enum MigrationOutcome {
     /// It ran and committed.
     Applied,
-    /// The ledger already had this image digest and command: nothing was run.
+    /// The ledger already had this image digest, command and inputs: nothing was run.
     AlreadyApplied,
     /// It failed and the schema is what it was before. Rows may still have changed.
     Failed,
@@ -109,6 +121,14 @@ pub enum MigrationOutcome {
     Undecided,
 }
 
+/// What an agent leaves as its termination message while a migration runs, in case that it cannot answer any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Begun {
+    /// Fingerprint of the schema before the run.
+    pub begun: String,
+}
+
 /// The answer to [`Task::Migrate`](crate::Task::Migrate), [`Task::Guard`](crate::Task::Guard) and
 /// [`Task::Settle`](crate::Task::Settle).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,7 +138,7 @@ pub struct MigrationReport {
     pub outcome: MigrationOutcome,
     /// Why, for every outcome but `Applied` and `AlreadyApplied`.
     pub failure: Option<Failure>,
-    /// Fingerprint of the schema before the run.
+    /// Fingerprint of the schema before the run; with every outcome of a run that has begun.
     pub before: Option<String>,
     /// Fingerprint of the schema after the run.
     pub after: Option<String>,
@@ -134,6 +154,12 @@ pub struct MigrationReport {
     pub schema_ahead: bool,
     /// A check that did not hold after the migration was applied.
     pub failed_check: Option<String>,
+    /// Whether the ledger had lost the row of this run, which had begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub row_missing: bool,
+    /// What could not be proven of a migration that was applied: whole sentences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 #[cfg(test)]

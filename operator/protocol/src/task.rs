@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fairway_crds::app::Store;
+use fairway_crds::store::Store;
 use serde::{Deserialize, Serialize};
 
 use crate::probe::HttpRequest;
@@ -63,6 +63,10 @@ pub struct BackupTask {
     pub scratch: bool,
     /// Image references by container, recorded in the manifest.
     pub images: BTreeMap<String, String>,
+    /// UID of the Backup, the key of the seal by which an agent knows the manifest of this Backup again. It stands nowhere
+    /// in the store: who can only write there cannot forge a set. Empty from an operator that does not know of seals.
+    #[serde(default)]
+    pub backup_uid: String,
 }
 
 /// Identity of one migration run, as the ledger records it.
@@ -89,32 +93,58 @@ pub struct SqlCheck {
     pub expect: String,
 }
 
+/// A migration run as the tasks that migrate request it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestedRun {
+    /// The App and Release that migrate.
+    pub requester: Requester,
+    /// Identity of the run.
+    #[serde(rename = "run")]
+    pub identity: RunIdentity,
+    /// SHA-256 (hex) of the literal variables of the container that migrates. The run's inputs are these and the files below
+    /// [`INPUTS_DIRECTORY`](crate::INPUTS_DIRECTORY); none from an operator that does not know of inputs.
+    #[serde(default)]
+    pub literals_hash: Option<String>,
+    /// Seconds that the migration may take; after that it is stopped and has failed.
+    pub timeout_seconds: u64,
+    /// Checks that must hold after the migration succeeded.
+    pub checks: Vec<SqlCheck>,
+}
+
 /// The content of [`Task::Migrate`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationTask {
-    /// The App and Release that migrate.
-    pub requester: Requester,
-    /// Identity of the run.
-    pub run: RunIdentity,
-    /// Seconds after which the child is ended.
-    pub timeout_seconds: u64,
+    /// The run, which succeeds when the command exits with 0.
+    #[serde(flatten)]
+    pub run: RequestedRun,
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// Checks that must hold after the child exited 0.
-    pub checks: Vec<SqlCheck>,
+    /// The container whose image runs the command, for messages.
+    #[serde(default)]
+    pub container: MigratingContainer,
+}
+
+/// The container whose image runs a migration. Its name is empty in a task of an operator that did not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigratingContainer {
+    /// Name of the container in the component's template.
+    pub name: String,
+    /// The image.
+    pub image: String,
+    /// Names of the component's other containers.
+    pub others: Vec<String>,
 }
 
 /// The content of [`Task::Guard`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardTask {
-    /// The App and Release that migrate.
-    pub requester: Requester,
-    /// Identity of the run.
-    pub run: RunIdentity,
-    /// Seconds after which the migration counts as failed.
-    pub timeout_seconds: u64,
+    /// The run, which succeeds when the health requests pass.
+    #[serde(flatten)]
+    pub run: RequestedRun,
     /// Health requests with their ports, sent to the pod's own address until all pass `success_threshold` times in a
     /// row; that is the migration's success. Header values from Secrets are in the variables that
     /// [`HttpRequest::headers`] name.
@@ -123,8 +153,6 @@ pub struct GuardTask {
     pub success_threshold: u32,
     /// Milliseconds between two rounds.
     pub period_milliseconds: u64,
-    /// Checks that must hold after health passed.
-    pub checks: Vec<SqlCheck>,
 }
 
 /// The content of [`Task::Settle`].
@@ -141,6 +169,10 @@ pub struct SettleTask {
     pub timeout_seconds: u64,
     /// The token of the annotation that holds the verdict, which the ledger records beside it.
     pub resolution_token: Option<String>,
+    /// Fingerprint of the schema before the run, where a report said that the run began: without a row in the ledger its
+    /// outcome is then unknown, rather than that it was never started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// What a user found when looking at the database.

@@ -5,8 +5,8 @@ use crate::cluster::Cluster;
 use crate::database::{Claim, Effect, environment, report};
 use crate::pod_run::{Answer, PodRun};
 use fairway_plan::protocol::{
-    BackupEvidence, BackupReport, GuardTask, MigrationOutcome, MigrationTask, PreflightReport, PreflightTask,
-    Reason, RunIdentity, SettleTask, Task,
+    BackupEvidence, BackupReport, BackupTask, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
+    PreflightReport, PreflightTask, Reason, RunIdentity, SettleTask, Task,
 };
 
 /// Seconds for which an unreachable database is waited for.
@@ -20,7 +20,7 @@ impl Cluster {
         run.worked += 1;
         match task {
             Task::Preflight(task) => self.preflight(run, task),
-            Task::Backup(_) => self.back_up(run),
+            Task::Backup(task) => self.back_up(uid, run, task),
             Task::Migrate(task) => self.migrate(uid, run, task),
             Task::Guard(task) => self.guard(uid, run, task),
             Task::Settle(task) => self.settle(uid, run, task),
@@ -53,10 +53,27 @@ impl Cluster {
         Some(Answer::of(&report, exit_code))
     }
 
-    fn back_up(&self, run: &PodRun) -> Option<Answer> {
+    fn back_up(&mut self, uid: &str, run: &PodRun, task: &BackupTask) -> Option<Answer> {
+        let mut dumps = self.database.dumps.iter();
+        let is_other = |(pod, backup): (&String, &String)| *backup != task.backup_uid && self.is_running(pod);
+        if dumps.any(is_other) {
+            let failure = environment(
+                Reason::WaitingForBackup,
+                "Another backup of this database is under way.",
+            );
+            let report = BackupReport {
+                evidence: None,
+                failure: Some(failure),
+            };
+            return Some(Answer::of(&report, 1));
+        }
         if run.worked < 3 {
+            self.database
+                .dumps
+                .insert(uid.to_owned(), task.backup_uid.clone());
             return None;
         }
+        self.database.dumps.remove(uid);
         let full = self
             .database
             .store_is_full
@@ -82,13 +99,13 @@ impl Cluster {
     }
 
     fn migrate(&mut self, uid: &str, run: &mut PodRun, task: &MigrationTask) -> Option<Answer> {
-        if !run.has_begun {
-            return self.begin(uid, run, &task.requester.release, &task.run);
+        if run.before.is_none() {
+            return self.begin(uid, run, &task.run.requester.release, &task.run.identity);
         }
         run.migrated += 1;
-        let hangs = self.effect(&task.run) == Effect::Hangs;
+        let hangs = self.effect(&task.run.identity) == Effect::Hangs;
         let lasts = if hangs {
-            task.timeout_seconds
+            task.run.timeout_seconds
         } else {
             u64::from(self.pace.migration)
         };
@@ -96,35 +113,37 @@ impl Cluster {
             return None;
         }
         self.database.lock = None;
-        Some(Answer::of_migration(&self.database.conclude(&task.run)))
+        let report = self.database.conclude(&task.run.identity);
+        Some(Answer::of_migration(&begun(run, report)))
     }
 
     fn guard(&mut self, uid: &str, run: &mut PodRun, task: &GuardTask) -> Option<Answer> {
-        if !run.has_begun {
-            return self.begin(uid, run, &task.requester.release, &task.run);
+        if run.before.is_none() {
+            return self.begin(uid, run, &task.run.requester.release, &task.run.identity);
         }
         run.migrated += 1;
-        let effect = self.effect(&task.run);
+        let effect = self.effect(&task.run.identity);
         let is = |images: &std::collections::BTreeSet<String>| {
             images
                 .iter()
-                .any(|image| crate::images::digest(image) == task.run.image_digest)
+                .any(|image| crate::images::digest(image) == task.run.identity.image_digest)
         };
         let exits = is(&self.images.crashing) || matches!(effect, Effect::Fails | Effect::FailsHalfway);
         let unhealthy = is(&self.images.unhealthy) || effect == Effect::Hangs;
         let report = if run.is_ending || exits && run.migrated >= self.pace.migration {
             run.application_exited = true;
             self.database
-                .stopped(&task.run, "exited before its health passed")
-        } else if unhealthy && u64::from(run.migrated) >= task.timeout_seconds {
-            self.database.give_up(&task.run, "did not become healthy in time")
+                .stopped(&task.run.identity, "exited before its health passed")
+        } else if unhealthy && u64::from(run.migrated) >= task.run.timeout_seconds {
+            self.database
+                .give_up(&task.run.identity, "did not become healthy in time")
         } else if exits || unhealthy || run.migrated < self.pace.migration || self.database.is_down {
             return None;
         } else {
-            self.database.conclude(&task.run)
+            self.database.conclude(&task.run.identity)
         };
         self.database.lock = None;
-        Some(Answer::of_migration(&report))
+        Some(Answer::of_migration(&begun(run, report)))
     }
 
     /// Takes the lock, asks the ledger, and writes the row.
@@ -146,7 +165,8 @@ impl Cluster {
                 return match self.database.claim(release, identity) {
                     Claim::Begun => {
                         self.database.lock = Some(uid.to_owned());
-                        run.has_begun = true;
+                        let row = self.database.row(&identity.run_id);
+                        run.before = row.map(|row| row.before.clone());
                         None
                     }
                     Claim::Settled(report) => Some(Answer::of_migration(&report)),
@@ -183,9 +203,11 @@ impl Cluster {
                 undecided(failure)
             };
         }
-        Some(Answer::of_migration(
-            &self.database.settle(&task.run, task.resolution),
-        ))
+        Some(Answer::of_migration(&self.database.settle(
+            &task.run,
+            task.resolution,
+            task.before.as_deref(),
+        )))
     }
 
     fn effect(&self, identity: &RunIdentity) -> Effect {
@@ -199,5 +221,13 @@ impl Cluster {
     fn is_locked_by_other(&self, uid: &str) -> bool {
         let holder = self.database.lock.as_deref();
         holder.is_some_and(|holder| holder != uid && self.is_running(holder))
+    }
+}
+
+/// A report of a run that has begun says so.
+fn begun(run: &PodRun, report: MigrationReport) -> MigrationReport {
+    MigrationReport {
+        before: report.before.or_else(|| run.before.clone()),
+        ..report
     }
 }

@@ -3,17 +3,21 @@
 
 use crate::database::Database;
 use crate::images::Images;
-use crate::pod_run::{Pace, PodRun, task_of};
+use crate::pod_run::{Pace, PodRun, Sidecar, task_of};
 use crate::pods;
-use crate::store::{Apiserver, Objects};
+use crate::store::{ApiServer, Objects};
 use fairway_engine::kinds::Kind;
 use fairway_engine::{Instant, Now};
+use fairway_plan::labels;
 use fairway_plan::protocol::Task;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    ObjectReference, Pod, PodSpec, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
+};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
@@ -21,11 +25,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the apiserver and the network do not allow.
+/// Name of the quota, if there is one.
+const QUOTA: &str = "team";
+
+/// What the API server and the network do not allow.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// No more pods may be made from Deployments.
-    pub quota_is_used_up: bool,
+    /// So many pods of components may there be.
+    pub pods_quota: Option<usize>,
+    /// Images whose pods PodSecurity forbids; their Deployments are accepted.
+    pub forbidden_pods: BTreeSet<String>,
+    /// Images of whose pods PodSecurity warns.
+    pub warned_pods: BTreeSet<String>,
     /// No Deployment that is there may be scaled.
     pub deployments_are_kept: bool,
     /// Images that an admission rule refuses in Deployments.
@@ -36,15 +47,46 @@ pub struct Rules {
     pub foreign_services: BTreeSet<String>,
     /// The operator's probes do not get through.
     pub probes_are_blocked: bool,
+    /// Every other health request fails.
+    pub health_flaps: bool,
+    /// Every health request fails while the database is down.
+    pub health_needs_database: bool,
+    /// Requests of the operator that a role or an admission rule refuses: verb and kind.
+    pub refused_requests: BTreeSet<(String, String)>,
+    /// The container that is injected into every pod.
+    pub sidecar: Option<Sidecar>,
 }
+
+impl Rules {
+    /// Whether such requests of the operator are refused. `verb` is `get`, `list`, `watch`, `create`, `apply`, `replace`,
+    /// `scale`, `delete` or `status`.
+    pub(crate) fn refuse(&self, verb: &str, kind: &str) -> bool {
+        let mut refused = self.refused_requests.iter();
+        refused.any(|(of_verb, of_kind)| of_verb == verb && of_kind == kind)
+    }
+}
+
+/// What becomes of the objects that a deleted object owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// They are deleted after it.
+    Background,
+    /// They are deleted before it; until then it stays, with a deletion timestamp.
+    Foreground,
+    /// They stay, without their owner.
+    Orphan,
+}
+
+/// The finalizer of an object that is deleted in the foreground.
+const FOREGROUND: &str = "foregroundDeletion";
 
 /// A cluster with one namespace, and the database beside it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// The time.
     pub now: Timestamp,
-    /// The apiserver.
-    pub api: Apiserver,
+    /// The API server.
+    pub api: ApiServer,
     /// The database.
     pub database: Database,
     /// How the versions behave.
@@ -66,7 +108,7 @@ impl Cluster {
     pub fn new(now: Timestamp) -> Self {
         Self {
             now,
-            api: Apiserver::default(),
+            api: ApiServer::default(),
             database: Database::default(),
             images: Images::default(),
             pace: Pace::default(),
@@ -113,10 +155,12 @@ impl Cluster {
     /// One second of everything but the operator. Returns whether anything happened or is about to.
     pub fn tick(&mut self) -> bool {
         let before = self.api.version();
+        self.collect_foreground();
         self.collect_garbage();
         self.run_deployments();
         self.run_jobs();
         let is_busy = self.run_pods();
+        self.run_quota();
         let lags = self.run_endpoints();
         is_busy || lags || self.api.version() != before
     }
@@ -127,6 +171,94 @@ impl Cluster {
             self.end_pod(name);
         } else {
             self.api.remove(kind, name);
+        }
+    }
+
+    /// Deletes an object as a person would who says what becomes of the objects that it owns.
+    pub fn delete_by(&mut self, kind: Kind, name: &str, propagation: Propagation) {
+        match propagation {
+            Propagation::Background => self.delete(kind, name),
+            Propagation::Foreground if kind == Kind::Pod => self.delete(kind, name),
+            Propagation::Foreground => {
+                let now = Time(self.now);
+                self.api.change_meta(kind, name, |meta| {
+                    meta.deletion_timestamp.get_or_insert(now);
+                    let finalizers = meta.finalizers.get_or_insert_default();
+                    if !finalizers.iter().any(|finalizer| finalizer == FOREGROUND) {
+                        finalizers.push(FOREGROUND.to_owned());
+                    }
+                });
+            }
+            Propagation::Orphan => {
+                let owner = self.objects().meta(kind, name);
+                let uid = owner.and_then(|meta| meta.uid.clone()).unwrap_or_default();
+                for (kind, name) in self.owned_by(&uid) {
+                    self.api.change_meta(kind, &name, |meta| disown(meta, &uid));
+                }
+                self.delete(kind, name);
+            }
+        }
+    }
+
+    /// Whether another object owns an object, and is not being deleted.
+    fn has_other_owner(&self, kind: Kind, name: &str, uid: &str) -> bool {
+        let all = self.objects().all();
+        let object = self.objects().meta(kind, name);
+        let owners = object.and_then(|meta| meta.owner_references.as_ref());
+        owners.into_iter().flatten().any(|owner| {
+            let lives = |meta: &ObjectMeta| {
+                meta.uid.as_ref() == Some(&owner.uid) && meta.deletion_timestamp.is_none()
+            };
+            owner.uid != uid && all.iter().any(|(_, meta)| lives(meta))
+        })
+    }
+
+    /// Objects that the object with that UID owns.
+    fn owned_by(&self, uid: &str) -> Vec<(Kind, String)> {
+        let owned = |meta: &ObjectMeta| {
+            meta.owner_references
+                .iter()
+                .flatten()
+                .any(|owner| owner.uid == uid)
+        };
+        let all = self.objects().all().into_iter();
+        let all = all.filter(|(_, meta)| owned(meta));
+        all.filter_map(|(kind, meta)| Some((kind, meta.name.clone()?)))
+            .collect()
+    }
+
+    /// Deletes one of the objects that each object which is deleted in the foreground owns, and the object itself when
+    /// none is left.
+    fn collect_foreground(&mut self) {
+        let is_waiting = |meta: &ObjectMeta| {
+            meta.finalizers
+                .iter()
+                .flatten()
+                .any(|finalizer| finalizer == FOREGROUND)
+        };
+        let all = self.objects().all().into_iter();
+        let waiting: Vec<(Kind, String, String)> = all
+            .filter(|(_, meta)| is_waiting(meta))
+            .filter_map(|(kind, meta)| Some((kind, meta.name.clone()?, meta.uid.clone()?)))
+            .collect();
+        for (kind, name, uid) in waiting {
+            let owned = self.owned_by(&uid);
+            if owned.is_empty() {
+                self.api.remove(kind, &name);
+                continue;
+            }
+            let objects = self.objects();
+            let is_ending = |(kind, name): &(Kind, String)| {
+                let found = objects.meta(*kind, name);
+                found.is_some_and(|meta| meta.deletion_timestamp.is_some())
+            };
+            let next = owned.into_iter().find(|owned| !is_ending(owned));
+            let Some((kind, name)) = next else { continue };
+            if self.has_other_owner(kind, &name, &uid) {
+                self.api.change_meta(kind, &name, |meta| disown(meta, &uid));
+            } else {
+                self.delete_by(kind, &name, Propagation::Foreground);
+            }
         }
     }
 
@@ -176,8 +308,12 @@ impl Cluster {
 
     fn run_deployment(&mut self, deployment: &Deployment) {
         let Some(spec) = &deployment.spec else { return };
+        if deployment.metadata.deletion_timestamp.is_some() {
+            return;
+        }
         let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
         let uid = deployment.uid().unwrap_or_default();
+        self.adopt_pods(deployment);
         let owned = |pod: &&Arc<Pod>| pod.owner_references().iter().any(|owner| owner.uid == uid);
         let active = |pod: &&Arc<Pod>| {
             pod.metadata.deletion_timestamp.is_none() && !fairway_plan::readings::has_finished(pod)
@@ -190,10 +326,13 @@ impl Cluster {
             .filter(active)
             .cloned()
             .collect();
-        let is_short = pods.len() < desired;
-        let is_stopped = is_short && self.rules.quota_is_used_up;
         let mut count = pods.len();
-        while count < desired && !is_stopped {
+        let mut refused = None;
+        while count < desired {
+            refused = self.refusal_of_pod(spec.template.spec.as_ref());
+            if refused.is_some() {
+                break;
+            }
             self.made_pods += 1;
             let meta = spec.template.metadata.clone().unwrap_or_default();
             let name = format!("{}-{:05}", deployment.name_any(), self.made_pods);
@@ -213,24 +352,71 @@ impl Cluster {
             .filter(|pod| fairway_plan::readings::is_ready(pod))
             .count();
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        let refused = DeploymentCondition {
+        let refused = refused.map(|message| DeploymentCondition {
             type_: "ReplicaFailure".to_owned(),
             status: "True".to_owned(),
             reason: Some("FailedCreate".to_owned()),
-            message: Some("pods are forbidden: exceeded quota: team".to_owned()),
+            message: Some(message),
             ..DeploymentCondition::default()
-        };
+        });
         let status = DeploymentStatus {
             observed_generation: deployment.metadata.generation,
             replicas: Some(number(count.min(desired))),
             ready_replicas: Some(number(ready.min(desired))),
-            conditions: is_stopped.then(|| vec![refused]),
+            conditions: refused.map(|refused| vec![refused]),
             ..DeploymentStatus::default()
         };
         if deployment.status.as_ref() != Some(&status) {
             self.api
                 .change::<Deployment>(&deployment.name_any(), |found| found.status = Some(status));
         }
+    }
+
+    /// A Deployment takes over the pods that another one of its name has left without an owner.
+    fn adopt_pods(&mut self, deployment: &Deployment) {
+        let selector = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.match_labels.clone());
+        let selector = selector.unwrap_or_default();
+        let orphans = self.objects().pods.values().filter(|pod| {
+            let is_selected = selector
+                .iter()
+                .all(|(key, value)| pod.labels().get(key) == Some(value));
+            pod.owner_references().is_empty()
+                && pod.metadata.deletion_timestamp.is_none()
+                && !selector.is_empty()
+                && is_selected
+        });
+        for name in orphans.map(|pod| pod.name_any()).collect::<Vec<_>>() {
+            let owner = owner("Deployment", &deployment.metadata);
+            self.api
+                .change_meta(Kind::Pod, &name, |meta| meta.owner_references = Some(vec![owner]));
+        }
+    }
+
+    /// Why no pod of a component with that spec may be created, if that is so.
+    pub(crate) fn refusal_of_pod(&self, spec: Option<&PodSpec>) -> Option<String> {
+        if self
+            .rules
+            .pods_quota
+            .is_some_and(|quota| self.counted_pods() >= quota)
+        {
+            return Some("pods are forbidden: exceeded quota: team".to_owned());
+        }
+        let images = spec.into_iter().flat_map(|spec| &spec.containers);
+        let mut images = images.filter_map(|container| container.image.as_deref());
+        let is_forbidden = images.any(|image| self.rules.forbidden_pods.contains(self.images.tag(image)));
+        is_forbidden.then(|| "pods are forbidden: violates PodSecurity \"restricted:latest\"".to_owned())
+    }
+
+    /// The `Warning` header with which the API server answers a request for a pod with that spec, or a Deployment of such pods.
+    pub(crate) fn warning_of_pod(&self, spec: Option<&PodSpec>) -> Option<&'static [u8]> {
+        let images = spec.into_iter().flat_map(|spec| &spec.containers);
+        let mut images = images.filter_map(|container| container.image.as_deref());
+        let is_warned = images.any(|image| self.rules.warned_pods.contains(self.images.tag(image)));
+        let warning = br#"299 - "would violate PodSecurity \"restricted:latest\": runAsNonRoot != true""#;
+        is_warned.then_some(warning)
     }
 
     fn make_pod(
@@ -262,6 +448,9 @@ impl Cluster {
         for job in self.objects().jobs.values().cloned().collect::<Vec<_>>() {
             let uid = job.uid().unwrap_or_default();
             let Some(spec) = &job.spec else { continue };
+            if job.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
             if self.started_jobs.insert(uid.clone()) {
                 let mut meta = spec.template.metadata.clone().unwrap_or_default();
                 for key in ["batch.kubernetes.io/job-name", "job-name"] {
@@ -347,7 +536,10 @@ impl Cluster {
             }
         }
         *is_busy |= run.age <= self.pace.ready;
-        let status = pods::status(&self.images, &self.pace, pod, run, task.as_ref());
+        let mut status = pods::status(&self.images, &self.pace, pod, run, task.as_ref());
+        if let Some(sidecar) = self.rules.sidecar {
+            pods::inject(&mut status, sidecar, run);
+        }
         if pod.status.as_ref() != Some(&status) {
             self.api
                 .change::<Pod>(&pod.name_any(), |pod| pod.status = Some(status));
@@ -355,11 +547,56 @@ impl Cluster {
         true
     }
 
+    /// Pods that the quota counts: those of components. The agent's are left out, so that stories need no sums.
+    fn counted_pods(&self) -> usize {
+        let pods = self.objects().pods.values();
+        let counted = pods.filter(|pod| {
+            pod.labels().contains_key(labels::COMPONENT) && !fairway_plan::readings::has_finished(pod)
+        });
+        counted.count()
+    }
+
+    /// Keeps the quota as its controller does: it says what is in use.
+    fn run_quota(&mut self) {
+        let Some(hard) = self.rules.pods_quota else {
+            if self.objects().quotas.contains_key(QUOTA) {
+                self.api.remove(Kind::ResourceQuota, QUOTA);
+            }
+            return;
+        };
+        let pods = |count: usize| Some([("pods".to_owned(), Quantity(count.to_string()))].into());
+        let (hard, used) = (pods(hard), pods(self.counted_pods()));
+        let desired = ResourceQuota {
+            metadata: ObjectMeta {
+                name: Some(QUOTA.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(ResourceQuotaSpec {
+                hard: hard.clone(),
+                ..ResourceQuotaSpec::default()
+            }),
+            status: Some(ResourceQuotaStatus { hard, used }),
+        };
+        let current = self.objects().quotas.get(QUOTA);
+        if current.is_some_and(|current| current.spec == desired.spec && current.status == desired.status) {
+            return;
+        }
+        let (spec, status) = (desired.spec.clone(), desired.status.clone());
+        if self.api.create(desired, self.now).is_err() {
+            self.api.change::<ResourceQuota>(QUOTA, |quota| {
+                (quota.spec, quota.status) = (spec, status);
+            });
+        }
+    }
+
     /// Returns whether endpoints lag behind.
     fn run_endpoints(&mut self) -> bool {
         let services: Vec<Arc<Service>> = self.objects().services.values().cloned().collect();
         let mut lags = false;
         for service in services {
+            if service.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
             let name = service.name_any();
             let desired = self.endpoints_of(&service);
             let slice_name = format!("{name}-slice");
@@ -422,6 +659,8 @@ impl Cluster {
         });
         let mut labels = service.labels().clone();
         labels.insert("kubernetes.io/service-name".to_owned(), service.name_any());
+        let controller = "endpointslice-controller.k8s.io".to_owned();
+        labels.insert("endpointslice.kubernetes.io/managed-by".to_owned(), controller);
         EndpointSlice {
             address_type: "IPv4".to_owned(),
             endpoints: endpoints.collect(),
@@ -444,8 +683,17 @@ impl Cluster {
             .values()
             .find(|pod| pod.uid().as_deref() == Some(uid))?;
         let image = pod.spec.as_ref()?.containers.first()?.image.as_deref()?;
-        fairway_plan::readings::is_ready(pod).then(|| !self.images.is_unhealthy(image))
+        let is_ill = self.images.is_unhealthy(image)
+            || self.rules.health_flaps && self.now.as_second() % 2 == 0
+            || self.rules.health_needs_database && self.database.is_down;
+        fairway_plan::readings::is_ready(pod).then_some(!is_ill)
     }
+}
+
+/// Takes away the owner with that UID.
+fn disown(meta: &mut ObjectMeta, uid: &str) {
+    let owners = meta.owner_references.get_or_insert_default();
+    owners.retain(|owner| owner.uid != uid);
 }
 
 fn owner(kind: &str, meta: &ObjectMeta) -> OwnerReference {

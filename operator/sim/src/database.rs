@@ -31,9 +31,12 @@ pub struct Row {
     pub state: State,
     /// A person's verdict.
     pub resolution: Option<Resolution>,
-    before: String,
+    /// Fingerprint of the schema before the run.
+    pub before: String,
     after: Option<String>,
     message: String,
+    /// Whether it was written because the row was lost of a run that had begun.
+    replaces_lost: bool,
 }
 
 /// A migration that was really executed.
@@ -89,6 +92,8 @@ pub struct Database {
     pub effects: BTreeMap<String, Effect>,
     /// UID of the pod that holds the lock.
     pub lock: Option<String>,
+    /// Dumps under way: UID of the pod, and of its Backup.
+    pub dumps: BTreeMap<String, String>,
     schema: Vec<String>,
 }
 
@@ -156,6 +161,7 @@ impl Database {
             before: self.fingerprint(),
             after: None,
             message: String::new(),
+            replaces_lost: false,
         });
         self.executions.push(Execution {
             release: release.to_owned(),
@@ -206,9 +212,23 @@ impl Database {
         report(MigrationOutcome::Undecided, Some(failure))
     }
 
-    /// Settles a run whose pod is gone.
-    pub fn settle(&mut self, identity: &RunIdentity, resolution: Option<Resolution>) -> MigrationReport {
+    /// Settles a run whose pod is gone. `before` is the fingerprint before it, where it is known to have begun.
+    pub fn settle(
+        &mut self,
+        identity: &RunIdentity,
+        resolution: Option<Resolution>,
+        before: Option<&str>,
+    ) -> MigrationReport {
         match self.row(&identity.run_id).map(|row| row.state) {
+            None if before.is_some() || resolution.is_some() => self.rows.push(Row {
+                identity: identity.clone(),
+                state: State::Unknown,
+                resolution: None,
+                before: before.unwrap_or_default().to_owned(),
+                after: None,
+                message: "The ledger has no row of this run any more.".to_owned(),
+                replaces_lost: true,
+            }),
             None => {
                 let failure = environment(Reason::MigrationNotStarted, "The ledger has no row of this run.");
                 return report(MigrationOutcome::NotStarted, Some(failure));
@@ -262,17 +282,18 @@ impl Database {
         MigrationReport {
             before: Some(row.before.clone()),
             after: row.after.clone(),
-            seconds: Some(3.0),
+            seconds: (!row.replaces_lost).then_some(3.0),
             schema_ahead: self.is_ahead_of(identity),
+            row_missing: row.replaces_lost && outcome == MigrationOutcome::Unknown,
             ..report(outcome, failure)
         }
     }
 
     fn cut_off(&mut self, run_id: &str) {
-        let given_up = self.row(run_id).map(|row| row.message.clone());
-        match given_up.filter(|what| !what.is_empty()) {
+        let stop_reason = self.row(run_id).map(|row| row.message.clone());
+        match stop_reason.filter(|what| !what.is_empty()) {
             Some(what) => self.finish(run_id, false, &what, State::Partial),
-            None => self.finish(run_id, false, "was cut off before it ended", State::Unknown),
+            None => self.finish(run_id, false, "was interrupted before it ended", State::Unknown),
         }
     }
 
@@ -287,7 +308,7 @@ impl Database {
                 State::Failed,
                 format!("The migration {what} (the schema is unchanged)."),
             ),
-            (false, false) => (changed, format!("The migration {what} (the schema changed).")),
+            (false, false) => (changed, format!("The migration {what}. The schema has changed.")),
         };
     }
 
@@ -333,5 +354,7 @@ pub fn report(outcome: MigrationOutcome, failure: Option<Failure>) -> MigrationR
         last_error: None,
         schema_ahead: false,
         failed_check: None,
+        row_missing: false,
+        note: None,
     }
 }

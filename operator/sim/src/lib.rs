@@ -1,4 +1,4 @@
-//! An in-memory cluster in which tests play whole releases: an apiserver, the controllers of Kubernetes, a database with
+//! An in-memory cluster in which tests play whole releases: an API server, the controllers of Kubernetes, a database with
 //! its ledger, agents, and operator processes with everything that can happen to them.
 //!
 //! The operators are [`fairway_engine`], the code that ships: only what carries requests and events is simulated.
@@ -9,6 +9,8 @@
 mod agents;
 pub mod cluster;
 pub mod database;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod images;
 pub mod invariants;
 pub mod operator;
@@ -16,11 +18,13 @@ pub mod pod_run;
 mod pods;
 pub mod script;
 pub mod store;
+pub mod traffic;
 pub mod transcript;
+mod verbs;
 pub mod wire;
 
-use cluster::Cluster;
-use fairway_engine::{Answer, Decided, Pass};
+use cluster::{Cluster, Rules};
+use fairway_engine::{Answer, Decided, ObjectKey, Pass, ReleaseStep};
 use invariants::{Checker, Sight};
 use jiff::{SignedDuration, Timestamp};
 use operator::{Driven, Operator, Stops, drive};
@@ -33,7 +37,7 @@ const LIMIT: usize = 20_000;
 /// What one pass takes.
 const PASS: SignedDuration = SignedDuration::from_millis(5);
 
-/// Why a story could not be told to its end.
+/// Why a story could not be played to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stuck {
     /// Things move on and on.
@@ -72,11 +76,13 @@ pub struct Sim {
     pub operators: Vec<Operator>,
     /// How operators take turns.
     pub turns: Turns,
+    /// Steps of releases as the operator logs them, with the object of the pass, unless passes are interleaved.
+    pub logged: Vec<(ObjectKey, ReleaseStep)>,
     /// Numbers of the passes in which the first operator wrote anything.
     pub decisive: Vec<usize>,
     /// The pass in which the first operator is stopped, and what it has decided.
     stopped: Option<(Box<Pass>, Box<Decided>)>,
-    /// Passes that are under way at the same time, and what each is told next.
+    /// Passes that are under way at the same time, and the next answer of each.
     under_way: VecDeque<(Box<Pass>, Answer)>,
     turn: usize,
     passes: usize,
@@ -106,6 +112,7 @@ impl Sim {
             checker,
             operators: Vec::new(),
             turns,
+            logged: Vec::new(),
             decisive: Vec::new(),
             stopped: None,
             under_way: VecDeque::new(),
@@ -164,7 +171,32 @@ impl Sim {
             self.resume();
             while self.step()? {}
         }
+        self.rest();
         Ok(())
+    }
+
+    /// Checks what must hold when nothing moves any more; nothing need while nobody acts.
+    fn rest(&mut self) {
+        if self.operators.is_empty() {
+            return;
+        }
+        let pending = self.pending_writes();
+        self.checker.at_rest(&self.cluster, &pending);
+        if self.traffic.fault == Fault::None && self.turns == Turns::Alone {
+            for unheard in self.unheard() {
+                self.checker.is_broken(unheard);
+            }
+        }
+    }
+
+    /// Does all that is due at this moment.
+    fn pass_all(&mut self) {
+        self.watch();
+        let mut passes = 0;
+        while passes < 100 && self.pass() {
+            passes += 1;
+            self.watch();
+        }
     }
 
     /// Lets that much time pass.
@@ -271,17 +303,19 @@ impl Sim {
             Stops::Never
         };
         let writes = self.traffic.writes.len();
+        let object = pass.object().clone();
         let driven = self.drive(index, pass, Answer::Nothing, stops);
         if index == 0 && self.traffic.writes.len() != writes {
             self.decisive.push(self.passes);
         }
         match driven {
-            Ok(Driven::Done | Driven::Asked(..)) => {}
+            Ok(Driven::Done(step)) => self.logged.extend(step.map(|step| (object, step))),
+            Ok(Driven::Asked(..)) => {}
             Ok(Driven::Stopped(pass, decided)) => self.stopped = Some((pass, decided)),
             Err(Killed) => {
                 self.started += 1;
                 self.transcript
-                    .tell(self.cluster.now, "the operator is killed and restarts");
+                    .add(self.cluster.now, "the operator is killed and restarts");
                 self.operators[index] = Operator::new(self.started, &self.cluster);
             }
         }
@@ -346,15 +380,42 @@ impl Sim {
         }
     }
 
+    /// A role or an admission rule refuses such requests of the operators from now on.
+    fn refuse(&mut self, verb: &str, kind: &str) {
+        let rules = &mut self.cluster.rules;
+        rules.refused_requests.insert((verb.to_owned(), kind.to_owned()));
+        if verb == "watch" {
+            self.checker.sight = Sight::Past;
+        }
+    }
+
+    /// Nothing refuses such requests any more. What could not be watched meanwhile is seen.
+    fn accept(&mut self, verb: &str, kind: &str) {
+        let rules = &mut self.cluster.rules;
+        rules.refused_requests.remove(&(verb.to_owned(), kind.to_owned()));
+        self.show();
+    }
+
+    /// No rule refuses anything any more.
+    fn accept_everything(&mut self) {
+        self.cluster.rules = Rules::default();
+        self.show();
+    }
+
+    /// Number of steps so far: passes of an operator, and seconds or leaps of everything else.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
     /// Number of passes so far.
     pub fn passes(&self) -> usize {
         self.passes
     }
 
-    /// Plans everything again and says what a planner still asks for, although nothing moves: nothing, it should.
-    pub fn restless(&mut self) -> Vec<String> {
+    /// Reconciles every object once and returns the writes that would follow; empty at a fixed point.
+    pub fn pending_writes(&mut self) -> Vec<String> {
         self.watch();
         let operator = self.operators.first().cloned();
-        operator.map_or_else(Vec::new, |operator| operator.restless(&self.cluster))
+        operator.map_or_else(Vec::new, |operator| operator.pending_writes(&self.cluster))
     }
 }

@@ -1,8 +1,6 @@
 //! A pod on its way through its life, and the answer of the agent in it.
 
-use fairway_plan::protocol::{
-    EXIT_OTHER_OWNER, MigrationOutcome, MigrationReport, Reason, TASK_VARIABLE, Task,
-};
+use fairway_plan::protocol::{EXIT_OTHER_OWNER, MigrationOutcome, MigrationReport, Reason, Task, join_task};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
@@ -31,6 +29,15 @@ impl Default for Pace {
     }
 }
 
+/// A container that somebody injects into pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    /// An init container that is restarted always: the kubelet ends it when the others have ended.
+    Native,
+    /// One beside the others that never ends by itself.
+    Endless,
+}
+
 /// One run of a pod.
 #[derive(Clone, Debug, Default)]
 pub struct PodRun {
@@ -44,8 +51,8 @@ pub struct PodRun {
     pub(crate) is_ending: bool,
     /// Seconds for which its agent has worked.
     pub(crate) worked: u32,
-    /// Whether its agent has lock and ledger row.
-    pub(crate) has_begun: bool,
+    /// Fingerprint of the schema when its agent took the lock and wrote the ledger's row; none before that.
+    pub(crate) before: Option<String>,
     /// Seconds for which its migration has run.
     pub(crate) migrated: u32,
     /// Whether the application beside a guard has exited.
@@ -102,10 +109,12 @@ impl Answer {
 pub(crate) fn task_of(pod: &Pod) -> Option<Task> {
     let spec = pod.spec.as_ref()?;
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
-    let task = variables
-        .find(|variable| variable.name == TASK_VARIABLE)?
-        .value
-        .as_ref()?;
+    let variables: Vec<_> = containers
+        .flat_map(|container| container.env.iter().flatten())
+        .collect();
+    let task = join_task(|name| {
+        let variable = variables.iter().find(|variable| variable.name == name)?;
+        variable.value.clone()
+    });
     serde_json::from_str(&task.replace("$$", "$")).ok()
 }

@@ -1,7 +1,7 @@
 //! The status of pods, as the kubelet would report it.
 
 use crate::images::{Images, digest};
-use crate::pod_run::{Pace, PodRun};
+use crate::pod_run::{Pace, PodRun, Sidecar};
 use fairway_plan::build::agent;
 use fairway_plan::labels::{self, Work};
 use fairway_plan::protocol::Task;
@@ -27,7 +27,7 @@ pub(crate) fn status(
     }
     match task {
         Some(Task::Probe(_)) => status_of("Running", &uid, true, Vec::new()),
-        Some(Task::Guard(_)) => guarding(run, &uid),
+        Some(Task::Guard(_)) => guarding(run, &uid, pod),
         Some(_) => working(run, &uid),
         None => serving(images, pace, pod, run, &uid),
     }
@@ -132,7 +132,7 @@ fn working(run: &PodRun, uid: &str) -> PodStatus {
 }
 
 /// The guard is a native sidecar: its answer stays in its last state, because the kubelet starts it again.
-fn guarding(run: &PodRun, uid: &str) -> PodStatus {
+fn guarding(run: &PodRun, uid: &str, pod: &Pod) -> PodStatus {
     let (phase, guard) = match &run.answer {
         Some(answer) if run.application_exited => (
             "Failed",
@@ -144,9 +144,42 @@ fn guarding(run: &PodRun, uid: &str) -> PodStatus {
         }
         None => ("Running", agent_container(Some(running(run.begin)), None)),
     };
-    let mut status = status_of(phase, uid, false, Vec::new());
+    // The application begins when the guard has written the ledger's row.
+    let application = pod
+        .annotations()
+        .get(labels::APPLICATION)
+        .filter(|_| run.before.is_some());
+    let application = application.map(|name| ContainerStatus {
+        name: name.clone(),
+        state: Some(running(run.begin)),
+        ..ContainerStatus::default()
+    });
+    let mut status = status_of(phase, uid, false, application.into_iter().collect());
     status.init_container_statuses = Some(vec![guard]);
     status
+}
+
+/// Adds the container that was injected: one without end keeps its pod from ending.
+pub(crate) fn inject(status: &mut PodStatus, sidecar: Sidecar, run: &PodRun) {
+    let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let state = match sidecar {
+        Sidecar::Native if has_ended => terminated(0, None),
+        Sidecar::Native | Sidecar::Endless => running(run.begin),
+    };
+    let injected = ContainerStatus {
+        name: "proxy".to_owned(),
+        ready: state.running.is_some(),
+        state: Some(state),
+        ..ContainerStatus::default()
+    };
+    let containers = match sidecar {
+        Sidecar::Native => &mut status.init_container_statuses,
+        Sidecar::Endless => &mut status.container_statuses,
+    };
+    containers.get_or_insert_default().insert(0, injected);
+    if has_ended && sidecar == Sidecar::Endless {
+        status.phase = Some("Running".to_owned());
+    }
 }
 
 fn agent_container(state: Option<ContainerState>, last_state: Option<ContainerState>) -> ContainerStatus {

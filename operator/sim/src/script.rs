@@ -3,26 +3,40 @@
 //! A line that starts with `#` is a remark, one that starts with `>` a command; every other line is what came of
 //! the command above it. Words and their meaning: [`Command::parse`].
 
-use crate::cluster::Cluster;
+mod app;
+mod show;
+
+pub use app::APP;
+
+use crate::cluster::{Cluster, Propagation};
 use crate::database::{Effect, State};
-use crate::store::NAMESPACE;
+use crate::images::digest;
+use crate::pod_run::Sidecar;
+use crate::store::{NAMESPACE, Stored};
 use crate::{Sim, Stuck};
+use fairway_crds::backup::BackupSpec;
 use fairway_crds::condition::{READY, SUCCEEDED};
+use fairway_crds::database::{MigrationCheck, OnStart};
+use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::annotation;
-use fairway_crds::{App, AppSpec, Release, ReleaseSpec};
-use fairway_engine::kinds::Kind;
+use fairway_crds::{App, Backup, Migration, Release, ReleaseSpec};
+use fairway_engine::kinds::{ForeignSlice, Kind};
 use fairway_plan::labels;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{
+    Container, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, Service,
+    ServicePort, ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    FieldsV1, LabelSelector, LabelSelectorRequirement, ManagedFieldsEntry,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Name of the App of every story.
-pub const APP: &str = "crm";
 
 /// A story.
 #[derive(Clone, Debug)]
@@ -75,9 +89,9 @@ impl Story {
         }
     }
 
-    /// Tells the story from that line on: the text as far as it goes, and why it does not go on. `before` sees the
+    /// Plays the story from that line on: the text as far as it goes, and why it does not go on. `before` sees the
     /// simulation before each command.
-    pub fn tell(
+    pub fn play(
         &self,
         sim: &mut Sim,
         from: usize,
@@ -134,22 +148,43 @@ impl Command {
     /// |---|---|
     /// | `app web=crm:1 api=crm:1 worker=crm:1 replicas=2 migration=command bake=1m …` | a person applies the App |
     /// | `edit image=crm:2 replicas=3 worker=none suspend=true bake=0s …` | and edits it |
-    /// | `annotate crm-2 abort=now` | a person asks something of a Release |
-    /// | `release crm-1 web=crm:1` | somebody applies a Release by hand |
-    /// | `delete app`, `restore app` | the App goes, or comes back without its status |
+    /// | `edit /components/web/health/http/0/status=204` | or any field of it, by its path, with a value in JSON without spaces |
+    /// | `annotate crm-2 abort=now`, `annotate migration once resolve=applied:now` | a person asks something of a Release, or of a Migration |
+    /// | `release crm-1 web=crm:1`, `… version=1.0 trigger=ci` | somebody applies a Release by hand |
+    /// | `app old web=old:1 service=crm` | a person applies another App |
+    /// | `apply backup nightly`, `apply backup nightly release=crm-1 reason=audit` | somebody applies a Backup by hand |
+    /// | `apply migration once image=crm:1`, `… release=crm-1 component=worker container=web on-start=yes timeout=30s check=SELECT(1)` | or a Migration |
+    /// | `delete app`, `delete release crm-2`, `delete service crm`, … `foreground` (`orphan`) | an object is deleted, and what it owns with it in the background, before it, or not at all |
+    /// | `restore app` | the App comes back without its status |
     /// | `image crm:2 unhealthy` (`healthy`, `crashing`, `starting`, `unpullable`, `pullable`) | how a version behaves |
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
     /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the environment |
-    /// | `probes blocked`, `quota used-up`, `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
-    /// | `claim uploads ReadWriteOnce`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
+    /// | `probes blocked`, `quota used-up` (`3`, `raised`), `pods crm:2 forbidden` (`warned`), `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
+    /// | `sidecars endless` (`native`) | somebody injects such a container into every pod |
+    /// | `claim uploads ReadWriteOncePod`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
+    /// | `app … label=crm`, `edit label=none` | the pods of the web component have the label `app` |
     /// | `kill migration`, `evict migration`, `delete migration` | its node is lost, its pod or its Job deleted |
     /// | `app … worker-strategy=BlueGreen`, `app … workers=0`, `edit workers=2` | the worker runs side by side with its successor; how many of it |
+    /// | `health flaps` (`needs-database`, `steady`) | every other health request fails, or all of them while the database is down |
+    /// | `ledger lost` | the database has no ledger row any more, as after a failover to a replica that lacks it |
     /// | `deployments kept` (`released`) | an admission rule refuses every change of a Deployment that is there |
-    /// | `scale crm-web-2 0`, `point crm crm-1` | another hand changes what is ours |
+    /// | `refuse create Job` (`apply Service`, `scale Deployment`, `delete Pod`, `status App`, `get Release`, `list Pod`, `watch Pod`, …), `accept create Job` | another one, or a role, refuses such requests of the operator |
+    /// | `accept everything` | no rule refuses anything any more, and no other manager owns a Service |
+    /// | `delete nth pod 3`, … `foreground` (`orphan`) | the fourth object of that kind is deleted; if there are fewer, it is counted in a circle |
+    /// | `annotate newest abort=now`, `annotate live rollback=now` | a person asks something of the newest Release, or of the one that serves |
+    /// | `steps 7` | seven passes or seconds |
+    /// | `legacy old-worker worker` | a Deployment of the team runs, from which that component takes over |
+    /// | `slice crm 10.0.0.9` | somebody makes EndpointSlice `crm-by-hand` beside those of Service `crm` |
+    /// | `service crm external` | a Service of the team has type ExternalName |
+    /// | `service crm to-port 8080` | a Service of the team leads to that port |
+    /// | `service crm of-app old`, `service crm of-team` | a Service of the team selects pods of App `old`, or none yet |
+    /// | `scale crm-web-2 0`, `point crm crm-1`, `delete snapshot crm-2` | another client changes what is ours |
+    /// | `set-image crm-web-2 other:9`, `add-container crm-web-2 spy:1` | another field manager changes a Deployment of ours |
     /// | `operator away`, `operator back` | nobody is there to act |
     /// | `pace linger=9 endpoints=2 ready=5 migration=9` | how many seconds things take |
-    /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration runs`, `until backup runs` | time passes |
+    /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration exists`, `until migration runs`, `until backup runs` | time passes |
     /// | `wait 30s`, `settle` | time passes |
+    /// | `show` | what serves and what runs at this moment |
     pub fn parse(line: &str) -> Self {
         let (pairs, words): (Vec<&str>, Vec<&str>) =
             line.split_whitespace().partition(|word| word.contains('='));
@@ -166,12 +201,37 @@ impl Command {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         let cluster = &mut sim.cluster;
         match words[..] {
-            ["app"] => self.apply(cluster),
-            ["edit"] => self.edit(cluster),
-            ["annotate", release] => self.annotate(cluster, release),
+            ["app"] => self.apply(cluster, APP),
+            ["app", name] => self.apply(cluster, name),
+            ["edit"] => {
+                if let Err(why) = self.edit(cluster) {
+                    sim.transcript
+                        .add(sim.cluster.now, format!("the edit is refused: {why}"));
+                }
+            }
+            ["annotate", release] => {
+                if let Some(release) = release_named(cluster, release) {
+                    self.annotate::<Release>(cluster, &release);
+                }
+            }
+            ["annotate", "migration", name] => self.annotate::<Migration>(cluster, name),
             ["release", name] => self.release(cluster, name),
+            ["apply", "backup", name] => self.backup(cluster, name),
+            ["apply", "migration", name] => self.migration(cluster, name),
             ["delete", "app"] => cluster.delete(Kind::App, APP),
-            ["delete", "deployment", name] => cluster.delete(Kind::Deployment, name),
+            ["delete", "app", how @ ("foreground" | "orphan")] => {
+                cluster.delete_by(Kind::App, APP, propagation(&[how])?);
+            }
+            ["delete", "nth", kind, number, ref how @ ..] => {
+                let (kind, how) = (kind_named(kind)?, propagation(how)?);
+                let number = number.parse().map_err(|_| Failed::NotUnderstood)?;
+                if let Some(name) = nth(cluster, kind, number) {
+                    cluster.delete_by(kind, &name, how);
+                }
+            }
+            ["delete", kind, name, ref how @ ..] => {
+                cluster.delete_by(kind_named(kind)?, name, propagation(how)?);
+            }
             ["restore", "app"] => restore(cluster),
             ["image", image, how] => behave(cluster, image, how)?,
             ["migration", image, effect] => migrate(cluster, image, effect)?,
@@ -182,8 +242,37 @@ impl Command {
             },
             ["store", how] => cluster.database.store_is_full = how == "full",
             ["probes", how] => cluster.rules.probes_are_blocked = how == "blocked",
+            ["health", how] => {
+                cluster.rules.health_flaps = how == "flaps";
+                cluster.rules.health_needs_database = how == "needs-database";
+            }
+            ["ledger", "lost"] => cluster.database.rows.clear(),
+            ["refuse", verb, kind] => sim.refuse(verb, kind),
+            ["accept", "everything"] => sim.accept_everything(),
+            ["accept", verb, kind] => sim.accept(verb, kind),
             ["deployments", how] => cluster.rules.deployments_are_kept = how == "kept",
-            ["quota", how] => cluster.rules.quota_is_used_up = how == "used-up",
+            ["sidecars", how] => {
+                cluster.rules.sidecar = match how {
+                    "native" => Some(Sidecar::Native),
+                    "endless" => Some(Sidecar::Endless),
+                    _ => return Err(Failed::NotUnderstood),
+                };
+            }
+            ["quota", how] => {
+                cluster.rules.pods_quota = match how {
+                    "used-up" => Some(0),
+                    "raised" => None,
+                    pods => Some(pods.parse().map_err(|_| Failed::NotUnderstood)?),
+                };
+            }
+            ["pods", image, how] => {
+                match how {
+                    "forbidden" => cluster.rules.forbidden_pods.insert(image.to_owned()),
+                    "warned" => cluster.rules.warned_pods.insert(image.to_owned()),
+                    "accepted" => cluster.rules.forbidden_pods.remove(image),
+                    _ => return Err(Failed::NotUnderstood),
+                };
+            }
             ["template", image, "refused"] => {
                 cluster.rules.refused_images.insert(image.to_owned());
             }
@@ -195,6 +284,20 @@ impl Command {
                 cluster.rules.forbidden_images.remove(image);
             }
             ["claim", name, mode] => claim(cluster, name, mode),
+            ["legacy", deployment, component] => legacy(cluster, deployment, component),
+            ["slice", service, address] => slice_by_hand(cluster, service, address),
+            ["service", name, "to-port", port] => {
+                let port = port.parse().map_err(|_| Failed::NotUnderstood)?;
+                team_service(cluster, name, port);
+            }
+            ["service", name, "external"] => {
+                team_service(cluster, name, 80);
+                cluster.api.change::<Service>(name, |service| {
+                    service.spec.get_or_insert_default().type_ = Some("ExternalName".to_owned());
+                });
+            }
+            ["service", name, "of-app", app] => service_of_app(cluster, name, app),
+            ["service", name, "of-team"] => service_of_team(cluster, name),
             ["service", "of-others"] => foreign_service(cluster, APP),
             ["service", name, "of-others"] => foreign_service(cluster, name),
             ["service", "ours"] => cluster.rules.foreign_services.clear(),
@@ -203,6 +306,22 @@ impl Command {
                 let replicas = replicas.parse().map_err(|_| Failed::NotUnderstood)?;
                 cluster.api.change::<Deployment>(deployment, |deployment| {
                     deployment.spec.get_or_insert_default().replicas = Some(replicas);
+                });
+            }
+            ["set-image", deployment, image] => {
+                change_deployment(cluster, deployment, "kubectl-set", |pods| {
+                    if let Some(first) = pods.containers.first_mut() {
+                        first.image = Some(image.to_owned());
+                    }
+                });
+            }
+            ["add-container", deployment, image] => {
+                change_deployment(cluster, deployment, "kubectl-edit", |pods| {
+                    pods.containers.push(Container {
+                        name: "added".to_owned(),
+                        image: Some(image.to_owned()),
+                        ..Container::default()
+                    });
                 });
             }
             ["seize", service, release] => {
@@ -222,12 +341,19 @@ impl Command {
                 let what: Vec<String> = what.iter().map(|word| (*word).to_owned()).collect();
                 sim.until(|cluster| has_come(cluster, &what))?;
             }
+            ["steps", number] => {
+                let number: usize = number.parse().map_err(|_| Failed::NotUnderstood)?;
+                for _ in 0..number {
+                    sim.step()?;
+                }
+            }
             ["wait", span] => {
                 let span: fairway_crds::duration::Duration =
                     span.parse().map_err(|_| Failed::NotUnderstood)?;
                 sim.pass_time(span.signed())?;
             }
             ["settle"] => sim.settle()?,
+            ["show"] => show::show(&sim.cluster, &mut sim.transcript),
             _ => return Err(Failed::NotUnderstood),
         }
         Ok(())
@@ -237,92 +363,41 @@ impl Command {
         self.pairs.get(key).map(String::as_str)
     }
 
-    fn apply(&self, cluster: &mut Cluster) {
-        for image in ["web", "worker"]
+    fn apply(&self, cluster: &mut Cluster, name: &str) {
+        for image in ["web", "worker", "api"]
             .into_iter()
             .filter_map(|component| self.get(component))
         {
             cluster.images.name(image);
         }
-        let mut app = App::new(APP, self.spec());
+        let mut app = App::new(name, app::spec(&self.pairs));
         app.metadata.namespace = Some(NAMESPACE.to_owned());
         let _ = cluster.api.create(app, cluster.now);
     }
 
-    fn spec(&self) -> AppSpec {
-        let number = |key: &str, otherwise: i32| {
-            self.get(key)
-                .map_or(otherwise, |text| text.parse().unwrap_or(otherwise))
-        };
-        let mut components = Vec::new();
-        if let Some(image) = self.get("web") {
-            let mut web = component("web", image);
-            web["replicas"] = json!(number("replicas", 2));
-            if self.get("serves") != Some("no") {
-                web["serves"] = json!({"service": APP, "port": 80, "targetPort": 3000});
-            }
-            let mut headers = Vec::new();
-            if let Some(secret) = self.get("secret") {
-                let key = json!({"name": secret, "key": "probe"});
-                headers.push(json!({"name": "Authorization", "valueFrom": {"secretKeyRef": key}}));
-            }
-            let request = json!({"path": "/health", "port": 3000, "headers": headers});
-            web["health"] = json!({"http": [request], "deadline": self.get("deadline").unwrap_or("2m")});
-            if let Some(strategy) = self.get("strategy") {
-                web["strategy"] = json!(strategy);
-            }
-            if let Some(claim) = self.get("mounts") {
-                mount(&mut web, claim);
-            }
-            components.push(web);
-        }
-        if let Some(image) = self.get("api") {
-            let mut api = component("api", image);
-            api["serves"] = json!({"service": "crm-api", "port": 80, "targetPort": 3000});
-            api["health"] = json!({"http": [{"path": "/health", "port": 3000}]});
-            components.push(api);
-        }
-        if let Some(image) = self.get("worker") {
-            let mut worker = component("worker", image);
-            worker["strategy"] = json!(self.get("worker-strategy").unwrap_or("Recreate"));
-            worker["replicas"] = json!(number("workers", 1));
-            components.push(worker);
-        }
-        let mut spec = json!({
-            "components": components,
-            "policy": {"bake": {"for": self.get("bake").unwrap_or("1m")}},
-        });
-        if let Some(migration) = self.get("migration") {
-            let url = json!({"urlFrom": {"secretKeyRef": {"name": "crm-db", "key": "url"}}});
-            spec["database"] = json!({"image": "postgres:16", "connection": url});
-            spec["backup"] = json!({"store": {"volume": {"claimName": "backups"}}});
-            spec["migration"] = match migration {
-                "onStart" => json!({"component": "web", "onStart": {}, "timeout": "1m"}),
-                _ => json!({"component": "web", "command": ["migrate"], "timeout": "1m"}),
-            };
-        }
-        serde_json::from_value(spec).unwrap_or_else(|error| panic!("the App of a story is invalid: {error}"))
-    }
-
-    fn edit(&self, cluster: &mut Cluster) {
-        for image in ["image", "web", "worker"]
+    /// Edits the App, unless its schema refuses that.
+    fn edit(&self, cluster: &mut Cluster) -> Result<(), String> {
+        for image in ["image", "web", "worker", "api"]
             .into_iter()
             .filter_map(|key| self.get(key))
         {
             cluster.images.name(image);
         }
-        cluster.api.change::<App>(APP, |app| {
-            let mut spec = serde_json::to_value(&app.spec).unwrap_or_default();
-            for (key, value) in &self.pairs {
-                change(&mut spec, key, value);
-            }
-            app.spec =
-                serde_json::from_value(spec).unwrap_or_else(|error| panic!("the edit is invalid: {error}"));
-        });
+        let Some(app) = cluster.api.get::<App>(APP) else {
+            return Ok(());
+        };
+        let mut spec = serde_json::to_value(&app.spec).unwrap_or_default();
+        for (key, value) in &self.pairs {
+            app::change(&mut spec, key, value);
+        }
+        let spec = serde_json::from_value(spec).map_err(|error| error.to_string())?;
+        app::admit(&spec)?;
+        cluster.api.change::<App>(APP, |app| app.spec = spec);
+        Ok(())
     }
 
-    fn annotate(&self, cluster: &mut Cluster, release: &str) {
-        cluster.api.change::<Release>(release, |release| {
+    fn annotate<T: Stored>(&self, cluster: &mut Cluster, name: &str) {
+        cluster.api.change::<T>(name, |object| {
             for (verb, token) in &self.pairs {
                 let key = match verb.as_str() {
                     "abort" => annotation::ABORT,
@@ -331,7 +406,7 @@ impl Command {
                     "resolve" => annotation::RESOLVE,
                     other => other,
                 };
-                release.annotations_mut().insert(key.to_owned(), token.clone());
+                object.annotations_mut().insert(key.to_owned(), token.clone());
             }
         });
     }
@@ -341,17 +416,53 @@ impl Command {
             .rsplit_once('-')
             .and_then(|(_, number)| number.parse().ok())
             .unwrap_or(1);
-        for image in self.pairs.values() {
+        let mut images = self.pairs.clone();
+        let version = images.remove("version");
+        let trigger = images.remove("trigger").unwrap_or_else(|| "ByHand".to_owned());
+        for image in images.values() {
             cluster.images.name(image);
         }
         let spec = ReleaseSpec {
             app: APP.to_owned(),
             revision,
-            images: self.pairs.clone(),
-            version: None,
-            trigger: "ByHand".to_owned(),
+            images,
+            version,
+            trigger,
         };
         let _ = cluster.api.create(Release::new(name, spec), cluster.now);
+    }
+
+    fn backup(&self, cluster: &mut Cluster, name: &str) {
+        let spec = BackupSpec {
+            app: APP.to_owned(),
+            release: self.get("release").map(str::to_owned),
+            reason: self.get("reason").unwrap_or_default().to_owned(),
+        };
+        let _ = cluster.api.create(Backup::new(name, spec), cluster.now);
+    }
+
+    fn migration(&self, cluster: &mut Cluster, name: &str) {
+        let image = self.get("image").unwrap_or("crm:1");
+        cluster.images.name(image);
+        let timeout = self.get("timeout").and_then(|text| text.parse().ok());
+        let on_start = self.get("on-start").map(|_| OnStart {});
+        let checks = self.get("check").map(|sql| MigrationCheck {
+            name: "check".to_owned(),
+            sql: sql.to_owned(),
+            expect: "1".to_owned(),
+        });
+        let spec = MigrationSpec {
+            app: APP.to_owned(),
+            release: self.get("release").map(str::to_owned),
+            image: format!("crm@{}", digest(image)),
+            component: self.get("component").unwrap_or("web").to_owned(),
+            container: self.get("container").map(str::to_owned),
+            command: on_start.is_none().then(|| vec!["migrate".to_owned()]),
+            on_start,
+            timeout: timeout.unwrap_or_else(|| fairway_crds::duration::Duration::from_seconds(60)),
+            checks: checks.into_iter().collect(),
+        };
+        let _ = cluster.api.create(Migration::new(name, spec), cluster.now);
     }
 
     fn pace(&self, cluster: &mut Cluster) -> Result<(), Failed> {
@@ -369,64 +480,31 @@ impl Command {
     }
 }
 
-fn component(name: &str, image: &str) -> Value {
-    let mut container = json!({"name": name});
-    if image != "?" {
-        container["image"] = json!(image);
-    }
-    json!({"name": name, "replicas": 1, "template": {"spec": {"containers": [container]}}})
-}
-
-fn change(spec: &mut Value, key: &str, value: &str) {
-    match key {
-        "suspend" => spec["suspend"] = json!(value == "true"),
-        "bake" => spec["policy"]["bake"]["for"] = json!(value),
-        "replicas" | "workers" => {
-            let of_web = key == "replicas";
-            for component in of(spec, if of_web { "web" } else { "worker" }) {
-                component["replicas"] = json!(value.parse::<i32>().unwrap_or(1));
-            }
+/// The Release of that name; `newest` and `live` are found.
+fn release_named(cluster: &Cluster, name: &str) -> Option<String> {
+    let releases = &cluster.objects().releases;
+    match name {
+        "newest" => {
+            let newest = releases.values().max_by_key(|release| release.spec.revision);
+            newest.map(|release| release.name_any())
         }
-        "web" | "worker" if value == "none" => {
-            if let Some(components) = spec["components"].as_array_mut() {
-                components.retain(|component| component["name"] != key);
-            }
+        "live" => {
+            let status = cluster.objects().apps.get(APP)?.status.as_ref()?;
+            Some(status.live.as_ref()?.release.clone())
         }
-        "worker" if of(spec, "worker").next().is_none() => {
-            let mut worker = component("worker", value);
-            worker["strategy"] = json!("Recreate");
-            if let Some(components) = spec["components"].as_array_mut() {
-                components.push(worker);
-            }
-        }
-        "image" | "web" | "worker" => {
-            for component in of(spec, key) {
-                component["template"]["spec"]["containers"][0]["image"] = json!(value);
-            }
-        }
-        "strategy" => {
-            for component in of(spec, "web") {
-                component["strategy"] = json!(value);
-            }
-        }
-        "mounts" => {
-            for component in of(spec, "web") {
-                mount(component, value);
-            }
-        }
-        _ => panic!("nobody knows how to edit {key}"),
+        name => Some(name.to_owned()),
     }
 }
 
-fn mount(component: &mut Value, claim: &str) {
-    let source = json!({"claimName": claim});
-    component["template"]["spec"]["volumes"] = json!([{"name": "files", "persistentVolumeClaim": source}]);
-}
-
-/// The component of that name; all of them for `image`.
-fn of<'a>(spec: &'a mut Value, name: &'a str) -> impl Iterator<Item = &'a mut Value> {
-    let components = spec["components"].as_array_mut().into_iter().flatten();
-    components.filter(move |component| name == "image" || component["name"] == name)
+/// Name of the object of that kind at that place, counted in a circle.
+fn nth(cluster: &Cluster, kind: Kind, number: usize) -> Option<String> {
+    let all = cluster.objects().all().into_iter();
+    let names: Vec<_> = all
+        .filter(|(found, _)| *found == kind)
+        .filter_map(|(_, meta)| meta.name.clone())
+        .collect();
+    let place = number.checked_rem(names.len())?;
+    names.get(place).cloned()
 }
 
 /// As after a restore of the cluster: the object is new and nobody remembers what was in its status.
@@ -502,7 +580,172 @@ fn foreign_service(cluster: &mut Cluster, name: &str) {
     cluster.rules.foreign_services.insert(name.to_owned());
 }
 
-/// Another hand has a Service select a release.
+/// A Deployment that the team made, with the labels of the component that takes over from it.
+fn legacy(cluster: &mut Cluster, name: &str, component: &str) {
+    let of_pods = [("app".to_owned(), name.to_owned())].into();
+    cluster.images.name("legacy:1");
+    let deployment = Deployment {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(
+                [
+                    (labels::APP.to_owned(), APP.to_owned()),
+                    (labels::COMPONENT.to_owned(), component.to_owned()),
+                ]
+                .into(),
+            ),
+            ..ObjectMeta::default()
+        },
+        spec: Some(DeploymentSpec {
+            replicas: Some(1),
+            selector: LabelSelector {
+                match_labels: None,
+                match_expressions: Some(vec![LabelSelectorRequirement {
+                    key: "app".to_owned(),
+                    operator: "In".to_owned(),
+                    values: Some(vec![name.to_owned()]),
+                }]),
+            },
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(of_pods),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(PodSpec {
+                    containers: vec![Container {
+                        name: component.to_owned(),
+                        image: Some("legacy:1".to_owned()),
+                        ..Container::default()
+                    }],
+                    ..PodSpec::default()
+                }),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    };
+    let _ = cluster.api.create(deployment, cluster.now);
+}
+
+/// An EndpointSlice that sends users of a Service to that address too.
+fn slice_by_hand(cluster: &mut Cluster, service: &str, address: &str) {
+    let slice = ForeignSlice(Arc::new(EndpointSlice {
+        metadata: ObjectMeta {
+            name: Some(format!("{service}-by-hand")),
+            labels: Some([("kubernetes.io/service-name".to_owned(), service.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        address_type: "IPv4".to_owned(),
+        endpoints: vec![Endpoint {
+            addresses: vec![address.to_owned()],
+            ..Endpoint::default()
+        }],
+        ports: None,
+    }));
+    let _ = cluster.api.create(slice, cluster.now);
+}
+
+/// A Service that the team made, without a selector, which leads to that port.
+fn team_service(cluster: &mut Cluster, name: &str, port: i32) {
+    let port = ServicePort {
+        port: 80,
+        target_port: Some(IntOrString::Int(port)),
+        ..ServicePort::default()
+    };
+    let ports = Some(vec![port]);
+    let service = Service {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec {
+            ports: ports.clone(),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    };
+    if cluster.api.create(service, cluster.now).is_err() {
+        cluster.api.change::<Service>(name, |service| {
+            service.spec.get_or_insert_default().ports = ports;
+        });
+    }
+}
+
+/// A Service that the team made, which selects pods of an App.
+fn service_of_app(cluster: &mut Cluster, name: &str, app: &str) {
+    let selector = [
+        (labels::APP, app.to_owned()),
+        (labels::COMPONENT, "web".to_owned()),
+        (labels::RELEASE, format!("{app}-7")),
+    ];
+    let selector = selector.map(|(key, value)| (key.to_owned(), value));
+    let service = Service {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec {
+            selector: Some(selector.into()),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    };
+    let _ = cluster.api.create(service, cluster.now);
+}
+
+/// Another field manager changes the pods of a Deployment.
+fn change_deployment(
+    cluster: &mut Cluster,
+    deployment: &str,
+    manager: &str,
+    change: impl FnOnce(&mut PodSpec),
+) {
+    cluster.api.change::<Deployment>(deployment, |deployment| {
+        let template = &mut deployment.spec.get_or_insert_default().template;
+        change(template.spec.get_or_insert_default());
+        let managers = deployment.metadata.managed_fields.get_or_insert_default();
+        managers.push(ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            fields_v1: Some(FieldsV1(
+                serde_json::json!({"f:spec": {"f:template": {"f:spec": {}}}}),
+            )),
+            ..ManagedFieldsEntry::default()
+        });
+    });
+}
+
+/// A Service that the team made, with a manifest that has no selector.
+fn service_of_team(cluster: &mut Cluster, name: &str) {
+    let service = Service {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec::default()),
+        status: None,
+    };
+    let _ = cluster.api.create(service, cluster.now);
+}
+
+fn kind_named(name: &str) -> Result<Kind, Failed> {
+    if name == "snapshot" {
+        return Ok(Kind::ControllerRevision);
+    }
+    let mut kinds = Kind::ALL.into_iter();
+    let found = kinds.find(|kind| kind.as_str().eq_ignore_ascii_case(name));
+    found.ok_or(Failed::NotUnderstood)
+}
+
+fn propagation(words: &[&str]) -> Result<Propagation, Failed> {
+    match words {
+        [] => Ok(Propagation::Background),
+        ["foreground"] => Ok(Propagation::Foreground),
+        ["orphan"] => Ok(Propagation::Orphan),
+        _ => Err(Failed::NotUnderstood),
+    }
+}
+
+/// Another client has a Service select a release.
 fn point(cluster: &mut Cluster, service: &str, release: &str) {
     cluster.api.change::<Service>(service, |service| {
         let spec = service.spec.get_or_insert_default();
@@ -557,6 +800,7 @@ fn has_come(cluster: &Cluster, what: &[String]) -> bool {
             .rows
             .iter()
             .any(|row| row.state == State::Running),
+        ["migration", "exists"] => !objects.migrations.is_empty(),
         ["backup", "runs"] => objects.pods.values().any(|pod| {
             pod.labels()
                 .get(labels::WORK)

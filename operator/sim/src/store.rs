@@ -1,7 +1,7 @@
-//! What the apiserver holds, as far as releases touch it, and the rules by which it changes.
+//! What the API server holds, as far as releases touch it, and the rules by which it changes.
 
 use fairway_engine::kinds::*;
-use fairway_engine::{Cached, Engine, Key, Now, Own, for_each_kind};
+use fairway_engine::{Cached, Engine, NamespacedName, Now, Own, for_each_kind};
 use fairway_plan::Object;
 use fairway_plan::names::short_hash;
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ pub trait Stored: Cached + PartialEq {
 macro_rules! store {
     (
         ()
-        own { $($own:ident $own_store:ident { $($own_row:tt)* })* }
+        own { $($own:ident $own_store:ident $member:ident { $($own_row:tt)* })* }
         built_in { $($kind:ident $store:ident { $($row:tt)* })* }
     ) => {
         /// All objects at one moment. Cheap to clone: objects are shared.
@@ -44,6 +44,18 @@ macro_rules! store {
         }
 
         store!(@stored $($own $own_store,)* $($kind $store,)*);
+
+        impl ApiServer {
+            /// Writes the status of an object of whatever kind of our own.
+            ///
+            /// # Errors
+            /// Those of [`ApiServer::commit`].
+            pub(crate) fn commit_any(&mut self, object: &Own) -> Result<ObjectMeta, ApiError> {
+                match object {
+                    $(Own::$own(object) => self.commit(&**object),)*
+                }
+            }
+        }
     };
     (@stored $($kind:ident $store:ident,)*) => {
         $(
@@ -66,6 +78,13 @@ macro_rules! store {
                 all
             }
 
+            /// Metadata of one object.
+            pub fn meta(&self, kind: Kind, name: &str) -> Option<&ObjectMeta> {
+                match kind {
+                    $(Kind::$kind => Some(self.$store.get(name)?.meta()),)*
+                }
+            }
+
             /// Removes an object by kind and name.
             fn remove(&mut self, kind: Kind, name: &str) {
                 match kind {
@@ -73,7 +92,7 @@ macro_rules! store {
                 }
             }
 
-            /// One object as the apiserver would write it.
+            /// One object as the API server would write it.
             pub fn json(&self, kind: Kind, name: &str) -> Option<serde_json::Value> {
                 match kind {
                     $(Kind::$kind => Some(json(&**self.$store.get(name)?)),)*
@@ -100,7 +119,7 @@ macro_rules! store {
                         if !self.$store.contains_key(name) {
                             let mut meta = old.metadata.clone();
                             meta.resource_version = Some(version.to_string());
-                            engine.remove::<$kind>(&Key::new(NAMESPACE, name), &meta, now);
+                            engine.remove::<$kind>(&NamespacedName::new(NAMESPACE, name), &meta, now);
                         }
                     }
                 )*
@@ -110,23 +129,22 @@ macro_rules! store {
             pub(crate) fn list(&self, engine: &mut Engine, now: Now) {
                 self.show(&Self::default(), 0, engine, now);
                 $(
-                    let listed = self.$store.keys().map(|name| Key::new(NAMESPACE, name));
-                    engine.listed::<$kind>(&listed.collect(), now);
+                    let listed = self.$store.keys().map(|name| NamespacedName::new(NAMESPACE, name));
+                    engine.listed::<$kind>(None, &listed.collect(), now);
                 )*
             }
         }
-    };
-}
 
-for_each_kind!(store);
+        impl ApiServer {
+            /// Changes the metadata of an object of whatever kind.
+            pub(crate) fn change_meta(&mut self, kind: Kind, name: &str, change: impl FnOnce(&mut ObjectMeta)) {
+                match kind {
+                    $(Kind::$kind => {
+                        self.change::<$kind>(name, |object| change(&mut object.metadata));
+                    })*
+                }
+            }
 
-macro_rules! writes {
-    (
-        ()
-        own { $($own:ident $own_store:ident { $($own_row:tt)* })* }
-        built_in { $($kind:ident $store:ident { $($row:tt)* })* }
-    ) => {
-        impl Apiserver {
             /// Stores a new object of whatever kind.
             ///
             /// # Errors
@@ -134,25 +152,14 @@ macro_rules! writes {
             pub(crate) fn create_any(&mut self, object: &Object, now: Timestamp) -> Result<ObjectMeta, ApiError> {
                 let value = json(object);
                 match Kind::from(object.kind()) {
-                    $(Kind::$own => self.create::<$own>(parsed(value)?, now),)*
                     $(Kind::$kind => self.create::<$kind>(parsed(value)?, now),)*
-                }
-            }
-
-            /// Writes the status of an object of whatever kind of our own.
-            ///
-            /// # Errors
-            /// Those of [`Apiserver::commit`].
-            pub(crate) fn commit_any(&mut self, object: &Own) -> Result<ObjectMeta, ApiError> {
-                match object {
-                    $(Own::$own(object) => self.commit(&**object),)*
                 }
             }
         }
     };
 }
 
-for_each_kind!(writes);
+for_each_kind!(store);
 
 fn parsed<T: Stored>(value: serde_json::Value) -> Result<T, ApiError> {
     serde_json::from_value(value).map_err(|error| ApiError::Refused {
@@ -162,7 +169,7 @@ fn parsed<T: Stored>(value: serde_json::Value) -> Result<T, ApiError> {
     })
 }
 
-/// Why the apiserver did not do what it was asked.
+/// Why the API server did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiError {
     /// The name is taken.
@@ -173,11 +180,11 @@ pub enum ApiError {
     Conflict,
     /// It may not be.
     Refused {
-        /// What the apiserver says.
+        /// What the API server says.
         message: String,
         /// Another field manager owns a field.
         conflict: bool,
-        /// It can be mended elsewhere, so that the same write is worth another try.
+        /// It can be fixed elsewhere, so that the same write is worth another attempt.
         may_pass: bool,
     },
     /// The answer never came; the write may have happened.
@@ -185,7 +192,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// The error as the apiserver words it; `None` when no answer came.
+    /// The error as the API server words it; `None` when no answer came.
     pub(crate) fn status(&self) -> Option<Status> {
         let status = |code, reason: &str, message: &str| Status {
             code,
@@ -219,20 +226,20 @@ impl ApiError {
     }
 }
 
-/// The apiserver: objects, and what it counts.
+/// The API server: objects, and what it counts.
 #[derive(Clone, Debug, Default)]
-pub struct Apiserver {
+pub struct ApiServer {
     /// All objects now.
     pub objects: Objects,
     /// All objects after each write, in order; only kept when somebody may look back.
     history: Vec<Objects>,
     keep_history: bool,
     version: u64,
-    /// How often each name was used, so that a another object with the same name gets another UID, and the same one in every run.
+    /// How often each name was used, so that another object with the same name gets another UID, and the same one in every run.
     incarnations: BTreeMap<String, u32>,
 }
 
-impl Apiserver {
+impl ApiServer {
     /// Starts to remember former states, for observers that lag.
     pub fn remember(&mut self) {
         self.keep_history = true;
@@ -309,7 +316,10 @@ impl Apiserver {
         if found.meta().resource_version != desired.meta().resource_version {
             return Err(ApiError::Conflict);
         }
-        Ok(self.put(as_json(desired.clone(), false)))
+        // The status subresource: whatever else the object says is ignored.
+        let mut object = json(&**found);
+        object["status"] = json(desired).get("status").cloned().unwrap_or_default();
+        Ok(self.put::<T>(parsed(object)?))
     }
 
     /// Removes an object at once.
@@ -338,7 +348,7 @@ fn json<T: Serialize>(object: &T) -> serde_json::Value {
     serde_json::to_value(object).unwrap_or_default()
 }
 
-/// The object as it comes back from the apiserver: what JSON does not keep is lost, and a new object of ours
+/// The object as it comes back from the API server: what JSON does not keep is lost, and a new object of ours
 /// has the default status of its CRD.
 fn as_json<T: Stored>(object: T, is_new: bool) -> T {
     let mut value = json(&object);

@@ -1,15 +1,17 @@
 //! The story as a reviewer reads it: each write of the operator and each change of a status is one line.
 
 use crate::store::{ApiError, Objects};
-use fairway_crds::condition::{READY, SUCCEEDED};
+use crate::traffic::destination;
+use fairway_crds::condition::{READY, SUCCEEDED, WARNED};
 use fairway_crds::release::ReleaseOutcome;
 use fairway_engine::kinds::Kind;
+use fairway_plan::Step;
 use fairway_plan::object::Object;
-use fairway_plan::{Step, build};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
+use std::sync::Arc;
 
 /// Lines so far.
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// An empty one; times are told from `begin`.
+    /// An empty one; times are counted from `begin`.
     pub fn new(begin: Timestamp) -> Self {
         Self {
             begin,
@@ -37,13 +39,13 @@ impl Transcript {
         }
     }
 
-    /// Takes the lines told since the last time.
+    /// Takes the lines added since the last time.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 
     /// Adds a line.
-    pub fn tell(&mut self, now: Timestamp, line: impl AsRef<str>) {
+    pub fn add(&mut self, now: Timestamp, line: impl AsRef<str>) {
         if self.is_kept {
             let seconds = now.duration_since(self.begin).as_secs();
             self.lines
@@ -51,7 +53,7 @@ impl Transcript {
         }
     }
 
-    /// Tells a step.
+    /// Adds a line for a step.
     pub(crate) fn step(
         &mut self,
         now: Timestamp,
@@ -63,10 +65,24 @@ impl Transcript {
         }
         let what = match step {
             Step::Apply(object) => format!("apply {}", described(object)),
+            Step::Replace(object, managers) => {
+                format!(
+                    "replace {}, changed by {}",
+                    described(object),
+                    managers.join(", ")
+                )
+            }
             Step::DryRun(object) => format!("dry run {}", described(object)),
             Step::Create(object) => format!("create {}", described(object)),
             Step::Scale(target, replicas) => {
                 format!("scale {} {} to {replicas}", target.kind.as_str(), target.name)
+            }
+            Step::TakeOver(target, replicas) => {
+                format!(
+                    "take over from {} {}, which had {replicas} replicas",
+                    target.kind.as_str(),
+                    target.name
+                )
             }
             Step::Delete(target) => format!("delete {} {}", target.kind.as_str(), target.name),
         };
@@ -75,10 +91,10 @@ impl Transcript {
             Err(ApiError::Refused { message, .. }) => format!(" (refused: {message})"),
             Err(error) => format!(" ({error:?})"),
         };
-        self.tell(now, format!("{what}{ending}"));
+        self.add(now, format!("{what}{ending}"));
     }
 
-    /// Tells how a status differs from the one before.
+    /// Adds a line for each difference of a status from the one before.
     pub(crate) fn status(
         &mut self,
         now: Timestamp,
@@ -90,23 +106,22 @@ impl Transcript {
         if !self.is_kept {
             return;
         }
-        let (old, new) = (told(before, kind, name), told(after, kind, name));
+        let (old, new) = (
+            described_status(before, kind, name),
+            described_status(after, kind, name),
+        );
         let news: Vec<_> = new.into_iter().filter(|line| !old.contains(line)).collect();
         if news.is_empty() && before_is_other(before, after, kind, name) {
-            self.tell(now, format!("{} {name}: evidence kept", kind.as_str()));
+            self.add(now, format!("{} {name}: evidence kept", kind.as_str()));
         }
         for line in news {
-            self.tell(now, format!("{} {name}: {line}", kind.as_str()));
+            self.add(now, format!("{} {name}: {line}", kind.as_str()));
         }
     }
 }
 
 fn before_is_other(before: &Objects, after: &Objects, kind: Kind, name: &str) -> bool {
-    let version = |objects: &Objects| {
-        let mut all = objects.all().into_iter();
-        let found = all.find(|(found, meta)| *found == kind && meta.name.as_deref() == Some(name));
-        found.and_then(|(_, meta)| meta.resource_version.clone())
-    };
+    let version = |objects: &Objects| objects.meta(kind, name)?.resource_version.clone();
     version(before) != version(after)
 }
 
@@ -123,7 +138,8 @@ fn described(object: &Object) -> String {
             format!("{kind} {name} with {replicas} replicas")
         }
         Object::Service(service) => {
-            let release = build::service::selected_release(service).unwrap_or("nothing");
+            let release = destination(&Arc::new(service.clone()));
+            let release = release.as_deref().unwrap_or("nothing");
             format!("{kind} {name} selecting {release}")
         }
         _ => format!("{kind} {name}"),
@@ -131,7 +147,7 @@ fn described(object: &Object) -> String {
 }
 
 /// What a status says, as lines.
-fn told(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
+fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
     match kind {
         Kind::App => objects
             .apps
@@ -165,6 +181,11 @@ fn told(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                     .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
+                let warned = status
+                    .conditions
+                    .iter()
+                    .filter(|condition| condition.type_ == WARNED);
+                lines.extend(warned.map(|condition| format!("{}: {}", condition.reason, condition.message)));
                 lines
             }),
         Kind::Migration => objects
@@ -214,7 +235,7 @@ fn conditions(conditions: &[Condition], leading: &str) -> Vec<String> {
 }
 
 /// Names and outcomes at the end of a story, without what differs between runs that end alike: times, versions,
-/// tries.
+/// attempts.
 pub fn end_state(objects: &Objects) -> String {
     let mut lines = Vec::new();
     for (name, app) in &objects.apps {
@@ -258,6 +279,14 @@ pub fn end_state(objects: &Objects) -> String {
         ));
     }
     for name in objects.revisions.keys() {
+        // Whether a release that another one superseded was given a snapshot is chance too.
+        let release = objects
+            .releases
+            .get(name)
+            .and_then(|release| release.status.as_ref());
+        if release.and_then(|status| status.outcome) == Some(ReleaseOutcome::Superseded) {
+            continue;
+        }
         lines.push(format!("ControllerRevision {name}"));
     }
     for (name, deployment) in &objects.deployments {
@@ -265,13 +294,10 @@ pub fn end_state(objects: &Objects) -> String {
         lines.push(format!("Deployment {name}: {replicas:?}"));
     }
     for (name, service) in &objects.services {
-        lines.push(format!(
-            "Service {name} selecting {:?}",
-            build::service::selected_release(service)
-        ));
+        lines.push(format!("Service {name} selecting {:?}", destination(service)));
     }
     for (name, job) in &objects.jobs {
-        // How often the environment were asked is no part of how it ends.
+        // How often the environment was checked is no part of how it ends.
         lines.push(format!(
             "Job {}",
             name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '-')
@@ -297,10 +323,10 @@ pub fn end_state(objects: &Objects) -> String {
 }
 
 fn summary(conditions: &[Condition]) -> String {
-    let mut told: Vec<_> = conditions
+    let mut parts: Vec<_> = conditions
         .iter()
         .map(|condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason))
         .collect();
-    told.sort();
-    told.join(" ")
+    parts.sort();
+    parts.join(" ")
 }

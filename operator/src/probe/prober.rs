@@ -1,32 +1,38 @@
 //! The prober: asks pods for as long as the engine wants to know. What a round's verdict means is the engine's.
 
-use super::via::{self, Token};
+use super::budget::Budget;
+use super::via;
 use crate::metrics::Metrics;
 use crate::shared::SharedEngine;
-use fairway_engine::{Probe, Probing, verdict_of_round};
-use fairway_health::request;
+use fairway_engine::{NamespacedName, Probe, Probing, verdict_of_round};
+use fairway_health::{TIMEOUT, request_within};
 use fairway_plan::observed::ProbeTarget;
 use fairway_plan::protocol::ProbeVerdict;
 use futures::future::join_all;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 /// Asks pods.
 #[derive(Debug)]
 pub(crate) struct Prober {
-    token: Token,
     engine: Arc<SharedEngine>,
     metrics: Metrics,
+    budget: Budget,
+    /// Longest time for one request.
+    limit: Duration,
 }
 
 impl Prober {
-    /// A prober for this engine that shows this token to probe pods.
-    pub(crate) fn new(token: Token, engine: Arc<SharedEngine>, metrics: Metrics) -> Self {
+    /// A prober for this engine.
+    pub(crate) fn new(engine: Arc<SharedEngine>, metrics: Metrics) -> Self {
         Self {
-            token,
             engine,
             metrics,
+            budget: Budget::new(),
+            limit: TIMEOUT,
         }
     }
 
@@ -40,7 +46,7 @@ impl Prober {
             if self.engine.with(|engine, _| engine.wants(&probe)) == Probing::Ends {
                 return;
             }
-            let verdict = self.round(&probe.target).await;
+            let verdict = self.round(&probe).await;
             self.metrics.probed(match verdict {
                 ProbeVerdict::Passed => "passed",
                 ProbeVerdict::Failed(_) => "failed",
@@ -55,33 +61,45 @@ impl Prober {
         }
     }
 
-    /// Every request of a target at once.
-    async fn round(&self, target: &ProbeTarget) -> ProbeVerdict {
-        let no_secrets = BTreeMap::new();
-        let requests = target
-            .requests
-            .iter()
-            .enumerate()
-            .map(|(position, (port, http))| {
-                let via = target
-                    .via
-                    .as_ref()
-                    .and_then(|via| Some((via.address, (*via.indexes.get(position)?)?)));
-                let no_secrets = &no_secrets;
-                async move {
-                    match via {
-                        None => request(target.address, *port, http, no_secrets).await,
-                        Some((Some(probe_pod), index)) => {
-                            via::request(probe_pod, &self.token, index, target.address).await
-                        }
-                        Some((None, _)) => {
-                            ProbeVerdict::Unreachable("the probe pod is not running yet".into())
-                        }
-                    }
-                }
-            });
+    /// Every request of a target, each as soon as there is a place for it.
+    async fn round(&self, probe: &Probe) -> ProbeVerdict {
+        let app = app_of(&probe.release);
+        let requests = (0..probe.target.requests.len()).map(|position| {
+            let app = &app;
+            async move {
+                let _place = self.budget.place(app).await;
+                self.request(&probe.target, position).await
+            }
+        });
         verdict_of_round(join_all(requests).await)
     }
+
+    async fn request(&self, target: &ProbeTarget, position: usize) -> ProbeVerdict {
+        let (port, http) = &target.requests[position];
+        let via = target
+            .via
+            .as_ref()
+            .and_then(|via| Some((via, (*via.indexes.get(position)?)?)));
+        match via.map(|(via, index)| (via.address, &via.token, index)) {
+            None => {
+                let pod = SocketAddr::new(target.address, *port);
+                request_within(self.limit, pod, http, &BTreeMap::new()).await
+            }
+            Some((Some(probe_pod), token, index)) => {
+                via::request(probe_pod, token, index, target.address).await
+            }
+            Some((None, ..)) => ProbeVerdict::Unreachable("the probe pod is not running yet".into()),
+        }
+    }
+}
+
+/// The App of a Release, whose name ends with its revision.
+fn app_of(release: &NamespacedName) -> NamespacedName {
+    let app = release
+        .name
+        .rsplit_once('-')
+        .map_or(&*release.name, |(app, _)| app);
+    release.sibling(app)
 }
 
 #[cfg(test)]

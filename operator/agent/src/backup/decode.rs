@@ -23,7 +23,7 @@ use crate::{
     failure::environment as environment_failure,
     output::Tail,
     redact::Redactor,
-    store::{Attempt, Content},
+    store::{Attempt, Content, ReadFailed},
 };
 
 /// Reads a stored file and compares its hashes.
@@ -38,13 +38,13 @@ pub(crate) async fn database(
     stored: &StoredFile,
     attempt: &dyn Attempt,
 ) -> Result<(), Failure> {
-    let content = attempt.read(&stored.name).await?;
+    let content = attempt.read(stored.objects()).await?;
     let (kit, stored) = (kit.clone(), stored.clone());
     let Some(scratch) = kit.scratch.clone() else {
         return blocking(move || from_stream(&kit.tools, &stored, content, &kit.redactor)).await;
     };
     hashes(&stored, content).await?;
-    let content = attempt.read(&stored.name).await?;
+    let content = attempt.read(stored.objects()).await?;
     blocking(move || from_directory(&kit.tools, content, &scratch, &kit.redactor)).await
 }
 
@@ -78,6 +78,7 @@ fn from_directory(
 ) -> Result<(), Failure> {
     let unpacked = Scratch::new(scratch, "fairway-check")?;
     unpack(content, &unpacked.path).map_err(|error| match error.kind() {
+        _ if let Some(failure) = ReadFailed::of(&error) => failure.clone(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             environment_failure(Reason::StoreFull, SCRATCH_FULL)
         }
@@ -121,7 +122,10 @@ fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failur
             ),
         )
     };
-    let ReadBack { sha256, plain_sha256 } = read.map_err(|error| corrupt(error.to_string()))?;
+    let ReadBack { sha256, plain_sha256 } = read.map_err(|error| {
+        let failed = ReadFailed::of(&error).cloned();
+        failed.unwrap_or_else(|| corrupt(error.to_string()))
+    })?;
     if sha256 != stored.sha256 {
         return Err(corrupt("another SHA-256".to_owned()));
     }
@@ -158,7 +162,7 @@ mod tests {
         let (writer, content) = pipe();
         let compressed = compress(writer, |to| Ok(to.write_all(HEAD)?)).unwrap();
         (
-            compressed.stored_as(DumpFormat::Custom.file().to_owned()),
+            compressed.stored_as(DumpFormat::Custom.file(), Vec::new()),
             content,
         )
     }
@@ -170,7 +174,7 @@ mod tests {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .max()
             .unwrap();
-        let tools = tools::find(&Environment::of_process(), major).unwrap();
+        let tools = tools::find(&Environment::of_process(std::collections::BTreeMap::new()), major).unwrap();
         let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();
         hashes(&stored, content).await.unwrap();
         let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use fairway_protocol::{BackupEvidence, Failure, Reason, Requester};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
-use crate::failure::environment as environment_failure;
+use crate::{failure::environment as environment_failure, text::hex};
 
 /// Version of the manifest and of the files that it names.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -43,6 +46,9 @@ pub(crate) struct Manifest {
     /// Where an earlier copy of the set is kept that proved corrupt.
     #[serde(default)]
     pub(crate) corrupt_note: Option<String>,
+    /// Proof that an agent of this very Backup wrote the manifest: an HMAC of all the rest but `seconds`, hex.
+    #[serde(default)]
+    pub(crate) seal: String,
 }
 
 /// Format of a dump.
@@ -74,8 +80,12 @@ impl DumpFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredFile {
-    /// Name in the store, relative to the set.
+    /// Name of the file.
     pub(crate) name: String,
+    /// Names of the objects in the store, relative to the set, that, joined in this order, are the file. None in a set from
+    /// before there were several: then the file's name is that of its object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objects: Vec<String>,
     /// Size as stored.
     pub(crate) bytes: u64,
     /// SHA-256 as stored, hex.
@@ -84,6 +94,16 @@ pub(crate) struct StoredFile {
     pub(crate) plain_bytes: u64,
     /// SHA-256 before compression, hex.
     pub(crate) plain_sha256: String,
+}
+
+impl StoredFile {
+    /// Names of the objects in the store that, joined in this order, are the file.
+    pub(crate) fn objects(&self) -> &[String] {
+        match &*self.objects {
+            [] => std::slice::from_ref(&self.name),
+            objects => objects,
+        }
+    }
 }
 
 impl Manifest {
@@ -110,12 +130,42 @@ impl Manifest {
 
     /// The manifest as it is stored.
     pub(crate) fn to_json(&self) -> Result<Vec<u8>, Failure> {
-        serde_json::to_vec_pretty(self).map_err(|error| {
-            environment_failure(
-                Reason::AgentFailed,
-                format!("The manifest of the backup cannot be written: {error}."),
-            )
-        })
+        serde_json::to_vec_pretty(self).map_err(|error| unwritable(&error.to_string()))
+    }
+
+    /// This manifest with the seal of the Backup whose UID is the key.
+    pub(crate) fn sealed(self, key: &str) -> Result<Self, Failure> {
+        let seal = hex(&self.authentication(key)?.finalize().into_bytes());
+        Ok(Self { seal, ..self })
+    }
+
+    /// Proves that an agent of the Backup with this UID wrote the manifest.
+    ///
+    /// # Errors
+    /// `StoreCorrupt` when somebody else did, or where there is no key.
+    pub(crate) fn check_seal(&self, key: &str) -> Result<(), Failure> {
+        let own = hex(&self.authentication(key)?.finalize().into_bytes());
+        match !key.is_empty() && bool::from(own.as_bytes().ct_eq(self.seal.as_bytes())) {
+            true => Ok(()),
+            false => Err(environment_failure(
+                Reason::StoreCorrupt,
+                "The set in the backup's place was not written by this Backup. Check who may write to the store of \
+                 spec.backup.",
+            )),
+        }
+    }
+
+    fn authentication(&self, key: &str) -> Result<Hmac<Sha256>, Failure> {
+        let unsealed = Self {
+            seal: String::new(),
+            // A number may be read back with another last digit.
+            seconds: 0.0,
+            ..self.clone()
+        };
+        let mut authentication =
+            Hmac::<Sha256>::new_from_slice(key.as_bytes()).map_err(|error| unwritable(&error.to_string()))?;
+        authentication.update(&unsealed.to_json()?);
+        Ok(authentication)
     }
 
     /// Every file of the backup.
@@ -141,6 +191,13 @@ impl Manifest {
                 .collect(),
         }
     }
+}
+
+fn unwritable(error: &str) -> Failure {
+    environment_failure(
+        Reason::AgentFailed,
+        format!("The manifest of the backup cannot be written: {error}."),
+    )
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::manifest::StoredFile;
 use crate::{
     blocking::blocking,
     failure::environment as environment_failure,
-    store::{Attempt, PutError, Writer, pipe},
+    store::{Attempt, PutError, ReadFailed, Writer, pipe},
     text::hex,
 };
 
@@ -115,8 +115,8 @@ pub(crate) async fn upload(
         // When the store takes no more, the writer fails too, but not by itself.
         (_, Err(PutError::Store(failure))) => Err(failure),
         (Err(error), _) => Err(error.failure()),
-        (Ok(compressed), Ok(name)) => Ok(compressed.stored_as(name)),
-        (Ok(_), Err(PutError::CutOff)) => Err(environment_failure(
+        (Ok(compressed), Ok(objects)) => Ok(compressed.stored_as(file, objects)),
+        (Ok(_), Err(PutError::Incomplete)) => Err(environment_failure(
             Reason::AgentFailed,
             format!("The store received only part of {file}."),
         )),
@@ -132,8 +132,8 @@ pub(crate) struct Compressed {
 }
 
 impl Compressed {
-    /// The stored file of this name.
-    pub(crate) fn stored_as(self, name: String) -> StoredFile {
+    /// The stored file of this name, in these objects.
+    pub(crate) fn stored_as(self, name: &str, objects: Vec<String>) -> StoredFile {
         let Self {
             bytes,
             sha256,
@@ -141,7 +141,8 @@ impl Compressed {
             plain_sha256,
         } = self;
         StoredFile {
-            name,
+            name: name.to_owned(),
+            objects,
             bytes,
             sha256,
             plain_bytes,
@@ -184,7 +185,10 @@ pub(crate) struct ReadBack {
 /// Reads a stored file once: hashes it, decompresses it and writes the result to `take`, as long as that accepts it.
 pub(crate) fn read_back(content: impl Read, take: &mut dyn Write) -> io::Result<ReadBack> {
     let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(CHUNK, Meter::new(content)))?;
-    let plain_sha256 = decompress(&mut decoder, take);
+    let plain_sha256 = match decompress(&mut decoder, take) {
+        Err(error) if ReadFailed::of(&error).is_some() => return Err(error),
+        outcome => outcome,
+    };
     // What follows a frame that cannot be read still belongs to the stored hash.
     let mut stored = decoder.finish().into_inner();
     io::copy(&mut stored, &mut io::sink())?;
@@ -235,7 +239,7 @@ mod tests {
             bytes
         });
         let compressed = compress(writer, |to| Ok(to.write_all(content)?)).unwrap();
-        (reader.join().unwrap(), compressed.stored_as("x".to_owned()))
+        (reader.join().unwrap(), compressed.stored_as("x", Vec::new()))
     }
 
     fn again(bytes: Vec<u8>, take: &mut dyn Write) -> ReadBack {
@@ -266,6 +270,28 @@ mod tests {
         let read = again(bytes, &mut io::sink());
         assert_ne!(read.sha256, written.sha256);
         assert!(read.plain_sha256.ok() != Some(written.plain_sha256));
+    }
+
+    #[test]
+    fn a_store_that_fails_while_it_is_read_is_not_taken_for_a_corrupt_one() {
+        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        let (bytes, _) = stored(&content);
+        let (writer, content) = pipe();
+        std::thread::spawn(move || {
+            let unreachable = environment_failure(Reason::StoreUnreachable, "gone");
+            let fails = Fails(Some(io::Error::other(ReadFailed(unreachable))));
+            writer.copy(&mut bytes[..bytes.len() / 2].chain(fails));
+        });
+        let error = read_back(content, &mut io::sink()).err().unwrap();
+        assert_eq!(ReadFailed::of(&error).unwrap().reason, Reason::StoreUnreachable);
+    }
+
+    struct Fails(Option<io::Error>);
+
+    impl Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0.take().map_or(Ok(0), Err)
+        }
     }
 
     #[test]

@@ -47,8 +47,22 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    /// A login by this connection. Writes the files that libpq does not find by itself.
-    pub(crate) fn new(connection: Connection) -> Result<Self, Failure> {
+    /// A login by this connection, for programs of this major version. Writes the files that libpq does not find by
+    /// itself.
+    ///
+    /// # Errors
+    /// `ConnectionInvalid` where these programs would not prove what the connection requires.
+    pub(crate) fn new(connection: Connection, major: u32) -> Result<Self, Failure> {
+        if let Some((key, since)) = connection.needs_libpq().filter(|(_, since)| major < *since) {
+            return Err(environment_failure(
+                Reason::ConnectionInvalid,
+                format!(
+                    "The connection string has {key}, which pg_dump of PostgreSQL {major} does not know: that came with \
+                     PostgreSQL {since}. Remove it from the Secret that database.connection names; sslmode=verify-full \
+                     proves the server to every version."
+                ),
+            ));
+        }
         let authorities = tls::authorities_file(&connection).map_err(|error: io::Error| {
             environment_failure(
                 Reason::AgentFailed,

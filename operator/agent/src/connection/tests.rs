@@ -1,121 +1,153 @@
-//! Connection strings from the documentation of the libraries that write them.
+//! The table of connection strings, and what it cannot say.
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use rstest::rstest;
+use serde::Deserialize;
 
-use super::*;
+use super::{authentication::Methods, *};
+
+/// A row of the table; tests/agent/strings.rs compares those of libpq with psql.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    text: String,
+    by: String,
+    reads: Option<Values>,
+    refuses: Option<String>,
+    driver: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Values {
+    at: String,
+    user: String,
+    password: Option<String>,
+    database: String,
+    tls: String,
+    authorities: Option<String>,
+    options: Option<String>,
+    path: Option<String>,
+    methods: Option<String>,
+    versions: Option<String>,
+    binding: Option<String>,
+    address: Option<IpAddr>,
+}
+
+impl Values {
+    fn of(connection: &Connection) -> Self {
+        let name = |version: TlsVersion| version.as_libpq().trim_start_matches("TLSv");
+        let TlsVersions { least, most } = connection.tls_versions;
+        let versions = [least, most].map(|version| version.map_or("", name)).join("-");
+        let binding = connection.channel_binding.as_libpq().to_owned();
+        Self {
+            at: connection.address(),
+            user: connection.user.clone(),
+            password: connection.password.clone(),
+            database: connection.database.clone(),
+            tls: connection.tls.as_libpq().to_owned(),
+            authorities: connection
+                .root_certificates
+                .as_ref()
+                .map(|path| path.display().to_string()),
+            options: connection.options.clone(),
+            path: connection.search_path.clone(),
+            methods: connection.methods.as_ref().map(Methods::as_libpq),
+            versions: Some(versions).filter(|versions| versions != "-"),
+            binding: Some(binding).filter(|binding| binding != "prefer"),
+            address: connection.hosts.first().and_then(|host| host.address),
+        }
+    }
+}
+
+fn table() -> Vec<Row> {
+    serde_saphyr::from_str(include_str!("../../tests/connection-strings.yaml")).expect("a table")
+}
 
 fn parse(text: &str) -> Connection {
     Connection::parse(text).expect(text)
 }
 
-#[rstest]
-#[case("postgres://crm:s3cret@db:5433/shop")]
-#[case("postgresql://crm:s3cret@db:5433/shop?schema=public&connection_limit=5&pgbouncer=false")]
-#[case("postgresql+asyncpg://crm:s3cret@db:5433/shop?prepared_statement_cache_size=0")]
-#[case("jdbc:postgresql://db:5433/shop?user=crm&password=s3cret&ApplicationName=x")]
-#[case("host=db port=5433 dbname=shop user=crm password='s3cret'")]
-#[case("Host=db;Port=5433;Database=shop;Username=crm;Password=s3cret;Pooling=true")]
-#[case("postgres://crm:s3cret@db:5433/shop\n")]
-fn every_common_form_reads_the_same(#[case] text: &str) {
-    let connection = parse(text);
-    assert_eq!(
-        connection.hosts,
-        vec![Host {
-            name: "db".into(),
-            port: 5433
-        }]
-    );
-    assert_eq!(connection.database, "shop");
-    assert_eq!(connection.user, "crm");
-    assert_eq!(connection.password.as_deref(), Some("s3cret"));
-    assert_eq!(connection.tls, TlsMode::Prefer);
-}
-
-#[rstest]
-#[case("postgres://u:p%40ss%2Fword@h/d", "p@ss/word")]
-#[case("postgres://u:p@ss@h/d", "p@ss")]
-#[case("postgres://u:a:b@h/d", "a:b")]
-#[case("postgres://u:p#1@h/d", "p#1")]
-#[case(r"host=h user=u password='it\'s a' dbname=d", "it's a")]
-fn passwords_survive_their_encoding(#[case] text: &str, #[case] password: &str) {
-    assert_eq!(parse(text).password.as_deref(), Some(password));
-}
-
-#[rstest]
-#[case("?sslmode=disable", TlsMode::Disable)]
-#[case("?sslmode=prefer", TlsMode::Prefer)]
-#[case("?sslmode=require", TlsMode::Require)]
-#[case("?sslmode=no-verify", TlsMode::Require)]
-#[case("?ssl=true", TlsMode::Require)]
-#[case("?sslmode=require&sslrootcert=/ca.pem", TlsMode::VerifyCa)]
-#[case("?sslmode=require&sslaccept=strict&sslcert=/ca.pem", TlsMode::VerifyFull)]
-#[case(
-    "?sslmode=require&sslaccept=accept_invalid_certs&sslcert=/ca.pem",
-    TlsMode::Require
-)]
-#[case("?sslmode=verify-ca&sslrootcert=/ca.pem", TlsMode::VerifyCa)]
-#[case("?sslmode=verify-full&sslrootcert=system", TlsMode::VerifyFull)]
-fn tls_means_what_the_driver_means(#[case] query: &str, #[case] mode: TlsMode) {
-    let connection = parse(&format!("postgres://u:p@h/d{query}"));
-    assert_eq!(connection.tls, mode);
-    assert_eq!(
-        connection.root_certificates,
-        query.contains("/ca.pem").then(|| PathBuf::from("/ca.pem"))
-    );
-}
-
-#[rstest]
-#[case("VerifyCA", TlsMode::VerifyCa)]
-#[case("VerifyFull", TlsMode::VerifyFull)]
-#[case("Require", TlsMode::VerifyCa)]
-fn tls_means_what_npgsql_means(#[case] mode: &str, #[case] means: TlsMode) {
-    let connection = parse(&format!(
-        "Host=h;Username=u;SSL Mode={mode};Root Certificate=/ca.pem"
-    ));
-    assert_eq!(connection.tls, means);
-    assert_eq!(connection.root_certificates, Some(PathBuf::from("/ca.pem")));
+/// F1: no key is dropped, and no database is taken by default.
+/// F2: quotes, encodings, aliases and lists of hosts are those of each driver.
+#[test]
+fn every_string_reads_as_its_driver_reads_it() {
+    let wrong = |row: &Row| {
+        let read = Connection::parse(&row.text);
+        let fits = match (&read, &row.reads, &row.refuses) {
+            (Ok(connection), Some(values), None) => Values::of(connection) == *values,
+            (Err(error), None, Some(part)) => error.to_string().contains(part.as_str()),
+            _ => false,
+        };
+        let read = read.map(|connection| Values::of(&connection));
+        (!fits).then(|| format!("{} ({}): {read:?}", row.text, row.by))
+    };
+    let wrong: Vec<_> = table().iter().filter_map(wrong).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn several_hosts_and_sockets_are_read_as_libpq_reads_them() {
-    let connection = parse("postgres://u@a:1,b/d");
-    assert_eq!(connection.address(), "a:1, b:5432");
-    let connection = parse("postgres://u@/d?host=/run/postgresql&port=6000");
-    assert_eq!(
-        connection.hosts,
-        vec![Host {
-            name: "/run/postgresql".into(),
-            port: 6000
-        }]
-    );
-    assert_eq!(parse("postgres://u@[::1]:7/d").address(), "[::1]:7");
-}
-
-#[rstest]
-#[case("postgres://u@h/d?schema=shop", &["shop"])]
-#[case("postgres://u@h/d?schema=a,b", &["a,b"])]
-#[case("jdbc:postgresql://h/d?user=u&currentSchema=shop,%20public", &["shop", "public"])]
-#[case("Host=h;Username=u;Search Path=\"Shop\",public", &["Shop", "public"])]
-#[case("postgres://u@h/d", &[])]
-fn the_schemas_are_those_of_the_application(#[case] text: &str, #[case] schemas: &[&str]) {
-    assert_eq!(parse(text).schemas, schemas);
+fn the_table_has_every_reader() {
+    let rows = table();
+    assert!(rows.len() >= 60, "{}", rows.len());
+    for reader in [
+        "libpq",
+        "pgx",
+        "node-postgres",
+        "prisma",
+        "SQLAlchemy",
+        "dj-database-url",
+        "ActiveRecord",
+        "pgjdbc",
+        "Npgsql",
+    ] {
+        assert!(rows.iter().any(|row| row.by.contains(reader)), "{reader}");
+    }
+    let silent = rows
+        .iter()
+        .filter(|row| row.driver.as_deref() == Some(""))
+        .count();
+    assert_eq!(silent, 0, "a difference says why");
 }
 
 #[test]
-fn options_are_kept() {
-    let connection = parse("postgres://u:p@h/d?options=-c%20role%3Downer");
-    assert_eq!(connection.libpq_variables()["PGOPTIONS"], "-c role=owner");
+fn a_refusal_shows_no_value() {
+    for row in table() {
+        if let Err(error) = Connection::parse(&row.text.replace("=p", "=canary").replace(":p", ":canary")) {
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
 }
 
 #[rstest]
-#[case("mysql://u:p@h/d", ConnectionError::NotPostgres)]
-#[case("hello", ConnectionError::NotPostgres)]
-#[case("postgres://h/d", ConnectionError::Missing("user"))]
-#[case("postgres://u:p@/d", ConnectionError::Missing("host"))]
-#[case("postgres://u:p@h:port/d", ConnectionError::Invalid("port"))]
-#[case("postgres://u:p@h/d?sslmode=maybe", ConnectionError::Invalid("sslmode"))]
-fn a_connection_that_cannot_be_used_names_the_part(#[case] text: &str, #[case] error: ConnectionError) {
-    assert_eq!(Connection::parse(text), Err(error));
+#[case("host=db user=crm password=abc def1=ghi dbname=d")]
+#[case("postgres://u@h/d?password=abc&def1=ghi")]
+#[case("Host=h;Username=u;Database=d;Password=abc;def1=ghi")]
+fn the_rest_of_a_password_is_not_shown_as_a_key(#[case] text: &str) {
+    let error = Connection::parse(text).expect_err(text).to_string();
+    assert!(!error.contains("def1") && !error.contains("ghi"), "{error}");
+    assert!(error.to_lowercase().contains("next to password"), "{error}");
+}
+
+#[test]
+fn the_tools_get_what_the_agent_reads() {
+    let text = "host=a,b hostaddr=10.0.0.1,10.0.0.2 user=u password=p dbname=d sslmode=require \
+                ssl_min_protocol_version=TLSv1.3 require_auth=scram-sha-256 channel_binding=require \
+                options='-c role=owner'";
+    let variables = parse(text).libpq_variables();
+    for (name, value) in [
+        ("PGHOST", "a,b"),
+        ("PGHOSTADDR", "10.0.0.1,10.0.0.2"),
+        ("PGSSLMODE", "require"),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv1.3"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGOPTIONS", "-c role=owner"),
+        ("PGTARGETSESSIONATTRS", "read-write"),
+    ] {
+        assert_eq!(variables[name], value, "{name}");
+    }
 }
 
 #[test]
@@ -133,10 +165,21 @@ fn a_connection_is_read_from_its_parts() {
         Some("p%40"),
         "parts are not encoded"
     );
-    assert_eq!(connection.address(), "db:5432");
+    assert_eq!(connection.place(), " at db:5432", "the App says it");
     assert_eq!(
         Connection::from_variables(|_| None),
         Err(ConnectionError::Nothing)
+    );
+}
+
+/// S18d: the text of a server or a program keeps the names that only a Secret says.
+#[test]
+fn what_only_a_secret_says_is_concealed() {
+    let connection = parse("postgres://crm:p@db.internal/shop");
+    assert_eq!(connection.place(), "");
+    assert_eq!(
+        connection.conceal("no entry for user \"crm\" on db.internal, database \"shop\""),
+        "no entry for user \"***\" on ***, database \"shop\""
     );
 }
 
@@ -144,4 +187,38 @@ fn a_connection_is_read_from_its_parts() {
 fn debug_hides_the_password() {
     let text = format!("{:?}", parse("postgres://crm:s3cret@db/shop"));
     assert!(text.contains("***") && !text.contains("s3cret"), "{text}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(
+        start in "(postgres://|jdbc:postgresql://|)",
+        text in "[a-z;:@/?#&=%'\"\\\\,+ 0\\[\\]é]{0,40}",
+        end in "(&user=u|;User=u|)"
+    ) {
+        let text = start + &text + &end;
+        let again = || Connection::parse(&text);
+        proptest::prop_assert_eq!(again(), again());
+        if let Ok(connection) = again() {
+            proptest::prop_assert!(!connection.user.is_empty() && !connection.database.is_empty());
+            proptest::prop_assert!(connection.hosts.iter().all(|host| !host.name.is_empty() && host.port > 0));
+        }
+    }
+}
+
+/// `UPDATE_SEEDS=1` writes them.
+#[test]
+fn the_seeds_of_the_fuzz_target_are_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/connection.txt");
+    let seeds: String = table()
+        .iter()
+        .map(|row| row.text.replace('\n', "\\n") + "\n")
+        .collect();
+    if std::env::var_os("UPDATE_SEEDS").is_some() {
+        std::fs::write(path, &seeds).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == seeds,
+        "UPDATE_SEEDS=1 writes {path}"
+    );
 }

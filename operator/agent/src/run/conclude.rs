@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, Reason};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Run,
+    Run, failed_check, ledger_not_read,
     observed::{Execution, Observed, Processes, Verdict},
 };
 use crate::{
     backends::{self, SessionsRemain},
     failure::version,
     fingerprint,
-    ledger::{self, Ending, State},
+    ledger::{
+        self, Ending, State,
+        schema::{self, Found},
+    },
     report::migration,
     session::statement_failed,
 };
@@ -34,22 +37,32 @@ impl Run<'_> {
                 Err(failure) => failure,
             };
             tracing::warn!("{}", failure.message);
+            if self.lock.session.client().is_closed() {
+                if let Err(failure) = self.relock(failure, deadline).await {
+                    // The ledger still says `running`, which a settle task will find.
+                    return self.unknown(failure);
+                }
+            } else if Instant::now() >= deadline {
+                return self.record_unknown(observed, failure).await;
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Takes the lock again after its session was lost.
+    ///
+    /// # Errors
+    /// Why it was not taken before the deadline; `failure` where the reason is not known.
+    async fn relock(&mut self, mut failure: Failure, deadline: Instant) -> Result<(), Failure> {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.lock.session.client().is_closed() {
-                match left.is_zero() {
-                    true => return self.record_unknown(observed, failure).await,
-                    false => tokio::time::sleep(PAUSE).await,
-                }
-                continue;
+            match timeout(left, self.lock.reacquire(left)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(latest)) => failure = latest,
+                Err(_) => return Err(failure),
             }
-            match self.lock.reacquire(left).await {
-                Ok(()) => {}
-                // The ledger still says `running`, which a settle task will find.
-                Err(failure) if left.is_zero() => {
-                    return migration(MigrationOutcome::Unknown, Some(failure));
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -73,11 +86,14 @@ impl Run<'_> {
         let ending = observed.ending(State::Unknown, None, Some((Reason::MigrationUnknown, message)));
         match ledger::finish(self.lock.session.client(), self.id(), &ending).await {
             Ok(Some(entry)) => entry.report(false),
-            Ok(None) | Err(_) => migration(MigrationOutcome::Unknown, Some(failure)),
+            Ok(None) | Err(_) => self.unknown(failure),
         }
     }
 
     async fn attempt(&mut self, observed: &Observed) -> Result<MigrationReport, Failure> {
+        if !self.has_row().await? {
+            return Ok(self.row_is_gone());
+        }
         let ending = match self.end_sessions(observed).await? {
             Some(unknown) => unknown,
             None => self.judge(observed).await?,
@@ -87,19 +103,36 @@ impl Run<'_> {
             .map_err(|error| statement_failed("writing the ledger", &error))?;
         Ok(match recorded {
             Some(entry) => entry.report(false),
-            // The database was restored to a time before the run, or the row was deleted.
-            None => migration(
-                MigrationOutcome::Unknown,
-                Some(version(
-                    Reason::MigrationUnknown,
-                    format!(
-                        "The row of run {} is gone from fairway.migration_run, so the outcome cannot be recorded. Look at \
-                         the database and resolve the Release.",
-                        self.id()
-                    ),
-                )),
-            ),
+            None => self.row_is_gone(),
         })
+    }
+
+    async fn has_row(&self) -> Result<bool, Failure> {
+        let client = self.lock.session.client();
+        if schema::find(client).await? != Found::Current {
+            return Ok(false);
+        }
+        let found = ledger::find(client, self.id()).await.map_err(ledger_not_read)?;
+        Ok(found.is_some())
+    }
+
+    /// The report of a run whose row was deleted, or that began after the time to which the database was restored.
+    fn row_is_gone(&self) -> MigrationReport {
+        self.unknown(version(
+            Reason::MigrationUnknown,
+            format!(
+                "The row of run {} is gone from fairway.migration_run, so the outcome cannot be recorded.",
+                self.id()
+            ),
+        ))
+    }
+
+    /// The report of this run when its outcome could not be recorded.
+    fn unknown(&self, failure: Failure) -> MigrationReport {
+        MigrationReport {
+            before: Some(self.entry.before.clone()),
+            ..migration(MigrationOutcome::Unknown, Some(failure))
+        }
     }
 
     /// Ends the run's sessions; the ending to record when their end cannot be proven. A run that succeeded has awaited
@@ -113,7 +146,10 @@ impl Run<'_> {
             backends::end(client, self.id(), &self.origin()).await?;
             match observed.verdict {
                 Verdict::Success => Ok(()),
-                Verdict::Failure { .. } => backends::wait_for_unrecognised(client, &self.entry.at_work).await,
+                Verdict::Failure { .. } => {
+                    let (address, before) = (self.entry.client_address.as_deref(), &self.entry.at_work);
+                    backends::wait_for_unrecognised(client, address, before).await
+                }
             }
         };
         match ended.await {
@@ -122,10 +158,7 @@ impl Run<'_> {
                 Err(statement_failed("ending the migration's sessions", &error))
             }
             Err(error) => {
-                let message = format!(
-                    "The migration ended, but {error}, so its outcome is unknown. Look at the database and \
-                     resolve the Release."
-                );
+                let message = format!("The migration ended, but {error}, so its outcome is unknown.");
                 Ok(Some(observed.ending(
                     State::Unknown,
                     None,
@@ -147,7 +180,8 @@ impl Run<'_> {
         } = &observed.verdict
         else {
             return Ok(Ending {
-                failed_check: self.failed_check().await?,
+                failed_check: failed_check(&self.lock, &self.entry.invalid_indexes, &self.checks).await?,
+                message: observed.note.clone(),
                 ..observed.ending(State::Committed, Some(after), None)
             });
         };
@@ -167,9 +201,7 @@ impl Run<'_> {
             State::Unknown => Reason::MigrationUnknown,
             _ => Reason::MigrationPartial,
         };
-        let message = format!(
-            "{what}. The schema has changed. Look at the database and resolve the migration as applied or not applied."
-        );
+        let message = format!("{what}. The schema has changed.");
         Ok(observed.ending(*if_changed, Some(after), Some((reason, message))))
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Observed {
     pub(crate) sqlstate: Option<String>,
     /// The last error line of its output.
     pub(crate) last_error: Option<String>,
+    /// What could not be proven of a success: whole sentences.
+    pub(crate) note: Option<String>,
 }
 
 impl Observed {
@@ -77,6 +79,7 @@ impl Observed {
             exit_code: None,
             sqlstate: None,
             last_error: None,
+            note: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
+use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
 /// Size of one piece.
@@ -54,6 +55,20 @@ impl Writer {
         };
     }
 
+    /// Forwards what an asynchronous source yields, and that it is all, or why it is not.
+    pub(super) async fn forward(self, mut source: impl Stream<Item = io::Result<Vec<u8>>> + Unpin) {
+        let sent = loop {
+            let message = source.next().await.transpose();
+            let more = matches!(message, Ok(Some(_)));
+            let sent = self.sender.send(message).await;
+            if !more || sent.is_err() {
+                break sent;
+            }
+        };
+        // Nobody is left to tell when the content is no longer read.
+        let _ = sent;
+    }
+
     fn send_piece(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
             return Ok(());
@@ -98,10 +113,6 @@ impl Content {
     ///
     /// # Errors
     /// Why there is no more: what the writer said, or `UnexpectedEof` when it was dropped before the end.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for stores that are reached over the network")
-    )]
     pub(crate) async fn next(&mut self) -> Message {
         let received = self.receiver.recv().await;
         self.take(received)

@@ -1,145 +1,658 @@
-//! An object store in memory, as S3 is one: no folders and no renaming, parts that are collected until an upload is
-//! complete, and one conditional write. It proves that [`Store`] needs nothing that only a volume has.
+//! Stores that keep objects by name and cannot rename them: a bucket, a WebDAV share.
+//!
+//! An attempt's objects lie under a name of its own with a random part, so that nothing is ever written twice. The
+//! manifest lies at the set's place and names them.
 
 use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    sync::{Arc, Mutex, MutexGuard},
+    io,
+    sync::{
+        Mutex as StdMutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use fairway_health::tls::provider;
 use fairway_protocol::{Failure, Reason};
+use futures::TryStreamExt as _;
+use opendal::{Buffer, Builder, ErrorKind, Operator, Writer, options::ReadOptions};
+use tokio::sync::Mutex;
 
 use super::{
     content::{Content, pipe},
-    port::{Attempt, Found, MANIFEST, Published, PutError, SetPath, Store},
+    http::{Answer, Answers, Http, with_retries},
+    port::{Attempt, LARGEST_MANIFEST, MANIFEST, Published, PutError, SetPath, Store, StoredManifest},
+    uploads::Uploads,
 };
-use crate::failure::environment as environment_failure;
+use crate::{failure::environment as environment_failure, text::hex};
 
-/// Objects by key, and the parts of unfinished uploads by key.
-#[derive(Debug, Default)]
-pub(super) struct Bucket {
-    pub(super) objects: BTreeMap<String, Vec<u8>>,
-    pub(super) uploads: BTreeMap<String, Vec<Vec<u8>>>,
+/// End of the name under which an unusable manifest is kept.
+const UNUSABLE: &str = ".unusable";
+/// Content of the object by which a store is checked.
+const TEST: &str = "fairway";
+/// How long ending unfinished uploads may take. The backup is complete without it.
+const END_UPLOADS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Times that a manifest may be replaced while it is read.
+const MOST_REPLACED: u32 = 4;
+
+/// What is special about a service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Service {
+    /// Bytes of one request of an upload, which are held in memory.
+    pub(super) part: usize,
+    /// Requests of one upload at a time.
+    pub(super) concurrent: usize,
+    /// Largest object in bytes; a multiple of `part`. A longer file is stored in several objects.
+    pub(super) largest: u64,
+    /// How a manifest is published.
+    pub(super) publishing: Publishing,
+    /// The error that says that the bucket or share itself does not exist.
+    pub(super) missing: ErrorKind,
 }
 
-#[derive(Clone, Debug, Default)]
-pub(super) struct Objects(Arc<Mutex<Bucket>>);
+/// How a manifest is published where another pod may publish one at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publishing {
+    /// By a conditional request: only one can succeed.
+    Conditional,
+    /// By an unconditional request with a look before and after it: of two at the same moment, both may look before either
+    /// writes, and the later one is the set.
+    Unconditional,
+}
+
+/// A store of objects.
+#[derive(Clone, Debug)]
+pub(super) struct Objects {
+    retrying: Operator,
+    without_retries: Operator,
+    answers: Answers,
+    name: String,
+    service: Service,
+    uploads: Option<Uploads>,
+}
 
 impl Objects {
-    pub(super) fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.0.lock().unwrap()
+    /// The store that a builder of opendal describes, by the name that messages give it.
+    ///
+    /// # Errors
+    /// When what it describes cannot be used.
+    pub(super) fn build(
+        builder: impl Builder,
+        http: &Http,
+        name: String,
+        service: Service,
+    ) -> Result<Self, Failure> {
+        let operator = Operator::new(builder).map_err(|error| {
+            environment_failure(
+                Reason::StoreUnreachable,
+                format!(
+                    "The backup store, {name}, cannot be used ({}). Correct spec.backup.store of the App.",
+                    error.message()
+                ),
+            )
+        })?;
+        Ok(Self::new(operator, http, name, service))
     }
 
-    fn get(&self, key: &str) -> Result<Content, Failure> {
-        let bytes = self.bucket().objects.get(key).cloned();
-        let bytes = bytes.ok_or_else(|| {
-            environment_failure(Reason::StoreCorrupt, format!("The bucket has no object {key}."))
-        })?;
-        let (mut writer, content) = pipe();
-        tokio::task::spawn_blocking(move || writer.write_all(&bytes).and_then(|()| writer.finish()));
+    /// The store behind an operator, by the name that messages give it.
+    pub(super) fn new(operator: Operator, http: &Http, name: String, service: Service) -> Self {
+        let without_retries = http.attach(operator);
+        Self {
+            retrying: with_retries(without_retries.clone()),
+            without_retries,
+            answers: http.answers.clone(),
+            name,
+            service,
+            uploads: None,
+        }
+    }
+
+    /// This store, whose server keeps uploads that were not completed.
+    pub(super) fn with_uploads(self, uploads: Uploads) -> Self {
+        Self {
+            uploads: Some(uploads),
+            ..self
+        }
+    }
+
+    /// What sends the requests of the operation that begins now: earlier answers do not explain how it fails.
+    fn operator(&self) -> &Operator {
+        self.answers.clear();
+        &self.retrying
+    }
+
+    /// The same, which fails at the first error; the caller retries.
+    fn operator_without_retries(&self) -> &Operator {
+        self.answers.clear();
+        &self.without_retries
+    }
+
+    /// The failure that an error of a request means. Answers of servers repeat what was sent, so none is quoted.
+    fn failure(&self, doing: &str, error: &opendal::Error) -> Failure {
+        let name = &self.name;
+        let answer = self.answers.latest();
+        let (reason, what, fix) = match (error.kind(), &answer) {
+            (kind, Some(Answer::Status(404))) if kind == self.service.missing => (
+                Reason::StoreMissing,
+                "does not exist".to_owned(),
+                "Create it, or correct spec.backup.store of the App.",
+            ),
+            (_, Some(Answer::Status(401 | 403))) | (ErrorKind::PermissionDenied, _) => (
+                Reason::StoreAccessDenied,
+                format!("refuses access ({doing})"),
+                "Check the credentials in the Secret that spec.backup.store of the App names, what they permit, and the clock of the node.",
+            ),
+            (_, Some(Answer::Status(413 | 507))) => (
+                Reason::StoreFull,
+                format!("is full ({doing})"),
+                "Enlarge it, or delete what is not needed.",
+            ),
+            (_, Some(Answer::Status(status))) => (
+                Reason::StoreUnreachable,
+                format!("answers with status {status} ({doing})"),
+                "Check the service behind it.",
+            ),
+            (_, Some(Answer::NoResponse(why))) => (
+                Reason::StoreUnreachable,
+                format!("does not answer ({doing}: {why})"),
+                "Check the endpoint in spec.backup.store of the App, the service behind it, and the NetworkPolicies of the namespace.",
+            ),
+            (_, None) => (
+                Reason::StoreUnreachable,
+                format!("did not answer completely, or not in time ({doing})"),
+                "Check the service behind it, and the network on the way to it.",
+            ),
+        };
+        environment_failure(reason, format!("The backup store, {name}, {what}. {fix}"))
+    }
+
+    /// Writes a test object, and reads it.
+    async fn write_and_read_back(&self, path: &str) -> Result<(), Failure> {
+        let write = self.operator_without_retries().write_with(path, TEST);
+        match self.service.publishing {
+            Publishing::Conditional => write.if_not_exists(true).await,
+            Publishing::Unconditional => write.await,
+        }
+        .map_err(|error| self.failure("writing a test object", &error))?;
+        let read = self.operator_without_retries().read(path).await;
+        let read = read.map_err(|error| self.failure("reading a test object", &error))?;
+        if read.to_vec() != TEST.as_bytes() {
+            return Err(environment_failure(
+                Reason::StoreCorrupt,
+                format!(
+                    "The backup store, {}, does not return what was written to it. Check the service behind it.",
+                    self.name
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Reads the manifest at a path.
+    async fn read_manifest(&self, path: &str) -> Result<Option<StoredManifest>, Failure> {
+        let failed = |error: &opendal::Error| self.failure("reading the manifest", error);
+        let mut replaced = 0;
+        loop {
+            let about = match self.operator().stat(path).await {
+                Ok(about) => about,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(failed(&error)),
+            };
+            // A weak one matches nothing in a condition: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.1.
+            let etag = about.etag().filter(|etag| !etag.starts_with("W/"));
+            let options = ReadOptions {
+                range: (0..about.content_length().min(LARGEST_MANIFEST)).into(),
+                if_match: etag.map(str::to_owned),
+                ..ReadOptions::default()
+            };
+            match self.operator().read_options(path, options).await {
+                Ok(read) => {
+                    let stored = StoredManifest::of(read.to_vec());
+                    let revision = match (self.service.publishing, etag) {
+                        (Publishing::Conditional, Some(etag)) => etag.to_owned(),
+                        // Apache's (`ap_make_etag`) is weak in the second after a change and strong later, of one manifest.
+                        (Publishing::Unconditional, _) | (_, None) => stored.revision,
+                    };
+                    return Ok(Some(StoredManifest {
+                        manifest: stored.manifest,
+                        revision,
+                    }));
+                }
+                // It was replaced between the two requests.
+                Err(error) if error.kind() == ErrorKind::ConditionNotMatch && replaced < MOST_REPLACED => {
+                    replaced += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+    }
+
+    /// Reads objects of a set, one after the other.
+    async fn read_objects(&self, set: &SetPath, objects: &[String]) -> Result<Content, Failure> {
+        let paths: Vec<_> = objects
+            .iter()
+            .map(|object| format!("{}/{object}", set.as_str()))
+            .collect();
+        for (path, object) in paths.iter().zip(objects) {
+            match self.operator().stat(path).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(environment_failure(
+                        Reason::StoreCorrupt,
+                        format!(
+                            "The backup store, {}, does not have {object} of the backup {}. Check the service behind it.",
+                            self.name,
+                            set.as_str()
+                        ),
+                    ));
+                }
+                Err(error) => return Err(self.failure("reading the backup", &error)),
+            }
+        }
+        let (writer, content) = pipe();
+        let store = self.clone();
+        tokio::spawn(async move {
+            let pieces = futures::stream::iter(paths.into_iter().map(Ok::<_, io::Error>))
+                .and_then(|path| {
+                    let store = store.clone();
+                    async move {
+                        let failed = {
+                            let store = store.clone();
+                            move |error: opendal::Error| {
+                                io::Error::other(ReadFailed(store.failure("reading the backup", &error)))
+                            }
+                        };
+                        let reader = store.operator().reader(&path).await.map_err(&failed)?;
+                        let stream = reader.into_stream(..).await.map_err(&failed)?;
+                        Ok(stream.map_ok(|piece| piece.to_vec()).map_err(failed))
+                    }
+                })
+                .try_flatten();
+            writer.forward(std::pin::pin!(pieces)).await;
+        });
         Ok(content)
+    }
+}
+
+/// A store that failed while a file was read from it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.message)]
+pub(crate) struct ReadFailed(pub(crate) Failure);
+
+impl ReadFailed {
+    /// The failure of the store behind an error of reading, however deep.
+    pub(crate) fn of(error: &io::Error) -> Option<&Failure> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|inner| inner as _);
+        while let Some(error) = cause {
+            if let Some(Self(failure)) = error.downcast_ref() {
+                return Some(failure);
+            }
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause = inner.map(|inner| inner as _).or_else(|| error.source());
+        }
+        None
     }
 }
 
 #[async_trait]
 impl Store for Objects {
     async fn check(&self, pod_uid: &str) -> Result<(), Failure> {
-        let key = format!(".fairway-preflight-{pod_uid}");
-        self.bucket().objects.insert(key.clone(), Vec::new());
-        self.bucket().objects.remove(&key);
-        Ok(())
+        // What a backup does, in miniature.
+        let folder = format!(".fairway-preflight-{pod_uid}-{}", random()?);
+        let path = format!("{folder}/{MANIFEST}");
+        match self.operator_without_retries().stat(&path).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(self.failure(
+                    "looking for a test object, which requires permission to list",
+                    &error,
+                ));
+            }
+            Ok(_) => {}
+        }
+        let checked = self.write_and_read_back(&path).await;
+        // Also after an error: its answer may be all that was lost.
+        for own in [path, format!("{folder}/")] {
+            if let Err(error) = self.operator_without_retries().delete(&own).await {
+                // A bucket may protect what it holds.
+                tracing::warn!("the test object {own} may stay in the store: {}", error.kind());
+            }
+        }
+        checked
     }
 
-    async fn find(&self, set: &SetPath) -> Result<Option<Found>, Failure> {
-        let key = format!("{}/{MANIFEST}", set.as_str());
-        let manifest = self.bucket().objects.get(&key).cloned();
-        Ok(manifest.map(|manifest| Found {
-            revision: String::from_utf8_lossy(&manifest).into_owned(),
-            manifest,
-        }))
+    async fn find(&self, set: &SetPath) -> Result<Option<StoredManifest>, Failure> {
+        self.read_manifest(&manifest_of(set)).await
     }
 
-    async fn read(&self, set: &SetPath, file: &str) -> Result<Content, Failure> {
-        self.get(&format!("{}/{file}", set.as_str()))
+    async fn read(&self, set: &SetPath, objects: &[String]) -> Result<Content, Failure> {
+        self.read_objects(set, objects).await
     }
 
-    fn attempt(&self, set: &SetPath, pod_uid: &str) -> Box<dyn Attempt> {
-        Box::new(ObjectsAttempt {
+    fn attempt(&self, set: &SetPath, pod_uid: &str) -> Result<Box<dyn Attempt>, Failure> {
+        Ok(Box::new(ObjectsAttempt {
             store: self.clone(),
             set: set.clone(),
             pod_uid: pod_uid.to_owned(),
-        })
+            folder: format!("{pod_uid}-{}", random()?),
+            upload: Mutex::default(),
+            replaces: StdMutex::default(),
+            sent: AtomicBool::default(),
+        }))
     }
+}
+
+fn manifest_of(set: &SetPath) -> String {
+    format!("{}/{MANIFEST}", set.as_str())
+}
+
+/// Eight random hex digits.
+fn random() -> Result<String, Failure> {
+    let mut bytes = [0; 4];
+    provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| environment_failure(Reason::AgentFailed, "The system has no random numbers."))?;
+    Ok(hex(&bytes))
 }
 
 struct ObjectsAttempt {
     store: Objects,
     set: SetPath,
     pod_uid: String,
+    /// Folder of this attempt in the set's.
+    folder: String,
+    /// The upload that is under way.
+    upload: Mutex<Option<Writer>>,
+    /// Revision of the unusable manifest that this attempt replaces.
+    replaces: StdMutex<Option<String>>,
+    /// Whether the manifest was sent: then the server may publish it at any time, although no answer came.
+    sent: AtomicBool,
 }
 
 impl ObjectsAttempt {
-    fn prefix(&self) -> String {
-        format!("{}/{}/", self.set.as_str(), self.pod_uid)
+    /// Removes this set's attempt folders that `take` names, except those that a manifest names: the set's, or one that was
+    /// kept because it is unusable.
+    async fn remove(&self, take: impl Fn(&str) -> bool + Send) -> Result<(), Failure> {
+        let store = &self.store;
+        let failed = |error| self.store.failure("removing an unfinished backup", &error);
+        let list = async |path: String| match store.operator().list(&path).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(failed),
+        };
+        let set = self.set.as_str();
+        let entries = list(format!("{set}/")).await?;
+        let mut manifests = self.store.find(&self.set).await?.map(text).unwrap_or_default();
+        for kept in entries.iter().filter(|entry| entry.name().ends_with(UNUSABLE)) {
+            let kept = self.store.read_manifest(kept.path()).await?;
+            manifests.push_str(&kept.map(text).unwrap_or_default());
+        }
+        for folder in entries {
+            let name = folder.name();
+            // A server that names other paths than it was asked for is not trusted with a deletion.
+            let is_here = name.ends_with('/') && folder.path() == format!("{set}/{name}");
+            if !is_here || !take(name) || manifests.contains(name) {
+                continue;
+            }
+            for object in list(folder.path().to_owned()).await? {
+                if object.metadata().is_file() && object.path().starts_with(folder.path()) {
+                    store.operator().delete(object.path()).await.map_err(failed)?;
+                }
+            }
+            store.operator().delete(folder.path()).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
-    fn remove(&self) {
-        let prefix = self.prefix();
-        let mut bucket = self.store.bucket();
-        bucket.objects.retain(|key, _| !key.starts_with(&prefix));
-        bucket.uploads.retain(|key, _| !key.starts_with(&prefix));
+    /// Ends the uploads of objects whose paths in this set's folder start with `prefix`.
+    async fn end_uploads(&self, prefix: &str) {
+        let Some(uploads) = &self.store.uploads else {
+            return;
+        };
+        let prefix = format!("{}/{prefix}", self.set.as_str());
+        // Permission to write does not include permission to list uploads; a lifecycle rule of the bucket then ends them.
+        match tokio::time::timeout(END_UPLOADS_TIMEOUT, uploads.end(&prefix)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("unfinished uploads may stay in the store: {error}"),
+            Err(_) => tracing::warn!("unfinished uploads may stay in the store: the server does not answer"),
+        }
     }
+
+    /// Whether the server really refuses to write an object that is there. Some accept the condition and ignore it.
+    ///
+    /// # Errors
+    /// When the server's answers do not show it.
+    async fn refuses_to_overwrite(&self) -> opendal::Result<bool> {
+        let probe = format!("{}/{}/.condition", self.set.as_str(), self.folder);
+        let operator = self.store.operator();
+        let write = || operator.write_with(&probe, TEST).if_not_exists(true);
+        let mut written = write().await;
+        if written.is_ok() {
+            written = write().await;
+        }
+        let refuses = match written {
+            Ok(_) => Ok(false),
+            // Also the first time: the path is random, so that what is there was written by a request whose answer was lost.
+            Err(error) if error.kind() == ErrorKind::ConditionNotMatch => Ok(true),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = operator.delete(&probe).await {
+            tracing::warn!("{probe} stays in the store: {}", error.kind());
+        }
+        refuses
+    }
+
+    /// Removes what killed pods have left of this set, which is published: whoever else still works on it finds it published.
+    /// Where nothing keeps another pod from replacing the manifest, it may do so, and its objects must be there then.
+    async fn clean(&self) {
+        if self.store.service.publishing == Publishing::Unconditional {
+            return;
+        }
+        match self.refuses_to_overwrite().await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(
+                    "the store ignores conditions of requests (If-None-Match), so that what killed pods have left stays in it"
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "the store did not show whether it honours conditions of requests (If-None-Match), so that what killed \
+                     pods have left stays in it: {}",
+                    error.kind()
+                );
+                return;
+            }
+        }
+        let is_of_others = |folder: &str| folder.trim_end_matches('/') != self.folder;
+        if let Err(failure) = self.remove(is_of_others).await {
+            tracing::warn!(
+                "what killed pods have left stays in the store: {}",
+                failure.message
+            );
+        }
+        self.end_uploads("").await;
+    }
+
+    /// Stores what is next of a file as one object; whether the file goes on after it.
+    async fn put_object(&self, object: &str, content: &mut Content) -> Result<Follows, PutError> {
+        let service = &self.store.service;
+        let failed = |error| PutError::Store(self.store.failure(&format!("writing {object}"), &error));
+        let path = format!("{}/{object}", self.set.as_str());
+        let mut upload = self.upload.lock().await;
+        let writer = upload.insert(
+            self.store
+                .operator()
+                .writer_with(&path)
+                .concurrent(service.concurrent)
+                .await
+                .map_err(failed)?,
+        );
+        let mut bytes = 0;
+        let follows = loop {
+            let (part, follows) = next_part(content, service.part).await?;
+            bytes += part.len() as u64;
+            if !part.is_empty() {
+                writer.write(part).await.map_err(failed)?;
+            }
+            if follows == Follows::Nothing || bytes >= service.largest {
+                break follows;
+            }
+        };
+        writer.close().await.map_err(failed)?;
+        *upload = None;
+        Ok(follows)
+    }
+
+    async fn end_upload(&self) {
+        if let Some(mut writer) = self.upload.lock().await.take()
+            && let Err(error) = writer.abort().await
+        {
+            tracing::warn!("an unfinished upload stays in the store: {}", error.kind());
+        }
+    }
+}
+
+/// What follows in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follows {
+    More,
+    Nothing,
+}
+
+/// The next `bytes` bytes of a file, fewer only at its end. `bytes` must be a multiple of the size of a piece.
+async fn next_part(content: &mut Content, bytes: usize) -> Result<(Buffer, Follows), PutError> {
+    let mut pieces = Vec::new();
+    let mut gathered = 0;
+    while gathered < bytes {
+        match content.next().await {
+            Ok(Some(piece)) => {
+                gathered += piece.len();
+                pieces.push(piece);
+            }
+            Ok(None) => return Ok((concatenate(pieces), Follows::Nothing)),
+            Err(_) => return Err(PutError::Incomplete),
+        }
+    }
+    Ok((concatenate(pieces), Follows::More))
+}
+
+/// A manifest as text, in which names can be looked for.
+fn text(stored: StoredManifest) -> String {
+    String::from_utf8_lossy(&stored.manifest).into_owned()
+}
+
+fn concatenate(pieces: Vec<Vec<u8>>) -> Buffer {
+    pieces.into_iter().map(bytes::Bytes::from).collect()
 }
 
 #[async_trait]
 impl Attempt for ObjectsAttempt {
     async fn begin(&self) -> Result<(), Failure> {
-        self.remove();
+        self.remove(|folder| folder.starts_with(&self.pod_uid)).await?;
+        self.end_uploads(&self.pod_uid).await;
         Ok(())
     }
 
-    async fn put(&self, file: &str, mut content: Content) -> Result<String, PutError> {
-        let key = format!("{}{file}", self.prefix());
-        self.store.bucket().uploads.insert(key.clone(), Vec::new());
-        while let Some(part) = content.next().await.map_err(|_| PutError::CutOff)? {
-            self.store
-                .bucket()
-                .uploads
-                .entry(key.clone())
-                .or_default()
-                .push(part);
-        }
-        let mut bucket = self.store.bucket();
-        let parts = bucket.uploads.remove(&key).unwrap_or_default();
-        bucket.objects.insert(key, parts.concat());
-        Ok(format!("{}/{file}", self.pod_uid))
-    }
-
-    async fn read(&self, file: &str) -> Result<Content, Failure> {
-        self.store.get(&format!("{}/{file}", self.set.as_str()))
-    }
-
-    async fn publish(&self, manifest: &[u8], unusable: Option<&Found>) -> Result<Published, Failure> {
-        // `If-None-Match: *` without an unusable manifest, `If-Match: <revision>` with one.
-        if let Some(found) = self.store.find(&self.set).await? {
-            if Some(&found.revision) != unusable.map(|unusable| &unusable.revision) {
-                return Ok(Published::Theirs(found));
+    async fn put(&self, file: &str, mut content: Content) -> Result<Vec<String>, PutError> {
+        let mut objects: Vec<String> = Vec::new();
+        loop {
+            // In the order in which a shell lists them, so that `cat` joins them.
+            let object = match objects.len() {
+                0 => format!("{}/{file}", self.folder),
+                number => format!("{}/{file}.{number:06}", self.folder),
+            };
+            let stored = self.put_object(&object, &mut content).await;
+            if stored.is_err() {
+                self.end_upload().await;
             }
-            let mut bucket = self.store.bucket();
-            bucket.objects.insert(self.kept_as(), found.manifest);
+            objects.push(object);
+            if stored? == Follows::Nothing {
+                return Ok(objects);
+            }
         }
-        let key = format!("{}/{MANIFEST}", self.set.as_str());
-        self.store.bucket().objects.insert(key, manifest.to_owned());
-        Ok(Published::Ours)
     }
 
-    fn kept_as(&self) -> String {
-        format!("{}/{}.unusable", self.set.as_str(), self.pod_uid)
+    async fn read(&self, objects: &[String]) -> Result<Content, Failure> {
+        self.store.read_objects(&self.set, objects).await
+    }
+
+    async fn set_aside(&self, unusable: &StoredManifest) -> Result<Option<String>, Failure> {
+        if self.store.find(&self.set).await?.as_ref() != Some(unusable) {
+            return Ok(None);
+        }
+        // Only copied: the manifest at the set's place is replaced by the request that publishes.
+        let kept = format!("{}/{}{UNUSABLE}", self.set.as_str(), self.folder);
+        self.store
+            .operator()
+            .write(&kept, unusable.manifest.clone())
+            .await
+            .map_err(|error| self.store.failure("keeping a corrupt manifest", &error))?;
+        *self.replaces.lock().unwrap_or_else(PoisonError::into_inner) = Some(unusable.revision.clone());
+        Ok(Some(kept))
+    }
+
+    async fn publish(&self, manifest: &[u8]) -> Result<Published, Failure> {
+        let path = manifest_of(&self.set);
+        let replaces = self
+            .replaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(found) = self.store.read_manifest(&path).await?
+            && replaces.as_ref() != Some(&found.revision)
+        {
+            return Ok(Published::AnotherAttempt(found));
+        }
+        if manifest.len() as u64 > LARGEST_MANIFEST {
+            return Err(environment_failure(
+                Reason::AgentFailed,
+                format!(
+                    "The manifest of the backup has {} bytes, because the database is stored in very many objects. Store \
+                     backups in a bucket or a volume.",
+                    manifest.len()
+                ),
+            ));
+        }
+        self.sent.store(true, Ordering::Relaxed);
+        let write = self.store.operator().write_with(&path, manifest.to_owned());
+        let written = match (self.store.service.publishing, replaces) {
+            (Publishing::Conditional, None) => write.if_not_exists(true).await,
+            (Publishing::Conditional, Some(revision)) => write.if_match(&revision).await,
+            (Publishing::Unconditional, _) => write.await,
+        };
+        match written {
+            Ok(_) => {}
+            // Also when the answer to our own request was lost and the request was repeated.
+            Err(error) if error.kind() == ErrorKind::ConditionNotMatch => {}
+            Err(error) => return Err(self.store.failure("writing the manifest", &error)),
+        }
+        match self.store.read_manifest(&path).await? {
+            Some(found) if found.manifest != manifest => Ok(Published::AnotherAttempt(found)),
+            Some(_) => {
+                self.clean().await;
+                Ok(Published::ThisAttempt)
+            }
+            None => Err(environment_failure(
+                Reason::StoreCorrupt,
+                format!(
+                    "The backup store, {}, accepted a manifest and does not have it. Check the service behind it.",
+                    self.store.name
+                ),
+            )),
+        }
     }
 
     async fn abort(&self) -> Result<(), Failure> {
-        self.remove();
-        Ok(())
+        self.end_upload().await;
+        if self.sent.load(Ordering::Relaxed) && self.store.find(&self.set).await?.is_none() {
+            tracing::warn!("the manifest may still arrive, so that its objects stay in the store");
+            return Ok(());
+        }
+        self.remove(|folder| folder.trim_end_matches('/') == self.folder)
+            .await
     }
 }

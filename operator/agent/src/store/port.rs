@@ -5,36 +5,38 @@
 //! what another pod has completed. Everything is streamed and may be cancelled: a store that sends parts of a file over
 //! the network ends an unfinished upload in [`Attempt::abort`].
 
-use std::path::{Component, Path};
-
 use async_trait::async_trait;
 use fairway_protocol::{Failure, Reason};
+use sha2::{Digest as _, Sha256};
 
 use super::content::Content;
-use crate::failure::environment as environment_failure;
+use crate::{failure::version, text::hex};
 
 /// Name of the file that makes a set a backup.
 pub(super) const MANIFEST: &str = "manifest.json";
+/// Size of the largest manifest that is read, in bytes.
+pub(super) const LARGEST_MANIFEST: u64 = 16 * 1024 * 1024;
 
 /// A place that keeps backups.
 #[async_trait]
 pub(crate) trait Store: Send + Sync {
-    /// Proves that files can be written and removed. Several pods may do so at the same time, so what is written is
-    /// named by the pod.
+    /// Proves that files can be written and read back, and removes them. Several pods may do so at the same time, so what
+    /// is written is named by the pod.
     async fn check(&self, pod_uid: &str) -> Result<(), Failure>;
 
     /// The manifest of a set, if the set is complete.
-    async fn find(&self, set: &SetPath) -> Result<Option<Found>, Failure>;
+    async fn find(&self, set: &SetPath) -> Result<Option<StoredManifest>, Failure>;
 
-    /// Reads a file of a complete set, from where it is kept and not from a cache of what was just written.
+    /// Reads a file of a complete set, from where it is kept and not from a cache of what was just written. `objects` are
+    /// the names that [`Attempt::put`] returned.
     ///
     /// # Errors
-    /// `StoreCorrupt` when the file is not there.
-    async fn read(&self, set: &SetPath, file: &str) -> Result<Content, Failure>;
+    /// `StoreCorrupt` when one of the objects is not there.
+    async fn read(&self, set: &SetPath, objects: &[String]) -> Result<Content, Failure>;
 
     /// The attempt of one pod at a set. Its files are named by the pod: one that was replaced and still works, on a
     /// node that cannot be reached, makes another attempt.
-    fn attempt(&self, set: &SetPath, pod_uid: &str) -> Box<dyn Attempt>;
+    fn attempt(&self, set: &SetPath, pod_uid: &str) -> Result<Box<dyn Attempt>, Failure>;
 }
 
 /// One pod's attempt at a set.
@@ -43,31 +45,35 @@ pub(crate) trait Attempt: Send + Sync {
     /// Removes what an earlier container of the pod left of this attempt, and prepares it.
     async fn begin(&self) -> Result<(), Failure>;
 
-    /// Stores a file whole or not at all. Returns the name by which [`Store::read`] finds it in the published set, which
-    /// the manifest has to record. May be dropped at any time; [`Attempt::abort`] then ends the unfinished upload.
-    async fn put(&self, file: &str, content: Content) -> Result<String, PutError>;
+    /// Stores a file whole or not at all, in one object or in several that, joined, are the file. Returns their names in
+    /// the published set, in order, which the manifest has to record. May be dropped at any time; [`Attempt::abort`] then
+    /// ends the unfinished upload.
+    async fn put(&self, file: &str, content: Content) -> Result<Vec<String>, PutError>;
 
-    /// Reads a file back, by the name that [`Attempt::put`] returned; as [`Store::read`].
-    async fn read(&self, file: &str) -> Result<Content, Failure>;
+    /// Reads a file back, by the names that [`Attempt::put`] returned; as [`Store::read`].
+    async fn read(&self, objects: &[String]) -> Result<Content, Failure>;
 
-    /// Publishes the manifest: from now on the attempt is the set, unless another attempt is already. What is at the set's
-    /// place and no backup, or proved to be the `unusable` one, is kept as [`Attempt::kept_as`].
-    async fn publish(&self, manifest: &[u8], unusable: Option<&Found>) -> Result<Published, Failure>;
+    /// Sets a complete set that proved unusable aside, so that this attempt can be published in its place. Returns the
+    /// name under which it is kept for the user; none when another pod has set it aside or replaced it already.
+    async fn set_aside(&self, unusable: &StoredManifest) -> Result<Option<String>, Failure>;
 
-    /// The name under which this attempt keeps what was at the set's place and unusable, for the user.
-    fn kept_as(&self) -> String;
+    /// Publishes the manifest, which makes this attempt the set, unless another attempt is the set already. What is at the
+    /// set's place and has no manifest is kept under another name.
+    async fn publish(&self, manifest: &[u8]) -> Result<Published, Failure>;
 
     /// Ends unfinished uploads and removes whatever this attempt stored, unless it was published.
     async fn abort(&self) -> Result<(), Failure>;
 }
 
 /// Why a file was not stored.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum PutError {
     /// The store failed.
+    #[error("the store failed: {}", .0.message)]
     Store(Failure),
-    /// Whoever wrote the content did not write it to its end.
-    CutOff,
+    /// The content ended before it was complete.
+    #[error("content is incomplete")]
+    Incomplete,
 }
 
 impl From<Failure> for PutError {
@@ -79,41 +85,53 @@ impl From<Failure> for PutError {
 /// Which attempt is the set.
 #[derive(Debug)]
 pub(crate) enum Published {
-    /// The one that was to be published.
-    Ours,
-    /// Another one, which was faster.
-    Theirs(Found),
+    /// The attempt that was to be published.
+    ThisAttempt,
+    /// Another attempt, which was published earlier, with its manifest.
+    AnotherAttempt(StoredManifest),
 }
 
 /// A manifest as it is in the store, which may hold anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct StoredManifest {
     /// The manifest's bytes.
     pub(crate) manifest: Vec<u8>,
     /// What distinguishes this manifest from one that replaces it: an entity tag, a hash.
     pub(crate) revision: String,
 }
 
-/// Path of a set in its store, e.g. `shop/crm/crm-42-1a2b3c4d`: relative, and inside the store.
+impl StoredManifest {
+    /// A manifest of a store that has no names of its own for what it holds.
+    pub(super) fn of(manifest: Vec<u8>) -> Self {
+        Self {
+            revision: hex(&Sha256::digest(&manifest)),
+            manifest,
+        }
+    }
+}
+
+/// Path of a set in its store, e.g. `shop/crm/crm-42-1a2b3c4d`: relative, inside the store, and in normal form, so that
+/// one set has one path in every store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SetPath(String);
 
 impl SetPath {
-    /// Reads a path.
+    /// Parses the path of a set.
     ///
     /// # Errors
-    /// When it leads out of the store.
+    /// When the path is empty, absolute, or not in normal form.
     pub(crate) fn parse(path: &str) -> Result<Self, Failure> {
-        let inside = Path::new(path)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        match inside && !path.is_empty() {
-            true => Ok(Self(path.to_owned())),
-            false => Err(environment_failure(
+        // An empty part is the beginning of an absolute path, `//`, or the end of `a/`.
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(version(
                 Reason::AgentFailed,
-                format!("The backup set {path:?} is not a path inside the store."),
-            )),
+                format!(
+                    "The backup set {path:?} is not a relative path in normal form. Run operator and agent of the same \
+                     version."
+                ),
+            ));
         }
+        Ok(Self(path.to_owned()))
     }
 
     /// The path as text.

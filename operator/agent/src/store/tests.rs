@@ -1,13 +1,24 @@
 //! What every store must do. A new store is a case of each test.
 
-use std::{fs, io::Read as _, io::Write as _, path::Path};
+mod bucket;
 
+use std::{collections::BTreeMap, fs, io::Read as _, io::Write as _, path::Path};
+
+use axum::http::StatusCode;
+use opendal::{ErrorKind, Operator, services::Memory};
 use rstest::rstest;
 use tempfile::TempDir;
 
-use super::{objects::Objects, volume::Volume, *};
-use crate::blocking::blocking;
-use fairway_protocol::Failure;
+use bucket::Bucket;
+
+use super::{
+    http::Http,
+    objects::{Objects, Publishing, Service},
+    volume::Volume,
+    *,
+};
+use crate::{blocking::blocking, environment::Environment};
+use fairway_protocol::{Cause, Failure, Reason};
 
 /// A store, and the folder of one that has a folder.
 struct Case {
@@ -24,12 +35,25 @@ impl Case {
         }
     }
 
+    /// Objects of less than a file, as a WebDAV share has them.
     fn objects() -> Self {
         Self {
-            store: Box::new(Objects::default()),
+            store: Box::new(objects(&Operator::new(Memory::default()).unwrap())),
             _folder: None,
         }
     }
+}
+
+fn objects(operator: &Operator) -> Objects {
+    let service = Service {
+        part: 256 * 1024,
+        concurrent: 1,
+        largest: 256 * 1024,
+        publishing: Publishing::Unconditional,
+        missing: ErrorKind::ConfigInvalid,
+    };
+    let http = Http::new(&Environment::of_process(BTreeMap::new())).unwrap();
+    Objects::new(operator.clone(), &http, "memory".to_owned(), service)
 }
 
 fn set() -> SetPath {
@@ -41,7 +65,7 @@ fn bytes() -> Vec<u8> {
     (0..200_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-async fn put(attempt: &dyn Attempt, file: &str, content: &[u8]) -> String {
+async fn put(attempt: &dyn Attempt, file: &str, content: &[u8]) -> Vec<String> {
     let (mut writer, reader) = pipe();
     let content = content.to_owned();
     let writing =
@@ -63,7 +87,7 @@ async fn all(mut content: Content) -> Vec<u8> {
 
 /// A complete attempt that holds one file.
 async fn complete(store: &dyn Store, pod: &str) -> Box<dyn Attempt> {
-    let attempt = store.attempt(&set(), pod);
+    let attempt = store.attempt(&set(), pod).unwrap();
     attempt.begin().await.unwrap();
     put(attempt.as_ref(), "dump", pod.as_bytes()).await;
     attempt
@@ -80,15 +104,15 @@ async fn manifest(store: &dyn Store) -> Option<Vec<u8>> {
 async fn a_published_set_returns_what_was_put(#[case] case: Case) {
     let store = case.store.as_ref();
     store.check("pod").await.unwrap();
-    let attempt = store.attempt(&set(), "pod");
+    let attempt = store.attempt(&set(), "pod").unwrap();
     attempt.begin().await.unwrap();
-    let name = put(attempt.as_ref(), "dump", &bytes()).await;
-    assert_eq!(all(attempt.read(&name).await.unwrap()).await, bytes());
+    let names = put(attempt.as_ref(), "dump", &bytes()).await;
+    assert_eq!(all(attempt.read(&names).await.unwrap()).await, bytes());
     assert_eq!(manifest(store).await, None, "without a manifest it is no backup");
-    let published = attempt.publish(b"{}", None).await.unwrap();
-    assert!(matches!(published, Published::Ours));
+    let published = attempt.publish(b"{}").await.unwrap();
+    assert!(matches!(published, Published::ThisAttempt));
     assert_eq!(manifest(store).await.as_deref(), Some(b"{}".as_slice()));
-    assert_eq!(all(store.read(&set(), &name).await.unwrap()).await, bytes());
+    assert_eq!(all(store.read(&set(), &names).await.unwrap()).await, bytes());
 }
 
 #[rstest]
@@ -96,20 +120,20 @@ async fn a_published_set_returns_what_was_put(#[case] case: Case) {
 #[case(Case::objects())]
 #[tokio::test]
 async fn a_file_that_was_cut_off_is_not_stored(#[case] case: Case) {
-    let attempt = case.store.attempt(&set(), "pod");
+    let attempt = case.store.attempt(&set(), "pod").unwrap();
     attempt.begin().await.unwrap();
     let (mut writer, content) = pipe();
     let writing = tokio::task::spawn_blocking(move || writer.write_all(&bytes()));
     assert!(matches!(
         attempt.put("dump", content).await,
-        Err(PutError::CutOff)
+        Err(PutError::Incomplete)
     ));
     writing.await.unwrap().unwrap();
-    assert!(attempt.read("dump").await.is_err());
+    assert!(attempt.read(&["dump".to_owned()]).await.is_err());
     attempt.abort().await.unwrap();
     attempt.begin().await.unwrap();
-    let name = put(attempt.as_ref(), "dump", b"x").await;
-    assert_eq!(all(attempt.read(&name).await.unwrap()).await, b"x");
+    let names = put(attempt.as_ref(), "dump", b"x").await;
+    assert_eq!(all(attempt.read(&names).await.unwrap()).await, b"x");
 }
 
 #[rstest]
@@ -120,13 +144,13 @@ async fn the_first_published_attempt_is_the_set(#[case] case: Case) {
     let store = case.store.as_ref();
     let [slow, fast] = [complete(store, "slow").await, complete(store, "fast").await];
     assert!(matches!(
-        fast.publish(b"fast", None).await.unwrap(),
-        Published::Ours
+        fast.publish(b"fast").await.unwrap(),
+        Published::ThisAttempt
     ));
-    let Published::Theirs(theirs) = slow.publish(b"slow", None).await.unwrap() else {
+    let Published::AnotherAttempt(other) = slow.publish(b"slow").await.unwrap() else {
         panic!("the slow one replaced the fast one");
     };
-    assert_eq!(theirs.manifest, b"fast");
+    assert_eq!(other.manifest, b"fast");
     slow.abort().await.unwrap();
     assert_eq!(manifest(store).await.as_deref(), Some(b"fast".as_slice()));
 }
@@ -137,36 +161,59 @@ async fn the_first_published_attempt_is_the_set(#[case] case: Case) {
 #[tokio::test]
 async fn a_corrupt_set_is_replaced_once(#[case] case: Case) {
     let store = case.store.as_ref();
-    complete(store, "1").await.publish(b"1", None).await.unwrap();
+    complete(store, "1").await.publish(b"1").await.unwrap();
     let corrupt = store.find(&set()).await.unwrap();
+    let corrupt = corrupt.unwrap();
     let [second, third] = [complete(store, "2").await, complete(store, "3").await];
+    let kept = second.set_aside(&corrupt).await.unwrap().unwrap();
+    assert!(
+        kept.starts_with("shop/crm/crm-1") && kept.ends_with(".unusable"),
+        "{kept}"
+    );
     assert!(matches!(
-        second.publish(b"2", corrupt.as_ref()).await.unwrap(),
-        Published::Ours
+        second.publish(b"2").await.unwrap(),
+        Published::ThisAttempt
     ));
     // The third one found the same set corrupt, but by now there is another.
+    assert_eq!(third.set_aside(&corrupt).await.unwrap(), None);
     assert!(matches!(
-        third.publish(b"3", corrupt.as_ref()).await.unwrap(),
-        Published::Theirs(_)
+        third.publish(b"3").await.unwrap(),
+        Published::AnotherAttempt(_)
     ));
     third.abort().await.unwrap();
     assert_eq!(manifest(store).await.as_deref(), Some(b"2".as_slice()));
 }
 
 #[tokio::test]
-async fn abort_ends_an_upload_that_was_dropped() {
-    let store = Objects::default();
-    let attempt = store.attempt(&set(), "pod");
-    let (mut writer, content) = pipe();
-    writer.write_all(b"half").unwrap();
-    tokio::select! {
-        biased;
-        _ = attempt.put("dump", content) => panic!("the content has no end"),
-        () = std::future::ready(()) => {}
-    }
-    assert_eq!(store.bucket().uploads.len(), 1);
+async fn an_attempt_removes_its_own_objects_alone() {
+    let memory = Operator::new(Memory::default()).unwrap();
+    let store = objects(&memory);
+    complete(&store, "pod").await.publish(b"{}").await.unwrap();
+    let before = kept(&memory).await;
+    let attempt = store.attempt(&set(), "other").unwrap();
+    put(attempt.as_ref(), "dump", &bytes()).await;
     attempt.abort().await.unwrap();
-    assert!(store.bucket().uploads.is_empty() && store.bucket().objects.is_empty());
+    assert_eq!(kept(&memory).await, before);
+}
+
+#[tokio::test]
+async fn what_an_earlier_container_left_is_removed_unless_it_is_the_set() {
+    let memory = Operator::new(Memory::default()).unwrap();
+    let store = objects(&memory);
+    let attempt = store.attempt(&set(), "pod").unwrap();
+    let names = put(attempt.as_ref(), "dump", b"whole").await;
+    attempt.publish(names.join(" ").as_bytes()).await.unwrap();
+    let published = kept(&memory).await;
+    put(store.attempt(&set(), "pod").unwrap().as_ref(), "dump", b"left").await;
+    store.attempt(&set(), "pod").unwrap().begin().await.unwrap();
+    assert_eq!(kept(&memory).await, published);
+}
+
+async fn kept(memory: &Operator) -> Vec<String> {
+    let objects = memory.list_with("").recursive(true).await.unwrap();
+    let mut names: Vec<_> = objects.iter().map(|object| object.path().to_owned()).collect();
+    names.sort();
+    names
 }
 
 fn names(root: &Path) -> Vec<String> {
@@ -188,6 +235,37 @@ async fn the_check_of_one_pod_does_not_disturb_that_of_another() {
 }
 
 #[tokio::test]
+async fn a_check_that_fails_removes_its_test_object() {
+    let bucket = Bucket::new(|asked| asked.starts_with("GET").then_some(StatusCode::FORBIDDEN)).await;
+    let failure = bucket.store().check("pod").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::StoreAccessDenied, "{}", failure.message);
+    assert_eq!(bucket.paths(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_condition_that_a_repeated_request_met_is_honoured() {
+    let bucket = Bucket::new(|asked| {
+        let is_test = asked.starts_with("PUT") && asked.contains(".condition");
+        is_test.then_some(StatusCode::PRECONDITION_FAILED)
+    })
+    .await;
+    complete(bucket.store().as_ref(), "pod")
+        .await
+        .publish(b"{}")
+        .await
+        .unwrap();
+    let requests = bucket.requests();
+    let tested = requests
+        .iter()
+        .position(|asked| asked.contains(".condition"))
+        .unwrap();
+    assert!(
+        requests[tested..].iter().any(|asked| asked.contains("list-type")),
+        "what killed pods have left is looked for: {requests:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_is_at_a_sets_place_and_no_backup_is_kept() {
     let root = tempfile::tempdir().unwrap();
     let store = Volume::new(root.path(), "backups");
@@ -196,17 +274,28 @@ async fn what_is_at_a_sets_place_and_no_backup_is_kept() {
     fs::write(folder.join("crm-1/something"), "").unwrap();
     let attempt = complete(&store, "pod").await;
     assert!(matches!(
-        attempt.publish(b"{}", None).await.unwrap(),
-        Published::Ours
+        attempt.publish(b"{}").await.unwrap(),
+        Published::ThisAttempt
     ));
-    assert_eq!(attempt.kept_as(), "shop/crm/crm-1.pod.unusable");
     assert_eq!(names(&folder), ["crm-1", "crm-1.pod.unusable"]);
 }
 
 #[test]
-fn a_set_cannot_lead_out_of_the_store() {
-    for path in ["", "/etc", "../x", "a/../../b"] {
-        assert!(SetPath::parse(path).is_err(), "{path}");
+fn the_path_of_a_set_is_relative_and_in_normal_form() {
+    for path in [
+        "",
+        "/etc",
+        "..",
+        "../x",
+        "a/../../b",
+        "a/../b",
+        "a//b",
+        "a/./b",
+        "./a",
+        "a/",
+    ] {
+        let failure = SetPath::parse(path).expect_err(path);
+        assert_eq!(failure.cause, Cause::Version, "{path}: no retry makes it valid");
     }
     assert!(SetPath::parse("shop/crm/crm-42").is_ok());
 }

@@ -2,21 +2,28 @@
 //! name when it is complete.
 
 use std::{
+    collections::VecDeque,
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
 use fairway_protocol::{Failure, Reason};
-use sha2::{Digest as _, Sha256};
+use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     content::{Content, pipe},
-    port::{Attempt, Found, MANIFEST, Published, PutError, SetPath, Store},
+    port::{Attempt, LARGEST_MANIFEST, MANIFEST, Published, PutError, SetPath, Store, StoredManifest},
 };
-use crate::{blocking::blocking, failure::environment as environment_failure, text::hex};
+use crate::{blocking::blocking, failure::environment as environment_failure};
+
+/// Mode of folders, and [`FILE_MODE`] of files: dumps hold every row, and all agents that read them have one user.
+const FOLDER_MODE: u32 = 0o700;
+/// Mode of files.
+const FILE_MODE: u32 = 0o600;
 
 /// A mounted PersistentVolumeClaim.
 #[derive(Clone, Debug)]
@@ -95,23 +102,23 @@ impl Store for Volume {
         .await
     }
 
-    async fn find(&self, set: &SetPath) -> Result<Option<Found>, Failure> {
+    async fn find(&self, set: &SetPath) -> Result<Option<StoredManifest>, Failure> {
         let folder = self.set(set);
         blocking(move || folder.found()).await
     }
 
-    async fn read(&self, set: &SetPath, file: &str) -> Result<Content, Failure> {
-        let (folder, file) = (self.set(set), file.to_owned());
-        blocking(move || folder.read(&file)).await
+    async fn read(&self, set: &SetPath, objects: &[String]) -> Result<Content, Failure> {
+        let (folder, objects) = (self.set(set), objects.to_owned());
+        blocking(move || folder.read(&objects)).await
     }
 
-    fn attempt(&self, set: &SetPath, pod_uid: &str) -> Box<dyn Attempt> {
+    fn attempt(&self, set: &SetPath, pod_uid: &str) -> Result<Box<dyn Attempt>, Failure> {
         let set = self.set(set);
-        Box::new(VolumeAttempt {
+        Ok(Box::new(VolumeAttempt {
             own: self.folder(set.beside(&format!("{pod_uid}.partial"))),
             kept: set.beside(&format!("{pod_uid}.unusable")),
             set,
-        })
+        }))
     }
 }
 
@@ -128,48 +135,59 @@ impl Attempt for VolumeAttempt {
         let own = self.own.clone();
         blocking(move || {
             own.remove()
-                .and_then(|()| fs::create_dir_all(&own.path))
+                .and_then(|()| {
+                    DirBuilder::new()
+                        .recursive(true)
+                        .mode(FOLDER_MODE)
+                        .create(&own.path)
+                })
                 .map_err(|error| own.volume.failure("creating a folder", &error))
         })
         .await
     }
 
-    async fn put(&self, file: &str, mut content: Content) -> Result<String, PutError> {
+    async fn put(&self, file: &str, mut content: Content) -> Result<Vec<String>, PutError> {
         let (own, file) = (self.own.clone(), file.to_owned());
         blocking(move || {
             own.write(&file, &mut content)?;
-            Ok(file)
+            Ok(vec![file])
         })
         .await
     }
 
-    async fn read(&self, file: &str) -> Result<Content, Failure> {
-        let (own, file) = (self.own.clone(), file.to_owned());
-        blocking(move || own.read(&file)).await
+    async fn read(&self, objects: &[String]) -> Result<Content, Failure> {
+        let (own, objects) = (self.own.clone(), objects.to_owned());
+        blocking(move || own.read(&objects)).await
     }
 
-    async fn publish(&self, manifest: &[u8], unusable: Option<&Found>) -> Result<Published, Failure> {
+    async fn set_aside(&self, unusable: &StoredManifest) -> Result<Option<String>, Failure> {
+        let (set, kept, unusable) = (self.set.clone(), self.kept.clone(), unusable.clone());
+        blocking(move || {
+            if set.found()? != Some(unusable) {
+                return Ok(None);
+            }
+            set.set_aside(&kept)
+                .map_err(|error| set.volume.failure("renaming a corrupt backup", &error))?;
+            let name = kept.strip_prefix(&set.volume.root).unwrap_or(&kept);
+            Ok(Some(name.display().to_string()))
+        })
+        .await
+    }
+
+    async fn publish(&self, manifest: &[u8]) -> Result<Published, Failure> {
         let (own, set, kept) = (self.own.clone(), self.set.clone(), self.kept.clone());
-        let (manifest, unusable) = (manifest.to_owned(), unusable.cloned());
+        let manifest = manifest.to_owned();
         blocking(move || {
             match own.write(MANIFEST, &mut manifest.as_slice()) {
-                Ok(()) => own.publish(&set, &kept, unusable.as_ref()),
+                Ok(()) => own.publish(&set, &kept),
                 Err(PutError::Store(failure)) => Err(failure),
-                // A slice is never cut off.
-                Err(PutError::CutOff) => Err(own
+                // A slice is never incomplete.
+                Err(PutError::Incomplete) => Err(own
                     .volume
                     .failure("writing the manifest", &ErrorKind::WriteZero.into())),
             }
         })
         .await
-    }
-
-    fn kept_as(&self) -> String {
-        let kept = self
-            .kept
-            .strip_prefix(&self.set.volume.root)
-            .unwrap_or(&self.kept);
-        kept.display().to_string()
     }
 
     async fn abort(&self) -> Result<(), Failure> {
@@ -179,6 +197,37 @@ impl Attempt for VolumeAttempt {
                 .map_err(|error| own.volume.failure("removing an unfinished backup", &error))
         })
         .await
+    }
+}
+
+/// Opens a file that others may have put there: a link could lead out of the store, and a pipe would be waited for.
+fn regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path);
+    let not_regular = || io::Error::new(ErrorKind::InvalidData, "it is no regular file");
+    match opened {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(not_regular()),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Err(not_regular()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Files that are read one after the other.
+struct Joined(VecDeque<File>);
+
+impl Read for Joined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(file) = self.0.front_mut() {
+            match file.read(buffer)? {
+                0 if !buffer.is_empty() => self.0.pop_front(),
+                count => return Ok(count),
+            };
+        }
+        Ok(0)
     }
 }
 
@@ -197,13 +246,18 @@ impl Folder {
         self.path.with_file_name(name)
     }
 
-    fn found(&self) -> Result<Option<Found>, Failure> {
-        match fs::read(self.path.join(MANIFEST)) {
-            Ok(manifest) => Ok(Some(Found {
-                revision: hex(&Sha256::digest(&manifest)),
-                manifest,
-            })),
+    fn found(&self) -> Result<Option<StoredManifest>, Failure> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut manifest = Vec::new();
+            let file = regular(&self.path.join(MANIFEST))?;
+            file.take(LARGEST_MANIFEST).read_to_end(&mut manifest)?;
+            Ok(manifest)
+        };
+        match read() {
+            Ok(manifest) => Ok(Some(StoredManifest::of(manifest))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // It is there and no manifest.
+            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(Some(StoredManifest::of(Vec::new()))),
             Err(error) => Err(self.volume.failure("reading the manifest", &error)),
         }
     }
@@ -215,8 +269,20 @@ impl Folder {
         }
     }
 
-    fn read(&self, name: &str) -> Result<Content, Failure> {
-        let mut file = File::open(self.path.join(name)).map_err(|error| {
+    fn read(&self, names: &[String]) -> Result<Content, Failure> {
+        let files = names
+            .iter()
+            .map(|name| self.open(name))
+            .collect::<Result<Vec<File>, Failure>>()?;
+        let (writer, content) = pipe();
+        tokio::task::spawn_blocking(move || {
+            writer.copy(&mut Joined(files.into()));
+        });
+        Ok(content)
+    }
+
+    fn open(&self, name: &str) -> Result<File, Failure> {
+        let file = regular(&self.path.join(name)).map_err(|error| {
             environment_failure(
                 Reason::StoreCorrupt,
                 format!(
@@ -228,9 +294,7 @@ impl Folder {
         })?;
         // Reads from the volume and not from memory what was just written; only advice, so it may be refused.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        let (writer, content) = pipe();
-        tokio::task::spawn_blocking(move || writer.copy(&mut file));
-        Ok(content)
+        Ok(file)
     }
 
     /// Writes a file under a temporary name; only a completely written file gets its own.
@@ -240,6 +304,7 @@ impl Folder {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
+            .mode(FILE_MODE)
             .open(&temporary)
             .map_err(doing)?;
         let mut buffer = vec![0; 256 * 1024];
@@ -247,7 +312,7 @@ impl Folder {
             match content.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => file.write_all(&buffer[..count]).map_err(doing)?,
-                Err(_) => return Err(PutError::CutOff),
+                Err(_) => return Err(PutError::Incomplete),
             }
         }
         file.sync_all().map_err(doing)?;
@@ -256,29 +321,34 @@ impl Folder {
         Ok(())
     }
 
-    fn publish(&self, set: &Self, kept: &Path, unusable: Option<&Found>) -> Result<Published, Failure> {
+    /// Renames this folder to the set's, unless there is a complete set already.
+    fn publish(&self, set: &Self, kept: &Path) -> Result<Published, Failure> {
         let doing = |error: io::Error| self.volume.failure("naming the backup", &error);
         // The kernel refuses to replace a folder that is not empty, so two attempts cannot both succeed.
         let Err(refusal) = fs::rename(&self.path, &set.path) else {
-            return set.sync().map(|()| Published::Ours).map_err(doing);
+            return set.sync().map(|()| Published::ThisAttempt).map_err(doing);
         };
         if !set.path.exists() {
             return Err(doing(refusal));
         }
-        match set.found()? {
-            Some(theirs) if Some(&theirs) != unusable => return Ok(Published::Theirs(theirs)),
-            _ => {}
+        if let Some(other) = set.found()? {
+            return Ok(Published::AnotherAttempt(other));
         }
-        tracing::warn!(
-            "{} is not a backup; keeping it as {}",
-            set.path.display(),
-            kept.display()
-        );
-        fs::rename(&set.path, kept)
+        set.set_aside(kept)
             .and_then(|()| fs::rename(&self.path, &set.path))
             .and_then(|()| set.sync())
-            .map(|()| Published::Ours)
+            .map(|()| Published::ThisAttempt)
             .map_err(doing)
+    }
+
+    /// Keeps this folder, which is no backup or a corrupt one, under another name.
+    fn set_aside(&self, kept: &Path) -> io::Result<()> {
+        tracing::warn!(
+            "{} is not a backup; keeping it as {}",
+            self.path.display(),
+            kept.display()
+        );
+        fs::rename(&self.path, kept)
     }
 
     /// Makes the names in this folder and those above it durable.

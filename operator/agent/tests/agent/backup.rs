@@ -10,6 +10,7 @@ use crate::{
     postgres::{Database, value},
 };
 
+const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
 const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
 fn task(scratch: bool) -> Task {
@@ -19,6 +20,7 @@ fn task(scratch: bool) -> Task {
         set: SET.into(),
         scratch,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
+        backup_uid: UID.into(),
     })
 }
 
@@ -71,7 +73,6 @@ fn reason_of(outcome: &Outcome) -> Reason {
 
 /// Restores a stored dump as a user would, with PostgreSQL's own programs.
 fn restore(pod: &Pod, into: &Database, scratch: bool) {
-    let server = into.server();
     let set = pod.path("store").join(SET);
     let file = fs::File::open(set.join(if scratch {
         "database.tar.zst"
@@ -85,26 +86,7 @@ fn restore(pod: &Pod, into: &Database, scratch: bool) {
         true => tar::Archive::new(plain.as_slice()).unpack(&dump).expect("tar"),
         false => fs::write(&dump, plain).expect("a file"),
     }
-    let restored = Command::new(server.programs.join("pg_restore"))
-        .args([
-            "--exit-on-error",
-            "--dbname",
-            &into.name,
-            "--username",
-            "postgres",
-            "--port",
-        ])
-        .arg(server.port.to_string())
-        .arg("--host")
-        .arg(&server.folder)
-        .arg(&dump)
-        .output()
-        .expect("pg_restore");
-    assert!(
-        restored.status.success(),
-        "{}",
-        String::from_utf8_lossy(&restored.stderr)
-    );
+    into.restore(&dump);
 }
 
 #[rstest]
@@ -242,6 +224,80 @@ async fn a_corrupt_backup_is_kept_and_another_one_is_taken(#[case] corrupt: fn(&
     assert_eq!(again.evidence, Some(second));
 }
 
+/// What somebody puts into a set's place who can write to the store and knows a real backup, but not the Backup's UID.
+#[rstest]
+#[case::the_backup_of_another(|set: &Path| { fs::copy(set.join("database.dump.zst"), set.join("other")).unwrap(); })]
+#[case::another_dump(|set: &Path| {
+    let manifest = fs::read_to_string(set.join("manifest.json")).unwrap();
+    fs::copy(set.join("globals.sql.zst"), set.join("database.dump.zst")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    for field in ["bytes", "sha256", "plainBytes", "plainSha256"] {
+        manifest["database"][field] = manifest["globals"][field].clone();
+    }
+    fs::write(set.join("manifest.json"), manifest.to_string()).unwrap();
+})]
+#[case::a_manifest_without_seal(|set: &Path| {
+    let manifest = fs::read_to_string(set.join("manifest.json")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    manifest.as_object_mut().unwrap().remove("seal");
+    fs::write(set.join("manifest.json"), manifest.to_string()).unwrap();
+})]
+#[case::a_link(|set: &Path| {
+    fs::remove_file(set.join("manifest.json")).unwrap();
+    std::os::unix::fs::symlink("/proc/self/environ", set.join("manifest.json")).unwrap();
+})]
+#[case::a_pipe(|set: &Path| {
+    fs::remove_file(set.join("manifest.json")).unwrap();
+    assert!(Command::new("mkfifo").arg(set.join("manifest.json")).status().unwrap().success());
+})]
+#[tokio::test]
+async fn s18c_a_forged_backup_is_not_taken_for_the_own_one(#[case] forge: fn(&Path)) {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    // Taken by another Backup, whose set then lies where the own one would.
+    let Task::Backup(own) = task(false) else {
+        unreachable!()
+    };
+    let other = BackupTask {
+        backup_uid: "another".into(),
+        ..own.clone()
+    };
+    let first: BackupReport = pod.run(&Task::Backup(other)).await.report();
+    let set = pod.path("store").join(SET);
+    forge(&set);
+    let report: BackupReport = pod.run(&Task::Backup(own)).await.report();
+    let [first, own] = [first, report].map(|report| report.evidence.expect("a backup"));
+    assert_ne!(first.taken_at, own.taken_at, "it is taken again");
+    assert!(own.notes[0].contains("not its own"), "{:?}", own.notes);
+    let text = fs::read_to_string(set.join("manifest.json")).unwrap();
+    assert!(!text.contains(UID), "the key is not in the store");
+}
+
+#[tokio::test]
+async fn s18b_nobody_else_can_read_a_backup() {
+    use std::os::unix::fs::MetadataExt as _;
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert!(report.evidence.is_some());
+    let mut folders = vec![pod.path("store").join("shop")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700, "{folder:?}");
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            match entry.metadata().unwrap() {
+                metadata if metadata.is_dir() => folders.push(entry.path()),
+                metadata => {
+                    assert_eq!(metadata.mode() & 0o777, 0o600, "{:?}", entry.path());
+                    files += 1;
+                }
+            }
+        }
+    }
+    assert!(files >= 2);
+}
+
 /// What is beside the backup's folder, and it itself.
 fn stored(pod: &Pod) -> Vec<String> {
     let folder = pod.path("store").join(SET);
@@ -308,6 +364,36 @@ async fn a_dump_ends_when_its_snapshots_session_is_lost() {
     let outcome = running.end().await;
     assert_eq!(reason_of(&outcome), Reason::DatabaseUnreachable);
     assert_eq!(stored(&pod), [""; 0]);
+}
+
+#[tokio::test]
+async fn s11_a_database_is_dumped_for_one_backup_at_a_time() {
+    let database = filled().await;
+    let (admin, locker) = (database.admin().await, database.admin().await);
+    locker.batch_execute(HOLD_UP).await.expect("a lock");
+    let running = Pod::new(&database, "pod-1");
+    let first = running.start(&task(false));
+    let waiting = "select count(*) from pg_stat_activity \
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    while value(&admin, waiting).await != "1" {}
+    // That of another App, which has a store of its own.
+    let Task::Backup(other) = task(false) else {
+        unreachable!()
+    };
+    let other = Task::Backup(BackupTask {
+        requester: requester("shop"),
+        backup_uid: "2b3c4d5e".into(),
+        ..other
+    });
+    let pod = Pod::new(&database, "pod-2");
+    let refused = pod.run(&other).await;
+    assert_eq!(reason_of(&refused), Reason::WaitingForBackup);
+    assert_eq!(stored(&pod), [""; 0]);
+    locker.batch_execute("rollback").await.expect("no lock");
+    let report: BackupReport = first.end().await.report();
+    assert!(report.evidence.is_some());
+    let report: BackupReport = pod.run(&other).await.report();
+    assert!(report.evidence.is_some());
 }
 
 #[tokio::test]

@@ -7,19 +7,20 @@ use fairway_protocol::{GuardTask, HttpRequest, MigrationOutcome, Reason, Scheme,
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    harness::{Container, Pod, identity, migration, psql, requester, settle},
-    postgres::{Database, value},
+    harness::{Container, Pod, migration, psql, requested, settle},
+    postgres::{Database, release_lock, value},
+    proxy::Proxy,
 };
 
 /// An application beside the guard, which a test makes healthy.
-struct Application {
+pub(crate) struct Application {
     port: u16,
     healthy: watch::Sender<bool>,
     asked: watch::Receiver<u32>,
 }
 
 impl Application {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST).await
     }
 
@@ -45,11 +46,9 @@ impl Application {
     }
 }
 
-fn guard(run: &str, application: &Application) -> GuardTask {
+pub(crate) fn guard(run: &str, application: &Application) -> GuardTask {
     GuardTask {
-        requester: requester("crm"),
-        run: identity(run, "sha256:a"),
-        timeout_seconds: 60,
+        run: requested(run, "sha256:a"),
         health: vec![(
             application.port,
             HttpRequest {
@@ -58,12 +57,11 @@ fn guard(run: &str, application: &Application) -> GuardTask {
                 host: None,
                 headers: Vec::new(),
                 status: 200,
-                json: Some(serde_json::json!({"ok": true})),
+                json: [("/ok".to_owned(), "true".to_owned())].into(),
             },
         )],
         success_threshold: 3,
         period_milliseconds: 10,
-        checks: Vec::new(),
     }
 }
 
@@ -132,7 +130,7 @@ async fn an_application_that_ends_before_it_is_healthy_fails() {
     );
     let failure = report.failure.expect("a failure");
     assert_eq!(failure.reason, Reason::MigrationFailed);
-    let why = "The application exited or was stopped before its health requests passed (GET /health answered 503, expected 200)";
+    let why = "The application exited or was stopped before its migration was seen to be complete (GET /health answered 503, expected 200)";
     assert!(failure.message.contains(why), "{}", failure.message);
 }
 
@@ -167,7 +165,7 @@ async fn an_application_out_of_time_is_judged_when_it_is_gone() {
     let application = Application::start().await;
     let pod = Pod::new(&database, "pod-1");
     let mut task = guard("run-1", &application);
-    task.timeout_seconds = 1;
+    task.run.timeout_seconds = 1;
     let task = Task::Guard(task);
     let outcome = pod.run(&task).await;
     let report = outcome.migration();
@@ -189,7 +187,7 @@ async fn an_application_out_of_time_is_judged_when_it_is_gone() {
     assert_eq!(settled.outcome, MigrationOutcome::Partial);
     let message = settled.failure.expect("a failure").message;
     assert!(
-        message.starts_with("The application did not become healthy within 1 s")
+        message.starts_with("The migration was not seen to be complete within 1 s")
             && message.contains("The schema has changed."),
         "{message}"
     );
@@ -200,7 +198,7 @@ async fn an_application_out_of_time_without_effect_has_failed() {
     let database = Database::new().await;
     let application = Application::start().await;
     let mut task = guard("run-1", &application);
-    task.timeout_seconds = 1;
+    task.run.timeout_seconds = 1;
     Pod::new(&database, "pod-1").run(&Task::Guard(task)).await;
     let settled = Pod::new(&database, "pod-2")
         .run(&Task::Settle(settle("run-1", "sha256:a")))
@@ -211,6 +209,166 @@ async fn an_application_out_of_time_without_effect_has_failed() {
         settled.failure.expect("a failure").reason,
         Reason::MigrationTimedOut
     );
+}
+
+/// The application answers from the first moment on, and migrates behind that.
+#[tokio::test]
+async fn f10_a_healthy_application_in_a_transaction_has_not_migrated() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    application.healthy.send_replace(true);
+    let pod = Pod::new(&database, "pod-1");
+    let hold = database.holding_lock().await;
+    let mut started = database.listen("started").await;
+    let mut task = guard("run-1", &application);
+    task.success_threshold = 100;
+    let container = pod.start(&Task::Guard(task));
+    application.asked().await;
+    let mut migrating = pod.psql(
+        "begin; create table first (a int4); notify started; commit; \
+         begin; create table second (a int4); select pg_advisory_lock(42); create table third (a int4); commit;",
+    );
+    started.next().await;
+    for _ in 0..200 {
+        application.asked().await;
+    }
+    let state = "select state from fairway.migration_run";
+    assert_eq!(
+        value(&hold, state).await,
+        "running",
+        "the second transaction is open"
+    );
+    release_lock(&hold).await;
+    let outcome = container.end().await;
+    assert_eq!(
+        outcome.migration().outcome,
+        MigrationOutcome::Applied,
+        "{}",
+        outcome.log
+    );
+    assert!(
+        outcome
+            .log
+            .contains("it is in the middle of a transaction: database sessions (pid "),
+        "{}",
+        outcome.log
+    );
+    assert!(migrating.wait().expect("psql").success());
+    let third = "select to_regclass('third') is not null";
+    assert_eq!(value(&hold, third).await, "t");
+}
+
+/// A pod that the server sees at an address that is not its own, as behind address translation.
+fn translated(database: &Database) -> (Pod, Ipv4Addr) {
+    let own = Ipv4Addr::new(127, 0, 0, 9);
+    (
+        Pod::new(database, "pod-1").with("FAIRWAY_POD_IP", &own.to_string()),
+        own,
+    )
+}
+
+#[tokio::test]
+async fn f10_behind_a_translated_address_a_transaction_that_writes_is_waited_for() {
+    let database = Database::new().await;
+    let (pod, own) = translated(&database);
+    let mut application = Application::start_at(own).await;
+    let hold = database.holding_lock().await;
+    let mut task = guard("run-1", &application);
+    task.run.timeout_seconds = 8;
+    task.success_threshold = 1;
+    let mut started = database.listen("started").await;
+    let container = pod.start(&Task::Guard(task));
+    application.asked().await;
+    let mut migrating = pod.psql(
+        "begin; create table first (a int4); notify started; commit; \
+         begin; create table second (a int4); select pg_advisory_lock(42); commit;",
+    );
+    started.next().await;
+    application.healthy.send_replace(true);
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Undecided, "{}", outcome.log);
+    let message = report.failure.expect("a failure").message;
+    assert!(
+        message.contains("which may be its own, are in the middle of a transaction that writes"),
+        "{message}"
+    );
+    release_lock(&hold).await;
+    assert!(migrating.wait().expect("psql").success());
+}
+
+#[tokio::test]
+async fn f10_behind_a_translated_address_short_transactions_of_others_hold_nothing_up() {
+    let database = Database::new().await;
+    let (pod, own) = translated(&database);
+    let mut application = Application::start_at(own).await;
+    let hold = database.holding_lock().await;
+    let mut started = database.listen("started").await;
+    let container = pod.start(&Task::Guard(guard("run-1", &application)));
+    application.asked().await;
+    let mut serving = pod.psql(
+        "begin; create table orders (a int4); notify started; commit; \
+         begin; insert into orders values (2); select pg_advisory_lock(42); commit;",
+    );
+    started.next().await;
+    application.healthy.send_replace(true);
+    application.asked().await;
+    release_lock(&hold).await;
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Applied, "{}", outcome.log);
+    assert_eq!(report.note, None);
+    assert!(serving.wait().expect("psql").success());
+}
+
+#[tokio::test]
+async fn f10_behind_a_translated_address_a_report_of_others_is_noted() {
+    let database = Database::new().await;
+    let (pod, own) = translated(&database);
+    let mut application = Application::start_at(own).await;
+    let hold = database.holding_lock().await;
+    let mut started = database.listen("started").await;
+    let mut task = guard("run-1", &application);
+    task.run.timeout_seconds = 8;
+    task.success_threshold = 1;
+    let container = pod.start(&Task::Guard(task));
+    application.asked().await;
+    let mut reading = pod.psql(
+        "begin; create table orders (a int4); notify started; commit; \
+         begin; select count(*) from orders; select pg_advisory_lock(42); commit;",
+    );
+    started.next().await;
+    application.healthy.send_replace(true);
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Applied, "{}", outcome.log);
+    let note = report.note.expect("a note");
+    assert!(note.starts_with("That it was over when the health requests passed is not proven"));
+    let recorded = "select message from fairway.migration_run";
+    assert_eq!(value(&hold, recorded).await, note, "the ledger has it, too");
+    release_lock(&hold).await;
+    assert!(reading.wait().expect("psql").success());
+}
+
+#[tokio::test]
+async fn a_deadline_is_kept_while_the_database_is_away() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    let proxy = Proxy::start(&database).await;
+    let mut task = guard("run-1", &application);
+    task.run.timeout_seconds = 3;
+    let pod = Pod::new(&database, "pod-1").with("FAIRWAY_DATABASE_URL", &proxy.url);
+    let container = pod.start(&Task::Guard(task));
+    application.asked().await;
+    proxy.cut();
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Undecided, "{}", outcome.log);
+    assert_eq!(
+        report.failure.expect("a failure").reason,
+        Reason::MigrationTimedOut
+    );
+    assert!(outcome.log.contains("taking the lock again"), "{}", outcome.log);
 }
 
 #[tokio::test]

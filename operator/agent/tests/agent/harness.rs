@@ -4,21 +4,30 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::LazyLock,
 };
 
-use fairway_protocol::{MigrationReport, MigrationTask, Requester, RunIdentity, SettleTask, Store, Task};
+use fairway_protocol::{
+    MigratingContainer, MigrationReport, MigrationTask, RequestedRun, Requester, RunIdentity, SettleTask,
+    Store, Task, split_task,
+};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use crate::postgres::{Database, is_root};
+use crate::postgres::{Database, as_server_user, is_root};
 
-/// The program under test.
-const AGENT: &str = env!("CARGO_BIN_EXE_fairway-agent");
+/// The program under test: this build's, or the one that `FAIRWAY_AGENT` names, such as that of another architecture under
+/// an emulator.
+static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let named = std::env::var_os("FAIRWAY_AGENT");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_fairway-agent").into(), PathBuf::from)
+});
 
 /// A pod with the agent in it.
 pub(crate) struct Pod {
     /// The pod's volumes: the termination message, the guard's folder, the store, the scratch volume.
     pub(crate) folder: TempDir,
+    agent: PathBuf,
     variables: BTreeMap<String, String>,
 }
 
@@ -26,8 +35,10 @@ pub(crate) struct Pod {
 pub(crate) struct Outcome {
     /// The container's exit code; none when it was killed.
     pub(crate) code: Option<i32>,
-    /// The container's log.
+    /// What the agent and the migration wrote to standard error.
     pub(crate) log: String,
+    /// What the migration wrote to standard output.
+    pub(crate) output: String,
     message: String,
 }
 
@@ -79,12 +90,22 @@ impl Pod {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
-        Self { folder, variables }
+        Self {
+            folder,
+            agent: AGENT.clone(),
+            variables,
+        }
     }
 
     /// This pod with another variable.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// This pod with an agent of another build.
+    pub(crate) fn with_agent(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.agent);
         self
     }
 
@@ -95,14 +116,14 @@ impl Pod {
 
     /// Starts the agent's container.
     pub(crate) fn start(&self, task: &Task) -> Container {
-        self.start_as(Command::new(AGENT), task)
+        self.start_as(Command::new(&self.agent), task)
     }
 
     /// Starts a program, to whose arguments those of the agent are added.
     fn start_as(&self, program: Command, task: &Task) -> Container {
         let child = self
             .prepare(program, &["run"])
-            .env("FAIRWAY_TASK", serde_json::to_string(task).expect("a task"))
+            .envs(split_task(&serde_json::to_string(task).expect("a task")))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -115,12 +136,29 @@ impl Pod {
 
     /// Runs one of the agent's other commands.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        self.prepare(Command::new(AGENT), arguments)
+        self.prepare(Command::new(&self.agent), arguments)
+    }
+
+    /// Runs SQL from the pod's address, beside the agent: what its application does.
+    pub(crate) fn psql(&self, sql: &str) -> Child {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-ec", &psql(sql)])
+            .env_clear()
+            .envs(&self.variables);
+        command.spawn().expect("a shell")
     }
 
     fn prepare(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).env_clear().envs(&self.variables);
         command
+    }
+
+    /// Starts the agent's container with a user that is not root.
+    pub(crate) fn start_as_user(&self, task: &Task) -> Container {
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(self.folder.path(), everybody).expect("a mode");
+        self.start_as(as_server_user(&self.agent), task)
     }
 
     /// Starts the agent's container from an image in which a folder of this machine is empty.
@@ -129,7 +167,7 @@ impl Pod {
         let mut command = Command::new("/usr/bin/unshare");
         command.args((!is_root()).then_some("--map-root-user"));
         command.args(["--mount", "/bin/sh", "-c", hide]);
-        command.arg(folder).arg(AGENT);
+        command.arg(folder).arg(&self.agent);
         self.start_as(command, task)
     }
 
@@ -179,6 +217,7 @@ impl Container {
         Outcome {
             code: output.status.code(),
             log: String::from_utf8_lossy(&output.stderr).into_owned(),
+            output: String::from_utf8_lossy(&output.stdout).into_owned(),
             message: std::fs::read_to_string(message).unwrap_or_default(),
         }
     }
@@ -219,10 +258,23 @@ pub(crate) fn identity(run: &str, digest: &str) -> RunIdentity {
 /// A migration by a shell script.
 pub(crate) fn migration(run: &str, digest: &str, script: &str) -> MigrationTask {
     MigrationTask {
-        requester: requester("crm"),
-        run: identity(run, digest),
-        timeout_seconds: 60,
+        run: requested(run, digest),
         command: ["/bin/sh", "-ec", script].map(str::to_owned).to_vec(),
+        container: MigratingContainer {
+            name: "web".into(),
+            image: "shop/crm@sha256:a".into(),
+            others: vec!["proxy".into()],
+        },
+    }
+}
+
+/// A run that a task requests: for App crm, within one minute, without checks.
+pub(crate) fn requested(run: &str, digest: &str) -> RequestedRun {
+    RequestedRun {
+        requester: requester("crm"),
+        identity: identity(run, digest),
+        literals_hash: None,
+        timeout_seconds: 60,
         checks: Vec::new(),
     }
 }
@@ -245,5 +297,6 @@ pub(crate) fn settle(run: &str, digest: &str) -> SettleTask {
         resolution: None,
         timeout_seconds: 20,
         resolution_token: None,
+        before: None,
     }
 }

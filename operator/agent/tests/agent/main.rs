@@ -9,9 +9,14 @@
 mod backup;
 mod guard;
 mod harness;
+mod hostile;
 mod migrate;
 #[path = "../postgres/mod.rs"]
 mod postgres;
 mod preflight;
 mod probe;
+mod proxy;
 mod settle;
+mod strings;
+mod tls;
+mod versions;

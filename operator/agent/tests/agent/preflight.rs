@@ -53,6 +53,7 @@ async fn a_good_database_passes_and_is_not_changed() {
             "ledger",
             "settled",
             "staleLocks",
+            "ledgerCreation",
             "tools",
             "store"
         ]
@@ -71,7 +72,7 @@ async fn a_good_database_passes_and_is_not_changed() {
 #[case(
     "postgres://crm:wrong-one@127.0.0.1:{port}/{name}",
     Reason::PasswordRejected,
-    "rejected role \"crm\""
+    "rejected the role or its password (password authentication failed for user \"***\")"
 )]
 #[case(
     "postgres://crm@127.0.0.1:{port}/{name}",
@@ -86,17 +87,17 @@ async fn a_good_database_passes_and_is_not_changed() {
 #[case(
     "postgres://crm:{password}@127.0.0.1:1/{name}",
     Reason::DatabaseUnreachable,
-    "127.0.0.1:1 cannot be reached"
+    "The database server cannot be reached (Connection refused"
 )]
 #[case(
     "postgres://crm:{password}@nowhere.invalid/{name}",
     Reason::DatabaseUnreachable,
-    "nowhere.invalid:5432"
+    "failed to lookup address information"
 )]
 #[case(
     "postgres://crm:{password}@127.0.0.1:{port}/{name}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt",
     Reason::TlsFailed,
-    "/nowhere/ca.crt cannot be read"
+    "/nowhere/ca.crt, which the connection string names, does not exist in this pod"
 )]
 #[case(
     "mysql://crm:{password}@127.0.0.1/{name}",
@@ -120,13 +121,46 @@ async fn a_connection_that_cannot_work_says_why(
         .await;
     let message = failed_as(&outcome.report(), reason);
     assert!(message.contains(sentence), "{message}");
-    for secret in ["wrong-one", PASSWORD_IN_URL, crate::postgres::PASSWORD] {
+    for secret in [
+        "wrong-one",
+        PASSWORD_IN_URL,
+        crate::postgres::PASSWORD,
+        "127.0.0.1",
+        "nowhere.invalid",
+        "\"crm\"",
+    ] {
         assert!(
             !outcome.log.contains(secret) && !outcome.message().contains(secret),
             "{}",
             outcome.log
         );
     }
+}
+
+/// S18d: the role and, of a connection string, the host are in no message.
+#[tokio::test]
+async fn a_host_that_the_app_names_is_shown_and_the_role_is_not() {
+    let database = Database::new().await;
+    let mut pod = Pod::new(&database, "pod-1");
+    for (name, value) in [
+        ("URL", ""),
+        ("HOST", "127.0.0.1"),
+        ("PORT", &database.server().port.to_string()),
+        ("NAME", &database.name),
+        ("USER", "stranger"),
+        ("PASSWORD", "wrong-one"),
+    ] {
+        pod = pod.with(&format!("FAIRWAY_DATABASE_{name}"), value);
+    }
+    let message = failed_as(&pod.run(&task("crm")).await.report(), Reason::PasswordRejected);
+    let place = format!(
+        "The database server at 127.0.0.1:{} rejected",
+        database.server().port
+    );
+    assert!(
+        message.contains(&place) && !message.contains("stranger"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -141,9 +175,13 @@ async fn a_role_without_the_right_to_the_ledger_gets_the_grant() {
         &Pod::new(&database, "pod-1").run(&task("crm")).await.report(),
         Reason::LedgerNotPermitted,
     );
-    let grant = format!("GRANT CREATE ON DATABASE \"{}\" TO \"crm\"", database.name);
-    assert!(message.contains(&grant), "{message}");
-    admin.batch_execute(&grant).await.expect("the grant works");
+    let grant = "GRANT CREATE ON DATABASE :\"DBNAME\" TO ROLE";
+    assert!(message.contains(grant), "{message}");
+    let grant = grant.replace(":\"DBNAME\"", &database.name);
+    admin
+        .batch_execute(&grant.replace("ROLE", "crm"))
+        .await
+        .expect("the grant works");
     let report: PreflightReport = Pod::new(&database, "pod-1").run(&task("crm")).await.report();
     assert_eq!(report.failure, None);
     admin
@@ -278,7 +316,11 @@ async fn a_missing_store_has_its_reason() {
 #[case("127.0.0.1", "?sslmode=require", None)]
 #[case("127.0.0.1", "?sslmode=verify-full&sslrootcert={ca}", None)]
 #[case("localhost", "?sslmode=verify-ca&sslrootcert={ca}", None)]
-#[case("localhost", "?sslmode=verify-full&sslrootcert={ca}", Some("localhost"))]
+#[case(
+    "localhost",
+    "?sslmode=verify-full&sslrootcert={ca}",
+    Some("not valid for name")
+)]
 #[case("127.0.0.1", "?sslmode=verify-full", Some("sslrootcert"))]
 #[case("127.0.0.1", "?sslmode=verify-ca&sslrootcert={server}", Some("sslrootcert"))]
 #[tokio::test]
@@ -348,6 +390,10 @@ async fn what_only_pg_dump_refuses_is_found_before_the_backup() {
     let pod = pod.with("FAIRWAY_DATABASE_URL", &url);
     let message = failed_as(&pod.run(&task("crm")).await.report(), Reason::TlsFailed);
     assert!(message.contains("has group or world access"), "{message}");
+    assert!(
+        !message.contains("127.0.0.1") && message.contains("server at \"***\""),
+        "{message}"
+    );
 }
 
 /// A pooler in transaction mode; gone when dropped.

@@ -1,6 +1,6 @@
 //! The agent that makes health requests with headers from Secrets.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::{
     Router,
@@ -22,7 +22,7 @@ use crate::{
 const TOKEN: &str = "operator-token";
 
 /// A pod that is healthy for those who know its secret.
-async fn application() -> u16 {
+async fn application(address: IpAddr) -> u16 {
     let health = |headers: HeaderMap| async move {
         match headers
             .get("authorization")
@@ -32,7 +32,7 @@ async fn application() -> u16 {
             false => StatusCode::UNAUTHORIZED,
         }
     };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let listener = TcpListener::bind((address, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/data", get(health))).await });
     port
@@ -49,7 +49,7 @@ fn task(port: u16) -> Task {
             value_from_variable: Some("PROBE_0".into()),
         }],
         status: 200,
-        json: None,
+        json: Default::default(),
     };
     let token_sha256 = Sha256::digest(TOKEN)
         .iter()
@@ -63,7 +63,11 @@ fn task(port: u16) -> Task {
 
 /// One HTTP exchange; `None` while nobody listens.
 async fn call(probe: u16, token: &str, body: &str) -> Option<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, probe)).await.ok()?;
+    call_at(Ipv4Addr::LOCALHOST.into(), probe, token, body).await
+}
+
+async fn call_at(address: IpAddr, probe: u16, token: &str, body: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((address, probe)).await.ok()?;
     let request = format!(
         "POST /probe HTTP/1.1\r\nHost: probe\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -98,7 +102,7 @@ async fn only_the_operator_gets_verdicts_and_nobody_gets_secrets() {
     let pod = Pod::new(&database, "pod-1")
         .with("PROBE_0", "Bearer s3cret")
         .with("FAIRWAY_PROBE_PORT", &probe.to_string());
-    let port = application().await;
+    let port = application(Ipv4Addr::LOCALHOST.into()).await;
     let container = served(&pod, probe, port).await;
     for (token, body, expected) in [
         (TOKEN, body(0, "127.0.0.1"), "200 OK"),
@@ -127,4 +131,26 @@ async fn only_the_operator_gets_verdicts_and_nobody_gets_secrets() {
     let outcome = container.end().await;
     assert_eq!(outcome.code, Some(0));
     assert!(!outcome.log.contains("s3cret"));
+}
+
+#[tokio::test]
+async fn f12_a_cluster_with_ipv6_alone_is_served() {
+    let own = IpAddr::from(Ipv6Addr::LOCALHOST);
+    let database = Database::new().await;
+    let probe = free_port();
+    let pod = Pod::new(&database, "pod-1")
+        .with("PROBE_0", "Bearer s3cret")
+        .with("FAIRWAY_PROBE_PORT", &probe.to_string());
+    let port = application(own).await;
+    let container = served(&pod, probe, port).await;
+    let answer = call_at(own, probe, TOKEN, &body(0, "::1"))
+        .await
+        .expect("the agent serves");
+    let verdict = answer.rsplit("\r\n").next().expect("a body");
+    assert_eq!(
+        serde_json::from_str::<ProbeVerdict>(verdict).expect("a verdict"),
+        ProbeVerdict::Passed
+    );
+    container.signal("TERM");
+    container.end().await;
 }

@@ -4,16 +4,13 @@ use fairway_protocol::{MigrationOutcome, Reason, Resolution, SettleTask, Task};
 
 use crate::{
     harness::{Pod, migration, psql, psql_in_background, settle},
-    postgres::{Database, until, value},
+    postgres::{Database, release_lock, until, value},
 };
 
-/// Starts a migration, waits until it is past `first`, and kills the agent; the migration's own processes live on.
-async fn interrupted_after(database: &Database, first: &str) {
-    let admin = database.admin().await;
-    admin
-        .batch_execute("select pg_advisory_lock(42)")
-        .await
-        .expect("the lock");
+/// Starts a migration, waits until it is past `first`, and kills the agent; the migration's own processes live on. Returns
+/// the agent's pod.
+async fn interrupted_after(database: &Database, first: &str) -> Pod {
+    let admin = database.holding_lock().await;
     let mut started = database.listen("started").await;
     let script = psql(&format!(
         "{first}\nnotify started; select pg_advisory_lock(42); create table too_late (a int4);"
@@ -29,6 +26,7 @@ async fn interrupted_after(database: &Database, first: &str) {
         "1",
         "the migration's session outlives the agent"
     );
+    pod
 }
 
 const ROW: &str = "insert into log values ('ran');";
@@ -176,11 +174,7 @@ async fn without_a_row_nothing_ran() {
 #[tokio::test]
 async fn a_live_run_is_not_settled() {
     let database = Database::new().await;
-    let admin = database.admin().await;
-    admin
-        .batch_execute("select pg_advisory_lock(42)")
-        .await
-        .expect("the lock");
+    let admin = database.holding_lock().await;
     let mut started = database.listen("started").await;
     let pod = Pod::new(&database, "pod-1");
     let script = psql("notify started; select pg_advisory_lock(42);");
@@ -200,10 +194,7 @@ async fn a_live_run_is_not_settled() {
         report.failure.expect("a failure").reason,
         Reason::MigrationRunning
     );
-    admin
-        .batch_execute("select pg_advisory_unlock(42)")
-        .await
-        .expect("the lock");
+    release_lock(&admin).await;
     assert_eq!(
         container.end().await.migration().outcome,
         MigrationOutcome::Applied
@@ -218,13 +209,9 @@ async fn a_live_run_is_not_settled() {
 #[tokio::test]
 async fn sessions_of_another_address_are_waited_for_not_ended() {
     let database = with_log().await;
-    let admin = database.admin().await;
+    let admin = database.holding_lock().await;
     // The pod's own address is not the one that the server sees, so no session may be taken for the migration's.
     let pod = Pod::new(&database, "pod-1").with("FAIRWAY_POD_IP", "10.0.0.9");
-    admin
-        .batch_execute("select pg_advisory_lock(42)")
-        .await
-        .expect("the lock");
     let insert = psql_in_background("insert into log select 'slow' from pg_advisory_lock(42);");
     let go = pod.path("go");
     let script = format!("{insert}\nuntil test -e {}; do :; done; exit 1", go.display());
@@ -236,10 +223,7 @@ async fn sessions_of_another_address_are_waited_for_not_ended() {
     .await;
     std::fs::write(go, "").expect("a file");
     until(&admin, LOOKS_FOR_WORK).await;
-    admin
-        .batch_execute("select pg_advisory_unlock(42)")
-        .await
-        .expect("the lock");
+    release_lock(&admin).await;
     let report = container.end().await.migration();
     assert_eq!(report.outcome, MigrationOutcome::Failed);
     assert_eq!(
@@ -300,6 +284,159 @@ async fn work_that_began_before_the_run_is_not_waited_for() {
     other.rollback().await.expect("a rollback");
 }
 
+/// A report of another role holds locks for as long as it reads, and longer than anybody waits for.
+#[tokio::test]
+async fn f9_a_report_of_another_role_is_not_waited_for() {
+    let database = with_log().await;
+    let mut admin = database.admin().await;
+    let pod = Pod::new(&database, "pod-1");
+    let go = pod.path("go");
+    let mut started = database.listen("started").await;
+    let script = format!(
+        "{}\nuntil test -e {}; do :; done; exit 1",
+        psql("notify started;"),
+        go.display()
+    );
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    let report = admin.transaction().await.expect("a transaction");
+    report
+        .batch_execute("lock table log in access share mode; select count(*) from log")
+        .await
+        .expect("a report");
+    std::fs::write(go, "").expect("a file");
+    let failed = container.end().await.migration();
+    assert_eq!(failed.outcome, MigrationOutcome::Failed, "{:?}", failed.failure);
+    report.rollback().await.expect("a rollback");
+}
+
+/// A client that is busy all the time makes one transaction after the other: each of them ends.
+#[tokio::test]
+async fn f9_a_busy_client_is_waited_for_by_its_transaction() {
+    let database = with_log().await;
+    let (admin, busy) = (database.admin().await, database.admin().await);
+    let pod = Pod::new(&database, "pod-1");
+    let go = pod.path("go");
+    let mut started = database.listen("started").await;
+    let script = format!(
+        "{}\nuntil test -e {}; do :; done; exit 1",
+        psql("notify started;"),
+        go.display()
+    );
+    let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
+    started.next().await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let client = tokio::spawn(async move {
+        while stopped.try_recv().is_err() {
+            busy.batch_execute("commit; begin; insert into log values ('busy')")
+                .await
+                .expect("another transaction");
+        }
+    });
+    until(
+        &admin,
+        "exists (select from pg_locks where locktype = 'transactionid')",
+    )
+    .await;
+    std::fs::write(go, "").expect("a file");
+    let failed = container.end().await.migration();
+    assert_eq!(failed.outcome, MigrationOutcome::Failed, "{:?}", failed.failure);
+    stop.send(()).expect("the client is busy");
+    client.await.expect("a client");
+}
+
 /// Whether an agent looks for sessions that are still at work, after its own look at the beginning of the run.
 const LOOKS_FOR_WORK: &str = "exists (select from pg_stat_activity where query like '%virtualtransaction%' \
     and application_name = 'fairway-agent' and datname = current_database())";
+
+/// Deletes what the ledger knows, as a failover or a migration may.
+const LOSSES: [&str; 2] = ["delete from fairway.migration_run", "drop schema fairway cascade"];
+
+#[tokio::test]
+async fn w2_a_run_that_began_and_has_no_row_is_not_run_again() {
+    for loss in LOSSES {
+        let database = with_log().await;
+        interrupted_after(&database, ROW).await;
+        let admin = database.admin().await;
+        let before = value(&admin, "select pre_fingerprint from fairway.migration_run").await;
+        admin.batch_execute(loss).await.expect(loss);
+        let pod = Pod::new(&database, "pod-2");
+        let known = SettleTask {
+            before: Some(before.clone()),
+            ..settle("run-1", "sha256:a")
+        };
+        let report = pod.run(&Task::Settle(known.clone())).await.migration();
+        assert_eq!(report.outcome, MigrationOutcome::Unknown, "{loss}");
+        assert_eq!(report.before, Some(before));
+        for (run, outcome) in [
+            ("run-1", MigrationOutcome::Unknown),
+            ("run-2", MigrationOutcome::Blocked),
+        ] {
+            let again = migration(run, "sha256:a", &psql(ROW));
+            assert_eq!(pod.run(&Task::Migrate(again)).await.migration().outcome, outcome);
+        }
+        let verdict = SettleTask {
+            resolution: Some(Resolution::Applied),
+            ..known
+        };
+        let report = pod.run(&Task::Settle(verdict)).await.migration();
+        assert_eq!(report.outcome, MigrationOutcome::Applied);
+        let next = migration("run-2", "sha256:a", &psql(ROW));
+        let next = pod.run(&Task::Migrate(next)).await.migration();
+        assert_eq!(
+            next.outcome,
+            MigrationOutcome::AlreadyApplied,
+            "the ledger has the row that was resolved"
+        );
+        assert_eq!(value(&admin, "select count(*) from log").await, "1");
+    }
+}
+
+/// Nobody has asked before: the verdict itself writes the row, which the next release finds.
+#[tokio::test]
+async fn w2_a_verdict_on_a_run_without_a_row_writes_one() {
+    for (resolution, expected) in [
+        (Resolution::Applied, MigrationOutcome::AlreadyApplied),
+        (Resolution::NotApplied, MigrationOutcome::Applied),
+    ] {
+        let database = with_log().await;
+        let pod = Pod::new(&database, "pod-1");
+        let verdict = SettleTask {
+            resolution: Some(resolution),
+            resolution_token: Some("token-1".into()),
+            ..settle("run-1", "sha256:a")
+        };
+        pod.run(&Task::Settle(verdict)).await;
+        let row = "select concat_ws(' ', run_id, state, resolution_token) from fairway.migration_run";
+        assert_eq!(value(&database.admin().await, row).await, "run-1 unknown token-1");
+        let next = migration("run-2", "sha256:a", &psql(ROW));
+        assert_eq!(pod.run(&Task::Migrate(next)).await.migration().outcome, expected);
+    }
+}
+
+#[tokio::test]
+async fn w2_a_migration_that_removes_its_row_is_unknown_at_once() {
+    for loss in LOSSES {
+        let database = Database::new().await;
+        let run = migration("run-1", "sha256:a", &psql(loss));
+        let start = std::time::Instant::now();
+        let report = Pod::new(&database, "pod-1")
+            .run(&Task::Migrate(run))
+            .await
+            .migration();
+        assert_eq!(report.outcome, MigrationOutcome::Unknown, "{loss}");
+        assert!(report.before.is_some(), "it says that it began");
+        assert!(start.elapsed() < std::time::Duration::from_secs(60));
+    }
+}
+
+#[tokio::test]
+async fn w2_a_killed_agent_leaves_word_that_the_run_began() {
+    let database = with_log().await;
+    let pod = interrupted_after(&database, ROW).await;
+    let message = std::fs::read(pod.path("termination-log")).expect("a message");
+    let left: fairway_protocol::Begun = serde_json::from_slice(&message).expect("a note");
+    let admin = database.admin().await;
+    let before = value(&admin, "select pre_fingerprint from fairway.migration_run").await;
+    assert_eq!(left.begun, before);
+}

@@ -5,6 +5,7 @@
 //! server refuses to run as root.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -17,6 +18,15 @@ use std::{
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+
+/// Key of the lock that [`Database::holding_lock`] takes.
+const LOCK: i64 = 42;
+
+/// Lets go of the lock that [`Database::holding_lock`] took.
+pub(crate) async fn release_lock(session: &Client) {
+    let unlock = format!("select pg_advisory_unlock({LOCK})");
+    session.batch_execute(&unlock).await.expect("the lock");
+}
 
 /// The role that owns every test's database, and its password: with characters that need their encoding.
 pub(crate) const ROLE: &str = "crm";
@@ -70,7 +80,7 @@ pub(crate) struct Server {
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 
 /// The newest PostgreSQL that Debian's packages installed.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let versions =
         fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is not installed: apt-get install postgresql");
     let newest = versions
@@ -89,19 +99,36 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// A program that refuses to run as root, as the user `postgres` where this process is root.
-pub(crate) fn as_server_user(program: &str) -> Command {
+pub(crate) fn as_server_user(program: impl AsRef<OsStr>) -> Command {
     if !is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", program]);
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    command.arg(program);
     command
 }
 
+/// Starts a shell that runs a server in a folder, says `ready` when it answers, and ends it when its own input ends: with
+/// this process.
+#[expect(clippy::zombie_processes, reason = "the shell ends after this process")]
+pub(crate) fn supervise(mut shell: Command, folder: &Path) {
+    use std::io::BufRead as _;
+    let mut supervisor = shell
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    // Kept open until this process ends.
+    std::mem::forget(supervisor.stdin.take());
+    let mut ready = String::new();
+    let mut output = std::io::BufReader::new(supervisor.stdout.take().expect("piped"));
+    output.read_line(&mut ready).expect("a line");
+    assert_eq!(ready.trim(), "ready", "see the logs in {}", folder.display());
+}
+
 impl Server {
-    #[expect(clippy::zombie_processes, reason = "the supervisor ends after this process")]
-    fn start() -> Self {
-        use std::io::BufRead as _;
+    pub(crate) fn start() -> Self {
         let programs = programs();
         let folder = tempfile::Builder::new()
             .prefix("fairway-postgres-")
@@ -117,26 +144,13 @@ impl Server {
                 .status();
             assert!(owned.expect("chown").success());
         }
-        let mut supervisor = as_server_user("sh")
+        let mut shell = as_server_user("sh");
+        shell
             .args(["-c", SUPERVISE])
             .envs([("BIN", &programs), ("DIR", &folder)])
             .env("PORT", port.to_string())
-            .envs([("ROLE", ROLE), ("PASSWORD", PASSWORD)])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        // Kept open until this process ends.
-        std::mem::forget(supervisor.stdin.take());
-        let mut ready = String::new();
-        let mut output = std::io::BufReader::new(supervisor.stdout.take().expect("piped"));
-        output.read_line(&mut ready).expect("a line");
-        assert_eq!(
-            ready.trim(),
-            "ready",
-            "see {}",
-            folder.join("server.log").display()
-        );
+            .envs([("ROLE", ROLE), ("PASSWORD", PASSWORD)]);
+        supervise(shell, &folder);
         Self {
             folder,
             port,
@@ -190,7 +204,45 @@ impl Database {
 
     /// The server in which it lives.
     pub(crate) fn server(&self) -> &'static Server {
+        Self::server_of_all()
+    }
+
+    /// The server of every database of this process.
+    pub(crate) fn server_of_all() -> &'static Server {
         &SERVER
+    }
+
+    /// Restores a dump into this database, as a user would.
+    pub(crate) fn restore(&self, dump: &Path) {
+        let server = self.server();
+        let restored = Command::new(server.programs.join("pg_restore"))
+            .args([
+                "--exit-on-error",
+                "--username",
+                "postgres",
+                "--dbname",
+                &self.name,
+            ])
+            .arg("--port")
+            .arg(server.port.to_string())
+            .arg("--host")
+            .arg(&server.folder)
+            .arg(dump)
+            .output()
+            .expect("pg_restore");
+        assert!(
+            restored.status.success(),
+            "{}",
+            String::from_utf8_lossy(&restored.stderr)
+        );
+    }
+
+    /// A session that holds the advisory lock [`LOCK`], by which a test keeps a statement from going on.
+    pub(crate) async fn holding_lock(&self) -> Client {
+        let session = self.admin().await;
+        let lock = format!("select pg_advisory_lock({LOCK})");
+        session.batch_execute(&lock).await.expect("the lock");
+        session
     }
 
     /// The connection string as an application gets it.

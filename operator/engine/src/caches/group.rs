@@ -3,14 +3,15 @@
 use super::keep::{self, KeptSnapshot};
 use super::store::{Kept, Store};
 use crate::for_each_kind;
-use crate::key::{Key, Work};
+use crate::key::{NamespacedName, ObjectKey};
 use crate::kinds::*;
-use fairway_plan::{ObjectRef, labels};
+use crate::read::mask::{self, Mask};
+use fairway_plan::ObjectRef;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
-use kube::core::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -31,8 +32,20 @@ pub trait Cached:
     /// Which kind it is.
     const KIND: Kind;
 
-    /// The App to which the object belongs.
-    fn app(&self) -> Option<&str>;
+    /// What is read of an object.
+    const MASK: &'static Mask;
+
+    /// How much memory that may take, as estimated; an object that takes more is unreadable.
+    const BYTES: usize;
+
+    /// Who makes objects of the kind.
+    const MAKER: Maker;
+
+    /// To what an object of the kind belongs.
+    const OF: Scope;
+
+    /// Name of the App, or of the Service, to which the object belongs.
+    fn owner(&self) -> Option<&str>;
 
     /// Where an App's cache holds objects of the kind.
     fn store(group: &Group) -> &Store<Self::Kept>;
@@ -44,43 +57,11 @@ pub trait Cached:
     fn keep(self) -> Option<Arc<Self::Kept>>;
 }
 
-/// The App that the label names.
-pub(crate) fn labelled_app(meta: &ObjectMeta) -> Option<&str> {
-    meta.labels.as_ref()?.get(labels::APP).map(String::as_str)
-}
-
-macro_rules! is_open {
-    (once, $object:expr) => {
-        $object
-            .status
-            .as_ref()
-            .is_none_or(|status| status.outcome.is_none())
-    };
-    (never, $object:expr) => {
-        false
-    };
-}
-
-macro_rules! app_of {
-    (labelled) => {
-        |object| labelled_app(&object.metadata)
-    };
-}
-
 macro_rules! group {
     (
         ()
-        own { $(
-            $own:ident $own_store:ident {
-                app: $app:expr,
-                may: [$($own_verb:ident),*],
-                status: $status:ident, observed: $member:ident in $observed:ident, headline: $headline:ident, outcome: $outcome:ident,
-                interest: $interest:ident, unreadable: $unreadable:ident,
-            }
-        )* }
-        built_in { $(
-            $kind:ident $store:ident { app: $grouped:ident, may: [$($verb:ident),*], kept: $kept:ident = $keep:path }
-        )* }
+        own { $($own:ident $own_store:ident $member:ident { $($own_row:tt)* })* }
+        built_in { $($kind:ident $store:ident { $($row:tt)* })* }
     ) => {
         /// An App's objects, kind by kind. The App itself may be gone: backups outlive it.
         #[derive(Clone, Debug, Default)]
@@ -88,8 +69,10 @@ macro_rules! group {
         pub struct Group {
             /// Names of the Releases that serve and that the spec asks for.
             pub(crate) current: [Option<Arc<str>>; 2],
+            /// Names of the Services that the spec serves.
+            pub(crate) served: BTreeSet<String>,
             $(pub(crate) $own_store: Store<$own>,)*
-            $(pub(crate) $store: Store<$kept>,)*
+            $(pub(crate) $store: Store<<$kind as Cached>::Kept>,)*
         }
 
         impl Group {
@@ -118,9 +101,9 @@ macro_rules! group {
             }
 
             /// Names of the objects of one of our own kinds, and whether each is open.
-            fn names(&self, kind: Reconciled) -> Vec<(&str, bool)> {
+            fn names(&self, kind: OwnKind) -> Vec<(&str, bool)> {
                 match kind {
-                    $(Reconciled::$own => self.$own_store.names().collect(),)*
+                    $(OwnKind::$own => self.$own_store.names().collect(),)*
                 }
             }
         }
@@ -128,9 +111,13 @@ macro_rules! group {
             impl Cached for $own {
                 type Kept = Self;
                 const KIND: Kind = Kind::$own;
+                const MASK: &'static Mask = &mask::OWN;
+                const BYTES: usize = OWN_BYTES;
+                const MAKER: Maker = Maker::Others;
+                const OF: Scope = Scope::App;
 
-                fn app(&self) -> Option<&str> {
-                    let app: fn(&Self) -> Option<&str> = $app;
+                fn owner(&self) -> Option<&str> {
+                    let app: fn(&Self) -> Option<&str> = cell!(app; $($own_row)*);
                     app(self)
                 }
 
@@ -150,31 +137,34 @@ macro_rules! group {
 
         $(
             impl Cached for $kind {
-                type Kept = $kept;
+                type Kept = cell!(kept; $($row)*);
                 const KIND: Kind = Kind::$kind;
+                const MASK: &'static Mask = cell!(mask; $($row)*);
+                const BYTES: usize = cell!(bytes; $($row)*);
+                const MAKER: Maker = cell!(maker; $($row)*);
+                const OF: Scope = cell!(of; $($row)*);
 
-                fn app(&self) -> Option<&str> {
-                    let app: fn(&Self) -> Option<&str> = app_of!($grouped);
-                    app(self)
+                fn owner(&self) -> Option<&str> {
+                    Self::OF.owner(&self.metadata)
                 }
 
-                fn store(group: &Group) -> &Store<$kept> {
+                fn store(group: &Group) -> &Store<Self::Kept> {
                     &group.$store
                 }
 
-                fn store_mut(group: &mut Group) -> &mut Store<$kept> {
+                fn store_mut(group: &mut Group) -> &mut Store<Self::Kept> {
                     &mut group.$store
                 }
 
-                fn keep(self) -> Option<Arc<$kept>> {
-                    $keep(self)
+                fn keep(self) -> Option<Arc<Self::Kept>> {
+                    cell!(keep; $($row)*)(self)
                 }
             }
 
-            impl Kept for $kept {}
+            impl Kept for cell!(kept; $($row)*) {}
         )*
 
-        impl_kept!($($own $outcome)*);
+        impl_kept!($($own { $($own_row)* })*);
 
         /// Does something for every kind that is watched, in the order of the table.
         pub fn for_each(visitor: &mut impl ForKind) {
@@ -185,7 +175,7 @@ macro_rules! group {
 }
 
 macro_rules! impl_kept {
-    (App never $($kind:ident $outcome:ident)*) => {
+    (App { $($app:tt)* } $($kind:ident { $($row:tt)* })*) => {
         impl Kept for App {
             fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
                 let status = self.status.as_ref();
@@ -193,12 +183,20 @@ macro_rules! impl_kept {
                 let desired = status.and_then(|status| status.desired.as_deref());
                 Some([live.map(Arc::from), desired.map(Arc::from)])
             }
+
+            fn served(&self) -> Option<BTreeSet<String>> {
+                let stays = self.metadata.deletion_timestamp.is_none();
+                let components = self.spec.components.iter().filter(|_| stays);
+                let served = components.filter_map(|component| component.serves.as_ref());
+                Some(served.map(|serves| serves.service.clone()).collect())
+            }
         }
 
         $(
             impl Kept for $kind {
                 fn is_open(&self) -> bool {
-                    is_open!($outcome, self)
+                    let is_open: fn(&Self) -> bool = cell!(is_open; $($row)*);
+                    is_open(self)
                 }
             }
         )*
@@ -213,7 +211,7 @@ pub trait ForKind {
 
 for_each_kind!(group);
 
-/// What has changed, as far as it decides who is to look.
+/// What has changed, as far as it decides which objects are reconciled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change<'a> {
     /// Kind of the object.
@@ -236,34 +234,44 @@ impl Group {
         fairway_plan::migration::orphans(&jobs, &pods, |_, name| self.migrations.version(name).is_some())
     }
 
+    /// Whether a Service is served by the App's spec, or by a Release that is under way.
+    pub(crate) fn serves(&self, service: &str) -> bool {
+        let is_named = |kept: Arc<KeptSnapshot>| {
+            let components = kept.snapshot.components.iter();
+            let mut served = components.filter_map(|component| component.serves.as_ref());
+            served.any(|serves| serves.service == service)
+        };
+        self.served.contains(service) || self.is_active() && self.revisions.all().any(is_named)
+    }
+
     /// Whether a Release is under way: then each pass needs all objects parsed.
     pub(crate) fn is_active(&self) -> bool {
         self.releases.names().any(|(_, open)| open)
     }
 
     /// Which objects of the App a change concerns: see [`Interest`].
-    pub(crate) fn concerned(&self, app: &Key, change: Change<'_>) -> Vec<Work> {
+    pub(crate) fn concerned(&self, app: &NamespacedName, change: Change<'_>) -> Vec<ObjectKey> {
         let mut work = Vec::new();
-        for kind in Reconciled::ALL {
+        for kind in OwnKind::ALL {
             match kind.interest() {
                 Interest::Everything => {
                     // An App that is gone may have left a migration behind, which ends on its own.
                     let ending = matches!(change.kind, Kind::App | Kind::Migration | Kind::Job | Kind::Pod);
                     if ending || !self.apps.is_empty() {
-                        work.push(Work::new(kind, app.clone()));
+                        work.push(ObjectKey::new(kind, app.clone()));
                     }
                 }
                 Interest::EverythingUntilItEnds | Interest::ItsWork => {
                     let names = self.names(kind).into_iter();
                     let names = names.filter(|(name, open)| self.concerns(kind, name, *open, change));
-                    work.extend(names.map(|(name, _)| Work::new(kind, app.sibling(name))));
+                    work.extend(names.map(|(name, _)| ObjectKey::new(kind, app.sibling(name))));
                 }
             }
         }
         work
     }
 
-    fn concerns(&self, kind: Reconciled, name: &str, open: bool, change: Change<'_>) -> bool {
+    fn concerns(&self, kind: OwnKind, name: &str, open: bool, change: Change<'_>) -> bool {
         let same = |kind: Kind| change.kind == kind && change.name == name;
         if same(kind.kind()) {
             return true;
@@ -272,18 +280,23 @@ impl Group {
             Interest::Everything => true,
             Interest::EverythingUntilItEnds => {
                 let is_current = self.current.iter().flatten().any(|current| **current == *name);
-                open || is_current || change.kind == Kind::App
+                // What a Release started may appear after its end, when the watch was behind; and its Migration may handle
+                // then what a user asks by an annotation of the Release.
+                let of_work = change.work_for == Some(name) || same(Kind::Migration);
+                open || is_current || change.kind == Kind::App || of_work
             }
             Interest::ItsWork => {
                 let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
-                change.work_for == Some(name) || same(Kind::Release) || frames && open
+                // A Backup waits for the others of its App.
+                let sibling = change.kind == kind.kind() && open;
+                change.work_for == Some(name) || same(Kind::Release) || sibling || frames && open
             }
         }
     }
 
     /// Migrations and Backups that have not ended.
-    pub(crate) fn open_work(&self, app: &Key) -> Vec<Work> {
-        let kinds = Reconciled::ALL
+    pub(crate) fn open_work(&self, app: &NamespacedName) -> Vec<ObjectKey> {
+        let kinds = OwnKind::ALL
             .into_iter()
             .filter(|kind| kind.interest() == Interest::ItsWork);
         kinds
@@ -293,7 +306,7 @@ impl Group {
                     .map(move |(name, open)| (kind, name, open))
             })
             .filter(|(_, _, open)| *open)
-            .map(|(kind, name, _)| Work::new(kind, app.sibling(name)))
+            .map(|(kind, name, _)| ObjectKey::new(kind, app.sibling(name)))
             .collect()
     }
 }
@@ -344,7 +357,10 @@ mod tests {
 
     fn concerned(kind: Kind, name: &str, work_for: Option<&str>) -> Vec<String> {
         group()
-            .concerned(&Key::new("shop", "crm"), Change { kind, name, work_for })
+            .concerned(
+                &NamespacedName::new("shop", "crm"),
+                Change { kind, name, work_for },
+            )
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -372,8 +388,8 @@ mod tests {
             name: "crm-3",
             work_for: None,
         };
-        let app = Key::new("shop", "crm");
-        let migration = Work::new(Reconciled::Migration, app.sibling("crm-3"));
+        let app = NamespacedName::new("shop", "crm");
+        let migration = ObjectKey::new(OwnKind::Migration, app.sibling("crm-3"));
         assert!(group.concerned(&app, change).contains(&migration));
     }
 
@@ -381,6 +397,12 @@ mod tests {
     fn an_old_release_is_looked_at_when_it_or_its_app_changes() {
         assert!(concerned(Kind::Release, "crm-1", None).contains(&"release shop/crm-1".into()));
         assert!(concerned(Kind::App, "crm", None).contains(&"release shop/crm-1".into()));
+    }
+
+    #[test]
+    fn a_pod_that_appears_late_concerns_the_release_that_started_it() {
+        let work = concerned(Kind::Pod, "crm-1-pin-1", Some("crm-1"));
+        assert!(work.contains(&"release shop/crm-1".into()), "{work:?}");
     }
 
     #[test]
@@ -405,14 +427,19 @@ mod tests {
             name: "crm",
             work_for: None,
         };
-        assert_eq!(group.concerned(&Key::new("shop", "crm"), change).len(), 1);
+        assert_eq!(
+            group.concerned(&NamespacedName::new("shop", "crm"), change).len(),
+            1
+        );
         let of_a_migration = Change {
             kind: Kind::Pod,
             name: "x",
             work_for: Some("crm-1"),
         };
         assert_eq!(
-            group.concerned(&Key::new("shop", "crm"), of_a_migration).len(),
+            group
+                .concerned(&NamespacedName::new("shop", "crm"), of_a_migration)
+                .len(),
             1,
             "it may have to be removed"
         );
@@ -421,6 +448,10 @@ mod tests {
             name: "x",
             work_for: None,
         };
-        assert!(group.concerned(&Key::new("shop", "crm"), other).is_empty());
+        assert!(
+            group
+                .concerned(&NamespacedName::new("shop", "crm"), other)
+                .is_empty()
+        );
     }
 }

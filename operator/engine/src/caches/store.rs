@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -14,6 +15,11 @@ pub trait Kept: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'st
 
     /// Names of the Releases that serve and that are desired, of an App.
     fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
+        None
+    }
+
+    /// Names of the Services that an App serves; none while it is being deleted.
+    fn served(&self) -> Option<BTreeSet<String>> {
         None
     }
 }

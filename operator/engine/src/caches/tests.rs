@@ -1,5 +1,6 @@
 use super::*;
-use crate::kinds::{App, Backup, Deployment, Job, Migration, Release};
+use crate::kinds::{Backup, Deployment, Job, Migration, Pod, Release};
+use rstest::rstest;
 use serde_json::json;
 
 const NOW: Instant = Instant::after_origin(std::time::Duration::ZERO);
@@ -36,23 +37,23 @@ fn deployment(app: &str, version: u64) -> Deployment {
     .unwrap()
 }
 
-fn names(work: &[Work]) -> Vec<String> {
+fn names(work: &[ObjectKey]) -> Vec<String> {
     work.iter().map(ToString::to_string).collect()
 }
 
-fn key(name: &str) -> Key {
-    Key::new("shop", name)
+fn key(name: &str) -> NamespacedName {
+    NamespacedName::new("shop", name)
 }
 
-fn app_work() -> Work {
-    Work::new(Reconciled::App, key("crm"))
+fn app_work() -> ObjectKey {
+    ObjectKey::new(OwnKind::App, key("crm"))
 }
 
 fn deployments(caches: &mut Caches, app: &str) -> usize {
-    match caches.view(&key(app), &app_work(), NOW, |group| {
+    match caches.read(&key(app), &app_work(), NOW, |group, _| {
         Some(group.deployments.all().count())
     }) {
-        View::Of(count) => count,
+        CacheRead::Fresh(count) => count,
         _ => 0,
     }
 }
@@ -81,12 +82,12 @@ fn what_a_list_does_not_hold_any_more_is_gone() {
     caches.put(app(1));
     caches.put(release(2));
     caches.put(deployment("crm", 3));
-    let work = caches.retain::<Deployment>(&BTreeSet::new());
+    let work = caches.retain::<Deployment>(None, &BTreeSet::new());
     assert_eq!(names(&work), ["app shop/crm", "release shop/crm-1"]);
     assert_eq!(deployments(&mut caches, "crm"), 0);
     assert!(
         caches
-            .retain::<Release>(&BTreeSet::from([key("crm-1")]))
+            .retain::<Release>(None, &BTreeSet::from([key("crm-1")]))
             .is_empty()
     );
 }
@@ -107,7 +108,7 @@ fn a_job_that_goes_between_two_lists_concerns_the_work_that_has_not_ended() {
     }))
     .unwrap();
     caches.put(job);
-    let work = caches.retain::<Job>(&BTreeSet::new());
+    let work = caches.retain::<Job>(None, &BTreeSet::new());
     assert_eq!(names(&work), ["app shop/crm", "migration shop/crm-1"]);
 }
 
@@ -128,17 +129,19 @@ fn a_deleted_release_is_told_to_its_own_controller() {
     caches.put(release(2));
     let work = caches.remove::<Release>(&key("crm-1"), &release(3).metadata);
     assert_eq!(names(&work), ["release shop/crm-1"]);
-    assert_eq!(caches.home(Kind::Release, &key("crm-1")), None);
+    assert_eq!(caches.app_of(Kind::Release, &key("crm-1")), None);
 }
 
 #[test]
 fn caches_hold_neither_managed_fields_nor_environments() {
     let mut caches = Caches::default();
     caches.put(deployment("crm", 3));
-    let kept = caches.view(&key("crm"), &app_work(), NOW, |group| {
+    let kept = caches.read(&key("crm"), &app_work(), NOW, |group, _| {
         group.deployments.get("web")
     });
-    let View::Of(kept) = kept else { panic!("{kept:?}") };
+    let CacheRead::Fresh(kept) = kept else {
+        panic!("{kept:?}")
+    };
     assert_eq!(kept.metadata.managed_fields, None);
     let spec = kept.spec.clone().unwrap().template.spec.unwrap();
     assert_eq!(
@@ -152,17 +155,17 @@ fn whoever_looked_too_early_is_woken_when_the_write_comes_back() {
     let mut caches = Caches::default();
     caches.put(app(1));
     let mut written = deployment("crm", 9);
-    caches.wrote(&key("crm"), Kind::Deployment, &written.metadata, NOW);
-    let migration = Work::new(Reconciled::Migration, key("crm-1"));
+    caches.expect_write(&key("crm"), Kind::Deployment, &written.metadata, NOW);
+    let migration = ObjectKey::new(OwnKind::Migration, key("crm-1"));
     assert!(matches!(
-        caches.view(&key("crm"), &migration, NOW, |_| Some(())),
-        View::Stale(_)
+        caches.read(&key("crm"), &migration, NOW, |_, _| Some(())),
+        CacheRead::Stale(_)
     ));
     written.metadata.resource_version = Some("10".into());
     assert!(caches.put(written).contains(&migration));
     assert!(matches!(
-        caches.view(&key("crm"), &migration, NOW, |_| Some(())),
-        View::Of(())
+        caches.read(&key("crm"), &migration, NOW, |_, _| Some(())),
+        CacheRead::Fresh(())
     ));
 }
 
@@ -171,7 +174,7 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
     let mut caches = Caches::default();
     caches.put(app(1));
     caches.put(deployment("crm", 3));
-    caches.deleted(
+    caches.expect_deletion(
         &key("crm"),
         Kind::Deployment,
         &key("web"),
@@ -179,15 +182,15 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
         NOW,
     );
     assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Stale(_)
+        caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Stale(_)
     ));
     caches.remove::<Deployment>(&key("web"), &deployment("crm", 4).metadata);
     assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Of(())
+        caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Fresh(())
     ));
-    caches.deleted(
+    caches.expect_deletion(
         &key("crm"),
         Kind::Deployment,
         &key("web"),
@@ -196,8 +199,8 @@ fn a_deletion_of_ours_holds_planning_until_it_is_seen() {
     );
     assert!(
         matches!(
-            caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-            View::Of(())
+            caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+            CacheRead::Fresh(())
         ),
         "seen already"
     );
@@ -212,15 +215,15 @@ fn a_deletion_whose_beginning_was_seen_before_its_answer_holds_nothing() {
         k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
     ));
     caches.put(ending);
-    caches.deleted(&key("crm"), Kind::Deployment, &key("web"), Until::Version(4), NOW);
+    caches.expect_deletion(&key("crm"), Kind::Deployment, &key("web"), Until::Version(4), NOW);
     assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Of(())
+        caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Fresh(())
     ));
-    caches.deleted(&key("crm"), Kind::Deployment, &key("web"), Until::Version(5), NOW);
+    caches.expect_deletion(&key("crm"), Kind::Deployment, &key("web"), Until::Version(5), NOW);
     assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Stale(_)
+        caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Stale(_)
     ));
 }
 
@@ -236,12 +239,12 @@ fn an_app_with_an_unreadable_object_is_held_and_others_go_on() {
         "announced once"
     );
     assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Held
+        caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Unreadable
     ));
     assert!(matches!(
-        caches.view(&key("cms"), &app_work(), NOW, |_| Some(())),
-        View::Of(())
+        caches.read(&key("cms"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Fresh(())
     ));
     assert_eq!(caches.unreadable(), 1);
     assert!(
@@ -249,9 +252,34 @@ fn an_app_with_an_unreadable_object_is_held_and_others_go_on() {
         "mended"
     );
     assert!(matches!(
-        caches.view(&key("crm"), &app_work(), NOW, |_| Some(())),
-        View::Of(())
+        caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(())),
+        CacheRead::Fresh(())
     ));
+}
+
+#[rstest]
+#[case::an_app_of_fairway("fairway.dev/v1alpha1", CacheRead::Unreadable)]
+#[case::an_app_of_another_api_group("argoproj.io/v1alpha1", CacheRead::Fresh(()))]
+fn an_unreadable_object_without_a_label_holds_the_app_that_owns_it(
+    #[case] api_version: &str,
+    #[case] expected: CacheRead<()>,
+) {
+    let mut caches = Caches::default();
+    caches.put(app(1));
+    let mut pod = ObjectMeta {
+        namespace: Some("shop".into()),
+        name: Some("crm-web-1".into()),
+        ..ObjectMeta::default()
+    };
+    pod.owner_references = Some(vec![OwnerReference {
+        api_version: api_version.into(),
+        kind: "App".into(),
+        name: "crm".into(),
+        ..OwnerReference::default()
+    }]);
+    caches.put_unreadable::<Pod>(&pod);
+    let read = caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(()));
+    assert_eq!(read, expected);
 }
 
 #[test]
@@ -263,7 +291,7 @@ fn a_deleted_unreadable_object_frees_its_app() {
     assert_eq!(names(&work), ["app shop/crm"]);
     caches.put_unreadable::<Release>(&release(2).metadata);
     assert_eq!(
-        names(&caches.retain::<Release>(&BTreeSet::new())),
+        names(&caches.retain::<Release>(None, &BTreeSet::new())),
         ["app shop/crm"],
         "or not listed any more"
     );
@@ -287,10 +315,10 @@ fn an_app_is_planned_for_without_an_unreadable_backup() {
         names(&work).contains(&"backup shop/nightly".to_owned()),
         "{work:?}"
     );
-    let seen = caches.view(&key("crm"), &app_work(), NOW, |group| {
+    let seen = caches.read(&key("crm"), &app_work(), NOW, |group, _| {
         Some(group.backups.get("nightly").is_some())
     });
-    assert_eq!(seen, View::Of(false));
+    assert_eq!(seen, CacheRead::Fresh(false));
 }
 
 #[test]
@@ -317,6 +345,21 @@ fn an_object_whose_version_is_no_number_is_unreadable() {
     release.metadata.resource_version = Some("2a".into());
     caches.put(release);
     assert_eq!(caches.unreadable(), 1);
-    let seen = caches.view(&key("crm"), &app_work(), NOW, |_| Some(()));
-    assert_eq!(seen, View::Held);
+    let seen = caches.read(&key("crm"), &app_work(), NOW, |_, _| Some(()));
+    assert_eq!(seen, CacheRead::Unreadable);
+}
+
+#[test]
+fn a_list_of_one_namespace_says_nothing_of_another() {
+    let mut caches = Caches::default();
+    for namespace in ["shop", "blog"] {
+        let mut release = release(1);
+        release.metadata.namespace = Some(namespace.to_owned());
+        caches.put(release);
+    }
+    let gone = caches.retain::<Release>(Some("blog"), &BTreeSet::new());
+    let namespaces: BTreeSet<_> = gone.iter().map(|work| work.key.namespace.to_string()).collect();
+    assert_eq!(namespaces, BTreeSet::from(["blog".to_owned()]));
+    let shop = GroupKey::App(NamespacedName::new("shop", "crm"));
+    assert!(caches.groups.contains_key(&shop), "{:?}", caches.groups.keys());
 }

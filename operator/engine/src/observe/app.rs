@@ -1,31 +1,32 @@
 //! What the App's planner gets to see.
 
-use super::{Observe, Sight};
-use crate::key::Key;
+use super::{Observe, Scope};
+use crate::key::NamespacedName;
 use crate::kinds::App;
 use crate::state::State;
 use fairway_plan::Step;
 use fairway_plan::observed::AppObserved;
 
 impl Observe for App {
-    fn observe(sight: &Sight<'_>, _: &Key) -> Option<AppObserved> {
-        let group = sight.group;
+    fn observe(scope: &mut Scope<'_>, _: &NamespacedName) -> Option<AppObserved> {
+        let group = scope.group;
         Some(AppObserved {
             app: group.app()?,
-            releases: sight.releases(None),
-            snapshots: sight
+            releases: scope.releases(None),
+            snapshots: scope
                 .snapshots()
                 .map(|(name, kept)| (name.to_owned(), kept.snapshot.clone()))
                 .collect(),
             deployments: group.deployments.all().collect(),
             pods: group.pods.all().collect(),
             migrations: group.migrations.all().collect(),
+            refused: scope.answers.known(scope.app, scope.now).refused,
         })
     }
 
     /// A migration outlives its App; what it ran in is removed when it has ended.
-    fn gone(state: &mut State, key: &Key) -> Vec<Step> {
-        state.refusals.forget(key);
+    fn gone(state: &mut State, key: &NamespacedName) -> Vec<Step> {
+        state.answers.forget(key);
         state.caches.orphans(key).into_iter().map(Step::Delete).collect()
     }
 }

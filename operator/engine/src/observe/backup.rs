@@ -1,35 +1,77 @@
 //! What the Backup's planner gets to see.
 
-use super::{Observe, Sight, works_for};
-use crate::key::Key;
+use super::{Observe, Scope};
+use crate::caches::Group;
+use crate::key::NamespacedName;
 use crate::kinds::Backup;
-use fairway_plan::labels;
+use fairway_plan::backup::{ended_at, is_by_hand};
+use fairway_plan::object::Kind;
 use fairway_plan::observed::BackupObserved;
-
-/// What is done for a Backup.
-const KINDS: [labels::Work; 1] = [labels::Work::Backup];
+use fairway_plan::tasks;
+use jiff::Timestamp;
 
 impl Observe for Backup {
-    fn observe(sight: &Sight<'_>, key: &Key) -> Option<BackupObserved> {
-        let group = sight.group;
+    fn observe(scope: &mut Scope<'_>, key: &NamespacedName) -> Option<BackupObserved> {
+        let group = scope.group;
+        let known = scope.answers.known(scope.app, scope.now);
         let backup = group.backups.get(&key.name)?;
         let release = backup.spec.release.as_deref();
         Some(BackupObserved {
-            app: group.app(),
+            app: scope.app(),
             release: release.and_then(|release| group.releases.get(release)),
-            snapshot: sight.snapshot_for(release),
+            snapshot: scope.snapshot_for(release),
             jobs: group
                 .jobs
                 .all()
-                .filter(|job| works_for(&**job, &key.name, &KINDS))
+                .filter(|job| tasks::is_for_object(&job.metadata, Kind::Backup, &key.name))
                 .collect(),
             pods: group
                 .pods
                 .all()
-                .filter(|pod| works_for(&**pod, &key.name, &KINDS))
+                .filter(|pod| tasks::is_for_object(&pod.metadata, Kind::Backup, &key.name))
                 .collect(),
-            refused: sight.refusals.known(sight.app, sight.now).refused,
+            others: group
+                .backups
+                .all()
+                .filter(|other| {
+                    let ended = other
+                        .status
+                        .as_ref()
+                        .is_some_and(|status| status.outcome.is_some());
+                    let goes = other.metadata.deletion_timestamp.is_some();
+                    !ended
+                        && !goes
+                        && may_run(group, other)
+                        && other.metadata.name.as_deref() != Some(&key.name)
+                })
+                .collect(),
+            last_by_hand: last_by_hand(group, &key.name),
+            refused: known.refused,
+            dry_run_passed: known.dry_run_passed,
             backup,
         })
     }
+}
+
+/// The Backup that was applied by hand and ended last, other than that one.
+fn last_by_hand(group: &Group, except: &str) -> Option<(String, Timestamp)> {
+    let ended = group.backups.all().filter_map(|backup| {
+        let release = backup.spec.release.as_deref();
+        let release = release.and_then(|release| group.releases.get(release));
+        let at = ended_at(&backup).filter(|_| is_by_hand(&backup, release.as_deref()))?;
+        Some((backup.metadata.name.clone()?, at))
+    });
+    ended
+        .filter(|(name, _)| name != except)
+        .max_by_key(|(_, ended)| *ended)
+}
+
+/// Whether a Backup has begun, or could: one of a Release that does not exist yet holds up no other.
+fn may_run(group: &Group, backup: &Backup) -> bool {
+    let has_begun = backup
+        .status
+        .as_ref()
+        .is_some_and(|status| status.attempts.is_some());
+    let release = backup.spec.release.as_deref();
+    has_begun || release.is_none_or(|release| group.revisions.get(release).is_some())
 }

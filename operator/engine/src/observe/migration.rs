@@ -1,34 +1,34 @@
 //! What the Migration's planner gets to see.
 
-use super::{Observe, Sight, works_for};
-use crate::key::Key;
+use super::{Observe, Scope};
+use crate::key::NamespacedName;
 use crate::kinds::Migration;
-use fairway_plan::labels;
+use fairway_plan::object::Kind;
 use fairway_plan::observed::MigrationObserved;
-
-/// What is done for a Migration.
-const KINDS: [labels::Work; 2] = [labels::Work::Migrate, labels::Work::Settle];
+use fairway_plan::tasks;
 
 impl Observe for Migration {
-    fn observe(sight: &Sight<'_>, key: &Key) -> Option<MigrationObserved> {
-        let group = sight.group;
+    fn observe(scope: &mut Scope<'_>, key: &NamespacedName) -> Option<MigrationObserved> {
+        let group = scope.group;
+        let known = scope.answers.known(scope.app, scope.now);
         let migration = group.migrations.get(&key.name)?;
         let release = migration.spec.release.as_deref();
         Some(MigrationObserved {
-            app: group.app(),
+            app: scope.app(),
             release: release.and_then(|release| group.releases.get(release)),
-            snapshot: sight.snapshot_for(release),
+            snapshot: scope.snapshot_for(release),
             jobs: group
                 .jobs
                 .all()
-                .filter(|job| works_for(&**job, &key.name, &KINDS))
+                .filter(|job| tasks::is_for_object(&job.metadata, Kind::Migration, &key.name))
                 .collect(),
             pods: group
                 .pods
                 .all()
-                .filter(|pod| works_for(&**pod, &key.name, &KINDS))
+                .filter(|pod| tasks::is_for_object(&pod.metadata, Kind::Migration, &key.name))
                 .collect(),
-            refused: sight.refusals.known(sight.app, sight.now).refused,
+            refused: known.refused,
+            dry_run_passed: known.dry_run_passed,
             migration,
         })
     }

@@ -1,26 +1,44 @@
-//! The steps of a pass: each is asked for, and its answer is learned from.
+//! The steps of a pass: requests them one by one and takes in the answers.
 
-use super::{Action, Execution, Pass, PassError, PassResult, Stage, Then, message_of, result_of};
+use super::{Action, Execution, Pass, PassError, PassResult, Stage, Then, result_of};
 use crate::adoption::{NotOurs, adopt};
 use crate::announcement::{Announcement, Severity};
-use crate::answer::{Meaning, Refused};
+use crate::answer::Meaning;
+use crate::answers::News;
 use crate::caches::version_of;
 use crate::clock::Now;
 use crate::expectations::Until;
-use crate::key::Key;
-use crate::refusals::News;
+use crate::key::NamespacedName;
 use crate::request::{Answer, Request, Resource, written};
 use crate::state::State;
+use fairway_crds::Reason;
+use fairway_plan::message::quoting;
+use fairway_plan::observed::Refusal;
 use fairway_plan::{Step, object};
 
 impl Pass {
     /// Asks for the first step, or for what comes after the steps.
-    pub(super) fn step(&mut self, state: &mut State, mut execution: Execution, now: Now) -> Action {
+    pub(super) fn ask_step(&mut self, state: &mut State, mut execution: Execution, now: Now) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
-            return self.commit(state, execution.then, now);
+            return self.after_steps(state, execution.then, now);
         };
         if matches!(*step, Step::Apply(_) | Step::DryRun(_) | Step::Create(_))
-            && let Some(until) = state.refusals.terminating(&self.app.namespace, now.monotonic)
+            && let Some(until) = state.answers.terminating(&self.app.namespace, now.monotonic)
+        {
+            return self.requeue(state, PassResult::At(until), now);
+        }
+        // Planned for an App that has been deleted meanwhile.
+        if matches!(*step, Step::Apply(_) | Step::Create(_))
+            && self.app_stays
+            && !state.caches.app_stays(&self.app)
+        {
+            return self.requeue(state, PassResult::Again, now);
+        }
+        if let Step::Create(object) = &*step
+            && let key = self.app.sibling(name_of(&step))
+            && let Some(until) = state
+                .creations
+                .delayed_until(object.kind().into(), &key, now.monotonic)
         {
             return self.requeue(state, PassResult::At(until), now);
         }
@@ -31,25 +49,38 @@ impl Pass {
         Action::Ask(Request::Write(step))
     }
 
-    pub(super) fn executed(
+    pub(super) fn on_write(
         &mut self,
         state: &mut State,
         execution: Execution,
-        answer: Answer,
+        mut answer: Answer,
         now: Now,
     ) -> Action {
         let Some(step) = execution.steps.front().cloned() else {
             return self.fail(state, PassError::UnexpectedAnswer, now);
         };
         let kind = written(&step);
-        match (&*step, result_of(answer)) {
+        let warnings = match &mut answer {
+            Answer::Passed(warnings) => std::mem::take(warnings),
+            _ => Vec::new(),
+        };
+        let Some(result) = result_of(answer) else {
+            return self.fail(state, PassError::UnexpectedAnswer, now);
+        };
+        match (&*step, result) {
             (Step::DryRun(_), Ok(_)) => {
-                if state.refusals.passed(&self.app, &step.id(), &step.hash()) == News::Yes {
+                let news = state
+                    .answers
+                    .passed(&self.app, &step.id(), &step.hash(), warnings);
+                if news == News::Yes {
                     return self.replan(state, now);
                 }
-                self.after(state, execution, now)
+                self.next_step(state, execution, now)
             }
-            (Step::Apply(_) | Step::Create(_) | Step::Scale(..), Ok(Some(object))) => {
+            (
+                Step::Apply(_) | Step::Replace(..) | Step::Create(_) | Step::Scale(..) | Step::TakeOver(..),
+                Ok(Some(object)),
+            ) => {
                 let meta = &object.metadata;
                 let is_news = execution
                     .cached
@@ -58,44 +89,63 @@ impl Pass {
                 if matches!(*step, Step::Apply(_)) && kind == object::Kind::Service && is_news {
                     self.ended.switched = Some(now.monotonic.since(self.since));
                 }
-                state.caches.wrote(&self.app, kind.into(), meta, now.monotonic);
-                self.accepted(state, execution, now)
+                if let Step::Replace(_, managers) = &*step {
+                    self.ended
+                        .announcements
+                        .extend(corrected(&execution, &step, managers));
+                }
+                if matches!(*step, Step::Create(_)) {
+                    let key = self.app.sibling(name_of(&step));
+                    state.creations.created(kind.into(), key, now.monotonic);
+                    if kind == object::Kind::Pod {
+                        state.probe_pods.created(meta);
+                    }
+                }
+                self.expect_write(state, kind.into(), meta, now);
+                self.on_accepted(state, execution, now)
             }
             (Step::Delete(target), Ok(object)) => {
-                let key = Key::new(&target.namespace, &target.name);
+                let key = NamespacedName::new(&target.namespace, &target.name);
                 // An object that does not end at once comes back with the version in which it began to.
                 let ending = object.filter(|object| object.metadata.deletion_timestamp.is_some());
                 let until = match ending.and_then(|ending| version_of(&ending.metadata)) {
                     Some(version) => Until::Version(version),
                     None => Until::Gone(target.uid.clone()),
                 };
+                self.wrote = true;
                 state
                     .caches
-                    .deleted(&self.app, kind.into(), &key, until, now.monotonic);
-                self.accepted(state, execution, now)
+                    .expect_deletion(&self.app, kind.into(), &key, until, now.monotonic);
+                self.on_accepted(state, execution, now)
+            }
+            // Not adopted: only the answer to its creation says which pod is the one.
+            (Step::Create(object), Err(Meaning::AlreadyExists)) if state.probe_pods.taken(object.meta()) => {
+                self.replan(state, now)
             }
             (Step::Create(object), Err(Meaning::AlreadyExists)) => {
                 let namespace = object.meta().namespace.as_deref().unwrap_or_default();
-                let key = Key::new(namespace, name_of(&step));
+                let key = NamespacedName::new(namespace, name_of(&step));
                 self.stage = Stage::Adopting(execution);
                 Action::Ask(Request::Read(Resource::Of(kind.into()), key))
             }
             // Gone or replaced already: its event says so to the planner.
             (
-                Step::Scale(..) | Step::Delete(_),
+                Step::Replace(..) | Step::Scale(..) | Step::TakeOver(..) | Step::Delete(_),
                 Err(Meaning::NotFound | Meaning::Conflict | Meaning::AlreadyExists),
-            ) => self.accepted(state, execution, now),
-            (Step::Apply(_), Err(Meaning::Conflict | Meaning::AlreadyExists)) => {
-                self.retry_conflict(state, now)
+            ) => self.on_accepted(state, execution, now),
+            (Step::Apply(_), Err(meaning @ (Meaning::Conflict | Meaning::AlreadyExists))) => {
+                let message = meaning.into_message();
+                let object = step.object_name();
+                self.retry_conflict(state, PassError::Unavailable { object, message }, now)
             }
-            (_, Err(Meaning::Refused(refused))) => self.refused(state, &execution, &step, refused, now),
+            (_, Err(Meaning::Refused(refusal))) => self.on_refusal(state, &execution, &step, refusal, now),
             (_, Err(Meaning::NamespaceTerminating)) => {
-                let until = state.refusals.terminates(&self.app.namespace, now.monotonic);
+                let until = state.answers.terminates(&self.app.namespace, now.monotonic);
                 self.requeue(state, PassResult::At(until), now)
             }
             (_, Err(meaning)) => {
-                let message = message_of(meaning);
-                let object = step.id();
+                let message = meaning.into_message();
+                let object = step.object_name();
                 self.fail(state, PassError::Unavailable { object, message }, now)
             }
             (_, Ok(None)) => self.fail(state, PassError::UnexpectedAnswer, now),
@@ -103,7 +153,7 @@ impl Pass {
     }
 
     /// The name of an object to be created is taken: by that object, or by another one.
-    pub(super) fn adopt(
+    pub(super) fn on_existing(
         &mut self,
         state: &mut State,
         execution: Execution,
@@ -117,72 +167,71 @@ impl Pass {
             return self.fail(state, PassError::UnexpectedAnswer, now);
         };
         let existing = match result_of(answer) {
-            Ok(Some(existing)) => existing,
-            Ok(None) => return self.fail(state, PassError::UnexpectedAnswer, now),
-            Err(meaning) => {
-                let message = message_of(meaning);
-                let object = step.id();
+            Some(Ok(Some(existing))) => existing,
+            Some(Ok(None)) | None => return self.fail(state, PassError::UnexpectedAnswer, now),
+            Some(Err(meaning)) => {
+                let message = meaning.into_message();
+                let object = step.object_name();
                 return self.fail(state, PassError::Unavailable { object, message }, now);
             }
         };
         match adopt(object.kind().as_str(), object.meta(), &existing.metadata) {
             Ok(()) => {
                 let kind = object.kind().into();
-                state
-                    .caches
-                    .wrote(&self.app, kind, &existing.metadata, now.monotonic);
-                self.accepted(state, execution, now)
+                self.expect_write(state, kind, &existing.metadata, now);
+                self.on_accepted(state, execution, now)
             }
-            Err(NotOurs::Terminating) => self.fail(state, PassError::BeingDeleted { object: step.id() }, now),
-            Err(NotOurs::Taken(refused)) => self.refused(state, &execution, &step, refused, now),
+            Err(NotOurs::Terminating) => {
+                let object = step.object_name();
+                self.fail(state, PassError::BeingDeleted { object }, now)
+            }
+            Err(NotOurs::Taken(refusal)) => self.on_refusal(state, &execution, &step, refusal, now),
         }
     }
 
-    fn accepted(&mut self, state: &mut State, execution: Execution, now: Now) -> Action {
+    fn on_accepted(&mut self, state: &mut State, execution: Execution, now: Now) -> Action {
         if let Some(step) = execution.steps.front() {
-            state.refusals.accepted(&self.app, &step.id());
+            state.answers.accepted(&self.app, &step.id());
         }
-        self.after(state, execution, now)
+        self.next_step(state, execution, now)
     }
 
-    fn after(&mut self, state: &mut State, mut execution: Execution, now: Now) -> Action {
+    fn next_step(&mut self, state: &mut State, mut execution: Execution, now: Now) -> Action {
         execution.steps.pop_front();
-        self.step(state, execution, now)
+        self.ask_step(state, execution, now)
     }
 
     /// A refusal that is news is planned on at once; another one fails the pass.
-    fn refused(
+    fn on_refusal(
         &mut self,
         state: &mut State,
         execution: &Execution,
         step: &Step,
-        refused: Refused,
+        refusal: Refusal,
         now: Now,
     ) -> Action {
-        let message = refused.message.clone();
+        let object = step.object_name();
+        let statement = format!("The API server refuses to write {object}");
+        let announced = quoting(&statement, Some(&refusal.message));
+        let message = refusal.message.clone();
         let news = state
-            .refusals
-            .refused(&self.app, &step.id(), &step.hash(), refused, now.monotonic);
-        let error = |announced| PassError::Refused {
-            object: format!("{} {}", written(step).as_str(), name_of(step)),
-            message,
-            announced,
-        };
+            .answers
+            .refused(&self.app, &step.id(), &step.hash(), refusal, now.monotonic);
+        let error = PassError::Refused { object, message };
         let observed = match &execution.then {
             Then::Commit { observed, .. } => observed,
             // Nobody plans for what is gone.
-            Then::Leave => return self.fail(state, error(true), now),
+            Then::Finish => return self.fail(state, error, now),
         };
         match news {
             News::Yes => self.replan(state, now),
-            News::Announced => self.fail(state, error(true), now),
+            News::Announced => self.fail(state, error, now),
             News::No => {
-                let error = error(false);
                 self.ended.announcements.push(Announcement {
                     about: observed.reference(),
                     severity: Severity::Warning,
                     reason: error.reason().to_string(),
-                    message: error.to_string(),
+                    message: announced,
                 });
                 self.fail(state, error, now)
             }
@@ -190,11 +239,28 @@ impl Pass {
     }
 }
 
+/// That a Deployment was put right which these field managers had changed.
+fn corrected(execution: &Execution, step: &Step, managers: &[String]) -> Option<Announcement> {
+    let Then::Commit { observed, .. } = &execution.then else {
+        return None;
+    };
+    Some(Announcement {
+        about: observed.reference(),
+        severity: Severity::Warning,
+        reason: Reason::ChangeReverted.to_string(),
+        message: format!(
+            "{} was changed by {}. Fairway has reverted the change, and its pods are replaced. Edit the App instead.",
+            step.object_name(),
+            managers.join(", "),
+        ),
+    })
+}
+
 fn name_of(step: &Step) -> &str {
     match step {
-        Step::Apply(object) | Step::DryRun(object) | Step::Create(object) => {
+        Step::Apply(object) | Step::Replace(object, _) | Step::DryRun(object) | Step::Create(object) => {
             object.meta().name.as_deref().unwrap_or_default()
         }
-        Step::Scale(target, _) | Step::Delete(target) => &target.name,
+        Step::Scale(target, _) | Step::TakeOver(target, _) | Step::Delete(target) => &target.name,
     }
 }

@@ -1,5 +1,8 @@
 use super::*;
+use crate::expectations::EXPECTATION_TIMEOUT;
+use crate::kinds::Kind;
 use crate::kinds::{App, Deployment, Job, Release};
+use crate::request::Resource;
 use fairway_plan::ObjectRef;
 use fairway_plan::object::{self, Object};
 use fairway_plan::observed::Settings;
@@ -12,8 +15,8 @@ const NOW: Now = Now {
     monotonic: Instant::after_origin(Duration::from_secs(100)),
 };
 
-fn app() -> Key {
-    Key::new("shop", "crm")
+fn app() -> NamespacedName {
+    NamespacedName::new("shop", "crm")
 }
 
 fn app_object() -> App {
@@ -31,7 +34,9 @@ fn state() -> State {
         agent_image: "fairway".into(),
         agent_pull_secrets: Vec::new(),
         agent_pull_policy: "IfNotPresent".into(),
-        probe_token_sha256: "0".repeat(64),
+        agent_pods: Default::default(),
+        agent_of_app: Default::default(),
+        probe_key: fairway_plan::probe_token::ProbeKey::new([0; 32]),
     };
     let mut state = State::new(settings, 1);
     state.caches.put(app_object());
@@ -105,7 +110,7 @@ fn error(code: u16, reason: &str) -> Answer {
 
 /// A pass of the App that executes these steps and commits nothing, at its first request.
 fn executing(state: &mut State, steps: impl IntoIterator<Item = Step>) -> (Pass, Action) {
-    let mut pass = Pass::new(Work::new(Reconciled::App, app()), NOW.monotonic, Duration::ZERO);
+    let mut pass = Pass::new(ObjectKey::new(OwnKind::App, app()), NOW.monotonic, Duration::ZERO);
     let decided = Decided {
         object: Own::App(Arc::new(app_object())),
         steps: steps.into_iter().collect(),
@@ -145,13 +150,13 @@ fn plans_again(action: &Action) -> bool {
 }
 
 fn is_stale(state: &mut State) -> bool {
-    let work = Work::new(Reconciled::App, app());
-    let view = state.caches.view(&app(), &work, NOW.monotonic, |_| Some(()));
-    matches!(view, View::Stale(_))
+    let work = ObjectKey::new(OwnKind::App, app());
+    let view = state.caches.read(&app(), &work, NOW.monotonic, |_, _| Some(()));
+    matches!(view, CacheRead::Stale(_))
 }
 
-fn refusal(state: &State, id: &str) -> Option<fairway_plan::observed::Refusal> {
-    state.refusals.known(&app(), NOW.monotonic).refused.remove(id)
+fn refusal(state: &State, write: &str) -> Option<fairway_plan::observed::Refusal> {
+    state.answers.known(&app(), NOW.monotonic).refused.remove(write)
 }
 
 #[test]
@@ -163,8 +168,13 @@ fn what_was_applied_must_be_seen_before_the_next_plan() {
         stored(deployment("5")),
     );
     let ended = ended(action);
-    assert_eq!((ended.result, ended.switched), (PassResult::OnChange, None));
+    assert_eq!((ended.result, ended.switched), (unless_seen(), None));
     assert!(is_stale(&mut state));
+}
+
+/// How a pass ends whose write has an event to come: no event may ever come of an object that is deleted between two lists.
+fn unless_seen() -> PassResult {
+    PassResult::At(NOW.monotonic + EXPECTATION_TIMEOUT)
 }
 
 #[test]
@@ -194,23 +204,29 @@ fn a_refusal_is_planned_on_once_and_then_fails_the_pass() {
     let step = || Step::Apply(desired_service());
     let (_, action) = one(&mut state, step(), error(422, "Invalid"));
     assert!(plans_again(&action), "{action:?}");
-    let known = refusal(&state, "Service/crm").expect("the planner sees it");
-    assert_eq!((known.hash.as_str(), known.may_pass), ("h2", false));
+    let known = refusal(&state, "Service/crm#h2").expect("the planner sees it");
+    assert!(!known.may_pass);
 
     let (_, action) = one(&mut state, step(), error(422, "Invalid"));
     let ended = ended(action);
-    let reasons: Vec<_> = ended.announcements.iter().map(|event| &*event.reason).collect();
-    assert_eq!(reasons, ["WriteRefused"], "a planner that insists is announced");
+    let announced: Vec<_> = ended
+        .announcements
+        .iter()
+        .map(|event| (&*event.reason, &*event.message))
+        .collect();
+    let message = "The API server refuses to write Service crm: “the API server says Invalid”.";
+    assert_eq!(
+        announced,
+        [("WriteRefused", message)],
+        "a planner that insists is announced"
+    );
     assert!(matches!(
         ended.result,
-        PassResult::Failed(PassError::Refused { announced: false, .. }, _)
+        PassResult::Failed(PassError::Refused { .. }, _)
     ));
 
     let (_, action) = one(&mut state, step(), error(422, "Invalid"));
-    assert!(
-        matches!(failure(action), PassError::Refused { announced: true, .. }),
-        "once"
-    );
+    assert!(self::ended(action).announcements.is_empty(), "announced once");
 }
 
 #[test]
@@ -220,7 +236,7 @@ fn a_refused_step_stops_those_behind_it() {
     let (mut pass, _) = executing(&mut state, steps);
     let action = pass.next(&mut state, error(422, "Invalid"), NOW);
     assert!(plans_again(&action), "{action:?}");
-    assert!(refusal(&state, "Deployment/crm-web-2").is_some());
+    assert!(refusal(&state, "Deployment/crm-web-2#h1").is_some());
 }
 
 #[test]
@@ -232,7 +248,7 @@ fn a_refused_write_is_attempted_again_in_time() {
         error(403, "Forbidden"),
     );
     let (_, action) = executing(&mut state, []);
-    let forgotten = state.refusals.forgotten(&app(), NOW.monotonic).unwrap();
+    let forgotten = state.answers.forgotten(&app(), NOW.monotonic).unwrap();
     assert_eq!(ended(action).result, PassResult::At(forgotten));
 }
 
@@ -246,10 +262,23 @@ fn a_passed_dry_run_is_planned_on_once_and_persists_nothing() {
         "nothing in the cluster will wake the planner"
     );
     assert!(!is_stale(&mut state));
-    let known = state.refusals.known(&app(), NOW.monotonic).dry_run_passed;
+    let known = state.answers.known(&app(), NOW.monotonic).dry_run_passed;
     assert!(known.contains("Deployment/crm-web-2#h1"), "{known:?}");
     let (_, action) = one(&mut state, step(), stored(deployment("5")));
     assert_eq!(ended(action).result, PassResult::OnChange);
+}
+
+#[test]
+fn f11_warnings_of_a_passed_dry_run_are_known() {
+    let mut state = state();
+    let answer = || Answer::Passed(vec!["deprecated".to_owned()]);
+    let (_, action) = one(&mut state, Step::DryRun(desired_deployment()), answer());
+    assert!(plans_again(&action), "{action:?}");
+    let warnings = |state: &State| state.answers.known(&app(), NOW.monotonic).warnings;
+    assert_eq!(warnings(&state)["Deployment/crm-web-2#h1"], ["deprecated"]);
+    let (_, action) = one(&mut state, Step::DryRun(desired_deployment()), answer());
+    assert_eq!(ended(action).result, PassResult::OnChange, "it is no news again");
+    assert_eq!(warnings(&state).len(), 1);
 }
 
 #[rstest]
@@ -264,7 +293,7 @@ fn what_exists_and_is_ours_is_adopted(#[case] owner: Option<&str>, #[case] exist
         "{action:?}"
     );
     let action = pass.next(&mut state, stored(existing), NOW);
-    assert_eq!(ended(action).result, PassResult::OnChange);
+    assert_eq!(ended(action).result, unless_seen());
     assert!(is_stale(&mut state), "it must be seen before the next plan");
 }
 
@@ -277,7 +306,7 @@ fn a_taken_name_is_a_refusal_that_may_pass(#[case] owner: Option<&str>, #[case] 
     let (mut pass, _) = one(&mut state, step, error(409, "AlreadyExists"));
     let action = pass.next(&mut state, stored(existing), NOW);
     assert!(plans_again(&action), "{action:?}");
-    let known = refusal(&state, "Job/crm-2-run-1").unwrap();
+    let known = refusal(&state, "Job/crm-2-run-1#").unwrap();
     assert_eq!(
         known.message,
         "Job crm-2-run-1 already exists and was not created by Fairway for this object. Delete or rename it."
@@ -294,7 +323,7 @@ fn a_name_that_is_being_freed_is_waited_for() {
     ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     let action = pass.next(&mut state, stored(ending), NOW);
     assert!(matches!(failure(action), PassError::BeingDeleted { .. }));
-    assert!(refusal(&state, "Job/crm-2-run-1").is_none());
+    assert!(refusal(&state, "Job/crm-2-run-1#").is_none());
 }
 
 #[rstest]
@@ -336,7 +365,7 @@ fn what_was_changed_meanwhile_is_planned_again_without_a_failure() {
         ended(action).result,
         PassResult::At(NOW.monotonic + CONFLICT_RETRY)
     );
-    assert!(refusal(&state, "Service/crm").is_none());
+    assert!(refusal(&state, "Service/crm#h2").is_none());
 }
 
 #[test]
@@ -349,7 +378,7 @@ fn nothing_is_created_in_a_terminating_namespace_for_a_while() {
     .unwrap();
     let step = || Step::Create(desired_job(Some("m-2")));
     let (_, action) = one(&mut state, step(), Answer::Error(Box::new(status)));
-    let until = state.refusals.terminating("shop", NOW.monotonic).unwrap();
+    let until = state.answers.terminating("shop", NOW.monotonic).unwrap();
     assert_eq!(ended(action).result, PassResult::At(until));
     let (_, action) = executing(&mut state, [step()]);
     assert_eq!(ended(action).result, PassResult::At(until), "nothing is asked");
@@ -365,7 +394,7 @@ fn without_an_answer_the_pass_backs_off_and_learns_nothing(#[case] answer: Answe
     let mut state = state();
     let (_, action) = one(&mut state, Step::Apply(desired_deployment()), answer);
     assert!(matches!(failure(action), PassError::Unavailable { .. }));
-    assert!(refusal(&state, "Deployment/crm-web-2").is_none());
+    assert!(refusal(&state, "Deployment/crm-web-2#h1").is_none());
     assert_eq!(
         state.queue.next_timer(),
         Some(NOW.monotonic + Duration::from_millis(200))
@@ -381,15 +410,15 @@ fn a_pass_that_achieved_nothing_leaves_the_backoff_as_it_is() {
         other => panic!("{other:?}"),
     };
     assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 200);
-    one(&mut state, step(), error(409, "Conflict"));
-    assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 400);
     let written: Deployment = serde_json::from_value(deployment("5")).unwrap();
     let kind = Kind::Deployment;
-    state.caches.wrote(&app(), kind, &written.metadata, NOW.monotonic);
-    let mut stale = Pass::new(Work::new(Reconciled::App, app()), NOW.monotonic, Duration::ZERO);
+    state
+        .caches
+        .expect_write(&app(), kind, &written.metadata, NOW.monotonic);
+    let mut stale = Pass::new(ObjectKey::new(OwnKind::App, app()), NOW.monotonic, Duration::ZERO);
     let action = stale.next(&mut state, Answer::Nothing, NOW);
     assert!(matches!(ended(action).result, PassResult::At(_)));
-    assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 800);
+    assert_eq!(delay(one(&mut state, step(), error(503, "X")).1), 400);
     one(&mut state, step(), stored(deployment("6")));
     assert_eq!(
         delay(one(&mut state, step(), error(503, "X")).1),
@@ -398,9 +427,50 @@ fn a_pass_that_achieved_nothing_leaves_the_backoff_as_it_is() {
     );
 }
 
+#[test]
+fn a_conflict_in_every_pass_becomes_a_failure_that_backs_off() {
+    let mut state = state();
+    let mut conflict = || one(&mut state, Step::Apply(desired_service()), error(409, "Conflict")).1;
+    for _ in 0..3 {
+        let retry = PassResult::At(NOW.monotonic + CONFLICT_RETRY);
+        assert_eq!(ended(conflict()).result, retry);
+    }
+    for delay in [1600, 3200] {
+        let error = PassError::Unavailable {
+            object: "Service crm".to_owned(),
+            message: "it was changed meanwhile".to_owned(),
+        };
+        assert_eq!(
+            ended(conflict()).result,
+            PassResult::Failed(error, Duration::from_millis(delay))
+        );
+    }
+    one(
+        &mut state,
+        Step::Apply(desired_deployment()),
+        stored(deployment("5")),
+    );
+    let (_, action) = one(&mut state, Step::Apply(desired_service()), error(409, "Conflict"));
+    assert_eq!(
+        ended(action).result,
+        PassResult::At(NOW.monotonic + CONFLICT_RETRY),
+        "a completed pass resets the backoff"
+    );
+}
+
+#[test]
+fn a_status_conflict_in_every_pass_becomes_a_failure_that_backs_off() {
+    let mut state = state();
+    let mut conflict = || committing(&mut state).next(&mut state, error(409, "Conflict"), NOW);
+    for _ in 0..3 {
+        assert!(matches!(ended(conflict()).result, PassResult::At(_)));
+    }
+    assert!(matches!(failure(conflict()), PassError::StatusNotWritten { .. }));
+}
+
 /// A pass of the App from its beginning, at its request to commit the status.
 fn committing(state: &mut State) -> Pass {
-    let mut pass = Pass::new(Work::new(Reconciled::App, app()), NOW.monotonic, Duration::ZERO);
+    let mut pass = Pass::new(ObjectKey::new(OwnKind::App, app()), NOW.monotonic, Duration::ZERO);
     let Action::Plan(planning) = pass.next(state, Answer::Nothing, NOW) else {
         panic!("it plans")
     };
@@ -418,7 +488,7 @@ fn a_committed_status_is_announced_and_must_be_seen() {
     let ended = ended(pass.next(&mut state, stored(meta), NOW));
     assert_eq!(ended.announcements.len(), 1, "{ended:?}");
     assert_eq!(ended.announcements[0].about.name.as_deref(), Some("crm"));
-    let mut next = Pass::new(Work::new(Reconciled::App, app()), NOW.monotonic, Duration::ZERO);
+    let mut next = Pass::new(ObjectKey::new(OwnKind::App, app()), NOW.monotonic, Duration::ZERO);
     let Action::Done(waits) = next.next(&mut state, Answer::Nothing, NOW) else {
         panic!("older than our last write")
     };
@@ -463,7 +533,7 @@ fn a_release_looks_up_services_and_claims_that_no_watch_shows() {
     snapshot.metadata.uid = Some("s-1".into());
     snapshot.metadata.resource_version = Some("3".into());
     state.caches.put(snapshot);
-    let work = Work::new(Reconciled::Release, Key::new("shop", "crm-1"));
+    let work = ObjectKey::new(OwnKind::Release, NamespacedName::new("shop", "crm-1"));
     let start = || Pass::new(work.clone(), NOW.monotonic, Duration::ZERO);
 
     let mut pass = start();
@@ -492,10 +562,13 @@ fn a_release_looks_up_services_and_claims_that_no_watch_shows() {
     };
     let mut pass = start();
     let asked = pass.next(&mut state, Answer::Nothing, later);
-    assert_eq!(read(&asked), Some((Resource::Claim, "uploads".to_owned())));
+    assert_eq!(
+        read(&asked),
+        Some((Resource::Of(Kind::Service), "crm".to_owned()))
+    );
     assert!(matches!(
         failure(pass.next(&mut state, error(503, "X"), later)),
-        PassError::Unread { .. }
+        PassError::NotRead { .. }
     ));
 }
 
@@ -512,4 +585,68 @@ fn a_wake_is_never_before_its_time_and_never_at_once() {
         "or a processor would be kept busy"
     );
     assert_eq!(timer(Wake::OnChange, NOW), None);
+}
+
+/// Commits a status of this object, whose reason has changed.
+fn committed(object: Own, rung: Option<&'static str>, outcome: Option<&str>) -> Ended {
+    let mut state = state();
+    let mut pass = Pass::new(
+        ObjectKey::new(object.kind(), object.key()),
+        NOW.monotonic,
+        Duration::ZERO,
+    );
+    pass.app = app();
+    let announcement = Announcement {
+        about: object.reference(),
+        severity: crate::announcement::Severity::Normal,
+        reason: "BackingUp".to_owned(),
+        message: "Dumping the database.".to_owned(),
+    };
+    let commit = Commit {
+        object: object.clone(),
+        announcement: Some(announcement),
+        outcome: outcome.map(str::to_owned),
+        rung,
+    };
+    let decided = Decided {
+        object,
+        steps: Vec::new(),
+        commit: Some(Box::new(commit)),
+        wake: Wake::OnChange,
+        probes: None,
+    };
+    let asked = pass.execute(&mut state, decided, NOW);
+    assert!(matches!(asked, Action::Ask(Request::Commit(_))), "{asked:?}");
+    ended(pass.next(&mut state, stored(deployment("5")), NOW))
+}
+
+#[rstest]
+#[case::at_a_rung(Some("BackedUp"), None, Some("BackedUp"))]
+#[case::at_its_end(None, Some("Succeeded"), Some("Succeeded"))]
+#[case::before_it_is_taken_up(None, None, None)]
+fn a_release_whose_reason_has_changed_has_come_to_a_step(
+    #[case] rung: Option<&'static str>,
+    #[case] outcome: Option<&str>,
+    #[case] step: Option<&str>,
+) {
+    let release: Release = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Release",
+        "metadata": {"namespace": "shop", "name": "crm-2", "uid": "r-2", "resourceVersion": "4"},
+        "spec": {"app": "crm", "revision": 2},
+    }))
+    .unwrap();
+    let expected = ReleaseStep {
+        app: "crm".to_owned(),
+        step: step.map(str::to_owned),
+        reason: "BackingUp".to_owned(),
+    };
+    assert_eq!(
+        committed(Own::Release(Arc::new(release)), rung, outcome).step,
+        Some(expected)
+    );
+}
+
+#[test]
+fn other_kinds_have_no_step() {
+    assert_eq!(committed(Own::App(Arc::new(app_object())), None, None).step, None);
 }

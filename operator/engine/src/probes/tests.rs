@@ -16,7 +16,7 @@ fn target(port: u16) -> ProbeTarget {
                 host: None,
                 headers: Vec::new(),
                 status: 200,
-                json: None,
+                json: Default::default(),
             },
         )],
         via: None,
@@ -107,7 +107,7 @@ fn a_wrong_answer_weighs_more_than_none() {
 
 #[test]
 fn a_pod_keeps_its_counts_while_it_is_asked_the_same() {
-    let (mut probes, release) = (Probes::default(), Key::new("shop", "crm-2"));
+    let (mut probes, release) = (Probes::default(), NamespacedName::new("shop", "crm-2"));
     let begun = probes.set(&release, vec![target(1)]);
     let [probe] = &begun[..] else { panic!("{begun:?}") };
     assert_eq!(probes.count(probe, ProbeVerdict::Passed), Some(false));

@@ -1,12 +1,14 @@
 //! What an App's status says: what serves, whether it is healthy, and which release is under way.
 
-use crate::conditions::{self, Desired, Progress, State, Status};
+use crate::Step;
+use crate::conditions::{self, Desired, Progress, State, Status, reason_of};
 use crate::kubectl::{self, Resource};
 use crate::labels;
 use crate::message;
-use crate::observed::AppObserved;
-use crate::readings::is_ready;
-use crate::release::history::{happened, has_ended, live};
+use crate::names;
+use crate::observed::{AppObserved, Refusal};
+use crate::readings::{is_ready, replicas_of};
+use crate::release::history::{self, happened, has_begun, has_ended, live};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};
@@ -24,10 +26,22 @@ pub(super) enum Finding {
     Recorded,
     /// The spec has a Release.
     Settled,
+    /// The spec had a Release, which was deleted.
+    Deleted,
     /// The spec has been edited, or is to be retried, and `suspend` holds it.
     Held,
     /// These containers name no image.
     AwaitingRelease(Vec<String>),
+    /// The API server refuses the Release or its snapshot: what it said.
+    Refused(String),
+}
+
+impl Finding {
+    /// The API server refused to create a Release or its snapshot.
+    pub(super) fn refused(step: &Step, refusal: &Refusal) -> Self {
+        let said = refusal.of_creating(step);
+        Self::Refused(message::sentences([&said, "Fairway retries automatically."]))
+    }
 }
 
 /// How far the desired release is, as coarsely as the App says it.
@@ -36,12 +50,15 @@ enum Phase {
     RollingBack,
     Baking,
     Live,
-    /// It waits for a user.
-    Stalled(StatusSummary),
+    /// It waits for a user, or for a release in progress that does.
+    Stalled(String, StatusSummary),
     /// It has ended otherwise than well.
     Failed(ReleaseOutcome, StatusSummary),
     Held,
     AwaitingRelease(String),
+    /// Its Release was deleted.
+    Deleted,
+    Refused(String),
 }
 
 /// What the Release itself says.
@@ -59,15 +76,63 @@ pub(super) fn write(observed: &AppObserved, status: &mut AppStatus, finding: &Fi
         .iter()
         .find(|release| Some(release.name_any()) == desired);
     let serving = live(&observed.releases);
-    let phase = phase(observed, finding, desired_release);
+    let own = phase(observed, finding, desired_release);
+    let waiting = waiting_for_user(observed, &own);
+    let phase = waiting.as_ref().unwrap_or(&own);
     status.observed_generation = app.metadata.generation;
-    status.live = serving.map(|release| Live {
-        release: release.name_any(),
-        revision: release.spec.revision,
-        images: release.status.clone().unwrap_or_default().digests,
+    status.live = serving_still(observed).or_else(|| {
+        serving.map(|release| Live {
+            release: release.name_any(),
+            revision: release.spec.revision,
+            images: release.status.clone().unwrap_or_default().digests,
+        })
     });
-    let conditions = conditions(observed, serving, &phase, desired.as_deref());
+    let conditions = conditions(observed, serving, &own, phase, desired.as_deref());
     status.conditions = conditions::set(&status.conditions, conditions, app.metadata.generation, now);
+}
+
+/// What goes on serving although its Release was deleted, until a newer one serves.
+fn serving_still(observed: &AppObserved) -> Option<Live> {
+    let live = observed.app.status.as_ref()?.live.clone()?;
+    let exists = observed
+        .releases
+        .iter()
+        .any(|release| release.name_any() == live.release);
+    let newer = history::live(&observed.releases);
+    let is_followed = newer.is_some_and(|newer| newer.spec.revision > live.revision);
+    let runs = observed.snapshots.contains_key(&live.release)
+        && observed.deployments.iter().any(|deployment| {
+            deployment.labels().get(labels::RELEASE) == Some(&live.release) && replicas_of(deployment) > 0
+        });
+    (!exists && !is_followed && runs).then_some(live)
+}
+
+/// The release in progress that waits for a user: it keeps the App saying so, whatever is edited meanwhile.
+fn waiting_for_user(observed: &AppObserved, own: &Phase) -> Option<Phase> {
+    if matches!(own, Phase::Stalled(..) | Phase::Refused(_)) {
+        return None;
+    }
+    let mut in_progress = observed.releases.iter().filter(|release| {
+        release.metadata.deletion_timestamp.is_none() && has_begun(release) && !has_ended(release)
+    });
+    in_progress.find_map(|release| {
+        Some(Phase::Stalled(
+            release.name_any(),
+            said(release, STALLED, "True")?,
+        ))
+    })
+}
+
+/// What a condition of a Release says, if it has that value.
+fn said(release: &Release, kind: &str, value: &str) -> Option<StatusSummary> {
+    let conditions = &release.status.as_ref()?.conditions;
+    let condition = conditions
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == value)?;
+    Some(StatusSummary {
+        reason: reason_of(condition).unwrap_or(Reason::ReleaseFailed),
+        message: condition.message.clone(),
+    })
 }
 
 fn phase(observed: &AppObserved, finding: &Finding, desired: Option<&Arc<Release>>) -> Phase {
@@ -79,34 +144,26 @@ fn phase(observed: &AppObserved, finding: &Finding, desired: Option<&Arc<Release
                 containers.join(", ")
             ));
         }
+        Finding::Refused(message) => return Phase::Refused(message.clone()),
         Finding::Recorded => return Phase::Releasing,
+        Finding::Deleted => return Phase::Deleted,
         Finding::Settled => {}
     }
     let Some(release) = desired else {
         return Phase::Releasing;
     };
     let status = release.status.clone().unwrap_or_default();
-    let summary = |kind: &str, value: &str| {
-        let condition = status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == kind && condition.status == value)?;
-        Some(StatusSummary {
-            reason: condition.reason.parse().unwrap_or(Reason::ReleaseFailed),
-            message: condition.message.clone(),
-        })
-    };
     match status.outcome {
         Some(ReleaseOutcome::Succeeded) => Phase::Live,
         Some(outcome) => Phase::Failed(
             outcome,
-            summary(SUCCEEDED, "False").unwrap_or(StatusSummary {
+            said(release, SUCCEEDED, "False").unwrap_or(StatusSummary {
                 reason: Reason::ReleaseFailed,
                 message: String::new(),
             }),
         ),
-        None => match summary(STALLED, "True") {
-            Some(summary) => Phase::Stalled(summary),
+        None => match said(release, STALLED, "True") {
+            Some(summary) => Phase::Stalled(release.name_any(), summary),
             None if happened(&status, MilestoneKind::RollingBack).is_some() => Phase::RollingBack,
             None if happened(&status, MilestoneKind::TrafficMoved).is_none() => Phase::Releasing,
             None if happened(&status, MilestoneKind::Baked).is_none() && bakes(observed) => Phase::Baking,
@@ -122,10 +179,11 @@ fn bakes(observed: &AppObserved) -> bool {
 /// What an App says of the release that it asks for: state, reason and message.
 fn progress(observed: &AppObserved, serves: &str, phase: &Phase, desired: Option<&str>) -> Progress {
     let namespace = observed.app.metadata.namespace.as_deref().unwrap_or_default();
-    let more = desired.map_or_else(String::new, |desired| {
-        let command = kubectl::describe(namespace, Resource::Release(desired));
+    let details = |release: &str| {
+        let command = kubectl::describe(namespace, Resource::Release(release));
         format!("For details: {command}")
-    });
+    };
+    let more = desired.map_or_else(String::new, details);
     let release = match desired {
         Some(desired) => format!("Release {desired}"),
         None => "A first release".to_owned(),
@@ -147,13 +205,13 @@ fn progress(observed: &AppObserved, serves: &str, phase: &Phase, desired: Option
             message::sentences([serves, "Its bake is under way.", &more]),
         ),
         Phase::Live => (State::Succeeded, Reason::Live, serves.to_owned()),
-        Phase::Stalled(summary) => (
+        Phase::Stalled(release, summary) => (
             State::Stalled,
             Reason::ActionRequired,
             message::sentences([
                 serves,
-                &format!("{release} requires action ({}).", summary.reason),
-                &more,
+                &format!("Release {release} requires action ({}).", summary.reason),
+                &details(release),
             ]),
         ),
         Phase::Failed(outcome, summary) => (
@@ -165,10 +223,24 @@ fn progress(observed: &AppObserved, serves: &str, phase: &Phase, desired: Option
                 &more,
             ]),
         ),
+        Phase::Deleted => (
+            State::Waiting,
+            Reason::ReleaseDeleted,
+            message::sentences([
+                serves,
+                &format!("{release} of the current spec was deleted, and is not created again."),
+                &to_release_again(observed),
+            ]),
+        ),
         Phase::Held => (
             State::Waiting,
             Reason::Suspended,
             format!("{serves} spec.suspend is true. Set it to false to release the current spec."),
+        ),
+        Phase::Refused(message) => (
+            State::Stalled,
+            Reason::WriteRefused,
+            message::sentences([serves, message]),
         ),
         Phase::AwaitingRelease(message) => (
             State::Waiting,
@@ -179,22 +251,40 @@ fn progress(observed: &AppObserved, serves: &str, phase: &Phase, desired: Option
     Progress::new(state, reason, message)
 }
 
+/// How a user releases a spec whose Release was deleted.
+fn to_release_again(observed: &AppObserved) -> String {
+    let app = observed.app.name_any();
+    let status = observed.app.status.as_ref();
+    let recorded = status.and_then(|status| status.revision).unwrap_or_default();
+    let revision = history::free_revision(recorded, &observed.releases);
+    format!(
+        "To release the spec again, edit it, or apply Release {} with spec.app {app} and spec.revision {revision}.",
+        names::release(&app, revision)
+    )
+}
+
 fn conditions(
     observed: &AppObserved,
     serving: Option<&Arc<Release>>,
+    own: &Phase,
     phase: &Phase,
     desired: Option<&str>,
 ) -> Vec<Desired> {
-    let serves = serving.map_or_else(
-        || "No release serves yet.".to_owned(),
-        |release| format!("Release {} serves.", release.name_any()),
-    );
+    let still = serving_still(observed);
+    let serves = match (&still, serving) {
+        (Some(live), _) => format!("What Release {} started still runs.", live.release),
+        (None, Some(release)) => format!("Release {} serves.", release.name_any()),
+        (None, None) => "No release serves yet.".to_owned(),
+    };
     let Progress {
         state,
         reason,
         message,
     } = progress(observed, &serves, phase, desired);
-    let (ready, ready_reason, ready_message) = match (serving, phase) {
+    let live = still
+        .map(|live| live.release)
+        .or(serving.map(|release| release.name_any()));
+    let (ready, ready_reason, ready_message) = match (&live, phase) {
         (None, Phase::Failed(..)) => (Status::False, reason, message.clone()),
         (None, _) => (Status::Unknown, reason, message.clone()),
         (Some(release), _) => match unready(observed, release) {
@@ -215,8 +305,8 @@ fn conditions(
         conditions.push(Desired::new(BAKING, Status::True, reason, message));
     }
     // A first release that failed in its bake goes on serving: it is what the spec asks for.
-    let serves_desired = serving.is_some_and(|release| Some(release.name_any().as_str()) == desired);
-    if matches!(phase, Phase::Failed(..)) && !serves_desired {
+    let serves_desired = live.as_deref().is_some_and(|release| Some(release) == desired);
+    if matches!(own, Phase::Failed(..) | Phase::Deleted) && !serves_desired {
         let asks = format!("The spec asks for release {}.", desired.unwrap_or_default());
         let message = message::sentences([&serves, &asks]);
         conditions.push(Desired::new(DIVERGED_FROM_SPEC, Status::True, reason, message));
@@ -234,13 +324,14 @@ fn conditions(
 
 /// The one condition that repeats all that the Release says: tools that wait for an App show it.
 fn stalled(phase: &Phase, reason: Reason, desired: Option<&str>) -> Option<Desired> {
-    let desired = desired.unwrap_or_default();
     let (reason, statement, summary) = match phase {
-        Phase::Failed(_, summary) => (summary.reason, "did not succeed", summary),
-        Phase::Stalled(summary) => (reason, "requires action", summary),
+        Phase::Failed(_, summary) => {
+            let statement = format!("Release {} did not succeed.", desired.unwrap_or_default());
+            (summary.reason, statement, summary)
+        }
+        Phase::Stalled(release, summary) => (reason, format!("Release {release} requires action."), summary),
         _ => return None,
     };
-    let statement = format!("Release {desired} {statement}.");
     let message = message::sentences([&statement, &summary.message]);
     Some(Desired::new(STALLED, Status::True, reason, message))
 }
@@ -258,9 +349,9 @@ const fn ended(outcome: ReleaseOutcome) -> Reason {
 }
 
 /// The first component of what serves that has no ready pod although it should.
-fn unready(observed: &AppObserved, serving: &Release) -> Option<String> {
+fn unready(observed: &AppObserved, serving: &str) -> Option<String> {
     let spec = &observed.app.spec;
-    let name = serving.name_any();
+    let name = serving.to_owned();
     spec.components
         .iter()
         .filter(|component| component.replicas > 0)

@@ -1,9 +1,10 @@
 //! The Job or pod of one attempt, as observed.
 
 use crate::build::agent::{self, Outcome};
+use crate::build::applied_hash;
 use crate::labels::RUN_ID;
 use crate::object::Kind;
-use crate::{ObjectRef, tasks::Task};
+use crate::{ObjectRef, tasks::Identity};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -39,26 +40,22 @@ pub(crate) struct Child<'a> {
 }
 
 impl<'a> Child<'a> {
-    /// The child of that name. `key` is what [`Task::is_of`] recognises it by.
-    pub(crate) fn find(
-        task: &Task,
-        key: &str,
-        name: String,
-        jobs: &'a [Arc<Job>],
-        pods: &'a [Arc<Pod>],
-    ) -> Self {
+    /// The child of that name, recognised by its identity.
+    pub(crate) fn find(identity: Identity, name: String, jobs: &'a [Arc<Job>], pods: &'a [Arc<Pod>]) -> Self {
         let job = jobs.iter().find(|job| job.name_any() == name);
         let pod = pods.iter().find(|pod| pod.name_any() == name);
         let found = match (job, pod) {
-            (Some(job), _) if task.is_of(&job.metadata, key) => Found::Job(job),
+            (Some(job), _) if identity.matches(&job.metadata) => Found::Job(job),
             (Some(job), _) => Found::OtherJob(job),
-            (None, Some(pod)) if task.is_of(&pod.metadata, key) => Found::Pod(pod),
+            (None, Some(pod)) if identity.matches(&pod.metadata) => Found::Pod(pod),
             (None, Some(pod)) => Found::OtherPod(pod),
             (None, None) => Found::Nothing,
         };
         // A Job owns its pods, but may be gone: then the run ID tells them from those of another run.
         let is_own = |pod: &&Arc<Pod>| {
-            !task.is_unowned() || !pod.labels().contains_key(RUN_ID) || task.is_of(&pod.metadata, key)
+            matches!(identity, Identity::OwnerUid(_))
+                || !pod.labels().contains_key(RUN_ID)
+                || identity.matches(&pod.metadata)
         };
         Self {
             name,
@@ -81,10 +78,22 @@ impl<'a> Child<'a> {
         agent::started_at(&self.pods, &self.name)
     }
 
+    /// Name of the object whose Events tell of its start: the pod, or a Job without one.
+    pub(crate) fn name_of_pod(&self) -> String {
+        let pod = agent::pods_of(&self.pods, &self.name).next();
+        pod.map_or_else(|| self.name.clone(), ResourceExt::name_any)
+    }
+
     /// When the Job or pod was created.
     pub(crate) fn created(&self) -> Option<Timestamp> {
         let created = self.metadata()?.creation_timestamp.as_ref()?;
         Some(created.0)
+    }
+
+    /// Whether what holds the name is being deleted.
+    pub(crate) fn is_being_deleted(&self) -> bool {
+        self.metadata()
+            .is_some_and(|meta| meta.deletion_timestamp.is_some())
     }
 
     /// Reference to the Job or pod, if it is the attempt's.
@@ -94,6 +103,11 @@ impl<'a> Child<'a> {
             Found::Pod(pod) => ObjectRef::of(Kind::Pod, &pod.metadata),
             Found::Nothing | Found::OtherJob(_) | Found::OtherPod(_) => None,
         }
+    }
+
+    /// The hash with which the Job or pod was created.
+    pub(crate) fn applied_hash(&self) -> Option<&'a str> {
+        applied_hash(self.metadata()?)
     }
 
     fn metadata(&self) -> Option<&'a ObjectMeta> {

@@ -45,6 +45,17 @@ impl Planned {
         self
     }
 
+    /// This pass and another one that says the same, each step once.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        for step in other.steps {
+            if !self.steps.contains(&step) {
+                self.steps.push(step);
+            }
+        }
+        self.wake = self.wake.sooner(other.wake);
+        self
+    }
+
     /// Whether an object is to be created.
     pub(crate) fn creates(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Create(_)))

@@ -1,7 +1,10 @@
 use super::*;
 use crate::bench::{self, Bench, app, reported};
+use crate::missing::APPLIED_WITHIN;
 use crate::protocol::{Cause, Failure};
+use fairway_crds::store::{Store, VolumeStore};
 use fairway_crds::{App, Backup};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rstest::rstest;
 use serde_json::json;
 
@@ -9,6 +12,8 @@ struct Story {
     bench: Bench,
     backup: Backup,
     app: Option<App>,
+    others: Vec<Backup>,
+    last_by_hand: Option<(String, Timestamp)>,
 }
 
 impl Story {
@@ -22,6 +27,8 @@ impl Story {
             bench: Bench::new(),
             backup: serde_json::from_value(backup).unwrap(),
             app: Some(app()),
+            others: Vec::new(),
+            last_by_hand: None,
         }
     }
 
@@ -32,9 +39,12 @@ impl Story {
             snapshot: app.as_ref().map(|app| Arc::new(Snapshot::of(&app.spec))),
             app,
             release: None,
+            others: self.others.iter().cloned().map(Arc::new).collect(),
+            last_by_hand: self.last_by_hand.clone(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),
+            dry_run_passed: self.bench.dry_run_passed.clone(),
         };
         let decision = plan(&observed, &bench::settings(), self.bench.now);
         assert_eq!(
@@ -248,45 +258,45 @@ fn a_corrected_claim_is_used_at_once() {
         message.contains("persistentvolumeclaim \"backups\" not found"),
         "{message}"
     );
-    story
-        .app
-        .as_mut()
-        .unwrap()
-        .spec
-        .backup
-        .as_mut()
-        .unwrap()
-        .store
-        .volume
-        .claim_name = "vault".into();
+    let vault = Store::Volume(VolumeStore {
+        claim_name: "vault".into(),
+    });
+    let settings = story.app.as_mut().unwrap().spec.backup.as_mut();
+    settings.unwrap().store = vault.clone();
     story.settle();
     assert_eq!(story.bench.names(), ["nightly-backup-2"]);
-    assert_eq!(story.status().set.as_ref().unwrap().claim_name, "vault");
+    assert_eq!(story.status().set.as_ref().unwrap().store, vault);
 }
 
 #[test]
 fn a_silent_pod_is_reported_after_two_minutes() {
     let mut story = Story::new();
     story.settle();
-    assert_eq!(story.pass().wake, Wake::At(story.bench.now + SLOW_START));
-    story.bench.later(SLOW_START);
+    story.bench.later(SLOW_START - SignedDuration::from_secs(1));
+    story.settle();
+    assert_eq!(story.reported().1, "BackingUp");
+    assert_eq!(
+        story.pass().wake,
+        Wake::At(story.bench.now + SignedDuration::from_secs(1))
+    );
+    story.bench.later(SignedDuration::from_secs(1));
     story.settle();
     let (_, reason, message) = story.reported();
     assert_eq!(reason, "PodNotStarting");
     assert!(
-        message.contains("kubectl -n shop describe job,pod -l fairway.dev/work-for=nightly"),
+        message.contains("kubectl -n shop get events --field-selector involvedObject.name=nightly-backup-1"),
         "{message}"
     );
 }
 
 #[rstest]
-#[case::no_app(|story: &mut Story| story.app = None, "App crm does not exist. Create a Backup whose spec.app names an App of this namespace.")]
+#[case::no_app(|story: &mut Story| story.app = None, "App crm does not exist or is being deleted. Create a Backup whose spec.app names an App of this namespace.")]
 #[case::no_store(|story: &mut Story| story.app.as_mut().unwrap().spec.backup = None, "App crm has no spec.backup. Add its store, then create a new Backup.")]
 #[case::no_database(
     |story: &mut Story| story.app.as_mut().unwrap().spec.database = None,
-    "App crm has no spec.database, so there is nothing to back up."
+    "App crm has no spec.database, so there is nothing to back up. Add it, then create a new Backup."
 )]
-fn an_impossible_backup_fails_at_once(#[case] break_it: fn(&mut Story), #[case] message: &str) {
+fn an_impossible_backup_fails(#[case] break_it: fn(&mut Story), #[case] message: &str) {
     let mut story = Story::new();
     break_it(&mut story);
     story.settle();
@@ -295,6 +305,39 @@ fn an_impossible_backup_fails_at_once(#[case] break_it: fn(&mut Story), #[case] 
         ("False/False/True".into(), "AppMissing".into(), message.into())
     );
     assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+/// W20d: a tool that applies a Backup and its App in one go applies the Backup first.
+#[test]
+fn a_backup_waits_ten_minutes_for_its_app() {
+    let mut story = Story::new();
+    let app = story.app.take();
+    story.backup.metadata.creation_timestamp = Some(Time(story.bench.now));
+    let end = story.bench.now + APPLIED_WITHIN;
+    story.settle();
+    let message = format!(
+        "App crm does not exist or is being deleted. If that is still so at {}, this Backup fails.",
+        crate::message::moment(end)
+    );
+    assert_eq!(
+        story.reported(),
+        ("Unknown/True/False".into(), "WaitingForApp".into(), message)
+    );
+    assert_eq!(story.pass().wake, Wake::At(end));
+
+    let mut late = Story {
+        backup: story.backup.clone(),
+        ..Story::new()
+    };
+    late.app = None;
+    late.bench.later(APPLIED_WITHIN);
+    late.settle();
+    assert_eq!(late.reported().1, "AppMissing");
+
+    story.app = app;
+    story.settle();
+    story.answer(1, &proven());
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
 }
 
 #[test]
@@ -317,9 +360,22 @@ fn the_job_of_a_deleted_backup_is_not_taken_for_its_own() {
     story.backup.status = None;
     story.settle();
     assert_eq!(story.status().outcome, None);
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "NameTaken");
     assert_eq!(
-        story.reported().2,
-        "Waiting until Job nightly-backup-1 is gone: it was not created for this Backup. If it is not being deleted, delete it."
+        message,
+        "Job nightly-backup-1 already exists and was not created for this Backup. Delete it: kubectl -n shop delete \
+         job nightly-backup-1"
+    );
+    let mut job = (*story.bench.jobs[0]).clone();
+    job.metadata.deletion_timestamp = Some(Time(story.bench.now));
+    story.bench.jobs = vec![Arc::new(job)];
+    story.settle();
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "ObjectBeingDeleted");
+    assert_eq!(
+        message,
+        "Waiting for Job nightly-backup-1 to be deleted. It was not created for this Backup."
     );
     story.bench.jobs.clear();
     story.bench.pods.clear();
@@ -352,24 +408,118 @@ fn a_refused_job_is_reported_at_once() {
     let mut story = Story::new();
     story.settle();
     story.bench.jobs.clear();
-    story.bench.refuse("Job/nightly-backup-1", "exceeded quota: jobs");
+    let steps = story.pass().steps;
+    story.bench.refuse(&steps[0], "exceeded quota: jobs");
     let decision = story.pass();
     assert_eq!(
         decision.steps,
         [],
         "it is not asked again before the refusal is forgotten"
     );
-    let message = "The API server refuses to create Job nightly-backup-1: “exceeded quota: jobs”.";
+    let message = "The API server refused to create Job nightly-backup-1: “exceeded quota: jobs”.";
     assert_eq!(
         reported(&decision.status.conditions),
         ("Unknown/True/False".into(), "WriteRefused".into(), message.into())
     );
     story.bench.later(DEADLINE);
     story.settle();
-    let message = "The API server refuses to create Job nightly-backup-1: “exceeded quota: jobs”. \
+    let message = "The API server refused to create Job nightly-backup-1: “exceeded quota: jobs”. \
                    No attempt succeeded within 24h.";
     assert_eq!(
         story.reported(),
         ("False/False/True".into(), "WriteRefused".into(), message.into())
     );
+}
+
+/// S11: of many Backups at once one runs; one that a Release waits for goes first, and one that has begun is not
+/// interrupted.
+#[rstest]
+#[case::older(json!({"metadata": {"name": "older", "creationTimestamp": "2026-01-01T11:59:00Z"}, "spec": {"app": "crm"}}), true)]
+#[case::newer(json!({"metadata": {"name": "newer", "creationTimestamp": "2026-01-01T12:01:00Z"}, "spec": {"app": "crm"}}), false)]
+#[case::newer_for_a_release(
+    json!({"metadata": {"name": "newer", "creationTimestamp": "2026-01-01T12:01:00Z"}, "spec": {"app": "crm", "release": "crm-2"}}),
+    true
+)]
+#[case::newer_that_has_begun(
+    json!({
+        "metadata": {"name": "newer", "creationTimestamp": "2026-01-01T12:01:00Z"}, "spec": {"app": "crm"},
+        "status": {"attempts": {"current": 1, "since": "2026-01-01T12:01:00Z"}}
+    }),
+    true
+)]
+#[case::same_moment_by_name(json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T12:00:00Z"}, "spec": {"app": "crm"}}), true)]
+fn s11_backups_of_an_app_run_one_after_the_other(#[case] other: serde_json::Value, #[case] waits: bool) {
+    let mut story = Story::new();
+    story.backup.metadata.creation_timestamp = Some(Time("2026-01-01T12:00:00Z".parse().unwrap()));
+    let mut object = json!({"apiVersion": "fairway.dev/v1alpha1", "kind": "Backup"});
+    for (key, value) in other.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    let other: Backup = serde_json::from_value(object).unwrap();
+    let name = other.name_any();
+    story.others.push(other);
+    story.settle();
+    let (status, reason, message) = story.reported();
+    assert_eq!(story.status().attempts.is_none(), waits, "{message}");
+    if waits {
+        let expected = format!("Waiting for Backup {name}: backups of App crm run one after the other.");
+        assert_eq!(
+            (&*status, &*reason, &*message),
+            ("Unknown/False/False", "WaitingForBackup", &*expected)
+        );
+        story.others.clear();
+        story.settle();
+        assert!(
+            story.status().attempts.is_some(),
+            "it begins when the other has ended"
+        );
+    }
+}
+
+#[rstest]
+#[case::of_nobody(json!({"app": "crm"}), "nightly", None, true)]
+#[case::of_its_release(json!({"app": "crm", "release": "crm-7"}), "crm-7-0123abcd", None, false)]
+#[case::of_its_release_again(json!({"app": "crm", "release": "crm-7"}), "crm-7-0123abcd-2", None, false)]
+#[case::with_another_name(json!({"app": "crm", "release": "crm-7"}), "audit", None, true)]
+#[case::as_if_of_a_release(json!({"app": "crm", "release": "crm-7"}), "crm-7-x", None, true)]
+#[case::of_a_release_that_had_ended(json!({"app": "crm", "release": "crm-7"}), "crm-7-0123abcd-9", Some("2026-01-01T00:00:00Z"), true)]
+fn s11_only_a_release_in_progress_has_backups_that_are_not_by_hand(
+    #[case] spec: serde_json::Value,
+    #[case] name: &str,
+    #[case] ended: Option<&str>,
+    #[case] expected: bool,
+) {
+    let backup: Backup = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup", "spec": spec,
+        "metadata": {"name": name, "creationTimestamp": "2026-01-02T00:00:00Z"},
+    }))
+    .unwrap();
+    let mut release: Release = crate::bench::release();
+    release.metadata.name = Some("crm-7".to_owned());
+    release.metadata.uid = Some("0123abcd-4567".to_owned());
+    if let Some(at) = ended {
+        let status = json!({"outcome": "Succeeded", "conditions": [{
+            "type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "", "lastTransitionTime": at,
+        }]});
+        release.status = Some(serde_json::from_value(status).unwrap());
+    }
+    assert_eq!(is_by_hand(&backup, Some(&release)), expected);
+}
+
+#[test]
+fn s11_backups_by_hand_begin_five_minutes_apart() {
+    let mut story = Story::new();
+    story.last_by_hand = Some(("audit".to_owned(), story.bench.now));
+    let decision = story.pass();
+    let (_, reason, message) = reported(&decision.status.conditions);
+    assert_eq!(reason, "WaitingForBackup");
+    assert!(
+        message.contains("Backup audit has just ended, and 5m lie between"),
+        "{message}"
+    );
+    let turn = story.bench.now.saturating_add(LEAST_INTERVAL).unwrap();
+    assert_eq!(decision.wake, Wake::At(turn));
+    story.bench.now = turn;
+    story.settle();
+    assert!(story.status().attempts.is_some());
 }

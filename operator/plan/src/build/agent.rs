@@ -7,16 +7,25 @@
 
 mod database;
 mod files;
+mod inputs;
 mod migrate;
+mod paths;
 mod pin;
+mod place;
 mod pod;
+mod pod_status;
 mod probe;
 mod report;
+mod sidecars;
 mod store;
 
 pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
-pub use pin::{Pinned, pin_pod, pinned};
-pub use pod::CONTAINER;
-pub use probe::{http_request, probe_pod, secret_requests};
-pub use report::{Outcome, exited, job_report, pods_of, report, started_at, trouble, waiting};
+pub use pin::{Pinned, Pull, pin_pod, pinned, with_digest};
+pub use pod::{CONTAINER, pod_of};
+pub use pod_status::{
+    Initializing, application_end, ended_at, exited, has_ended, initializing, trouble, waiting,
+    waits_for_image,
+};
+pub use probe::{can_ask, http_request, probe_pod, probe_requests};
+pub use report::{Outcome, begun, has_job_ended, job_report, pods_of, report, started_at};

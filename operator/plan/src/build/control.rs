@@ -1,6 +1,7 @@
 //! Releases and the snapshots behind them.
 
 use super::labels_of;
+use crate::json::json;
 use crate::snapshot::Snapshot;
 use crate::{labels, names};
 use fairway_crds::{App, Release, ReleaseSpec};
@@ -29,7 +30,7 @@ pub fn controller_revision(
             owner_references: app.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
-        data: Some(RawExtension(serde_json::to_value(snapshot).unwrap_or_default())),
+        data: Some(RawExtension(json(snapshot))),
         revision,
     }
 }

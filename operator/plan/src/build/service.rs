@@ -49,6 +49,15 @@ pub fn service(
     service
 }
 
+/// A Service as a dry run asks for it before a step of the release, so that the answer is not taken for one to the switch itself,
+/// which may come days later.
+pub fn asked(mut service: Service, before: &str) -> Service {
+    annotate(&mut service.metadata, labels::ASKED_BEFORE, before.to_owned());
+    let hash = hash_of(&service);
+    annotate(&mut service.metadata, labels::APPLIED_HASH, hash);
+    service
+}
+
 fn selector(app: &str, component: &Component, release: &str) -> BTreeMap<String, String> {
     [
         (labels::APP, app),
@@ -72,7 +81,7 @@ fn port(serves: &Serves) -> ServicePort {
 }
 
 /// Whether this very App owns the Service; an App of the same name that is gone does not count.
-fn is_ours(app: &App, service: &Service) -> bool {
+pub(crate) fn is_ours(app: &App, service: &Service) -> bool {
     let uid = app.metadata.uid.as_deref().unwrap_or_default();
     service
         .owner_references()
@@ -112,11 +121,25 @@ pub fn selects(service: &Service, pod: &BTreeMap<String, String>) -> bool {
     })
 }
 
-/// Whether the Service is missing, was applied from another content, or has had its selector changed since.
+/// Whether the Service is missing, was applied from another content, or has had its selector, or a port that Fairway set,
+/// changed since.
 pub fn needs_apply(desired: &Service, observed: Option<&Service>) -> bool {
     let selector = |service: &Service| service.spec.as_ref().and_then(|spec| spec.selector.clone());
     observed.is_none_or(|observed| {
         applied_hash(&observed.metadata) != applied_hash(&desired.metadata)
             || selector(observed) != selector(desired)
+            || ports(desired).any(|port| !ports(observed).any(|found| is_same(found, port)))
     })
+}
+
+fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    let spec = service.spec.iter();
+    spec.flat_map(|spec| spec.ports.iter().flatten())
+}
+
+/// Whether a port is as desired; the API server adds to it.
+fn is_same(found: &ServicePort, desired: &ServicePort) -> bool {
+    found.port == desired.port
+        && found.protocol == desired.protocol
+        && found.target_port == desired.target_port
 }

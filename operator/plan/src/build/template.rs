@@ -1,5 +1,6 @@
 //! What is done to a team's pod template wherever pods are made from it.
 
+use crate::json::json;
 use crate::snapshot;
 use fairway_crds::component::Component;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
@@ -43,6 +44,19 @@ pub enum InvalidTemplate {
         /// The name.
         component: String,
     },
+    /// A migration names a container that its component does not have.
+    #[error(
+        "Container {container} of the migration does not exist in component {component}. Set it to one of: {}.",
+        existing.join(", ")
+    )]
+    NoContainer {
+        /// Name of the component.
+        component: String,
+        /// The name.
+        container: String,
+        /// Names of the containers that exist.
+        existing: Vec<String>,
+    },
     /// A migration of an App without a database.
     #[error("The App has no spec.database. Add its image and connection.")]
     NoDatabase,
@@ -84,7 +98,7 @@ pub(crate) fn read(component: &Component) -> Result<(PodTemplateSpec, PodSpec), 
         component: component.name.clone(),
         detail: without_value(&error.to_string()),
     })?;
-    let known = serde_json::to_value(&template).unwrap_or_default();
+    let known = json(&template);
     if let Some(field) = unknown_field("template", &component.template, &known) {
         return Err(InvalidTemplate::UnknownField {
             component: component.name.clone(),

@@ -3,12 +3,13 @@
 use super::conclude::{self, Source};
 use super::resolve;
 use super::settling;
-use super::view::{View, has_ended, has_finished, left_behind};
-use crate::attempt::{Attempt, Bounds, Found, Impossible, Planned, Standing};
+use super::view::{View, left_behind};
+use crate::attempt::{Attempt, AttemptState, DeadlineFor, Found, Impossible, Planned};
 use crate::build::agent;
 use crate::conditions::Progress;
 use crate::kubectl::{self, Resource};
 use crate::message;
+use crate::readings::owned_by;
 use crate::resolution;
 use crate::retry::{Due, NODE_LOST};
 use crate::tasks::SETTLE;
@@ -17,6 +18,7 @@ use fairway_crds::Reason;
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::{Attempts, annotation};
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
@@ -28,6 +30,10 @@ const LAST_RUN: &str =
 
 /// Follows the settling.
 pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
+    status.pod_started |= view.has_started(status);
+    if view.undone().is_some() && view.has_never_begun(status) {
+        return conclude::never_began(view, status);
+    }
     match settling::schedule(view).due(Some(&settling::attempts(view, status))) {
         Due::Paused { next, message } => settling::pause(view, status, next, message),
         Due::Begin(attempts) => {
@@ -43,13 +49,16 @@ pub(super) fn attend(view: &View, status: &mut MigrationStatus) -> Planned {
 /// Waits until nothing of the run can begin any more: a pod that never started, and an application that would go
 /// on, are ended. `None` when the ledger can be read.
 fn can_still_begin(view: &View, status: &MigrationStatus) -> Option<Planned> {
-    let pods = view.run_pods(status);
-    if let Some(pod) = pods.iter().find(|pod| !has_finished(pod)) {
-        return end_pod(view, status, pod);
-    }
+    let mut pods = view.run_pods(status);
+    pods.retain(|pod| !agent::has_ended(pod));
+    let ends = pods.iter().filter_map(|pod| end_pod(view, status, pod));
     // A Job without a pod may still create one.
-    let job = view.run_jobs(status).find(|job| !has_ended(job))?;
-    Some(settling::asking(view, status).with(removal(Kind::Job, &job.metadata)))
+    let has_pod = |job: &Job| agent::pods_of(&pods, &job.name_any()).next().is_some();
+    let jobs = view
+        .run_jobs(status)
+        .filter(|job| !agent::has_job_ended(job, &view.observed.pods) && !has_pod(job));
+    let removals = jobs.map(|job| settling::asking(view, status).with(removal(Kind::Job, &job.metadata)));
+    ends.chain(removals).reduce(Planned::and)
 }
 
 fn end_pod(view: &View, status: &MigrationStatus, pod: &Arc<Pod>) -> Option<Planned> {
@@ -85,27 +94,31 @@ fn removal(kind: Kind, meta: &ObjectMeta) -> Option<Step> {
 fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Planned {
     let attempt = attempts.current;
     let name = SETTLE.child(&view.name(), attempt);
-    let child = view.child(status, &SETTLE, name.clone());
+    let child = view.child(status, name.clone());
     if let Some(wait) = left_behind(view, &child) {
         return wait;
     }
     let why = settling::message_of(&attempts);
-    let doing = message::sentences([why.as_str(), settling::what_the_job_does(status)]);
+    let working_message = message::sentences([why.as_str(), settling::what_the_job_does(status)]);
     let asks = Attempt {
         task: &SETTLE,
         namespace: view.namespace(),
-        work_for: &view.name(),
         schedule: settling::schedule(view),
-        bounds: Bounds::Start,
-        refused: &view.observed.refused,
-        working: Reason::CheckingLedger,
-        doing: &doing,
-        not_starting: Reason::CheckingLedger,
+        deadline_for: DeadlineFor::Start,
+        answers: view.answers(),
+        working_reason: Reason::CheckingLedger,
+        working_message: &working_message,
+        blocked_reason: Reason::CheckingLedger,
         slow_start: None,
     };
     let create = || create(view, status, attempt);
-    match asks.look(&mut attempts, &child, child.outcome(), create) {
-        Standing::UnderWay(planned) => {
+    match asks.state(&mut attempts, &child, child.outcome(), create) {
+        AttemptState::UnderWay(planned)
+            if planned.progress.reason == Reason::WriteRefused && view.has_never_begun(status) =>
+        {
+            conclude::never_began(view, status)
+        }
+        AttemptState::UnderWay(planned) => {
             let mut planned = settling::wait(view, status, planned);
             if planned.creates() {
                 let run = status.attempts.as_ref().map_or(1, |attempts| attempts.current);
@@ -114,16 +127,16 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
             }
             planned
         }
-        Standing::Reported(report) => {
+        AttemptState::Reported(report) => {
             let asked = match child.found {
                 Found::Job(job) => job.annotations().get(annotation::RESOLVE).cloned(),
                 _ => None,
             };
             conclude::conclude(view, status, report, Source::Settling { asked })
         }
-        Standing::Lost { message } => settling::again(view, status, Reason::CheckingLedger, &message),
-        Standing::Overdue { reason, message } => settling::again(view, status, reason, &message),
-        Standing::Impossible(Impossible { reason, message }) => {
+        AttemptState::Lost { message } => settling::again(view, status, Reason::CheckingLedger, &message),
+        AttemptState::Overdue { reason, message } => settling::again(view, status, reason, &message),
+        AttemptState::Impossible(Impossible { reason, message }) => {
             Planned::new(Progress::stalled(reason, message))
         }
     }
@@ -131,41 +144,46 @@ fn ask(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Pla
 
 fn create(view: &View, status: &MigrationStatus, attempt: u32) -> Result<Object, Impossible> {
     let Some(snapshot) = &view.observed.snapshot else {
-        return Err(Impossible {
-            reason: Reason::AppMissing,
-            message: nothing_to_read_with(view),
-        });
+        return Err(nothing_to_read_with(view));
     };
     // A verdict that was given before there was a question is no answer to it.
     let verdict = resolve::pending(view, status)
         .filter(|_| status.outcome.is_some())
-        .and_then(|value| resolution::parse(value));
+        .and_then(resolution::parse);
     let migration = &view.observed.migration;
     let job = agent::settle_job(view.settings, migration, snapshot, verdict, attempt);
     Ok(Object::Job(job))
 }
 
-/// What a Job that reads the ledger lacks, and what a user does instead: whole sentences.
-fn nothing_to_read_with(view: &View) -> String {
+/// What a Job that reads the ledger lacks, and what a user does instead.
+fn nothing_to_read_with(view: &View) -> Impossible {
+    let migration = &view.observed.migration;
     let name = view.name();
-    let spec = &view.observed.migration.spec;
-    let (missing, restore, kind, to_delete) = match &spec.release {
+    let (reason, missing, restore) = match &migration.spec.release {
         Some(release) if view.observed.app.is_some() => (
+            Reason::SnapshotMissing,
             format!("ControllerRevision {release}"),
             format!("Restore ControllerRevision {release} from a backup of the cluster"),
-            "Release",
-            Resource::Release(release),
         ),
         _ => (
-            format!("App {}", spec.app),
-            format!("Apply App {} again", spec.app),
-            "Migration",
-            Resource::Migration(&name),
+            Reason::AppMissing,
+            format!("App {}", migration.spec.app),
+            format!("Apply App {} again", migration.spec.app),
         ),
     };
-    format!(
+    let owner = view.observed.release.as_deref().filter(|release| {
+        let uid = release.metadata.uid.as_deref().unwrap_or_default();
+        owned_by(migration.owner_references(), uid)
+    });
+    let owner = owner.map(ResourceExt::name_any);
+    let (kind, to_delete) = match &owner {
+        Some(release) => ("Release", Resource::Release(release)),
+        None => ("Migration", Resource::Migration(&name)),
+    };
+    let delete = kubectl::delete(view.namespace(), to_delete);
+    let message = format!(
         "{missing} is missing, so no Job can read from the ledger how the migration ended. {restore}. If that is not \
-         possible, look at the last run in the database ({LAST_RUN}), then delete this {kind}: {}",
-        kubectl::delete(view.namespace(), to_delete)
-    )
+         possible, look at the last run in the database ({LAST_RUN}), then delete this {kind}: {delete}"
+    );
+    Impossible { reason, message }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::Object;
 use crate::bench::{self, Bench, DIGEST, agent as agent_status, app, container, release, reported};
 use crate::names::run_id;
-use crate::protocol::{self, Cause, Failure, Resolution, Task};
+use crate::protocol::{self, Cause, Failure, Resolution, SettleTask, Task};
 use crate::snapshot::Snapshot;
 use fairway_crds::release::annotation;
 use fairway_crds::{App, Migration, Release};
@@ -32,7 +32,10 @@ impl Story {
     fn of(form: &Value) -> Self {
         let mut migration = json!({
             "apiVersion": "fairway.dev/v1alpha1", "kind": "Migration",
-            "metadata": {"name": "crm-42", "namespace": "shop", "uid": "migration-uid", "generation": 1},
+            "metadata": {
+                "name": "crm-42", "namespace": "shop", "uid": "migration-uid", "generation": 1,
+                "ownerReferences": [{"apiVersion": "fairway.dev/v1alpha1", "kind": "Release", "name": "crm-42", "uid": "release-uid", "controller": true}]
+            },
             "spec": {"app": "crm", "release": "crm-42", "component": "web", "timeout": "20m", "image": format!("ghcr.io/acme/crm@{DIGEST}")}
         });
         migration["spec"]
@@ -67,6 +70,7 @@ impl Story {
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),
+            dry_run_passed: self.bench.dry_run_passed.clone(),
         };
         let decision = plan(&observed, &bench::settings(), self.bench.now);
         assert_eq!(
@@ -122,6 +126,17 @@ impl Story {
         );
     }
 
+    /// The task of a settling Job.
+    fn settle_task(&self, job: &str) -> SettleTask {
+        let job = self.bench.job(job);
+        let pod = job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        let task = pod.containers[0].env.as_ref().unwrap()[0].value.as_ref().unwrap();
+        let Task::Settle(task) = serde_json::from_str(task).unwrap() else {
+            panic!("a settling")
+        };
+        task
+    }
+
     fn annotate(&mut self, value: &str) {
         let release = self.release.as_mut().unwrap();
         release
@@ -158,6 +173,8 @@ fn report(outcome: Reported) -> MigrationReport {
         last_error: None,
         schema_ahead: false,
         failed_check: None,
+        row_missing: false,
+        note: None,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
-use crate::attempt::{Advanced, Attempt, Bounds, Child, Failed, Planned};
+use crate::attempt::{Advanced, Attempt, Child, DeadlineFor, Failed, Planned};
 use crate::build::agent::Outcome;
 use crate::retry::{Due, Schedule};
-use crate::tasks::Task;
+use crate::tasks::{Identity, Task};
 use crate::{Object, Wake};
 use fairway_crds::Reason;
 use fairway_crds::release::ReleaseStatus;
@@ -18,14 +18,16 @@ pub(super) struct Work<'a> {
     pub(super) rung: &'static str,
     /// The task of the agent.
     pub(super) task: &'static Task,
+    /// What follows in the names of its Jobs or pods, where the rung has more work of this task than one; else empty.
+    pub(super) part: &'a str,
     /// Time for all attempts together.
     pub(super) deadline: SignedDuration,
     /// Reason while the agent is at work.
-    pub(super) working: Reason,
+    pub(super) working_reason: Reason,
     /// Message while the agent is at work.
-    pub(super) doing: &'a str,
+    pub(super) working_message: &'a str,
     /// Reason while something keeps the agent's pod from starting.
-    pub(super) not_starting: Reason,
+    pub(super) blocked_reason: fn(&Child) -> Reason,
     /// Time to start in before a silent pod is worth looking at; `None` when a start may take long.
     pub(super) slow_start: Option<SignedDuration>,
 }
@@ -60,10 +62,9 @@ pub(super) fn advance<Report, Done>(
         }
     };
     let current = attempts.current;
-    let name = work.task.child(view.name(), current);
+    let name = format!("{}{}", work.task.child(view.name(), current), work.part);
     let child = Child::find(
-        work.task,
-        view.uid(),
+        Identity::OwnerUid(view.uid()),
         name,
         &view.observed.jobs,
         &view.observed.pods,
@@ -71,13 +72,12 @@ pub(super) fn advance<Report, Done>(
     let attempt = Attempt {
         task: work.task,
         namespace: view.namespace(),
-        work_for: view.name(),
         schedule,
-        bounds: Bounds::Report,
-        refused: &view.observed.refused,
-        working: work.working,
-        doing: work.doing,
-        not_starting: work.not_starting,
+        deadline_for: DeadlineFor::Report,
+        answers: view.answers(),
+        working_reason: work.working_reason,
+        working_message: work.working_message,
+        blocked_reason: (work.blocked_reason)(&child),
         slow_start: work.slow_start,
     };
     let advanced = attempt.advance(&mut attempts, &child, read(&child), || Ok(create(current)), judge);

@@ -1,17 +1,20 @@
-//! Volumes that two versions side by side would have to share. A ReadWriteOnce claim is attached to one node at a
-//! time, so a new pod on another node would wait for it for as long as the old one runs:
+//! Volumes that two versions side by side have to share. A ReadWriteOnce claim is attached to one node at a time, so a
+//! new pod on another node would wait for it for as long as the old one runs: the pods of such a component run on one
+//! node. A ReadWriteOncePod claim is one pod's alone, and refused.
 //! <https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes>.
 
 use super::verdict::Failure;
 use crate::snapshot::Snapshot;
 use fairway_crds::Reason;
-use fairway_crds::component::Strategy;
+use fairway_crds::component::{Component, Strategy};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Access modes with which pods on several nodes may use a volume at once.
 const SHARED: [&str; 2] = ["ReadWriteMany", "ReadOnlyMany"];
+/// Access mode with which pods on one node may use a volume at once.
+const ONE_NODE: &str = "ReadWriteOnce";
 
 /// A volume of a component whose pods run beside those of the version before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +35,34 @@ pub fn mounts(snapshot: &Snapshot) -> impl Iterator<Item = Mount<'_>> {
         .iter()
         .filter(|component| component.strategy == Strategy::BlueGreen);
     overlapping.flat_map(|component| {
-        let volumes = component.template["spec"]["volumes"].as_array();
-        volumes.into_iter().flatten().filter_map(|volume| {
-            Some(Mount {
-                component: &component.name,
-                volume: volume["name"].as_str().unwrap_or_default(),
-                claim: volume["persistentVolumeClaim"]["claimName"].as_str()?,
-            })
+        of(component).map(|(volume, claim)| Mount {
+            component: &component.name,
+            volume,
+            claim,
         })
     })
+}
+
+/// The claims that the pod of the migration mounts: those of its component.
+pub fn of_migration(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    let migration = snapshot.migration.as_ref();
+    let component = migration.and_then(|migration| snapshot.component(&migration.component));
+    component.into_iter().flat_map(of).map(|(_, claim)| claim)
+}
+
+/// Volumes of a component's template that are claims, each with the name of its claim.
+pub(super) fn of(component: &Component) -> impl Iterator<Item = (&str, &str)> {
+    let volumes = component.template["spec"]["volumes"].as_array();
+    volumes.into_iter().flatten().filter_map(|volume| {
+        let claim = volume["persistentVolumeClaim"]["claimName"].as_str()?;
+        Some((volume["name"].as_str().unwrap_or_default(), claim))
+    })
+}
+
+/// Whether pods on several nodes may mount a claim at once.
+pub(super) fn is_shared(claim: &PersistentVolumeClaim) -> bool {
+    let modes = access_modes(claim);
+    SHARED.iter().any(|mode| has(modes, mode))
 }
 
 /// Why this version could not run beside another one, if one of these claims is the reason. A claim that does not
@@ -57,18 +79,36 @@ pub(super) fn not_shared(
             volume,
             claim,
         } = mount;
-        let modes = access_modes(claims.get(claim)?);
-        if modes.iter().any(|mode| SHARED.contains(&mode.as_str())) {
+        let found = claims.get(claim).filter(|found| !is_shared(found))?;
+        let modes = access_modes(found);
+        if has(modes, ONE_NODE) {
             return None;
         }
         Some(Failure::new(
             Reason::ClaimNotShared,
             format!(
-                "Volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the pods of two versions side by side. Set strategy: Recreate on component {component}, or use a ReadWriteMany claim.",
+                "Volume {volume} of component {component} is claim {claim}, which is {modes} and cannot be used by the pods of two versions side by side. Set strategy: Recreate on component {component}, or use a ReadWriteOnce or ReadWriteMany claim.",
                 modes = modes.join(", ")
             ),
         ))
     })
+}
+
+/// Components whose pods, of whichever release, have to run on one node.
+pub(super) fn on_one_node(
+    snapshot: &Snapshot,
+    claims: &BTreeMap<String, Arc<PersistentVolumeClaim>>,
+) -> Vec<String> {
+    let bound = mounts(snapshot).filter(|mount| {
+        let claim = claims.get(mount.claim);
+        claim.is_some_and(|claim| !is_shared(claim) && has(access_modes(claim), ONE_NODE))
+    });
+    let components: BTreeSet<_> = bound.map(|mount| mount.component.to_owned()).collect();
+    components.into_iter().collect()
+}
+
+fn has(modes: &[String], mode: &str) -> bool {
+    modes.iter().any(|found| found == mode)
 }
 
 fn access_modes(claim: &PersistentVolumeClaim) -> &[String] {
@@ -104,34 +144,45 @@ mod tests {
     }
 
     #[rstest]
-    #[case::of_one_node("BlueGreen", &["ReadWriteOnce"], true)]
-    #[case::of_one_pod("BlueGreen", &["ReadWriteOncePod"], true)]
-    #[case::of_many("BlueGreen", &["ReadWriteMany"], false)]
-    #[case::to_read("BlueGreen", &["ReadOnlyMany"], false)]
-    #[case::of_one_or_many("BlueGreen", &["ReadWriteOnce", "ReadWriteMany"], false)]
-    #[case::one_after_the_other("Recreate", &["ReadWriteOnce"], false)]
-    fn a_claim_for_one_node_is_refused_where_versions_overlap(
+    #[case::of_one_node("BlueGreen", &["ReadWriteOnce"], "one node")]
+    #[case::of_one_node_or_pod("BlueGreen", &["ReadWriteOnce", "ReadWriteOncePod"], "one node")]
+    #[case::of_one_pod("BlueGreen", &["ReadWriteOncePod"], "refused")]
+    #[case::of_many("BlueGreen", &["ReadWriteMany"], "any node")]
+    #[case::to_read("BlueGreen", &["ReadOnlyMany"], "any node")]
+    #[case::of_one_or_many("BlueGreen", &["ReadWriteOnce", "ReadWriteMany"], "any node")]
+    #[case::one_after_the_other("Recreate", &["ReadWriteOncePod"], "any node")]
+    fn the_access_modes_decide_where_versions_overlap(
         #[case] strategy: &str,
         #[case] modes: &[&str],
-        #[case] refused: bool,
+        #[case] expected: &str,
     ) {
         let volumes = json!([{"name": "files", "persistentVolumeClaim": {"claimName": "uploads"}}]);
-        let failure = not_shared(&snapshot(strategy, &volumes), &claims("uploads", modes));
-        assert_eq!(failure.is_some(), refused, "{failure:?}");
+        let (snapshot, claims) = (snapshot(strategy, &volumes), claims("uploads", modes));
+        let failure = not_shared(&snapshot, &claims);
+        let found = match (&failure, on_one_node(&snapshot, &claims).as_slice()) {
+            (Some(_), _) => "refused",
+            (None, []) => "any node",
+            (None, on_one_node) => {
+                assert_eq!(on_one_node, ["web"]);
+                "one node"
+            }
+        };
+        assert_eq!(found, expected, "{failure:?}");
     }
 
     #[rstest]
     #[case::a_claim_that_does_not_exist(json!([{"name": "files", "persistentVolumeClaim": {"claimName": "to-come"}}]))]
-    #[case::a_claim_of_each_pod(json!([{"name": "uploads", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}]))]
+    #[case::a_claim_of_each_pod(json!([{"name": "uploads", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOncePod"]}}}}]))]
     #[case::a_folder_of_each_pod(json!([{"name": "uploads", "emptyDir": {}}]))]
     #[case::no_volumes(json!(null))]
     #[case::volumes_that_are_none(json!({"uploads": "persistentVolumeClaim"}))]
     fn nothing_else_is_refused(#[case] volumes: Value) {
-        let failure = not_shared(
-            &snapshot("BlueGreen", &volumes),
-            &claims("uploads", &["ReadWriteOnce"]),
+        let (snapshot, claims) = (
+            snapshot("BlueGreen", &volumes),
+            claims("uploads", &["ReadWriteOncePod"]),
         );
-        assert_eq!(failure, None);
+        assert_eq!(not_shared(&snapshot, &claims), None);
+        assert!(on_one_node(&snapshot, &claims).is_empty());
     }
 
     #[test]
@@ -142,13 +193,13 @@ mod tests {
         ]);
         let failure = not_shared(
             &snapshot("BlueGreen", &volumes),
-            &claims("uploads", &["ReadWriteOnce"]),
+            &claims("uploads", &["ReadWriteOncePod"]),
         )
         .unwrap();
         assert_eq!(failure.reason, Reason::ClaimNotShared);
         assert_eq!(
             failure.message,
-            "Volume files of component web is claim uploads, which is ReadWriteOnce and cannot be used by the pods of two versions side by side. Set strategy: Recreate on component web, or use a ReadWriteMany claim."
+            "Volume files of component web is claim uploads, which is ReadWriteOncePod and cannot be used by the pods of two versions side by side. Set strategy: Recreate on component web, or use a ReadWriteOnce or ReadWriteMany claim."
         );
     }
 }

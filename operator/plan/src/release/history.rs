@@ -1,11 +1,12 @@
 //! What became of this release and of the others of its App.
 
+use super::verdict::Failure;
 use super::view::View;
 use crate::observed::ReleaseObserved;
 use crate::time::to_milliseconds;
 use crate::{ObjectRef, Step, names, object::Kind};
-use fairway_crds::Release;
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome, ReleaseStatus};
+use fairway_crds::{Reason, Release};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -14,12 +15,33 @@ use std::sync::Arc;
 /// Ended Releases that are kept besides the one that serves and the one before it.
 pub(super) const HISTORY: usize = 10;
 
+/// The Releases, in order of revision, that an App at the recorded revision takes up: those that follow it without a gap
+/// and have not ended.
+pub fn following(recorded: i64, releases: &[Arc<Release>]) -> impl Iterator<Item = &Arc<Release>> {
+    let beyond = releases
+        .iter()
+        .filter(move |release| release.spec.revision > recorded);
+    beyond
+        .zip(recorded + 1..)
+        .take_while(|(release, revision)| release.spec.revision == *revision)
+        .map(|(release, _)| release)
+        .filter(|release| !has_ended(release))
+}
+
+/// The first revision after the recorded one that no Release has.
+pub fn free_revision(recorded: i64, releases: &[Arc<Release>]) -> i64 {
+    let taken: BTreeSet<_> = releases.iter().map(|release| release.spec.revision).collect();
+    (recorded + 1..)
+        .find(|revision| !taken.contains(revision))
+        .unwrap_or(recorded + 1)
+}
+
 /// The Release that serves: the newest one whose traffic has moved, or that succeeded, and that has not been
 /// rolled back. One that rolls back serves until its traffic has returned.
 pub fn live<'a>(releases: impl IntoIterator<Item = &'a Arc<Release>>) -> Option<&'a Arc<Release>> {
     releases
         .into_iter()
-        .filter(|release| is_live(release))
+        .filter(|release| is_live(release) && release.metadata.deletion_timestamp.is_none())
         .max_by_key(|release| release.spec.revision)
 }
 
@@ -74,6 +96,11 @@ pub fn previous_is_known(release: &Release) -> bool {
         .is_some_and(|status| status.previous.is_some())
 }
 
+/// Whether the App has ever accepted the Release: only then is anything recorded of it.
+pub(crate) fn is_accepted(status: &ReleaseStatus) -> bool {
+    !status.milestones.is_empty() || !status.digests.is_empty()
+}
+
 /// Whether a release has ended.
 pub fn has_ended(release: &Release) -> bool {
     release
@@ -87,9 +114,36 @@ pub(super) fn newer(view: &View) -> Option<String> {
     view.observed
         .siblings
         .iter()
-        .filter(|sibling| sibling.spec.revision > revision)
+        .filter(|sibling| sibling.spec.revision > revision && view.has_been_accepted(sibling))
         .map(|sibling| sibling.name_any())
         .next_back()
+}
+
+/// The newest of the newer Releases that is in progress, and is not about to go.
+pub(super) fn newer_in_progress<'a>(view: &View<'a>) -> Option<&'a Arc<Release>> {
+    let revision = view.release().spec.revision;
+    let mut siblings = view.observed.siblings.iter().rev();
+    siblings.find(|sibling| {
+        sibling.spec.revision > revision
+            && !has_ended(sibling)
+            && sibling.metadata.deletion_timestamp.is_none()
+    })
+}
+
+/// Whether a Release changes nothing any more, because that newer one takes over from it.
+pub fn is_taken_over(release: &Release, by: &str) -> bool {
+    let status = release.status.as_ref();
+    status.and_then(|status| status.taken_over_by.as_deref()) == Some(by)
+}
+
+/// The failure of a release that has not begun when a newer one exists.
+pub(super) fn superseded(view: &View) -> Option<Failure> {
+    let newer = newer(view).filter(|_| !has_begun(view.release()))?;
+    let message = format!("{newer} superseded {}.", view.name());
+    Some(Failure {
+        outcome: ReleaseOutcome::Superseded,
+        ..Failure::new(Reason::Superseded, message)
+    })
 }
 
 /// Ended Releases beyond the history that is kept, and the snapshots of those that are gone. What they own goes

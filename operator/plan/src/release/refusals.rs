@@ -33,12 +33,12 @@ pub(super) fn without_refused(view: &View, steps: Vec<Step>, position: Position)
 fn message(view: &View, step: &Step) -> Option<String> {
     let be = match step {
         Step::Delete(_) => "deleted",
-        Step::Scale(..) => "scaled",
+        Step::Scale(..) | Step::TakeOver(..) => "scaled",
         Step::Create(_) => "created",
-        Step::Apply(_) | Step::DryRun(_) => "applied",
+        Step::Apply(_) | Step::Replace(..) | Step::DryRun(_) => "applied",
     };
     let refusal = view.answers().refusal(step)?;
-    let object = step.id().replace('/', " ");
+    let object = step.object_name();
     let what = quoting(&format!("{object} cannot be {be}"), Some(&refusal.message));
     Some(format!("{what} Fairway retries automatically."))
 }

@@ -1,16 +1,18 @@
 //! What a release's status says of where it stands.
 
-use super::history::happened;
+use super::advice::Advice;
+use super::history::{happened, live};
 use super::position::Position;
 use super::refusals::without_refused;
+use super::unserved;
 use super::verdict::{Failure, Shown, Wait, WaitOn};
 use super::view::View;
 use crate::conditions::{self, Desired, Progress, State};
-use crate::kubectl;
-use crate::message::{sentence, sentences};
+use crate::message::{quoting, sentence, sentences};
 use crate::{Decision, Step, Wake};
 use fairway_crds::Reason;
-use fairway_crds::condition::{BAKING, SCHEMA_AHEAD};
+use fairway_crds::condition::{BAKING, SCHEMA_AHEAD, WARNED};
+use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use kube::ResourceExt;
 
@@ -29,21 +31,39 @@ pub(super) fn decision(
         if wait.shown == Shown::Nowhere {
             // Whatever the rungs found is found again by the next pass, and worth a write only then.
             let status = view.release().status.clone().unwrap_or_default();
-            return Decision { steps, status, wake };
+            return Decision {
+                steps,
+                status,
+                wake,
+                rung: None,
+            };
         }
     }
     write(view, &mut status, &position);
-    Decision { steps, status, wake }
+    let rung = match &position {
+        Position::Waiting(wait) | Position::Recorded(Some(wait)) => wait.rung,
+        Position::Recorded(None) | Position::Succeeded | Position::Ended(_) | Position::Unchanged => None,
+    };
+    Decision {
+        steps,
+        status,
+        wake,
+        rung,
+    }
 }
 
 /// Writes the conditions.
 fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
     let generation = view.release().metadata.generation;
-    status.observed_generation = generation;
-    let schema_ahead = schema_ahead(status);
+    let schema_ahead = schema_ahead(view, status);
     let Some(progress) = progress(view, status, position) else {
+        // One that is deleted before anything was said of it has no conditions, which a generation would vouch for.
+        if !status.conditions.is_empty() {
+            status.observed_generation = generation;
+        }
         return;
     };
+    status.observed_generation = generation;
     let mut desired = conditions::summary(&format!("Release {}", view.name()), &progress);
     if is_baking(position) {
         let Progress { reason, message, .. } = progress;
@@ -57,18 +77,38 @@ fn write(view: &View, status: &mut ReleaseStatus, position: &Position) {
             "The database keeps the schema of a newer version than the one that runs on it.",
         ));
     }
+    if !status.evidence.warnings.is_empty() {
+        desired.push(Desired::new(
+            WARNED,
+            conditions::Status::True,
+            Reason::ApiServerWarned,
+            warned(status),
+        ));
+    }
     status.conditions = conditions::set(&status.conditions, desired, generation, view.now);
 }
 
-/// Whether the schema is newer than what serves: this release migrated and rolled back, or it is older than the schema
-/// that it found.
-fn schema_ahead(status: &ReleaseStatus) -> bool {
+/// What the API server warned of.
+fn warned(status: &ReleaseStatus) -> String {
+    let what = "The API server would accept the pods of this release, but warned of them in a dry run";
+    let warnings = status.evidence.warnings.iter().map(|warning| {
+        let component = format!("Component {}", warning.component);
+        quoting(&component, Some(&warning.message))
+    });
+    sentences(std::iter::once(what.to_owned()).chain(warnings))
+}
+
+/// Whether the schema is newer than what runs on it: this release migrated and another version takes its place again, or
+/// it is older than the schema that it found.
+fn schema_ahead(view: &View, status: &ReleaseStatus) -> bool {
+    let has_failed = matches!(
+        status.outcome,
+        Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted | ReleaseOutcome::RolledBack)
+    );
+    let stays = has_failed && keeps_traffic(status);
     let migrated = happened(status, MilestoneKind::Migrated).is_some();
-    let rolled_back = happened(status, MilestoneKind::RollingBack).is_some()
-        || matches!(
-            status.outcome,
-            Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted | ReleaseOutcome::RolledBack)
-        );
+    let rolled_back = happened(status, MilestoneKind::RollingBack).is_some() || has_failed;
+    let is_followed = status.previous.is_some() || live(&view.observed.siblings).is_some();
     let found_ahead = status
         .evidence
         .migration
@@ -77,7 +117,14 @@ fn schema_ahead(status: &ReleaseStatus) -> bool {
     let changed = status.evidence.migration.as_ref().is_some_and(|migration| {
         !migration.unchanged && migration.outcome == fairway_crds::migration::MigrationOutcome::Applied
     });
-    found_ahead || (migrated && rolled_back && changed)
+    let runs = stays || !has_failed;
+    found_ahead && runs || migrated && rolled_back && changed && is_followed && !stays
+}
+
+/// Whether the traffic of a release has moved to it and not returned.
+fn keeps_traffic(status: &ReleaseStatus) -> bool {
+    happened(status, MilestoneKind::TrafficMoved).is_some()
+        && happened(status, MilestoneKind::TrafficReturned).is_none()
 }
 
 fn is_baking(position: &Position) -> bool {
@@ -92,6 +139,7 @@ fn progress(view: &View, status: &ReleaseStatus, position: &Position) -> Option<
             let message = sentences([
                 format!("{} serves", view.name()),
                 what_became_of_previous(view, status),
+                unserved::kept(&unserved::by_this_release(view)),
                 warning(status).to_owned(),
             ]);
             Progress::succeeded(Reason::Succeeded, message)
@@ -127,36 +175,61 @@ fn what_became_of_previous(view: &View, status: &ReleaseStatus) -> String {
     }
 }
 
-/// What a user should know of a migration that exited well and changed nothing.
+/// What a user should know of a migration that exited well and changed nothing, or that was not run.
 fn warning(status: &ReleaseStatus) -> &'static str {
-    let migration = status.evidence.migration.as_ref();
-    if migration.is_some_and(|migration| migration.unchanged) {
-        "The migration left the schema unchanged: make sure that it had nothing to do"
-    } else {
-        ""
+    match &status.evidence.migration {
+        Some(migration) if migration.unchanged => {
+            "The migration left the schema unchanged: make sure that it had nothing to do"
+        }
+        Some(migration) if migration.outcome == MigrationOutcome::AlreadyApplied => {
+            "The migration was not run: the ledger has its image, command and inputs from before"
+        }
+        _ => "",
     }
 }
 
 fn ending(view: &View, status: &ReleaseStatus, failure: &Failure) -> String {
-    let what = sentences([&*failure.message, warning(status), &*who_serves(status)]);
-    match status.outcome {
-        Some(ReleaseOutcome::Superseded) => what,
-        _ => format!(
-            "{what} Fairway does not retry {} by itself. Edit the App, or run: {}",
-            view.name(),
-            kubectl::retry(view.namespace(), view.name())
-        ),
+    let left = match happened(status, MilestoneKind::RollingBack) {
+        Some(_) => unserved::kept(&unserved::by_previous(view, status)),
+        None => String::new(),
+    };
+    let what = sentences([
+        &*failure.message,
+        warning(status),
+        &*who_serves(view, status),
+        &left,
+    ]);
+    match advice(view, status, failure) {
+        Some(advice) => format!("{what} {advice}"),
+        None => what,
+    }
+}
+
+/// What a user can do; nothing about a release that another one took the place of, or whose failure says it.
+fn advice<'a>(view: &View<'a>, status: &ReleaseStatus, failure: &Failure) -> Option<Advice<'a>> {
+    match (status.outcome, failure.reason) {
+        (Some(ReleaseOutcome::Superseded), _) | (_, Reason::RevisionNotNext) => None,
+        _ if view.observed.app.is_none() => Some(Advice::ApplyApp { app: view.app_name() }),
+        _ => Some(Advice::EditOrRetry {
+            namespace: view.namespace(),
+            release: view.name(),
+        }),
     }
 }
 
 /// Who serves after a release that did not succeed, where its failure does not say so.
-fn who_serves(status: &ReleaseStatus) -> String {
-    let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
-    if moved && happened(status, MilestoneKind::TrafficReturned).is_none() {
+fn who_serves(view: &View, status: &ReleaseStatus) -> String {
+    if keeps_traffic(status) || status.taken_over_by.is_some() {
         return String::new();
     }
-    match (&status.previous, status.outcome) {
+    // One that was never accepted did not record it.
+    let serving = || live(&view.observed.siblings).map(|live| live.name_any());
+    let was_interrupted = happened(status, MilestoneKind::HandingOver).is_some();
+    match (status.previous.clone().or_else(serving), status.outcome) {
         (Some(previous), Some(ReleaseOutcome::RolledBack)) => format!("{previous} serves again"),
+        (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) if was_interrupted => {
+            format!("{previous} runs again")
+        }
         (Some(previous), Some(ReleaseOutcome::Failed | ReleaseOutcome::Aborted)) => {
             format!("{previous} keeps serving")
         }

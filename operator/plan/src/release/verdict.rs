@@ -35,6 +35,8 @@ pub struct Wait {
     pub shown: Shown,
     /// What becomes of the previous version meanwhile.
     pub previous: Previous,
+    /// Name of the rung that waits, if one does.
+    pub rung: Option<&'static str>,
 }
 
 /// Who moves next.
@@ -77,6 +79,7 @@ impl Wait {
             on,
             shown: Shown::InStatus,
             previous: Previous::Kept,
+            rung: None,
         }
     }
 
@@ -116,6 +119,14 @@ impl Wait {
         }
     }
 
+    /// The same wait, of the rung of that name.
+    pub fn of_rung(self, name: &'static str) -> Self {
+        Self {
+            rung: Some(name),
+            ..self
+        }
+    }
+
     /// The same wait, in which the previous version is ended.
     pub fn retiring_previous(self) -> Self {
         Self {
@@ -126,6 +137,32 @@ impl Wait {
 }
 
 impl Verdict {
+    /// This verdict, with the next rung climbed already while this one is not met: both act, and what this one waits for is
+    /// said. If the next one can never be met, the release cannot go on; what it has to record waits for this one.
+    pub fn beside(self, next: impl FnOnce() -> Self) -> Self {
+        let (mut steps, wait) = match self {
+            Self::Act(steps, wait) => (steps, wait),
+            Self::Wait(wait) => (Vec::new(), wait),
+            Self::Met | Self::Commit(_) | Self::Fail(_) => return self,
+        };
+        let until = match next() {
+            Self::Act(more, next) => {
+                steps.extend(more);
+                next.until
+            }
+            Self::Wait(next) => next.until,
+            Self::Met | Self::Commit(_) => None,
+            Self::Fail(failure) => return failure.verdict(),
+        };
+        let until = wait.until.into_iter().chain(until).min();
+        let wait = wait.until(until);
+        if steps.is_empty() {
+            Self::Wait(wait)
+        } else {
+            Self::Act(steps, wait)
+        }
+    }
+
     /// What is waited for.
     pub fn wait(&self) -> Option<&Wait> {
         match self {

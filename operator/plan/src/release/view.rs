@@ -1,6 +1,7 @@
 //! What the rungs look at.
 
 use super::verdict::Wait;
+use crate::ObjectRef;
 use crate::answers::Answers;
 use crate::observed::{PodHealth, ReleaseObserved, Settings};
 use crate::readings::owned_by;
@@ -21,7 +22,7 @@ pub struct View<'a> {
     pub settings: &'a Settings,
     /// The time of this pass.
     pub now: Timestamp,
-    /// What this release releases.
+    /// What this release releases; when its ControllerRevision was deleted, what its Deployments show of that.
     pub snapshot: &'a Snapshot,
 }
 
@@ -44,6 +45,11 @@ impl<'a> View<'a> {
     /// The Release of this pass.
     pub fn release(&self) -> &'a Release {
         &self.observed.release
+    }
+
+    /// Whether the Release is being deleted.
+    pub fn is_being_deleted(&self) -> bool {
+        self.observed.release.metadata.deletion_timestamp.is_some()
     }
 
     /// Name of the Release of this pass.
@@ -79,6 +85,13 @@ impl<'a> View<'a> {
     /// What the spec of the App says today of what takes effect at once; `None` when the App is gone.
     pub fn today(&self) -> Option<Today> {
         self.observed.app.as_ref().map(|app| Today::of(&app.spec))
+    }
+
+    /// Whether the App has taken up another of its Releases: one with a revision beyond the App's does not count.
+    pub fn has_been_accepted(&self, sibling: &Release) -> bool {
+        let app = self.observed.app.as_ref();
+        let recorded = app.and_then(|app| app.status.as_ref()?.revision);
+        recorded.is_some_and(|recorded| sibling.spec.revision <= recorded)
     }
 
     /// Whether the App says that releases hold.
@@ -121,6 +134,14 @@ impl<'a> View<'a> {
     /// Snapshot of a Release by name, as far as it exists.
     pub fn snapshot_of(&self, release: &str) -> Option<&'a Snapshot> {
         self.observed.snapshots.get(release).map(Arc::as_ref)
+    }
+
+    /// The ControllerRevision that holds the snapshot of a Release.
+    pub fn revision_of(&self, release: &str) -> Option<&'a ObjectRef> {
+        self.observed
+            .revisions
+            .iter()
+            .find(|revision| revision.name == release)
     }
 
     /// The API server's answers to earlier writes.

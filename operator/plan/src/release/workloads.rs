@@ -7,7 +7,9 @@ use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
 use crate::build::InvalidTemplate;
 use crate::build::deployment::{self, DeploymentInput};
+use crate::build::nodes::Nodes;
 use crate::message::{quoting, sentence};
+use crate::observed::Refusal;
 use crate::readings::replicas_of;
 use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::Reason;
@@ -82,60 +84,101 @@ fn desired(
     component: &Component,
 ) -> Result<Deployment, InvalidTemplate> {
     deployment::deployment(&DeploymentInput {
+        name: &view.deployment_name(&component.name, view.release().spec.revision),
         app: view.app_name(),
         namespace: view.namespace(),
         release: view.release(),
+        revision: view.revision_of(view.name()),
         component,
         images: &status.digests,
+        nodes: Nodes::of(component, status),
         replicas: view.replicas(component),
         drain: view.snapshot.traffic.drain.get(),
     })
 }
 
 /// What brings a component of the release that served before to as many pods as it should have: its Deployment is
-/// scaled, or created when none of its pods was desired so far.
+/// scaled, put right when another field manager has changed it, or created when none of its pods was desired so far.
 pub(super) fn predecessor(view: &View, status: &ReleaseStatus, component: &Component) -> Option<Step> {
     let name = status.previous.as_deref()?;
     let existing = deployment_of(view, &component.name, name);
     let replicas = view.replicas_before(component, existing);
-    if let Some(existing) = existing {
-        return scale(existing, replicas);
+    let desired = || {
+        let release = view.previous(status)?;
+        if release.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let desired = deployment::deployment(&DeploymentInput {
+            name: &view.deployment_name(&component.name, release.spec.revision),
+            app: view.app_name(),
+            namespace: view.namespace(),
+            release,
+            revision: view.revision_of(name),
+            component,
+            images: &release.status.as_ref()?.digests,
+            nodes: Nodes::of(component, release.status.as_ref()?),
+            replicas,
+            drain: view.snapshot_of(name)?.traffic.drain.get(),
+        });
+        desired.ok()
+    };
+    match existing {
+        Some(existing) => corrected(existing, desired).or_else(|| scale(existing, replicas)),
+        None if replicas == 0 => None,
+        None => Some(Step::Apply(Box::new(Object::Deployment(desired()?)))),
     }
-    let release = view.previous(status)?;
-    if replicas == 0 || release.metadata.deletion_timestamp.is_some() {
+}
+
+/// What puts a Deployment right that other field managers have changed. Its pods are replaced for it, as they were by the
+/// change. `desired` is asked only then.
+fn corrected(existing: &Deployment, desired: impl FnOnce() -> Option<Deployment>) -> Option<Step> {
+    let managers = deployment::changed_by(existing);
+    if managers.is_empty() {
         return None;
     }
-    let desired = deployment::deployment(&DeploymentInput {
-        app: view.app_name(),
-        namespace: view.namespace(),
-        release,
-        component,
-        images: &release.status.as_ref()?.digests,
-        replicas,
-        drain: view.snapshot_of(name)?.traffic.drain.get(),
-    });
-    Some(Step::Apply(Box::new(Object::Deployment(desired.ok()?))))
+    let mut desired = desired()?;
+    desired.metadata.uid.clone_from(&existing.metadata.uid);
+    desired
+        .metadata
+        .resource_version
+        .clone_from(&existing.metadata.resource_version);
+    Some(Step::Replace(Box::new(Object::Deployment(desired)), managers))
 }
 
 /// What the API server's refusal of this very Deployment means.
 pub(super) fn refused(view: &View, component: &Component, desired: &Deployment) -> Option<Verdict> {
-    let refusal = view.answers().refusal_of(Kind::Deployment, &desired.metadata)?;
+    let refused = view.answers().refusal_of(Kind::Deployment, &desired.metadata)?;
+    Some(refusal(component, refused))
+}
+
+/// What it means that the API server refuses the pods of a component, or the Deployment that creates them.
+pub(super) fn refusal(component: &Component, refusal: &Refusal) -> Verdict {
     let what = format!("The API server refuses the pods of component {}", component.name);
     let what = quoting(&what, Some(&refusal.message));
-    Some(if refusal.may_pass {
-        let message = format!("{what} Fairway retries automatically.");
-        Verdict::Wait(Wait::user(Reason::TemplateRefused, message))
+    if refusal.may_pass {
+        let reason = if refusal.exceeds_quota() {
+            Reason::QuotaExceeded
+        } else {
+            Reason::TemplateRefused
+        };
+        Verdict::Wait(Wait::user(
+            reason,
+            format!("{what} Fairway retries automatically."),
+        ))
     } else {
         Failure::new(
             Reason::TemplateRefused,
             format!("{what} Correct the template of that component in the App."),
         )
         .verdict()
-    })
+    }
 }
 
 /// Apply what is missing or was changed by another client; otherwise set the replicas where they differ.
 fn update(mut desired: Deployment, existing: Option<&Deployment>) -> Vec<Step> {
+    if let Some(step) = existing.and_then(|existing| corrected(existing, || Some(desired.clone()))) {
+        return vec![step];
+    }
     if deployment::needs_apply(&desired, existing) {
         desired.metadata.resource_version =
             existing.and_then(|existing| existing.metadata.resource_version.clone());
@@ -180,16 +223,29 @@ pub(super) fn both_sides(view: &View, status: &ReleaseStatus) -> Vec<Step> {
     let old = old
         .filter(|component| today.replicas.contains_key(&component.name))
         .filter(|component| !(handing && stopping.contains(&component.name.as_str())))
+        // The Release that served may be deleted, and its pods still there; and one that is taken over may have asked for
+        // pods of an earlier version, which have not come yet.
+        .filter(|component| {
+            let previous = status.previous.as_deref().unwrap_or_default();
+            let is_alone = || {
+                view.pods_of_others(&component.name, previous).is_empty()
+                    && !view.desires_pods_of_others(&component.name, previous)
+            };
+            !stopping.contains(&component.name.as_str()) || is_alone()
+        })
         .filter_map(|component| predecessor(view, status, component));
     candidate.chain(old).collect()
 }
 
-/// What keeps a component that has been released at as many pods as it should have: scaled, or created when it is not
-/// there and should be.
+/// What keeps a component that has been released as it should be: scaled, put right when another field manager has changed
+/// it, or created when it is not there and should be.
 pub(super) fn kept(view: &View, status: &ReleaseStatus, component: &Component) -> Option<Step> {
     let replicas = view.replicas(component);
     match view.deployment(&component.name, view.release().spec.revision) {
-        Some(deployment) => scale(deployment, replicas),
+        Some(existing) => {
+            let desired = || desired(view, status, component).ok();
+            corrected(existing, desired).or_else(|| scale(existing, replicas))
+        }
         None if replicas == 0 => None,
         None => {
             let desired = desired(view, status, component).ok()?;
@@ -198,7 +254,7 @@ pub(super) fn kept(view: &View, status: &ReleaseStatus, component: &Component) -
     }
 }
 
-/// Components with strategy `Recreate` that the new version no longer has.
+/// Components with strategy `Recreate` that the candidate no longer has.
 pub(super) fn dropped<'a>(view: &View<'a>, status: &ReleaseStatus) -> Vec<&'a str> {
     let Some(previous) = status.previous.as_deref().and_then(|name| view.snapshot_of(name)) else {
         return Vec::new();

@@ -1,34 +1,52 @@
-//! What a driver has to do, and what rungs and invariants ask of it.
+//! The port of the traffic drivers: what a driver does, and what rungs and invariants ask of it.
 
 use crate::answers::Answers;
 use crate::object::{Kind, Step};
-use crate::observed::ReleaseObserved;
 use crate::snapshot::Snapshot;
 use fairway_crds::component::{Component, Serves};
 use fairway_crds::{App, Reason};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A way to direct users.
+/// A way to send traffic to a release.
 pub trait Driver: Sync {
-    /// Where users go now, one entry for each name under which they come and which exists.
-    fn entries<'a>(&self, objects: Objects<'a>) -> Vec<Entry<'a>>;
+    /// Where each existing Service sends its traffic now.
+    fn service_targets<'a>(&self, objects: Objects<'a>) -> Vec<ServiceTargets<'a>>;
 
-    /// The next step to direct every user to a destination, or how far the steps made so far have come. A driver that
-    /// directs users step by step answers with one step each time, and waits between them. It never directs anybody to
-    /// nothing; the caller has made sure that the destination has ready pods.
-    fn direct(&self, network: &Network, to: &Destination, validation: Validation) -> Switch;
+    /// Why traffic cannot be sent to a target as its Services are now, and what to change; asked before anything is changed
+    /// for the target, and again before the switch.
+    fn unfit(&self, _state: &TrafficState, _to: &TrafficTarget) -> Option<String> {
+        None
+    }
+
+    /// What sends traffic elsewhere, whatever this driver switches, and what to do; asked before anything is changed for a
+    /// target.
+    fn hindered(&self, _state: &TrafficState, _to: &TrafficTarget) -> Option<String> {
+        None
+    }
+
+    /// Whether the API server would accept the writes that send all traffic to a target as its Services are now, by dry runs of
+    /// them; asked before anything is changed for the target.
+    fn ask(&self, _state: &TrafficState, _to: &TrafficTarget) -> Asked {
+        Asked::Accepted
+    }
+
+    /// The next step to send all traffic to a target, or how far the steps made so far have come. A driver that moves
+    /// traffic gradually answers with one step each time, and waits between them. The caller has made sure that the
+    /// target has ready pods.
+    fn direct(&self, state: &TrafficState, to: &TrafficTarget, validation: Validation) -> Switch;
+
+    /// What is waited for until no pod of another release receives traffic; `None` when none does.
+    fn draining(&self, state: &TrafficState, to: &TrafficTarget) -> Option<Pending>;
 
     /// Whether the driver writes objects of this kind, and so says itself what a refusal of one means.
     fn writes(&self, kind: Kind) -> bool;
 
-    /// What removes objects that directed users to earlier releases and that this one does not need.
-    fn leftovers(&self, _network: &Network, _to: &Destination) -> Vec<Step> {
-        Vec::new()
-    }
+    /// Services that send traffic to other releases of the App and that no component of the target serves.
+    fn leftovers<'a>(&self, state: &TrafficState<'a>, to: &TrafficTarget) -> Vec<Leftover<'a>>;
 }
 
 /// Objects that direct traffic, as observed.
@@ -38,11 +56,13 @@ pub struct Objects<'a> {
     pub services: &'a BTreeMap<String, Arc<Service>>,
 }
 
-/// What a driver looks at.
+/// State of the traffic of an App, as observed.
 #[derive(Clone, Copy, Debug)]
-pub struct Network<'a> {
+pub struct TrafficState<'a> {
     /// Objects that direct traffic.
     pub objects: Objects<'a>,
+    /// By Service: the other Apps that exist and serve it.
+    pub served_by_others: &'a BTreeMap<String, BTreeSet<String>>,
     /// EndpointSlices of the Services.
     pub endpoint_slices: &'a [Arc<EndpointSlice>],
     /// Every pod of the App.
@@ -53,50 +73,58 @@ pub struct Network<'a> {
     pub now: Timestamp,
 }
 
-impl<'a> Network<'a> {
-    /// The network as it was observed for a Release.
-    pub fn of(observed: &'a ReleaseObserved, now: Timestamp) -> Self {
-        Self {
-            objects: Objects {
-                services: &observed.services,
-            },
-            endpoint_slices: &observed.endpoint_slices,
-            pods: &observed.pods,
-            answers: Answers::of(observed),
-            now,
-        }
-    }
-}
-
-/// Where users should go.
+/// The release that should receive all traffic of an App.
 #[derive(Clone, Copy, Debug)]
-pub struct Destination<'a> {
-    /// Their App.
+pub struct TrafficTarget<'a> {
+    /// The App whose traffic it is.
     pub app: &'a App,
-    /// What the release that they should reach releases.
+    /// The snapshot of the release.
     pub snapshot: &'a Snapshot,
-    /// Name of that release.
+    /// Name of the release.
     pub release: &'a str,
 }
 
-/// A name under which users come, and what they reach there.
+/// A Service, and the pods to which it sends traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct ServiceTargets<'a> {
     /// `serves.service` of a component.
     pub service: &'a str,
-    /// What they reach: several targets while they are directed step by step, none when it is nothing of Fairway's.
-    pub targets: Vec<Target<'a>>,
+    /// Pods that receive its traffic: several targets while traffic moves gradually, none when they are not Fairway's.
+    pub targets: Vec<TargetPods<'a>>,
 }
 
-/// Pods that some users reach.
+/// Pods that receive traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target<'a> {
+pub struct TargetPods<'a> {
     /// Label `fairway.dev/app` of the pods.
     pub app: &'a str,
     /// Label `fairway.dev/component` of the pods.
     pub component: &'a str,
     /// Label `fairway.dev/release` of the pods.
     pub release: &'a str,
+}
+
+/// A Service that sends traffic to another release of the App than the one that should have all of it, and that this one
+/// does not serve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leftover<'a> {
+    /// Name of the Service.
+    pub service: &'a str,
+    /// The release whose pods it selects.
+    pub release: &'a str,
+    /// What becomes of it.
+    pub removal: Removal,
+}
+
+/// What becomes of a Service that no component serves any more.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Removal {
+    /// Fairway created it, and deletes it.
+    Due(Step),
+    /// It is being deleted, or another App serves it by now.
+    NotDue,
+    /// A team brought it: only the team deletes it.
+    NotOurs,
 }
 
 /// Whether writes are validated by a server-side dry run before the first one is made.
@@ -108,20 +136,40 @@ pub enum Validation {
     Immediate,
 }
 
-/// How far users have been directed.
+/// What the API server says of writes that are not due yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// It would accept each of them.
+    Accepted,
+    /// These dry runs ask it.
+    Ask(Vec<Step>),
+    /// One is refused: a user has to see to it.
+    Refused(Refused),
+}
+
+/// How far traffic has moved.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Switch {
-    /// All of them reach the destination and nothing else.
+    /// All traffic reaches the target.
     Converged,
     /// These writes come next.
     Write(Vec<Step>, Pending),
     /// The writes made so far have not taken effect everywhere.
     Pending(Pending),
-    /// A write is refused, and a user has to see to it.
-    Refused(Reason, String),
+    /// A write is refused, or something else sends traffic too: a user has to see to it.
+    Refused(Refused),
 }
 
-/// What is waited for until users are directed.
+/// Why traffic cannot be moved, or not all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why, for machines.
+    pub reason: Reason,
+    /// Why, and what to do: whole sentences.
+    pub message: String,
+}
+
+/// What is waited for until all traffic has moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// What is waited for, as a sentence.
@@ -129,6 +177,17 @@ pub struct Pending {
     /// When to look again; until then the wait is too short to be worth a write of the status. Without it nothing but a
     /// change ends the wait.
     pub brief_until: Option<Timestamp>,
+    /// From when on it has taken too long.
+    pub late: Option<Late>,
+}
+
+/// That a wait has taken so long that a user has to see what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// From when on.
+    pub from: Timestamp,
+    /// What to look at, as a sentence.
+    pub advice: String,
 }
 
 /// Components of a snapshot that serve, with what they serve.

@@ -4,8 +4,7 @@ use super::*;
 use crate::script::{APP, Story};
 use crate::wire::Fault;
 use crate::{Sim, Turns};
-use fairway_crds::App;
-use fairway_engine::kinds::Kind;
+use fairway_crds::{App, Backup, Migration};
 use k8s_openapi::api::apps::v1::Deployment;
 use rstest::rstest;
 
@@ -17,9 +16,9 @@ const STORY: &str = "
 > settle
 ";
 
-fn told() -> Sim {
+fn played() -> Sim {
     let mut sim = Sim::new(Fault::None, Turns::Alone);
-    let (_, result) = Story::parse(STORY).tell(&mut sim, 0, |_, _| ());
+    let (_, result) = Story::parse(STORY).play(&mut sim, 0, |_, _| ());
     assert_eq!((result, sim.checker.broken.as_slice()), (Ok(()), [].as_slice()));
     sim
 }
@@ -110,6 +109,15 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
     },
     "was deleted"
 )]
+#[case::created_for_an_app_that_goes(
+    |cluster: &mut Cluster| {
+        cluster.delete_by(Kind::App, APP, crate::cluster::Propagation::Foreground);
+        let mut again = Release::clone(cluster.api.get::<Release>("crm-2").unwrap());
+        (again.metadata.name, again.spec.revision) = (Some("crm-3".to_owned()), 3);
+        cluster.api.create(again, cluster.now).unwrap();
+    },
+    "although App crm is being deleted"
+)]
 #[case::snapshot_changed(
     |cluster: &mut Cluster| {
         cluster.api.change::<k8s_openapi::api::apps::v1::ControllerRevision>("crm-2", |revision| revision.data = None);
@@ -148,11 +156,128 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
     },
     "without a proven backup"
 )]
+#[case::migrations_second_thoughts(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<Migration>("crm-2", |migration| {
+            migration.status.get_or_insert_default().outcome = Some(MigrationOutcome::Failed);
+        });
+    },
+    "the outcome of Migration crm-2 changed"
+)]
+#[case::backups_second_thoughts(
+    |cluster: &mut Cluster| {
+        let name = cluster.objects().backups.keys().next().unwrap().clone();
+        cluster.api.change::<Backup>(&name, |backup| backup.status.get_or_insert_default().outcome = None);
+    },
+    "the outcome of Backup"
+)]
+#[case::revision_again(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<App>(APP, |app| app.status.get_or_insert_default().revision = Some(1));
+    },
+    "the revision of App crm went back"
+)]
+#[case::retired_but_there(
+    |cluster: &mut Cluster| {
+        release(cluster, "crm-1", |status| {
+            status.conditions[0].message = "Well done. crm-2 is retired.".to_owned();
+        });
+    },
+    "crm-2 is called retired, but pod"
+)]
 fn a_broken_invariant_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case] expected: &str) {
-    let mut sim = told();
+    let mut sim = played();
     let before = sim.cluster.objects().clone();
     breach(&mut sim.cluster);
     sim.checker.after_write(&before, &sim.cluster);
     let broken = &sim.checker.broken;
     assert!(broken.iter().any(|what| what.contains(expected)), "{broken:?}");
+}
+
+/// A release that migrates when its application starts, while that migration runs.
+const ON_START: &str = "
+> app web=crm:1 migration=onStart
+> settle
+> edit image=crm:2
+> until migration runs
+";
+
+#[test]
+fn an_application_that_migrates_on_start_is_a_second_version() {
+    let mut sim = Sim::new(Fault::None, Turns::Alone);
+    let (_, result) = Story::parse(ON_START).play(&mut sim, 0, |_, _| ());
+    assert_eq!((result, sim.checker.broken.as_slice()), (Ok(()), [].as_slice()));
+    for snapshot in sim.checker.snapshots.values_mut() {
+        Arc::make_mut(snapshot).components[0].strategy = Strategy::Recreate;
+    }
+    let before = sim.cluster.objects().clone();
+    sim.checker.after_write(&before, &sim.cluster);
+    let expected = r#"component web ran in {"crm-1", "crm-2"} at once"#;
+    assert_eq!(sim.checker.broken, [expected]);
+}
+
+fn say(status: &mut ReleaseStatus, type_: &str, message: &str) {
+    status.outcome = None;
+    status.conditions.retain(|condition| condition.type_ != STALLED);
+    let_be_true(&mut status.conditions, type_);
+    for condition in &mut status.conditions {
+        message.clone_into(&mut condition.message);
+    }
+}
+
+#[rstest]
+#[case::forever(
+    |cluster: &mut Cluster| release(cluster, "crm-2", |status| say(status, RECONCILING, "Waiting for pods.")),
+    "Release crm-2 waits without an end, and no user is to act: Succeeded: Waiting for pods."
+)]
+#[case::until_a_past_moment(
+    |cluster: &mut Cluster| {
+        release(cluster, "crm-2", |status| say(status, STALLED, "It is watched until 2026-01-01T12:00:00Z."));
+    },
+    "Release crm-2 waits until a moment that has passed"
+)]
+#[case::app_at_work(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<App>(APP, |app| {
+            let_be_true(&mut app.status.get_or_insert_default().conditions, RECONCILING);
+        });
+    },
+    "App crm waits without an end"
+)]
+#[case::nobody_behind_the_service(
+    |cluster: &mut Cluster| {
+        scale(cluster, "crm-web-2", 0);
+        for pod in cluster.objects().pods.keys().cloned().collect::<Vec<_>>() {
+            cluster.kill_pod(&pod);
+        }
+    },
+    "Service crm selects crm-2, which is asked for no pod"
+)]
+#[case::missed_wake(|_: &mut Cluster| (), "nothing wakes what is due: a write")]
+fn a_wait_without_an_end_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case] expected: &str) {
+    let mut sim = played();
+    let pending = if expected.starts_with("nothing wakes") {
+        vec!["a write".to_owned()]
+    } else {
+        Vec::new()
+    };
+    breach(&mut sim.cluster);
+    sim.checker.at_rest(&sim.cluster, &pending);
+    let broken = &sim.checker.broken;
+    assert!(broken.iter().any(|what| what.contains(expected)), "{broken:?}");
+}
+
+#[test]
+fn a_verb_that_a_message_names_and_nothing_hears_is_found() {
+    let mut sim = played();
+    assert_eq!(sim.unheard(), Vec::<String>::new());
+    release(&mut sim.cluster, "crm-2", |status| {
+        status.conditions[0].message =
+            "To go on: kubectl -n shop annotate release crm-2 fairway.dev/hurry=\"$(date +%s)\" --overwrite"
+                .to_owned();
+    });
+    assert_eq!(
+        sim.unheard(),
+        ["a message names fairway.dev/hurry for release crm-2, which nothing hears"]
+    );
 }

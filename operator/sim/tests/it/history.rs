@@ -34,8 +34,8 @@ fn the_snapshot_of_a_removed_release_goes_with_the_next_release() {
     sim.cluster.delete(Kind::Release, "crm-1");
     assert!(sim.cluster.objects().revisions.contains_key("crm-1"));
 
-    let (told, result) = Story::parse("> edit image=crm:4\n> settle\n").tell(&mut sim, 0, |_, _| ());
-    result.unwrap_or_else(|error| panic!("{error}\n{told}"));
+    let (text, result) = Story::parse("> edit image=crm:4\n> settle\n").play(&mut sim, 0, |_, _| ());
+    result.unwrap_or_else(|error| panic!("{error}\n{text}"));
     let revisions: Vec<_> = sim.cluster.objects().revisions.keys().cloned().collect();
     assert_eq!(revisions, ["crm-2", "crm-3", "crm-4"]);
 }

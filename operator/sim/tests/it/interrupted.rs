@@ -44,8 +44,8 @@ fn after_write(
     let mut sim = reference.marks.last().unwrap().1.clone();
     while sim.traffic.writes.len() < write && sim.step().map_err(|stuck| format!("{stuck:?}"))? {}
     let mut text = sim.transcript.take().join("\n");
-    let (told, result) = Story::parse(commands).tell(&mut sim, 0, |_, _| ());
-    text.push_str(&told);
+    let (played, result) = Story::parse(commands).play(&mut sim, 0, |_, _| ());
+    text.push_str(&played);
     let complain = |what: String| {
         format!(
             "{what}\n{} …\n{text}",
@@ -56,9 +56,12 @@ fn after_write(
     if !sim.checker.broken.is_empty() {
         return Err(complain(sim.checker.broken.join("\n")));
     }
-    let restless = sim.restless();
-    if !restless.is_empty() {
-        return Err(complain(format!("restless at the end: {}", restless.join("\n"))));
+    let pending = sim.pending_writes();
+    if !pending.is_empty() {
+        return Err(complain(format!(
+            "writes are pending at the end: {}",
+            pending.join("\n")
+        )));
     }
     check(&sim).map_err(complain)
 }
@@ -96,7 +99,7 @@ fn only_live_runs(sim: &Sim) -> Result<(), String> {
     let foreign = objects
         .services
         .values()
-        .filter(|service| fairway_plan::build::service::selected_release(service) != Some(&live));
+        .filter(|service| fairway_sim::traffic::destination(service).as_ref() != Some(&live));
     let foreign: Vec<_> = foreign.map(|service| service.name_any()).collect();
     if wrong.is_empty() && foreign.is_empty() {
         return Ok(());

@@ -11,14 +11,17 @@
 )]
 
 mod crash;
+mod fields;
 mod fixed_point;
 mod history;
+mod hostile;
 mod interleaved;
 mod interrupted;
 mod lost_answer;
 mod play;
 mod random;
 mod stale;
+mod steps;
 mod stories;
 mod twice;
 mod two_operators;

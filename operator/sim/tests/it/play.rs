@@ -126,12 +126,12 @@ impl Claims {
 fn play_on(story: &Named, mut sim: Sim, from: usize, keeps_marks: bool) -> Result<Played, String> {
     let what = format!("{} with {:?}, {:?}", story.name, sim.traffic.fault, sim.turns);
     let mut marks = Vec::new();
-    let (text, told) = Story::parse(&story.text).tell(&mut sim, from, |line, sim| {
+    let (text, result) = Story::parse(&story.text).play(&mut sim, from, |line, sim| {
         if keeps_marks {
             marks.push((line, sim.clone()));
         }
     });
-    if let Err(error) = told {
+    if let Err(error) = result {
         let lines: Vec<_> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(50)..].join("\n");
         return Err(format!(
@@ -142,11 +142,11 @@ fn play_on(story: &Named, mut sim: Sim, from: usize, keeps_marks: bool) -> Resul
     if !sim.checker.broken.is_empty() {
         return Err(format!("{what}: {}\n{text}", sim.checker.broken.join("\n")));
     }
-    let restless = sim.restless();
-    if !restless.is_empty() {
+    let pending = sim.pending_writes();
+    if !pending.is_empty() {
         return Err(format!(
-            "{what}: restless at the end: {}\n{text}",
-            restless.join("\n")
+            "{what}: writes are pending at the end: {}\n{text}",
+            pending.join("\n")
         ));
     }
     Ok(Played { text, sim, marks })
@@ -202,7 +202,7 @@ pub(crate) fn with_fault_at_each_write(
     Ok(())
 }
 
-/// Does something with every story, on as many threads as there are processors, and tells the first failures of
+/// Does something with every story, on as many threads as there are processors, and reports the first failures of
 /// each.
 pub(crate) fn for_each_story(check: impl Fn(&Named) -> Result<(), String> + Sync) {
     let stories = stories();
@@ -230,6 +230,21 @@ pub(crate) fn for_each_story(check: impl Fn(&Named) -> Result<(), String> + Sync
         failures.len(),
         failures.join("\n\n")
     );
+}
+
+/// Stories about one moment, which a fault moves (a cache of Apps that lags by one write, a lost request): they end otherwise
+/// then, and are played as written only.
+const OF_ONE_MOMENT: [&str; 2] = [
+    "deployment-deleted-without-its-pods",
+    "superseded-before-endpoints-follow",
+];
+
+/// As [`for_each_story`], with every story whose end no fault may change.
+pub(crate) fn for_each_story_with_faults(check: impl Fn(&Named) -> Result<(), String> + Sync) {
+    for_each_story(|story| match OF_ONE_MOMENT.contains(&&*story.name) {
+        true => Ok(()),
+        false => check(story),
+    });
 }
 
 /// The lines that are only in one of the two.

@@ -1,13 +1,13 @@
 //! The operator's caches lag, each kind for itself: the end is the same.
 
-use crate::play::{for_each_story, play_alike, reference};
+use crate::play::{for_each_story_with_faults, play_alike, reference};
 use fairway_engine::kinds::Kind;
 use fairway_sim::Turns;
 use fairway_sim::wire::Fault;
 
 #[test]
 fn with_caches_that_lag_it_ends_alike() {
-    for_each_story(|story| {
+    for_each_story_with_faults(|story| {
         let reference = reference(story)?;
         for (turn, kind) in Kind::ALL.into_iter().enumerate() {
             // By how much takes turns: what a story shares with others is seen with every lag.

@@ -1,4 +1,4 @@
-//! What a release costs the apiserver.
+//! What a release costs the API server.
 
 use crate::play::{Named, reference};
 

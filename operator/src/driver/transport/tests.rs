@@ -1,7 +1,8 @@
 use super::*;
-use crate::fake::{Asked, apiserver, failure};
+use crate::fake::{Asked, api_server, failure};
 use fairway_engine::kinds::{App, Deployment, Job, Service};
 use fairway_plan::object;
+use kube::core::Expression;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ fn reference(kind: object::Kind) -> ObjectRef {
 }
 
 async fn ask(request: Request, answer: (u16, Value)) -> (Answer, Asked) {
-    let (client, mut server) = apiserver();
+    let (client, mut server) = api_server();
     let transport = Transport::new(client);
     tokio::join!(transport.ask(&request), server.answer(answer))
 }
@@ -70,6 +71,115 @@ async fn a_dry_run_says_so() {
         asked.query.contains(&"dryRun=All".to_owned()),
         "{:?}",
         asked.query
+    );
+}
+
+#[tokio::test]
+async fn f11_a_dry_run_brings_the_warnings_of_the_api_server() {
+    let (client, mut server) = api_server();
+    let transport = Transport::new(client);
+    let request = Request::Write(Arc::new(Step::DryRun(desired_deployment())));
+    let warnings = [
+        r#"299 - "would violate PodSecurity \"restricted:latest\"""#,
+        r#"299 - "b", 299 - "c""#,
+    ];
+    let answered = server.answer_with_warnings((200, deployment(Some("5"))), &warnings);
+    let (answer, _) = tokio::join!(transport.ask(&request), answered);
+    let Answer::Passed(warnings) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        warnings,
+        [r#"would violate PodSecurity "restricted:latest""#, "b", "c"]
+    );
+}
+
+#[tokio::test]
+async fn f12_the_dry_run_of_a_pod_needs_no_other_verb_than_create() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": "crm-42-check-1"}});
+    let desired = Box::new(Object::Pod(serde_json::from_value(pod.clone()).unwrap()));
+    let (_, asked) = write(Step::DryRun(desired), (201, pod)).await;
+    assert_eq!(asked.what, "POST /api/v1/namespaces/shop/pods");
+    assert!(
+        asked.query.contains(&"dryRun=All".to_owned()),
+        "{:?}",
+        asked.query
+    );
+}
+
+/// S14: an apply leaves what another manager has added; a patch needs no verb that the role lacks.
+#[tokio::test]
+async fn s14_a_changed_deployment_is_replaced_with_a_patch() {
+    let mut desired = deployment(Some("7"));
+    desired["metadata"]["uid"] = json!("d-2");
+    desired["metadata"]["annotations"] = json!({"fairway.dev/applied-hash": "0123"});
+    desired["spec"] = json!({"replicas": 2, "selector": {}, "template": {}});
+    let desired: Deployment = serde_json::from_value(desired).unwrap();
+    let step = Step::Replace(
+        Box::new(Object::Deployment(desired)),
+        vec!["kubectl-set".to_owned()],
+    );
+    let (answer, asked) = write(step, (200, deployment(Some("8")))).await;
+    assert_eq!(version(&answer), Some("8"));
+    assert_eq!(
+        asked.what,
+        "PATCH /apis/apps/v1/namespaces/shop/deployments/crm-web-2"
+    );
+    assert_eq!(asked.query, ["fieldManager=fairway"]);
+    assert_eq!(
+        asked.body,
+        json!([
+            {"op": "add", "path": "/metadata/uid", "value": "d-2"},
+            {"op": "add", "path": "/metadata/resourceVersion", "value": "7"},
+            {"op": "add", "path": "/metadata/managedFields", "value": [{
+                "manager": "fairway", "operation": "Apply", "apiVersion": "apps/v1", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:metadata": {"f:labels": {"f:fairway.dev/app": {}}}},
+            }]},
+            {"op": "add", "path": "/metadata/annotations/fairway.dev~1applied-hash", "value": "0123"},
+            {"op": "add", "path": "/spec", "value": {"replicas": 2, "selector": {}, "template": {}}},
+        ])
+    );
+}
+
+/// F15: what the team's Deployment had is noted on it, in the write that scales it down.
+#[tokio::test]
+async fn f15_taking_over_notes_how_many_pods_there_were() {
+    let step = Step::TakeOver(reference(object::Kind::Deployment), 3);
+    let (_, asked) = write(step, (200, deployment(Some("8")))).await;
+    assert_eq!(
+        asked.what,
+        "PATCH /apis/apps/v1/namespaces/shop/deployments/crm-web-2"
+    );
+    assert_eq!(
+        asked.body,
+        json!({
+            "metadata": {"uid": "d-2", "resourceVersion": "7", "annotations": {"fairway.dev/replicas": "3"}},
+            "spec": {"replicas": 0},
+        })
+    );
+}
+
+/// Of a list no more is read than what is looked at.
+#[tokio::test]
+async fn pods_are_listed_by_their_labels() {
+    let selector = Expression::In("app".to_owned(), ["crm".to_owned()].into()).into();
+    let list = json!({"kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": [{
+        "metadata": {"namespace": "shop", "name": "crm-1", "resourceVersion": "8"},
+        "spec": {"nodeName": "one", "containers": [{"name": "web"}]},
+        "status": {"phase": "Running", "podIP": "10.0.0.9"},
+    }]});
+    let request = Request::List(Kind::Pod, "shop".into(), selector);
+    let (answer, asked) = ask(request, (200, list)).await;
+    assert_eq!(asked.what, "GET /api/v1/namespaces/shop/pods");
+    let labels = "labelSelector=app+in+%28crm%29";
+    assert!(asked.query.iter().any(|part| part == labels), "{:?}", asked.query);
+    let Answer::Objects(found) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].data,
+        json!({"spec": {"nodeName": "one"}, "status": {"phase": "Running"}})
     );
 }
 
@@ -155,7 +265,7 @@ async fn a_status_is_written_for_exactly_the_object_observed() {
 
 #[tokio::test]
 async fn a_claim_is_read_by_its_name() {
-    let key = Key::new("shop", "uploads");
+    let key = NamespacedName::new("shop", "uploads");
     let (answer, asked) = ask(Request::Read(Resource::Claim, key), failure(403, "Forbidden")).await;
     assert!(matches!(answer, Answer::Error(status) if status.code == 403));
     assert_eq!(

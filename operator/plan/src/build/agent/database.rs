@@ -2,19 +2,21 @@
 
 use super::files::mount_files;
 use super::migrate::mark;
+use super::place::{Place, worker};
 use super::pod::{
-    Errand, empty_dir, environment, install, job, own_container, own_pod, pull_secrets, run_copied_agent,
-    run_own_agent, stay_put,
+    Access, TaskContext, agent_container, agent_pod_spec, empty_dir, environment, forbid_disruption, install,
+    job, mount_everywhere, run_copied_agent, run_own_agent,
 };
-use super::store;
+use super::{sidecars, store};
 use crate::build::annotate;
 use crate::observed::Settings;
 use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
-use fairway_crds::app::{BackupSettings, Store};
+use fairway_crds::app::BackupSettings;
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
+use fairway_crds::store::Store;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
@@ -34,7 +36,7 @@ pub fn preflight_job(
     attempt: u32,
 ) -> Job {
     let release_name = release.name_any();
-    let errand = Errand {
+    let context = TaskContext {
         task: &PREFLIGHT,
         name: &PREFLIGHT.child(&release_name, attempt),
         namespace: release.metadata.namespace.as_ref(),
@@ -44,7 +46,7 @@ pub fn preflight_job(
         owner: release.controller_owner_ref(&()),
     };
     let task = Task::Preflight(PreflightTask {
-        requester: errand.requester(),
+        requester: context.requester(),
         migrates: snapshot.migration.is_some(),
         store: store.cloned(),
     });
@@ -52,7 +54,7 @@ pub fn preflight_job(
     if let Some(store) = store {
         store::attach(&mut pod, store);
     }
-    finish(&errand, pod, HOUR)
+    finish(&context, snapshot, pod, HOUR)
 }
 
 /// The Job that makes a backup and reads it back.
@@ -66,7 +68,7 @@ pub fn backup_job(
 ) -> Job {
     let BackupSettings { scratch, store } = backup_settings;
     let backup_name = backup.name_any();
-    let errand = Errand {
+    let context = TaskContext {
         task: &BACKUP,
         name: &BACKUP.child(&backup_name, attempt),
         namespace: backup.metadata.namespace.as_ref(),
@@ -76,11 +78,12 @@ pub fn backup_job(
         owner: backup.controller_owner_ref(&()),
     };
     let task = Task::Backup(BackupTask {
-        requester: errand.requester(),
+        requester: context.requester(),
         store: store.clone(),
         set: set_path(backup),
         scratch: scratch.is_some(),
         images: images.clone(),
+        backup_uid: backup.metadata.uid.clone().unwrap_or_default(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     store::attach(&mut pod, store);
@@ -88,9 +91,9 @@ pub fn backup_job(
         pod.volumes
             .get_or_insert_default()
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
-        store::mount_into_agent(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY);
+        mount_everywhere(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY, Access::ReadWrite);
     }
-    finish(&errand, pod, DAY)
+    finish(&context, snapshot, pod, DAY)
 }
 
 /// Folder of a backup in its store: `shop/crm/crm-42-1a2b3c4d-5e6f7a8b`. With a part of the Backup's UID, so that
@@ -116,7 +119,7 @@ pub fn settle_job(
     attempt: u32,
 ) -> Job {
     let migration_name = migration.name_any();
-    let errand = Errand {
+    let context = TaskContext {
         task: &SETTLE,
         name: &SETTLE.child(&migration_name, attempt),
         namespace: migration.metadata.namespace.as_ref(),
@@ -130,18 +133,19 @@ pub fn settle_job(
         .map(|(resolution, token)| crate::resolution::value(*resolution, token));
     let (resolution, resolution_token) = resolution.unzip();
     let task = Task::Settle(SettleTask {
-        requester: errand.requester(),
+        requester: context.requester(),
         run: super::migrate::identity(migration),
         resolution,
         timeout_seconds: SETTLE_PATIENCE_SECONDS,
         resolution_token,
+        before: begun(migration),
     });
-    let mut pod = own_pod(settings, &[]);
-    let mut container = own_container(environment(&task, connection(snapshot)));
+    let mut pod = agent_pod_spec(settings, place(settings, snapshot));
+    let mut container = agent_container(settings, environment(&task, connection(snapshot)));
     run_own_agent(&mut container, settings);
     pod.containers = vec![container];
     mount_files(&mut pod, snapshot);
-    let mut job = finish(&errand, pod, HOUR);
+    let mut job = finish(&context, snapshot, pod, HOUR);
     mark(&mut job.metadata, migration);
     if let Some(asked) = asked {
         // What it answers, although the annotation may say something else by then.
@@ -154,14 +158,28 @@ pub fn settle_job(
 /// could not decide; the next one follows after a pause.
 const SETTLE_PATIENCE_SECONDS: u64 = 60;
 
+/// Fingerprint of the schema before the run, where a report said that the run began; empty where it said no more.
+fn begun(migration: &Migration) -> Option<String> {
+    let status = migration.status.as_ref()?;
+    let before = status
+        .fingerprints
+        .as_ref()
+        .and_then(|found| found.before.clone());
+    before.or_else(|| status.ledger_row.map(|_| String::new()))
+}
+
 fn connection(snapshot: &Snapshot) -> Option<&Connection> {
     snapshot.database.as_ref().map(|database| &database.connection)
 }
 
+fn place(settings: &Settings, snapshot: &Snapshot) -> Place {
+    Place::of_database_work(snapshot).on_nodes_of_app(settings)
+}
+
 /// A pod in which the agent runs in the database's own image, beside its tools.
 fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec {
-    let mut pod = own_pod(settings, &pull_secrets(snapshot));
-    let mut container = own_container(environment(task, connection(snapshot)));
+    let mut pod = agent_pod_spec(settings, place(settings, snapshot));
+    let mut container = agent_container(settings, environment(task, connection(snapshot)));
     container.image = snapshot.database.as_ref().map(|database| database.image.clone());
     run_copied_agent(&mut container);
     pod.containers = vec![container];
@@ -170,14 +188,15 @@ fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec 
     pod
 }
 
-fn finish(errand: &Errand, pod: PodSpec, deadline_seconds: i64) -> Job {
+fn finish(context: &TaskContext, snapshot: &Snapshot, pod: PodSpec, deadline_seconds: i64) -> Job {
     let mut metadata = kube::core::ObjectMeta {
-        labels: Some(errand.labels()),
+        labels: Some(context.labels()),
         ..Default::default()
     };
-    stay_put(&mut metadata);
+    forbid_disruption(&mut metadata);
+    sidecars::as_component(&mut metadata, worker(snapshot));
     job(
-        errand.metadata(),
+        context.metadata(),
         PodTemplateSpec {
             metadata: Some(metadata),
             spec: Some(pod),

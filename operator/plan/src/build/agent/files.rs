@@ -1,38 +1,49 @@
 //! Files that a connection string may name, such as `sslrootcert=/etc/crm/ca.pem`: they are mounted into the
 //! application's container, and the agent needs them at the same paths.
 
-use super::pod::{CONTAINER, mount};
+use super::paths::{is_in, normal};
+use super::place::worker;
+use super::pod::{Access, CONTAINER, OWN_BINARY, mount};
 use crate::build::template;
 use crate::protocol;
 use crate::snapshot::Snapshot;
-use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, PodSpec, SecretVolumeSource, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    ClusterTrustBundleProjection, ConfigMapProjection, ConfigMapVolumeSource, PodSpec, ProjectedVolumeSource,
+    SecretProjection, SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
+};
 
-/// Folders of the agent's own that nothing may hide.
+/// Paths of the agent's own that nothing may hide, themselves and what is in them.
 const TAKEN: [&str; 6] = [
     protocol::AGENT_DIRECTORY,
     protocol::STORE_DIRECTORY,
+    protocol::STORE_CA_DIRECTORY,
     protocol::SCRATCH_DIRECTORY,
-    "/tmp",
-    "/",
+    OWN_BINARY,
     "/var/run/secrets/kubernetes.io/serviceaccount",
 ];
+/// Folders in which the agent's own paths are.
+const ABOVE: [&str; 2] = ["/tmp", "/"];
 
-/// Mounts the Secrets and ConfigMaps that the migrating component (or the first) mounts into its first
-/// container, read-only and optional: what is missing is the rollout's concern.
+/// Whether a mount at this path would take the place of something of the agent's own, the agent itself included.
+pub(super) fn hides_the_agent(path: &str) -> bool {
+    ABOVE.iter().any(|above| normal(path) == normal(above)) || TAKEN.iter().any(|taken| is_in(path, taken))
+}
+
+/// Mounts the Secrets and ConfigMaps that the migrating component (or the first) mounts into the container that migrates
+/// (or the first), read-only and optional: what is missing is the rollout's concern.
 pub(super) fn mount_files(pod: &mut PodSpec, snapshot: &Snapshot) {
-    let name = snapshot
-        .migration
-        .as_ref()
-        .map(|migration| migration.component.as_str());
-    let component = name
-        .and_then(|name| snapshot.component(name))
-        .or_else(|| snapshot.components.first());
-    let Some((_, team)) = component.and_then(|component| template::read(component).ok()) else {
+    let Some((_, team)) = worker(snapshot).and_then(|component| template::read(component).ok()) else {
         return;
     };
+    let migrating = snapshot
+        .migration
+        .as_ref()
+        .and_then(|migration| migration.container.as_ref());
     let mounts = team
         .containers
-        .first()
+        .iter()
+        .find(|container| Some(&container.name) == migrating)
+        .or(team.containers.first())
         .and_then(|container| container.volume_mounts.clone())
         .unwrap_or_default();
     let files: Vec<(Volume, VolumeMount)> = mounts
@@ -76,9 +87,8 @@ pub(super) fn files_beside(pod: &PodSpec, target: usize) -> Vec<VolumeMount> {
 }
 
 fn file(team: &PodSpec, mounted: &VolumeMount, index: usize) -> Option<(Volume, VolumeMount)> {
-    let path = mounted.mount_path.trim_end_matches('/');
     // An expanded sub-path needs the variables of the application's container.
-    if TAKEN.iter().any(|taken| taken.trim_end_matches('/') == path) || mounted.sub_path_expr.is_some() {
+    if hides_the_agent(&mounted.mount_path) || mounted.sub_path_expr.is_some() {
         return None;
     }
     let source = team
@@ -96,14 +106,50 @@ fn file(team: &PodSpec, mounted: &VolumeMount, index: usize) -> Option<(Volume, 
             optional: Some(true),
             ..map
         }),
+        projected: source.projected.clone().and_then(files_of),
         ..Volume::default()
     };
-    if volume.secret.is_none() && volume.config_map.is_none() {
+    if volume.secret.is_none() && volume.config_map.is_none() && volume.projected.is_none() {
         return None;
     }
     let mounted = VolumeMount {
         sub_path: mounted.sub_path.clone(),
-        ..mount(&volume.name, &mounted.mount_path, true)
+        ..mount(&volume.name, &mounted.mount_path, Access::ReadOnly)
     };
     Some((volume, mounted))
+}
+
+/// The files of a projected volume: those that are anybody's, as against a token of the pod.
+fn files_of(projected: ProjectedVolumeSource) -> Option<ProjectedVolumeSource> {
+    let sources: Vec<_> = projected
+        .sources
+        .into_iter()
+        .flatten()
+        .filter_map(file_source)
+        .collect();
+    (!sources.is_empty()).then_some(ProjectedVolumeSource {
+        default_mode: projected.default_mode,
+        sources: Some(sources),
+    })
+}
+
+fn file_source(source: VolumeProjection) -> Option<VolumeProjection> {
+    let files = VolumeProjection {
+        secret: source.secret.map(|secret| SecretProjection {
+            optional: Some(true),
+            ..secret
+        }),
+        config_map: source.config_map.map(|map| ConfigMapProjection {
+            optional: Some(true),
+            ..map
+        }),
+        cluster_trust_bundle: source
+            .cluster_trust_bundle
+            .map(|bundle| ClusterTrustBundleProjection {
+                optional: Some(true),
+                ..bundle
+            }),
+        ..VolumeProjection::default()
+    };
+    (files != VolumeProjection::default()).then_some(files)
 }

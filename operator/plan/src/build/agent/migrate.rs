@@ -6,18 +6,22 @@
 //! addresses that are not ready.
 
 use super::files::files_beside;
-use super::pin::node_affinity;
+use super::inputs::{self, Inputs};
+use super::place::{self, node_affinity, with_pull_secrets};
 use super::pod::{
-    CONTAINER, Errand, INSTALL_CONTAINER, empty_dir, environment, install, job, mount, own_container,
-    restricted_as_own_user, run_copied_agent, run_own_agent, stay_put, with_pull_secrets,
+    Access, CONTAINER, INSTALL_CONTAINER, TaskContext, agent_container, agent_pod, empty_dir, environment,
+    forbid_disruption, install, job, mount, restricted, run_copied_agent, run_own_agent,
 };
 use crate::build::InvalidTemplate;
+use crate::build::nodes::Nodes;
 use crate::build::template::{self, repository};
+use crate::json::json_text;
 use crate::labels;
 use crate::names::{self, run_id};
 use crate::observed::Settings;
 use crate::protocol::{
-    GUARD_DIRECTORY_VARIABLE, GuardTask, MigrationTask, RunIdentity, SqlCheck, Task, VARIABLE_PREFIX,
+    GUARD_DIRECTORY_VARIABLE, GuardTask, MigratingContainer, MigrationTask, RequestedRun, RunIdentity,
+    SqlCheck, Task, VARIABLE_PREFIX,
 };
 use crate::snapshot::Snapshot;
 use crate::tasks::{self, GUARD, MIGRATE};
@@ -57,7 +61,7 @@ pub fn identity(migration: &Migration) -> RunIdentity {
     let spec = &migration.spec;
     let committed = migration.status.as_ref().and_then(|status| status.run_id.clone());
     let command = match &spec.command {
-        Some(command) => serde_json::to_string(command).unwrap_or_default(),
+        Some(command) => json_text(command),
         None => "onStart".to_owned(),
     };
     RunIdentity {
@@ -91,18 +95,22 @@ pub fn migration_job(
         annotations,
         mut pod,
         target,
+        nodes,
+        component,
         database,
-        ..
     } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
     let name = MIGRATE.child(&migration_name, attempt);
-    let errand = errand(&MIGRATE, migration, &migration_name, &name);
+    let context = context_of(&MIGRATE, migration, &migration_name, &name);
+    let inputs = inputs::of(&pod, &pod.containers[target]);
     let task = Task::Migrate(MigrationTask {
-        requester: errand.requester(),
-        run: identity(migration),
-        timeout_seconds: migration.spec.timeout.seconds(),
+        run: requested(migration, &context, &inputs),
         command: migration.spec.command.clone().unwrap_or_default(),
-        checks: checks(migration),
+        container: MigratingContainer {
+            name: pod.containers[target].name.clone(),
+            image: migration.spec.image.clone(),
+            others: names_but(&pod, target),
+        },
     });
 
     let mut container = pod.containers.swap_remove(target);
@@ -113,20 +121,25 @@ pub fn migration_job(
     own.retain(|variable| !variable.name.starts_with(VARIABLE_PREFIX));
     own.extend(environment(&task, Some(&database.connection)));
     run_copied_agent(&mut container);
+    inputs.mount_into(
+        pod.volumes.get_or_insert_default(),
+        container.volume_mounts.get_or_insert_default(),
+    );
     pod.containers = vec![container];
     install(&mut pod, settings);
 
     let timeout = seconds(migration);
     outside_every_service(&mut pod, settings);
+    nodes.draw(&mut pod, &migration.spec.app, &component.name);
     pod.termination_grace_period_seconds = Some(timeout + CONCLUSION_SECONDS);
-    let mut metadata = pod_metadata(labels, annotations, &errand);
-    stay_put(&mut metadata);
+    let mut metadata = pod_metadata(labels, annotations, &context);
+    forbid_disruption(&mut metadata);
     mark(&mut metadata, migration);
     let template = PodTemplateSpec {
         metadata: Some(metadata),
         spec: Some(pod),
     };
-    let mut job = job(errand.metadata(), template, timeout + SLACK_SECONDS);
+    let mut job = job(context.metadata(), template, timeout + SLACK_SECONDS);
     mark(&mut job.metadata, migration);
     Ok(job)
 }
@@ -148,13 +161,15 @@ pub fn migration_pod(
         annotations,
         mut pod,
         target,
+        nodes,
         component,
         database,
     } = team(migration, release, snapshot)?;
     let migration_name = migration.name_any();
     let name = GUARD.child(&migration_name, attempt);
-    let errand = errand(&GUARD, migration, &migration_name, &name);
-    let task = Task::Guard(guard_task(migration, component, &errand)?);
+    let context = context_of(&GUARD, migration, &migration_name, &name);
+    let inputs = inputs::of(&pod, &pod.containers[target]);
+    let task = Task::Guard(guard_task(migration, component, &context, &inputs)?);
     let mut variables = environment(&task, Some(&database.connection));
     variables.push(super::pod::literal(
         GUARD_DIRECTORY_VARIABLE,
@@ -162,40 +177,42 @@ pub fn migration_pod(
     ));
     variables.extend(super::probe::header_variables([component]));
 
-    let guard = guard(settings, variables, files_beside(&pod, target));
+    let mut guard = guard(settings, variables, files_beside(&pod, target));
+    inputs.mount_into(
+        pod.volumes.get_or_insert_default(),
+        guard.volume_mounts.get_or_insert_default(),
+    );
     pod.init_containers.get_or_insert_default().insert(0, guard);
     pod.volumes
         .get_or_insert_default()
         .push(empty_dir(GUARD_VOLUME, None));
     outside_every_service(&mut pod, settings);
-    pod.termination_grace_period_seconds = Some(2 * CONCLUSION_SECONDS);
+    nodes.draw(&mut pod, &migration.spec.app, &component.name);
+    // The template's own grace period stays. Where it leaves the guard no time, the ledger is read afterwards.
     pod.active_deadline_seconds = Some(seconds(migration) + SLACK_SECONDS);
 
-    let mut metadata = pod_metadata(labels, annotations, &errand);
-    stay_put(&mut metadata);
+    let mut metadata = pod_metadata(labels, annotations, &context);
+    forbid_disruption(&mut metadata);
+    let application = pod.containers[target].name.clone();
+    crate::build::annotate(&mut metadata, labels::APPLICATION, application);
     mark(&mut metadata, migration);
     metadata.name = Some(name.clone());
     metadata.namespace = migration.metadata.namespace.clone();
-    Ok(Pod {
-        metadata,
-        spec: Some(pod),
-        status: None,
-    })
+    Ok(agent_pod(metadata, pod))
 }
 
 fn guard_task(
     migration: &Migration,
     component: &Component,
-    errand: &Errand,
+    context: &TaskContext,
+    inputs: &Inputs,
 ) -> Result<GuardTask, InvalidTemplate> {
     let none = || InvalidTemplate::NoHealth {
         component: component.name.clone(),
     };
     let health = component.health.as_ref().ok_or_else(none)?;
     Ok(GuardTask {
-        requester: errand.requester(),
-        run: identity(migration),
-        timeout_seconds: migration.spec.timeout.seconds(),
+        run: requested(migration, context, inputs),
         health: health
             .http
             .iter()
@@ -203,17 +220,36 @@ fn guard_task(
             .collect(),
         success_threshold: health.success_threshold,
         period_milliseconds: u64::try_from(health.period.get().as_millis()).unwrap_or(u64::MAX),
-        checks: checks(migration),
     })
+}
+
+/// Names of the pod's containers but one.
+fn names_but(pod: &PodSpec, target: usize) -> Vec<String> {
+    let containers = pod.containers.iter().enumerate();
+    containers
+        .filter(|(index, _)| *index != target)
+        .map(|(_, container)| container.name.clone())
+        .collect()
+}
+
+/// The run that a task requests.
+fn requested(migration: &Migration, context: &TaskContext, inputs: &Inputs) -> RequestedRun {
+    RequestedRun {
+        requester: context.requester(),
+        identity: identity(migration),
+        literals_hash: Some(inputs.hash.clone()),
+        timeout_seconds: migration.spec.timeout.seconds(),
+        checks: checks(migration),
+    }
 }
 
 /// The native sidecar that guards. Its startup probe keeps every later container from starting.
 fn guard(settings: &Settings, variables: Vec<EnvVar>, files: Vec<VolumeMount>) -> Container {
-    let mut guard = own_container(variables);
+    let mut guard = agent_container(settings, variables);
     run_own_agent(&mut guard, settings);
     guard.restart_policy = Some("Always".to_owned());
-    guard.security_context = Some(restricted_as_own_user());
-    let own = mount(GUARD_VOLUME, GUARD_DIRECTORY, false);
+    guard.security_context = Some(place::as_own_user(restricted(), settings));
+    let own = mount(GUARD_VOLUME, GUARD_DIRECTORY, Access::ReadWrite);
     guard.volume_mounts = Some(std::iter::once(own).chain(files).collect());
     guard.startup_probe = Some(Probe {
         exec: Some(ExecAction {
@@ -234,6 +270,8 @@ struct Team<'a> {
     pod: PodSpec,
     /// Index of the container that migrates.
     target: usize,
+    /// On which nodes the component's own pods run.
+    nodes: Nodes,
     component: &'a Component,
     database: &'a Database,
 }
@@ -251,9 +289,12 @@ fn team<'a>(
         })?;
     let database = snapshot.database.as_ref().ok_or(InvalidTemplate::NoDatabase)?;
     let (template, mut pod) = template::read(component)?;
-    let images = release.and_then(|release| Some(&release.status.as_ref()?.digests));
-    let images = images.cloned().unwrap_or_default();
-    let target = target(&pod, name, &images, &migration.spec.image);
+    let status = release.and_then(|release| release.status.as_ref());
+    let images = status.map(|status| status.digests.clone()).unwrap_or_default();
+    let target = match &migration.spec.container {
+        Some(container) => named(&pod, name, container)?,
+        None => target(&pod, name, &images, &migration.spec.image),
+    };
     template::pin(&mut pod, name, &images);
     pod.containers[target].image = Some(migration.spec.image.clone());
     for container in &mut pod.containers {
@@ -273,12 +314,23 @@ fn team<'a>(
         annotations: meta.annotations.unwrap_or_default(),
         pod,
         target,
+        nodes: status.map_or(Nodes::Any, |status| Nodes::of(component, status)),
         component,
         database,
     })
 }
 
-/// The container that migrates: the one whose pinned image is the migration's, else whose image comes from the
+/// The container of that name.
+fn named(pod: &PodSpec, component: &str, container: &str) -> Result<usize, InvalidTemplate> {
+    let found = pod.containers.iter().position(|found| found.name == container);
+    found.ok_or_else(|| InvalidTemplate::NoContainer {
+        component: component.to_owned(),
+        container: container.to_owned(),
+        existing: pod.containers.iter().map(|found| found.name.clone()).collect(),
+    })
+}
+
+/// The container that migrates where none is named: the one whose pinned image is the migration's, else whose image comes from the
 /// same repository, else the first.
 fn target(pod: &PodSpec, component: &str, images: &BTreeMap<String, String>, image: &str) -> usize {
     let pinned = |container: &Container| {
@@ -324,6 +376,7 @@ fn outside_every_service(pod: &mut PodSpec, settings: &Settings) {
     pod.image_pull_secrets = with_pull_secrets(settings, &pod.image_pull_secrets.take().unwrap_or_default());
     // What ties the template's pods to each other must not keep this one from its node.
     pod.affinity = node_affinity(pod.affinity.take());
+    place::complete(pod, settings);
     pod.topology_spread_constraints = None;
     pod.hostname = None;
     pod.subdomain = None;
@@ -335,13 +388,13 @@ fn outside_every_service(pod: &mut PodSpec, settings: &Settings) {
 fn pod_metadata(
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
-    errand: &Errand,
+    context: &TaskContext,
 ) -> ObjectMeta {
     let kept = labels
         .into_iter()
         .filter(|(key, _)| !OF_CONTROLLERS.contains(&key.as_str()));
     ObjectMeta {
-        labels: Some(kept.chain(errand.labels()).collect()),
+        labels: Some(kept.chain(context.labels()).collect()),
         annotations: Some(annotations),
         ..ObjectMeta::default()
     }
@@ -354,13 +407,13 @@ pub(super) fn mark(meta: &mut ObjectMeta, migration: &Migration) {
         .insert(labels::RUN_ID.to_owned(), identity(migration).run_id);
 }
 
-fn errand<'a>(
+fn context_of<'a>(
     task: &'static tasks::Task,
     migration: &'a Migration,
     migration_name: &'a str,
     name: &'a str,
-) -> Errand<'a> {
-    Errand {
+) -> TaskContext<'a> {
+    TaskContext {
         task,
         name,
         namespace: migration.metadata.namespace.as_ref(),

@@ -1,16 +1,18 @@
 //! What pods and Jobs of the agent have in common.
 
-use crate::build::{annotate, labels_of, template};
+use super::paths::is_in;
+use super::place::{self, Place};
+use crate::build::{annotate, hash_of, labels_of};
+use crate::json::json_text;
+use crate::object::Object;
 use crate::observed::Settings;
 use crate::protocol::{self, Task};
-use crate::snapshot::Snapshot;
 use crate::{labels, tasks};
-use fairway_crds::database::{Connection, SecretKeySelector};
+use fairway_crds::database::{Connection, SecretKeySelector, ValueSource};
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, LocalObjectReference,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-    SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec,
+    PodTemplateSpec, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -23,17 +25,15 @@ pub const CONTAINER: &str = "agent";
 pub(super) const INSTALL_CONTAINER: &str = "install-agent";
 /// The agent in its own image.
 pub(super) const OWN_BINARY: &str = "/fairway-agent";
-/// Where the init container sees the folder that [`protocol::AGENT_DIRECTORY`] is elsewhere: there it would hide
-/// the agent's own image.
+/// Where the init container mounts the volume that other containers mount at [`protocol::AGENT_DIRECTORY`]: there it would
+/// hide the agent's own image.
 pub(super) const INSTALL_DIRECTORY: &str = "/install";
 pub(super) const AGENT_VOLUME: &str = "fairway-agent";
 pub(super) const TEMPORARY_VOLUME: &str = "fairway-tmp";
-/// The user of the agent's work in images that are not the application's: PostgreSQL's tools run under any.
-pub(super) const USER: i64 = 65_532;
 
 /// For whom a Job or pod does a task, and by which labels it is found.
 #[derive(Clone, Debug)]
-pub(super) struct Errand<'a> {
+pub(super) struct TaskContext<'a> {
     pub(super) task: &'static tasks::Task,
     pub(super) name: &'a str,
     pub(super) namespace: Option<&'a String>,
@@ -43,7 +43,7 @@ pub(super) struct Errand<'a> {
     pub(super) owner: Option<OwnerReference>,
 }
 
-impl Errand<'_> {
+impl TaskContext<'_> {
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = labels_of([
             (labels::APP, self.app),
@@ -77,9 +77,9 @@ impl Errand<'_> {
 }
 
 /// A Job that runs one pod once. Nothing removes it but its planner, so that its report is not lost; the deadline
-/// is a backstop for a pod that never gets on.
+/// is a backstop for a pod that never makes progress.
 pub(super) fn job(metadata: ObjectMeta, pod: PodTemplateSpec, deadline_seconds: i64) -> Job {
-    Job {
+    let mut job = Job {
         metadata,
         spec: Some(JobSpec {
             completions: Some(1),
@@ -92,39 +92,65 @@ pub(super) fn job(metadata: ObjectMeta, pod: PodTemplateSpec, deadline_seconds: 
             ..JobSpec::default()
         }),
         status: None,
-    }
+    };
+    let hash = hash_of(&job);
+    annotate(&mut job.metadata, labels::APPLIED_HASH, hash);
+    job
+}
+
+/// The pod that the Job controller would create for this Job, under that name; `None` if the object is not a Job.
+pub fn pod_of(job: &Object, name: &str) -> Option<Pod> {
+    let Object::Job(job) = job else {
+        return None;
+    };
+    let template = job.spec.as_ref()?.template.clone();
+    let meta = template.metadata.unwrap_or_default();
+    let mut pod = agent_pod(
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: job.metadata.namespace.clone(),
+            ..meta
+        },
+        template.spec.unwrap_or_default(),
+    );
+    pod.metadata.owner_references = job.metadata.owner_references.clone();
+    Some(pod)
+}
+
+/// A pod of the agent without a Job, with the hash of what it is created from.
+pub(super) fn agent_pod(metadata: ObjectMeta, spec: PodSpec) -> Pod {
+    let mut pod = Pod {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    };
+    let hash = hash_of(&pod);
+    annotate(&mut pod.metadata, labels::APPLIED_HASH, hash);
+    pod
 }
 
 /// A pod of ours alone: nothing of the team's runs in it.
-pub(super) fn own_pod(settings: &Settings, pull_secrets: &[LocalObjectReference]) -> PodSpec {
-    PodSpec {
+pub(super) fn agent_pod_spec(settings: &Settings, place: Place) -> PodSpec {
+    let mut pod = PodSpec {
         restart_policy: Some("Never".to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        image_pull_secrets: with_pull_secrets(settings, pull_secrets),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            // A large store is not walked file by file each time it is mounted.
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(runtime_default()),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(place::pod_security(settings)),
         volumes: Some(vec![empty_dir(TEMPORARY_VOLUME, None)]),
         ..PodSpec::default()
-    }
+    };
+    place.put(&mut pod, settings);
+    pod
 }
 
 /// The agent's container of such a pod, without image and command.
-pub(super) fn own_container(environment: Vec<EnvVar>) -> Container {
+pub(super) fn agent_container(settings: &Settings, environment: Vec<EnvVar>) -> Container {
     Container {
         name: CONTAINER.to_owned(),
         env: Some(environment),
         security_context: Some(restricted()),
-        volume_mounts: Some(vec![mount(TEMPORARY_VOLUME, "/tmp", false)]),
-        resources: Some(small()),
+        volume_mounts: Some(vec![mount(TEMPORARY_VOLUME, "/tmp", Access::ReadWrite)]),
+        resources: Some(place::resources(settings)),
         ..Container::default()
     }
 }
@@ -133,11 +159,9 @@ pub(super) fn own_container(environment: Vec<EnvVar>) -> Container {
 pub(super) fn run_copied_agent(container: &mut Container) {
     container.command = Some(vec![protocol::AGENT_BINARY.to_owned(), "run".to_owned()]);
     container.args = None;
-    container.volume_mounts.get_or_insert_default().push(mount(
-        AGENT_VOLUME,
-        protocol::AGENT_DIRECTORY,
-        true,
-    ));
+    let mounts = container.volume_mounts.get_or_insert_default();
+    mounts.retain(|mounted| !is_in(&mounted.mount_path, protocol::AGENT_DIRECTORY));
+    mounts.push(mount(AGENT_VOLUME, protocol::AGENT_DIRECTORY, Access::ReadOnly));
 }
 
 /// Makes a container run the agent in the agent's own image.
@@ -158,9 +182,9 @@ pub(super) fn install(pod: &mut PodSpec, settings: &Settings) {
             "install".to_owned(),
             format!("{INSTALL_DIRECTORY}/fairway-agent"),
         ]),
-        security_context: Some(restricted_as_own_user()),
-        volume_mounts: Some(vec![mount(AGENT_VOLUME, INSTALL_DIRECTORY, false)]),
-        resources: Some(small()),
+        security_context: Some(place::as_own_user(restricted(), settings)),
+        volume_mounts: Some(vec![mount(AGENT_VOLUME, INSTALL_DIRECTORY, Access::ReadWrite)]),
+        resources: Some(place::resources(settings)),
         ..Container::default()
     };
     pod.init_containers.get_or_insert_default().insert(0, container);
@@ -169,48 +193,27 @@ pub(super) fn install(pod: &mut PodSpec, settings: &Settings) {
         .push(empty_dir(AGENT_VOLUME, None));
 }
 
-/// Pull secrets of a pod that uses the agent's image besides others.
-pub(super) fn with_pull_secrets(
-    settings: &Settings,
-    others: &[LocalObjectReference],
-) -> Option<Vec<LocalObjectReference>> {
-    let mut secrets = others.to_vec();
-    for name in &settings.agent_pull_secrets {
-        if !secrets.iter().any(|secret| secret.name == *name) {
-            secrets.push(LocalObjectReference { name: name.clone() });
-        }
-    }
-    (!secrets.is_empty()).then_some(secrets)
-}
-
-/// The pull secrets that the components' templates name: the database's image has none of its own.
-pub(super) fn pull_secrets(snapshot: &Snapshot) -> Vec<LocalObjectReference> {
-    let mut secrets: Vec<LocalObjectReference> = Vec::new();
-    for component in &snapshot.components {
-        let Ok((_, spec)) = template::read(component) else {
-            continue;
-        };
-        for secret in spec.image_pull_secrets.unwrap_or_default() {
-            if !secrets.contains(&secret) {
-                secrets.push(secret);
-            }
-        }
-    }
-    secrets
-}
-
-/// Task, pod and database, as the agent reads them.
+/// Environment variables from which the agent reads its task, its pod and its database.
 pub(super) fn environment(task: &Task, connection: Option<&Connection>) -> Vec<EnvVar> {
-    let mut variables = vec![literal(protocol::TASK_VARIABLE, task_text(task))];
+    let mut variables = task_variables(task);
     variables.extend(pod_identity());
     variables.extend(connection.map(database).unwrap_or_default());
     variables
 }
 
-/// The task as JSON. The kubelet expands `$(NAME)` in a variable's value, so that each `$` is written twice: a
-/// command that says `$(DATABASE_URL)` must not put a secret into the task.
-pub(super) fn task_text(task: &Task) -> String {
-    serde_json::to_string(task).unwrap_or_default().replace('$', "$$")
+/// The task as JSON, with the version of its protocol. The kubelet expands `$(NAME)` in a variable's value, so that each
+/// `$` is written twice: a command that says `$(DATABASE_URL)` must not put a secret into the task.
+pub(super) fn task_variables(task: &Task) -> Vec<EnvVar> {
+    let text = json_text(task);
+    let parts = protocol::split_task(&text).into_iter();
+    let mut variables: Vec<_> = parts
+        .map(|(name, part)| literal(&name, part.replace('$', "$$")))
+        .collect();
+    variables.push(literal(
+        protocol::PROTOCOL_VARIABLE,
+        protocol::PROTOCOL_VERSION.to_string(),
+    ));
+    variables
 }
 
 pub(super) fn pod_identity() -> [EnvVar; 2] {
@@ -242,9 +245,9 @@ pub(super) fn database(connection: &Connection) -> Vec<EnvVar> {
         password_from,
     } = connection;
     let secrets = [
-        (protocol::DATABASE_URL_VARIABLE, url_from),
-        (protocol::DATABASE_USER_VARIABLE, user_from),
-        (protocol::DATABASE_PASSWORD_VARIABLE, password_from),
+        (protocol::DATABASE_URL_VARIABLE, url_from.as_ref()),
+        (protocol::DATABASE_USER_VARIABLE, user_from.as_ref()),
+        (protocol::DATABASE_PASSWORD_VARIABLE, password_from.as_ref()),
     ];
     let literals = [
         (protocol::DATABASE_HOST_VARIABLE, host.clone()),
@@ -258,10 +261,7 @@ pub(super) fn database(connection: &Connection) -> Vec<EnvVar> {
         // The kubelet's expansion, as for the task.
         Some(literal(variable, value?.replace('$', "$$")))
     });
-    let secrets = secrets
-        .into_iter()
-        .filter_map(|(variable, source)| Some(from_secret(variable, &source.as_ref()?.secret_key_ref)));
-    literals.chain(secrets).collect()
+    literals.chain(from_secrets(secrets)).collect()
 }
 
 pub(super) fn literal(name: &str, value: String) -> EnvVar {
@@ -270,6 +270,14 @@ pub(super) fn literal(name: &str, value: String) -> EnvVar {
         value: Some(value),
         value_from: None,
     }
+}
+
+/// Variables with these names, of which those without a source are left out.
+pub(super) fn from_secrets<const N: usize>(sources: [(&str, Option<&ValueSource>); N]) -> Vec<EnvVar> {
+    let given = sources
+        .into_iter()
+        .filter_map(|(name, source)| Some(from_secret(name, &source?.secret_key_ref)));
+    given.collect()
 }
 
 pub(super) fn from_secret(name: &str, selector: &SecretKeySelector) -> EnvVar {
@@ -299,12 +307,29 @@ pub(super) fn empty_dir(name: &str, size: Option<&str>) -> Volume {
     }
 }
 
-pub(super) fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
+/// What a container may do with a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+pub(super) fn mount(volume: &str, path: &str, access: Access) -> VolumeMount {
     VolumeMount {
         name: volume.to_owned(),
         mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
+        read_only: (access == Access::ReadOnly).then_some(true),
         ..VolumeMount::default()
+    }
+}
+
+/// Mounts a volume into every container of a pod.
+pub(super) fn mount_everywhere(pod: &mut PodSpec, volume: &str, path: &str, access: Access) {
+    for container in &mut pod.containers {
+        container
+            .volume_mounts
+            .get_or_insert_default()
+            .push(mount(volume, path, access));
     }
 }
 
@@ -321,35 +346,8 @@ pub(super) fn restricted() -> SecurityContext {
     }
 }
 
-/// What [`restricted`] asks, for a container of Fairway's in a pod of the team's, whose pod-wide settings are theirs.
-pub(super) fn restricted_as_own_user() -> SecurityContext {
-    SecurityContext {
-        run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
-        seccomp_profile: Some(runtime_default()),
-        ..restricted()
-    }
-}
-
-pub(super) fn runtime_default() -> SeccompProfile {
-    SeccompProfile {
-        type_: "RuntimeDefault".to_owned(),
-        localhost_profile: None,
-    }
-}
-
-/// Little enough that it fits anywhere, and not nothing, which would be evicted first.
-pub(super) fn small() -> ResourceRequirements {
-    let quantity = |name: &str, value: &str| (name.to_owned(), Quantity(value.to_owned()));
-    ResourceRequirements {
-        requests: Some([quantity("cpu", "5m"), quantity("memory", "16Mi")].into()),
-        ..ResourceRequirements::default()
-    }
-}
-
 /// Asks node autoscalers not to move the pod: its work would have to be settled or done again.
-pub(super) fn stay_put(meta: &mut ObjectMeta) {
+pub(super) fn forbid_disruption(meta: &mut ObjectMeta) {
     annotate(
         meta,
         "cluster-autoscaler.kubernetes.io/safe-to-evict",

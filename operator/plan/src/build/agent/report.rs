@@ -1,11 +1,11 @@
-//! Reading what became of the agent's pods, from their status alone.
+//! What the agent's pods report.
 
 use super::pod::CONTAINER;
-use crate::message::{quote, quoting, sentence};
-use crate::protocol::EXIT_OTHER_OWNER;
+use super::pod_status::{containers, exited, has_ended, state_of, waiting};
+use crate::protocol::{Begun, EXIT_OTHER_OWNER, NewerReport, read_report};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -41,6 +41,16 @@ pub fn pods_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a
     })
 }
 
+/// The pods of a Job that was observed, or of the one that had that name. Pods of an earlier Job of the same name are not
+/// taken for its own.
+fn own_pods<'a>(job: Option<&'a Job>, pods: &'a [Arc<Pod>], name: &str) -> impl Iterator<Item = &'a Pod> {
+    let uid = job.and_then(|job| job.metadata.uid.as_ref());
+    pods_of(pods, name).filter(move |pod| {
+        let made_by = pod.labels().get(JOB_UID);
+        uid.is_none() || made_by.is_none() || made_by == uid
+    })
+}
+
 /// The report in the pods of a Job, or in the pod of that name. Of several pods (one that is being ended and its
 /// successor), one that reported counts more than one that is under way, and that more than one that was lost. A pod
 /// that only found another one at work counts less than the one at work.
@@ -72,17 +82,21 @@ fn found_another(pod: &Pod) -> bool {
         .any(|ended| ended.exit_code == i32::from(EXIT_OTHER_OWNER))
 }
 
-/// The report of a Job that was observed, or of the pods that a Job of that name left. Pods of an earlier Job of the
-/// same name are not taken for its own, and a Job that ended and has no pod left has lost its report.
+/// The report of a Job that was observed, or of the pods that a Job of that name left. A Job that ended and has no pod left
+/// has lost its report.
 pub fn job_report<T: DeserializeOwned>(job: Option<&Job>, pods: &[Arc<Pod>], name: &str) -> Outcome<T> {
-    let uid = job.and_then(|job| job.metadata.uid.as_ref());
-    let others =
-        |pod: &&Pod| uid.is_some() && pod.labels().get(JOB_UID).is_some_and(|found| Some(found) != uid);
-    let found = most_telling(pods_of(pods, name).filter(|pod| !others(pod)));
+    let found = most_telling(own_pods(job, pods, name));
     match (found, job.and_then(ended)) {
         (Outcome::NotThere, Some(reason)) => Outcome::Lost { reason },
         (outcome, _) => outcome,
     }
+}
+
+/// Whether a Job has ended: Kubernetes says so, or its agent has in every pod that it has made. It makes one alone.
+pub fn has_job_ended(job: &Job, pods: &[Arc<Pod>]) -> bool {
+    let name = job.name_any();
+    let mut own = own_pods(Some(job), pods, &name).peekable();
+    ended(job).is_some() || (own.peek().is_some() && own.all(has_ended))
 }
 
 /// Why a Job has ended, if it has.
@@ -110,43 +124,41 @@ fn of_pod<T: DeserializeOwned>(pod: &Pod) -> Outcome<T> {
         return Outcome::Running { waiting: None };
     };
     let agent = containers(status).find(|container| container.name == CONTAINER);
-    if let Some(report) = agent.and_then(parsed) {
-        return Outcome::Reported(report);
-    }
-    let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    // A guard is a native sidecar, which the kubelet restarts.
-    let is_final = status.container_statuses.iter().flatten().any(|container| {
-        container.name == CONTAINER
-            && container
-                .state
-                .as_ref()
-                .is_some_and(|state| state.terminated.is_some())
-    });
-    if finished || is_final {
-        let reason = exited(pod).unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
+    let newer = match agent.map(parsed) {
+        Some(Ok(Some(report))) => return Outcome::Reported(report),
+        Some(Err(newer)) => Some(newer.to_string()),
+        Some(Ok(None)) | None => None,
+    };
+    if has_ended(pod) {
+        let reason = newer
+            .or_else(|| exited(pod))
+            .unwrap_or_else(|| "Kubernetes gives no reason".to_owned());
         return Outcome::Lost { reason };
     }
+    // An injected container that cannot start does not concern an agent that runs beside it.
+    let is_at_work = state_of(status, CONTAINER).is_some_and(|state| state.running.is_some());
     Outcome::Running {
-        waiting: waiting(pod).map(|(_, message)| message),
+        waiting: waiting(pod).filter(|_| !is_at_work).map(|(_, message)| message),
     }
 }
 
-/// Init containers, native sidecars among them, then the others.
-fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .chain(status.container_statuses.iter().flatten())
-}
-
-fn parsed<T: DeserializeOwned>(container: &ContainerStatus) -> Option<T> {
+/// The report of the container's latest run that left one.
+fn parsed<T: DeserializeOwned>(container: &ContainerStatus) -> Result<Option<T>, NewerReport> {
     [&container.state, &container.last_state]
         .into_iter()
-        .find_map(|state| {
-            let message = state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
-            serde_json::from_str(message).ok()
-        })
+        .filter_map(|state| state.as_ref()?.terminated.as_ref()?.message.as_ref())
+        .find_map(|message| read_report(message).transpose())
+        .transpose()
+}
+
+/// Fingerprint of the schema before the migration, as an agent left it that ended without a report.
+pub fn begun(pods: &[Arc<Pod>], name: &str) -> Option<String> {
+    let mut agents = pods_of(pods, name)
+        .flat_map(|pod| pod.status.iter().flat_map(containers))
+        .filter(|container| container.name == CONTAINER);
+    agents
+        .find_map(|container| parsed::<Begun>(container).ok().flatten())
+        .map(|Begun { begun }| begun)
 }
 
 /// When the agent's container began to run.
@@ -157,137 +169,4 @@ pub fn started_at(pods: &[Arc<Pod>], name: &str) -> Option<Timestamp> {
         running.started_at.as_ref().map(|time| time.0)
     });
     starts.min()
-}
-
-/// What ended a pod, in a few words: an eviction, or the first container that did not end well.
-pub fn exited(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    if let Some(reason) = &status.reason {
-        return Some(match status.message.as_deref().map(quote) {
-            Some(quoted) if !quoted.is_empty() => format!("{reason}: {quoted}"),
-            _ => reason.clone(),
-        });
-    }
-    let disrupted = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
-    let container = containers(status).find_map(|container| {
-        let ended = container.state.as_ref()?.terminated.as_ref()?;
-        (ended.exit_code != 0).then(|| format!("container {} {}", container.name, how_it_ended(ended)))
-    });
-    match (container, disrupted) {
-        (Some(container), Some(disruption)) => {
-            let reason = disruption.reason.as_deref().unwrap_or("disrupted");
-            Some(format!(
-                "{container} while Kubernetes was removing its pod ({reason})"
-            ))
-        }
-        (Some(container), None) => Some(container),
-        (None, disruption) => disruption.and_then(|disruption| disruption.reason.clone()),
-    }
-}
-
-fn how_it_ended(ended: &ContainerStateTerminated) -> String {
-    match ended.reason.as_deref() {
-        Some("OOMKilled") => "ran out of memory (OOMKilled)".to_owned(),
-        // The container runtime's own words; those of the container itself could be a log.
-        Some(reason @ ("StartError" | "ContainerCannotRun")) => match ended.message.as_deref().map(quote) {
-            Some(quoted) if !quoted.is_empty() => format!("could not be started ({reason}: {quoted})"),
-            _ => format!("could not be started ({reason})"),
-        },
-        _ if (129..=192).contains(&ended.exit_code) => {
-            format!(
-                "was killed by signal {} (exit code {})",
-                ended.exit_code - 128,
-                ended.exit_code
-            )
-        }
-        _ => format!("exited with code {}", ended.exit_code),
-    }
-}
-
-/// What keeps a pod from starting: the scheduler's word, or the first container that waits for anything but its
-/// turn. Kubernetes' reason, and one or two sentences.
-pub fn waiting(pod: &Pod) -> Option<(String, String)> {
-    let status = pod.status.as_ref()?;
-    let unscheduled = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(condition) = unscheduled {
-        let reason = condition
-            .reason
-            .clone()
-            .unwrap_or_else(|| "Unschedulable".to_owned());
-        let statement = format!("Pod {} cannot be scheduled", pod.name_any());
-        return Some((reason, quoting(&statement, condition.message.as_deref())));
-    }
-    containers(status).find_map(|container| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.clone().filter(|reason| !is_its_turn(reason))?;
-        Some((
-            reason.clone(),
-            stuck(pod, container, &reason, waiting.message.as_deref()),
-        ))
-    })
-}
-
-fn is_its_turn(reason: &str) -> bool {
-    ["PodInitializing", "ContainerCreating"].contains(&reason)
-}
-
-fn stuck(pod: &Pod, container: &ContainerStatus, reason: &str, message: Option<&str>) -> String {
-    let name = format!("Container {} of pod {}", container.name, pod.name_any());
-    let image = &container.image;
-    match (reason, message) {
-        ("CrashLoopBackOff", _) => {
-            let ended = container
-                .last_state
-                .as_ref()
-                .and_then(|state| state.terminated.as_ref());
-            let how = ended.map_or_else(|| "ended".to_owned(), how_it_ended);
-            format!("{name} {how} and is being restarted ({reason}).")
-        }
-        ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull", Some(message)) => {
-            let statement = quoting(&format!("{name} cannot pull {image}"), Some(message));
-            format!("{statement} Push that image, or correct its name or pull secret.")
-        }
-        (_, Some(message)) => quoting(&format!("{name} cannot start ({reason})"), Some(message)),
-        (_, None) => format!("{name} cannot start ({reason})."),
-    }
-}
-
-/// The first thing that keeps an application's pod from being ready, as Kubernetes says it: one or two sentences.
-pub fn trouble(pod: &Pod) -> Option<String> {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    if let Some((_, message)) = waiting(pod) {
-        return Some(message);
-    }
-    let status = pod.status.as_ref()?;
-    if status.phase.as_deref() == Some("Failed") {
-        return exited(pod).map(|how| sentence(&format!("Pod {} failed: {how}", pod.name_any())));
-    }
-    containers(status)
-        .filter(|container| !container.ready)
-        .find_map(|container| {
-            let ended = match &container.state {
-                Some(state) if state.terminated.is_some() => state.terminated.as_ref(),
-                _ => container
-                    .last_state
-                    .as_ref()
-                    .and_then(|state| state.terminated.as_ref()),
-            };
-            let ended = ended.filter(|ended| ended.exit_code != 0)?;
-            Some(format!(
-                "Container {} of pod {} {}.",
-                container.name,
-                pod.name_any(),
-                how_it_ended(ended)
-            ))
-        })
 }

@@ -26,6 +26,26 @@ fn a_partial_migration_asks_with_the_command_to_answer() {
     assert_eq!(story.bench.names(), Vec::<String>::new());
 }
 
+#[test]
+fn f9_an_unknown_outcome_keeps_what_the_agent_found() {
+    let mut story = Story::by_command();
+    story.settle();
+    let mut unknown = failed(Reported::Unknown, Cause::Version, "MigrationUnknown");
+    let finding = "The migration ended, but database sessions (pid 4711) that may belong to it were still active 60 s later, so its \
+                   outcome is unknown.";
+    if let Some(failure) = &mut unknown.failure {
+        failure.message = finding.to_owned();
+    }
+    story.answer("crm-42-run-1", &unknown);
+    unknown.last_error = Some("ERROR:  canceling statement".to_owned());
+    story.answer("crm-42-settle-1", &unknown);
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "MigrationUnresolved");
+    let expected =
+        format!("{finding} Its last error: “ERROR: canceling statement”. Look at the database. If all of");
+    assert!(message.starts_with(&expected), "{message}");
+}
+
 #[rstest]
 #[case::applied(
     "applied:1",
@@ -47,20 +67,7 @@ fn a_users_verdict_settles_it(
 ) {
     let mut story = unsettled();
     story.annotate(value);
-    let job = story.bench.job("crm-42-settle-1");
-    let container = &job
-        .spec
-        .as_ref()
-        .unwrap()
-        .template
-        .spec
-        .as_ref()
-        .unwrap()
-        .containers[0];
-    let task = container.env.as_ref().unwrap()[0].value.as_ref().unwrap();
-    let Task::Settle(task) = serde_json::from_str(task).unwrap() else {
-        panic!("a settling")
-    };
+    let task = story.settle_task("crm-42-settle-1");
     assert_eq!(
         (task.resolution, task.resolution_token.as_deref()),
         (Some(resolution), Some("1"))
@@ -114,13 +121,20 @@ fn a_verdict_that_could_not_be_recorded_is_recorded_later() {
     assert_eq!(story.status().last_handled_resolve.as_deref(), Some("applied:1"));
 }
 
-#[test]
-fn a_row_that_a_restore_took_away_is_not_run_again() {
+#[rstest]
+#[case::not_applied("not-applied:1", MigrationOutcome::Failed, "MigrationNotApplied")]
+#[case::applied("applied:1", MigrationOutcome::Applied, "Succeeded")]
+fn a_verdict_counts_although_the_row_is_missing(
+    #[case] verdict: &str,
+    #[case] outcome: MigrationOutcome,
+    #[case] reason: &str,
+) {
     let mut story = unsettled();
-    story.annotate("not-applied:1");
+    story.annotate(verdict);
     story.answer("crm-42-settle-1", &unstarted());
-    assert_eq!(story.outcome(), Some(MigrationOutcome::Failed));
-    assert_eq!(story.reported().1, "MigrationNotStarted");
+    assert_eq!(story.outcome(), Some(outcome));
+    assert_eq!(story.reported().1, reason);
+    assert_eq!(story.status().last_handled_resolve.as_deref(), Some(verdict));
 }
 
 #[test]

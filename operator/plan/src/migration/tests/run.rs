@@ -1,4 +1,5 @@
 use super::*;
+use crate::missing::APPLIED_WITHIN;
 
 #[test]
 fn a_run_is_recorded_before_its_job_exists() {
@@ -53,12 +54,17 @@ fn another_release_image_or_command_is_another_run() {
     MigrationOutcome::AlreadyApplied,
     "True/False/False",
     "Succeeded",
-    "The ledger shows that this image and command were applied before, so the migration was not run again."
+    "The ledger shows that this image, command and inputs were applied before, so the migration was not run again."
 )]
 #[case::unchanged(
     MigrationReport { after: Some("before".into()), ..report(Reported::Applied) }, MigrationOutcome::Applied,
     "True/False/False", "Succeeded",
     "Applied in 12.3 s. The schema is unchanged: make sure that the migration had nothing to do."
+)]
+#[case::its_end_is_not_proven(
+    MigrationReport { note: Some("That it was over is not proven.".into()), ..report(Reported::Applied) },
+    MigrationOutcome::Applied, "True/False/False", "Succeeded",
+    "Applied in 12.3 s. That it was over is not proven."
 )]
 #[case::a_check_does_not_hold(
     MigrationReport { failed_check: Some("no-orphans found 3".into()), ..report(Reported::Applied) },
@@ -185,7 +191,7 @@ fn a_job_of_a_deleted_app_is_never_taken_for_a_report() {
 }
 
 #[rstest]
-#[case::no_app(|story: &mut Story| story.app = None, "AppMissing", "App crm does not exist. Create a Migration whose spec.app names an App of this namespace.")]
+#[case::no_app(|story: &mut Story| story.app = None, "AppMissing", "App crm does not exist or is being deleted. Create a Migration whose spec.app names an App of this namespace.")]
 #[case::no_component(
     |story: &mut Story| story.migration.spec.component = "db".into(), "MigrationInvalid",
     "Component db of the migration does not exist. Set it to the name of one in the App's spec.components."
@@ -194,7 +200,7 @@ fn a_job_of_a_deleted_app_is_never_taken_for_a_report() {
     |story: &mut Story| story.app.as_mut().unwrap().spec.database = None, "MigrationInvalid",
     "The App has no spec.database. Add its image and connection."
 )]
-fn an_impossible_migration_fails_at_once(
+fn an_impossible_migration_fails(
     #[case] break_it: fn(&mut Story),
     #[case] reason: &str,
     #[case] message: &str,
@@ -210,6 +216,48 @@ fn an_impossible_migration_fails_at_once(
     );
     assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
     assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+/// W20d: a Migration by hand that is seen before what it names.
+#[rstest]
+#[case::its_app(
+    |story: &mut Story| story.app = None,
+    "App crm does not exist or is being deleted."
+)]
+#[case::its_release(
+    |story: &mut Story| (story.release, story.has_snapshot) = (None, false),
+    "Release crm-42 does not exist."
+)]
+#[case::the_acceptance_of_its_release(
+    |story: &mut Story| {
+        story.release.as_mut().unwrap().status = None;
+        story.has_snapshot = false;
+    },
+    "App crm has not accepted Release crm-42."
+)]
+fn a_migration_waits_ten_minutes_for(#[case] remove: fn(&mut Story), #[case] missing: &str) {
+    let mut story = Story::by_command();
+    story.migration.metadata.creation_timestamp = Some(Time(story.bench.now));
+    let end = story.bench.now + APPLIED_WITHIN;
+    remove(&mut story);
+    story.settle();
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "WaitingForApp");
+    assert!(message.starts_with(missing), "{message}");
+    assert_eq!(story.pass().wake, Wake::At(end));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+
+    let whole = Story::by_command();
+    let mut come = Story {
+        migration: story.migration.clone(),
+        ..whole
+    };
+    come.settle();
+    assert_eq!(come.bench.names(), ["crm-42-run-1"]);
+
+    story.bench.later(APPLIED_WITHIN);
+    story.settle();
+    assert_eq!(story.outcome(), Some(MigrationOutcome::NotStarted));
 }
 
 #[test]
@@ -306,9 +354,10 @@ fn a_refused_pod_is_reported_at_once_and_settled_after_an_hour() {
     let mut story = Story::on_start();
     let recorded = story.pass();
     story.migration.status = Some(recorded.status);
-    story.bench.refuse("Pod/crm-42-run-1", "exceeded quota: pods");
+    let steps = story.pass().steps;
+    story.bench.refuse(&steps[0], "exceeded quota: pods");
     story.settle();
-    let message = "The API server refuses to create Pod crm-42-run-1: “exceeded quota: pods”.";
+    let message = "The API server refused to create Pod crm-42-run-1: “exceeded quota: pods”.";
     assert_eq!(
         story.reported(),
         ("Unknown/True/False".into(), "WriteRefused".into(), message.into())

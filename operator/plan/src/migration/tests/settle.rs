@@ -56,6 +56,26 @@ fn a_pod_killed_before_it_started_anything_is_retried() {
     assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
 }
 
+#[rstest]
+#[case::by_a_report(serde_json::to_value(MigrationReport {
+    before: Some("before".into()),
+    ..failed(Reported::Unknown, Cause::Version, "MigrationUnknown")
+}).unwrap())]
+#[case::by_what_a_killed_agent_left(json!({"begun": "before"}))]
+fn w2_a_run_that_is_known_to_have_begun_is_not_begun_again(#[case] known: Value) {
+    let mut story = Story::by_command();
+    story.settle();
+    story.bench.answer("crm-42-run-1", &known);
+    story.settle();
+    let task = story.settle_task("crm-42-settle-1");
+    assert_eq!(task.before.as_deref(), Some("before"));
+    // As an agent of an earlier version says of a missing row.
+    story.answer("crm-42-settle-1", &unstarted());
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Unknown));
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+    assert_eq!(story.reported().1, "MigrationUnresolved");
+}
+
 #[test]
 fn a_pod_that_never_starts_is_gone_before_the_ledger_is_read() {
     let mut story = Story::by_command();
@@ -101,8 +121,8 @@ fn a_pod_that_never_starts_is_gone_before_the_ledger_is_read() {
     );
 }
 
-#[test]
-fn a_pod_on_a_lost_node_is_settled_without_it() {
+/// A migration whose pod runs, and when it must have reported.
+fn running() -> (Story, Timestamp) {
     let mut story = Story::by_command();
     story.settle();
     story.bench.run("crm-42-run-1");
@@ -110,6 +130,12 @@ fn a_pod_on_a_lost_node_is_settled_without_it() {
     let Wake::At(end) = story.pass().wake else {
         panic!("a deadline")
     };
+    (story, end)
+}
+
+#[test]
+fn a_pod_on_a_lost_node_is_settled_without_it() {
+    let (mut story, end) = running();
     assert_eq!(end, story.bench.now + SignedDuration::from_mins(35));
     story.bench.now = end;
     story.settle();
@@ -125,6 +151,31 @@ fn a_pod_on_a_lost_node_is_settled_without_it() {
     story.wait_for("crm-42-settle-2");
     story.answer("crm-42-settle-2", &report(Reported::Applied));
     assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
+}
+
+#[test]
+fn no_pod_of_a_run_can_begin_when_its_ledger_is_read() {
+    let (mut story, end) = running();
+    let mut lost = (*story.bench.pods[0]).clone();
+    lost.metadata.deletion_timestamp = Some(Time(story.bench.now));
+    story.bench.pod_of(
+        "crm-42-run-1",
+        "Pending",
+        json!({"waiting": {"reason": "ContainerCreating"}}),
+    );
+    let mut pending = (*story.bench.pods[0]).clone();
+    pending.metadata.name = Some("crm-42-run-1-y".to_owned());
+    story.bench.pods = vec![Arc::new(lost), Arc::new(pending)];
+    story.bench.now = end;
+    let decision = story.pass();
+    assert!(decision.status.settling && decision.steps.is_empty());
+    story.migration.status = Some(decision.status);
+    let removal = story.pass();
+    assert!(
+        matches!(&removal.steps[..], [Step::Delete(target)] if target.name == "crm-42-run-1"),
+        "{:?}",
+        removal.steps
+    );
 }
 
 #[test]
@@ -161,16 +212,22 @@ fn a_ledger_that_cannot_be_read_for_long_stalls_and_is_retried() {
 #[rstest]
 #[case::the_snapshot(
     |story: &mut Story| story.has_snapshot = false,
+    "SnapshotMissing",
     "ControllerRevision crm-42 is missing, ",
     "then delete this Release: kubectl -n shop delete release crm-42"
 )]
-#[case::the_app(
-    |story: &mut Story| story.app = None,
+#[case::the_app_of_a_migration_applied_by_a_user(
+    |story: &mut Story| {
+        story.app = None;
+        story.migration.metadata.owner_references = None;
+    },
+    "AppMissing",
     "App crm is missing, ",
     "then delete this Migration: kubectl -n shop delete migration crm-42"
 )]
 fn a_run_that_nothing_can_settle_says_what_is_missing_and_what_to_do(
     #[case] remove: fn(&mut Story),
+    #[case] expected: &str,
     #[case] missing: &str,
     #[case] command: &str,
 ) {
@@ -181,8 +238,26 @@ fn a_run_that_nothing_can_settle_says_what_is_missing_and_what_to_do(
     let (state, reason, message) = story.reported();
     assert_eq!(
         (state.as_str(), reason.as_str()),
-        ("Unknown/False/True", "AppMissing")
+        ("Unknown/False/True", expected)
     );
     assert!(message.starts_with(missing), "{message}");
     assert!(message.ends_with(command), "{message}");
+}
+
+/// W2: a failover to a replica that lacks the ledger's row, after the migration began.
+#[test]
+fn a_run_that_began_is_not_begun_again_when_its_row_is_missing() {
+    let mut story = Story::by_command();
+    story.settle();
+    let lost = failed(Reported::Unknown, Cause::Version, "MigrationUnknown");
+    story.answer("crm-42-run-1", &lost);
+    story.answer("crm-42-settle-1", &unstarted());
+    assert_eq!(story.outcome(), Some(MigrationOutcome::Unknown));
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "MigrationUnresolved");
+    assert!(
+        message.contains("its row is missing from the ledger"),
+        "{message}"
+    );
+    assert_eq!(story.bench.names(), Vec::<String>::new());
 }

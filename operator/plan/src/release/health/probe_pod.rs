@@ -3,13 +3,15 @@
 use crate::build::agent;
 use crate::readings::{has_finished, is_ready};
 use crate::release::view::View;
-use crate::{Object, ObjectRef, Step, names, object::Kind};
+use crate::snapshot::Snapshot;
+use crate::{Object, ObjectRef, Step, object::Kind};
 use fairway_crds::component::Component;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-fn needs_probe_pod(component: &Component) -> bool {
+/// Whether a component has a request with a header from a Secret.
+pub(super) fn needs_probe_pod(component: &Component) -> bool {
     let requests = component.health.iter().flat_map(|health| &health.http);
     requests
         .flat_map(|request| &request.headers)
@@ -21,10 +23,13 @@ fn needs_probe_pod(component: &Component) -> bool {
 pub(in crate::release) fn probe_pod(view: &View, components: &[&Component]) -> Option<Step> {
     let needed = components.iter().any(|component| needs_probe_pod(component));
     let desired = needed
-        .then(|| agent::probe_pod(view.settings, view.release(), view.snapshot))
+        .then(|| {
+            let identity = &view.observed.probe_pod.identity;
+            let previous = previous(view);
+            agent::probe_pod(view.settings, view.release(), view.snapshot, previous, identity)
+        })
         .flatten()?;
-    let mut pods = view.observed.pods.iter();
-    match pods.find(|pod| pod.name_any() == desired.name_any()) {
+    match own_probe_pod(view) {
         None => Some(Step::Create(Box::new(Object::Pod(desired)))),
         // One that was evicted asks nobody any more.
         Some(pod) if has_finished(pod) && pod.metadata.deletion_timestamp.is_none() => {
@@ -34,13 +39,17 @@ pub(in crate::release) fn probe_pod(view: &View, components: &[&Component]) -> O
     }
 }
 
-fn existing_probe_pod<'a>(view: &View<'a>) -> Option<&'a Pod> {
-    let name = names::probe_pod(view.name(), &view.settings.probe_token_sha256);
-    view.observed
-        .pods
-        .iter()
-        .find(|pod| pod.name_any() == name)
-        .map(AsRef::as_ref)
+/// The snapshot of the previous version, whose pods the probe pod can ask, too.
+pub(super) fn previous<'a>(view: &View<'a>) -> Option<&'a Snapshot> {
+    let status = view.release().status.as_ref()?;
+    view.snapshot_of(status.previous.as_deref()?)
+}
+
+/// The pod that this process created for this very Release: not one that has its name, which a tenant can give to any.
+pub(super) fn own_probe_pod<'a>(view: &View<'a>) -> Option<&'a Pod> {
+    let uid = view.observed.probe_pod.uid.as_ref()?;
+    let mut pods = view.observed.pods.iter().map(AsRef::as_ref);
+    pods.find(|pod: &&Pod| pod.metadata.uid.as_ref() == Some(uid) && view.owns(pod.owner_references()))
 }
 
 /// Who makes the health requests of a component.
@@ -59,7 +68,7 @@ pub(in crate::release) fn asker(view: &View, component: &Component) -> Asker {
     if !needs_probe_pod(component) {
         return Asker::Operator;
     }
-    let pod = existing_probe_pod(view);
+    let pod = own_probe_pod(view);
     let created = pod.and_then(|pod| Some(pod.metadata.creation_timestamp.as_ref()?.0));
     match pod {
         Some(pod) if is_ready(pod) => Asker::ProbePod(created),

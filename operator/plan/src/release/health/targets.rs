@@ -1,8 +1,10 @@
 //! Whom the operator asks for health: the ready pods of a release between its rollout and the end of its bake.
 
+use super::comparison::compared;
+use super::probe_pod::{own_probe_pod, previous};
 use crate::build::agent;
-use crate::names;
 use crate::observed::{ProbePod, ProbeTarget, ReleaseObserved, Settings};
+use crate::probe_token::ProbeToken;
 use crate::release::history::{happened, has_ended};
 use crate::release::view::View;
 use fairway_crds::component::Component;
@@ -19,27 +21,28 @@ pub fn probe_targets(observed: &ReleaseObserved, settings: &Settings) -> Vec<Pro
     let Some(snapshot) = observed.snapshots.get(&observed.release.name_any()) else {
         return Vec::new();
     };
-    if done || observed.release.metadata.deletion_timestamp.is_some() {
+    if done || observed.app.is_none() || observed.release.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
     let view = View::new(observed, settings, jiff::Timestamp::UNIX_EPOCH, snapshot);
-    let secret = agent::secret_requests(snapshot);
-    let probe_pod = observed
-        .pods
-        .iter()
-        .find(|pod| pod.name_any() == names::probe_pod(view.name(), &settings.probe_token_sha256))
-        .and_then(|pod| address(pod));
+    let secret = agent::probe_requests(snapshot, previous(&view));
+    let asker = (
+        own_probe_pod(&view).and_then(address),
+        &observed.probe_pod.identity.token,
+    );
     let components = snapshot
         .components
         .iter()
         .filter(|component| component.health.is_some());
-    components
+    let own = components
         .flat_map(|component| {
             view.ready_pods(&component.name, view.name())
                 .into_iter()
                 .map(move |pod| (component, pod))
         })
-        .filter_map(|(component, pod)| target(component, pod, &secret, probe_pod))
+        .filter_map(|(component, pod)| target(component, pod, &secret, asker));
+    let compared = compared(&view, &status).into_iter();
+    own.chain(compared.filter_map(|(component, pod)| target(component, pod, &secret, asker)))
         .collect()
 }
 
@@ -47,7 +50,7 @@ fn target(
     component: &Component,
     pod: &Pod,
     secret: &[(String, u16, crate::protocol::HttpRequest)],
-    probe_pod: Option<std::net::IpAddr>,
+    (probe_pod, token): (Option<std::net::IpAddr>, &ProbeToken),
 ) -> Option<ProbeTarget> {
     let health = component.health.as_ref()?;
     let requests: Vec<_> = health
@@ -65,6 +68,7 @@ fn target(
         .collect();
     let via = indexes.iter().any(Option::is_some).then_some(ProbePod {
         address: probe_pod,
+        token: token.clone(),
         indexes,
     });
     Some(ProbeTarget {

@@ -1,18 +1,16 @@
 //! Accepted: nothing of this App is in the way, and the API server accepts the new pods.
 
-use crate::Object;
-use crate::build::deployment::{DeploymentInput, deployment};
-use crate::kubectl;
-use crate::message::sentence;
-use crate::release::history::{has_begun, has_ended, live, newer};
-use crate::release::images::images;
+use crate::kubectl::{self, Resource};
+use crate::release::acceptance::{self, Ask};
+use crate::release::history::{happened, has_begun, has_ended, is_taken_over, live, superseded};
+use crate::release::images::{for_no_container, images};
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
-use crate::release::{claims, workloads};
+use crate::release::{claims, legacy, quotas, traffic};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::migration::MigrationOutcome;
-use fairway_crds::release::{ReleaseOutcome, ReleaseStatus};
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
@@ -27,17 +25,15 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     if has_begun(view.release()) {
         return Verdict::Met;
     }
-    if let Some(newer) = newer(view) {
-        return Verdict::Fail(Failure {
-            outcome: ReleaseOutcome::Superseded,
-            ..Failure::new(Reason::Superseded, format!("{newer} superseded {}.", view.name()))
-        });
+    if let Some(failure) = superseded(view) {
+        return failure.verdict();
     }
     if let Some(older) = view
         .observed
         .siblings
         .iter()
-        .find(|sibling| sibling.spec.revision < view.release().spec.revision && !has_ended(sibling))
+        .filter(|sibling| sibling.spec.revision < view.release().spec.revision && !has_ended(sibling))
+        .find(|sibling| !is_taken_over(sibling, view.name()))
     {
         return Verdict::Wait(waiting_for(view, older));
     }
@@ -54,6 +50,9 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             .iter()
             .filter(|sibling| view.is_of_this_app(sibling));
         status.previous = live(siblings).map(|release| release.name_any());
+    }
+    if let Some(failure) = for_no_container(view) {
+        return failure.verdict();
     }
     let images = images(view);
     let missing: Vec<_> = view
@@ -75,13 +74,47 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     if let Some(failure) = claims::not_shared(view.snapshot, &view.observed.claims) {
         return failure.verdict();
     }
-    accepted_by_api_server(view, &images)
+    if let Some(failure) = traffic::unfit(view) {
+        return failure.verdict();
+    }
+    if let Some(wait) = traffic::hindered(view) {
+        return Verdict::Wait(wait);
+    }
+    status.on_one_node = claims::on_one_node(view.snapshot, &view.observed.claims);
+    accepted_by_api_server(view, status, &images)
 }
 
 /// The wait for an older release. One that has not begun is superseded at once; should it not be, the wait is shown.
 fn waiting_for(view: &View, older: &Release) -> Wait {
     let begun = has_begun(older);
+    let rolls_back = older
+        .status
+        .as_ref()
+        .is_some_and(|status| happened(status, MilestoneKind::RollingBack).is_some());
+    let migrates = older.status.as_ref().is_some_and(|status| {
+        happened(status, MilestoneKind::Migrating).is_some()
+            && happened(status, MilestoneKind::Migrated).is_none()
+    });
     let older = older.name_any();
+    if migrates && !rolls_back {
+        // An abort would wait for the end of the migration too.
+        return Wait::clock(
+            Reason::WaitingForRelease,
+            format!(
+                "Waiting for Release {older}, whose migration has not ended. For details: {}",
+                kubectl::describe(view.namespace(), Resource::Release(&older))
+            ),
+        );
+    }
+    if rolls_back {
+        return Wait::clock(
+            Reason::WaitingForRelease,
+            format!(
+                "Waiting for Release {older}, which is being rolled back. If its previous version is not ready within ten \
+                 minutes, this release takes over."
+            ),
+        );
+    }
     let does = if begun {
         "is in progress and must finish or be rolled back first"
     } else {
@@ -121,39 +154,27 @@ fn unsettled_migration(view: &View) -> Option<Verdict> {
     )))
 }
 
-/// Only a migration makes it worth asking beforehand: without one, a refused Deployment has changed nothing.
-fn accepted_by_api_server(view: &View, images: &BTreeMap<String, String>) -> Verdict {
-    if view.snapshot.migration.is_none() {
+/// Asked beforehand where a refusal would be found too late: after a migration, or when the previous pods of a component
+/// are gone. Otherwise a refused Deployment has changed nothing.
+fn accepted_by_api_server(
+    view: &View,
+    status: &mut ReleaseStatus,
+    images: &BTreeMap<String, String>,
+) -> Verdict {
+    let stopping = view.stopping(status);
+    let names: Vec<_> = stopping.iter().map(|component| component.name.as_str()).collect();
+    let runs = status.previous.is_some() || legacy::of(view, &names).next().is_some();
+    let stops = runs && !names.is_empty();
+    if view.snapshot.migration.is_none() && !stops {
         return Verdict::Met;
     }
-    let mut steps = Vec::new();
-    for component in &view.snapshot.components {
-        let desired = match deployment(&DeploymentInput {
-            app: view.app_name(),
-            namespace: view.namespace(),
-            release: view.release(),
-            component,
-            images,
-            replicas: 0,
-            drain: view.snapshot.traffic.drain.get(),
-        }) {
-            Ok(desired) => desired,
-            Err(error) => {
-                return Failure::new(Reason::TemplateRefused, sentence(&error.to_string())).verdict();
-            }
-        };
-        if let Some(verdict) = workloads::refused(view, component, &desired) {
-            return verdict;
-        }
-        steps.extend(view.answers().dry_run(Object::Deployment(desired)));
-    }
-    if steps.is_empty() {
+    // Once the images are pinned, later rungs ask with the digests: asked in turns, each would forget the other's answer.
+    if view.snapshot.migration.is_none() && !status.digests.is_empty() {
         return Verdict::Met;
     }
-    let wait = Wait::machine(
-        Reason::CheckingTemplates,
-        "Asking the API server whether it accepts the new pods.",
-    )
-    .until(view.now);
-    Verdict::Act(steps, wait)
+    let components: Vec<_> = view.snapshot.components.iter().collect();
+    quotas::exceeded(view, status)
+        .or_else(|| acceptance::asked(view, status, Ask::DeploymentsAndPods, &components, images))
+        .or_else(|| traffic::asked(view))
+        .unwrap_or(Verdict::Met)
 }

@@ -21,7 +21,8 @@ const FRESH: SignedDuration = SignedDuration::from_mins(10);
 
 /// Met when a Backup of this release is proven, and still fresh when a migration is about to begin.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
-    let begins = view.snapshot.migration.is_some() && !view.suspended();
+    let holds = view.suspended() && happened(status, MilestoneKind::HandingOver).is_none();
+    let begins = view.snapshot.migration.is_some() && !holds;
     let settled =
         happened(status, MilestoneKind::Migrating).is_some() || status.evidence.backup.is_some() && !begins;
     if settled || view.snapshot.database.is_none() {

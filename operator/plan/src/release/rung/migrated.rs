@@ -1,5 +1,6 @@
 //! Migrated: the ledger in the database says that the migration is committed.
 
+use crate::release::before_migration::handed_over;
 use crate::release::children::{child_labels, status_message};
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
@@ -13,8 +14,8 @@ use kube::Resource;
 
 /// Met when the ledger says that the migration is committed.
 ///
-/// The milestone `Migrating` is recorded before the Migration exists: from there on this release finishes or
-/// rolls back, whatever the App says meanwhile.
+/// Previous pods beside which the migration's pod must not run are ended first. The milestone `Migrating` is recorded
+/// before the Migration exists: from there on this release finishes or rolls back, whatever the App says meanwhile.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let Some(template) = &view.snapshot.migration else {
         return Verdict::Met;
@@ -23,7 +24,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return failed_check(view).map_or(Verdict::Met, Failure::verdict);
     }
     if happened(status, MilestoneKind::Migrating).is_none() {
-        if view.suspended() {
+        if let Some(verdict) = handed_over(view, status) {
+            return verdict;
+        }
+        if view.suspended() && happened(status, MilestoneKind::HandingOver).is_none() {
             return Verdict::Wait(view.held("its migration"));
         }
         return Verdict::Commit(MilestoneKind::Migrating);
@@ -44,6 +48,11 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             .verdict(),
         };
     };
+    outcome(migration, status)
+}
+
+/// Follows a migration that has been created to its end. What it came to is recorded.
+pub(in crate::release) fn outcome(migration: &Migration, status: &mut ReleaseStatus) -> Verdict {
     let found = migration.status.clone().unwrap_or_default();
     let message = status_message(&found.conditions);
     match found.outcome {
@@ -92,7 +101,8 @@ fn failed_check(view: &View) -> Option<Failure> {
 fn migration_of(view: &View, status: &ReleaseStatus) -> Option<Migration> {
     let template = view.snapshot.migration.as_ref()?;
     let component = view.snapshot.component(&template.component)?;
-    let container = component.template["spec"]["containers"][0]["name"].as_str()?;
+    let first = || component.template["spec"]["containers"][0]["name"].as_str();
+    let container = template.container.as_deref().or_else(first)?;
     let image = status.digests.get(&format!("{}/{container}", component.name))?;
     let mut migration = Migration::new(
         view.name(),
@@ -101,6 +111,7 @@ fn migration_of(view: &View, status: &ReleaseStatus) -> Option<Migration> {
             release: Some(view.name().to_owned()),
             image: image.clone(),
             component: component.name.clone(),
+            container: template.container.clone(),
             command: template.command.clone(),
             on_start: template.on_start,
             timeout: template.timeout,

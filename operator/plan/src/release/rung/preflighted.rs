@@ -17,10 +17,11 @@ use jiff::SignedDuration;
 const WORK: Work = Work {
     rung: "Preflighted",
     task: &PREFLIGHT,
+    part: "",
     deadline: SignedDuration::from_hours(1),
-    working: Reason::CheckingDatabase,
-    doing: "Checking that the database is reachable and fit for this release.",
-    not_starting: Reason::PodNotStarting,
+    working_reason: Reason::CheckingDatabase,
+    working_message: "Checking that the database is reachable and fit for this release.",
+    blocked_reason: |_| Reason::PodNotStarting,
     slow_start: Some(SLOW_START),
 };
 

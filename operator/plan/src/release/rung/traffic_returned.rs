@@ -1,10 +1,10 @@
-//! TrafficReturned: users reach the previous version again.
+//! TrafficReturned: traffic reaches the previous version again.
 
 use crate::release::history::happened;
 use crate::release::pods::standing;
-use crate::release::rollback::{self, Deadline};
-use crate::release::stopping::stopped;
-use crate::release::traffic::{direct, has_users};
+use crate::release::rollback;
+use crate::release::stopping::{Successor, stopped};
+use crate::release::traffic::{direct, draining_for, has_traffic};
 use crate::release::verdict::{Verdict, Wait};
 use crate::release::view::View;
 use crate::release::workloads::predecessor;
@@ -12,29 +12,28 @@ use crate::traffic::{Validation, serving};
 use fairway_crds::Reason;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 
-/// Met when users reach the previous version again. It must be ready now, at today's replica count, before any of them
-/// is directed to it.
+/// Met when traffic reaches the previous version again. It must be ready now, at today's replica count, before any
+/// traffic is sent to it.
 ///
 /// A newer release takes over when the previous version has had its time.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
-    let verdict = returned(view, status);
-    match (verdict.wait(), rollback::deadline(view, status)) {
-        (Some(wait), Deadline::TakenOver(newer)) => {
-            let why = format!(
-                "Release {} could not be rolled back and keeps serving until {newer} serves. {}",
-                view.name(),
-                wait.message
-            );
-            rollback::unfinished(status, &why).verdict()
-        }
-        _ => verdict,
+    if let Some(verdict) = rollback::after_takeover(view, status) {
+        return verdict;
     }
+    let verdict = returned(view, status);
+    rollback::or_taken_over(view, status, verdict)
 }
 
 fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
     let moved = happened(status, MilestoneKind::TrafficMoved).is_some();
-    if happened(status, MilestoneKind::TrafficReturned).is_some() || !moved && !has_users(view) {
+    if happened(status, MilestoneKind::TrafficReturned).is_some() {
         return Verdict::Met;
+    }
+    if !moved && !has_traffic(view) {
+        // The selectors may have been switched a moment ago, and the endpoints may not have followed yet.
+        let previous = status.previous.as_deref();
+        let wait = previous.and_then(|previous| draining_for(view, view.snapshot_of(previous)?, previous));
+        return wait.map_or(Verdict::Met, Verdict::Wait);
     }
     let Some(previous) = status.previous.clone() else {
         return Verdict::Met;
@@ -64,7 +63,9 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
                 .stopping(status)
                 .iter()
                 .any(|stopping| stopping.name == component.name);
-        if blocked && let Some(verdict) = stopped(view, &[component.name.as_str()], &previous) {
+        if blocked
+            && let Some(verdict) = stopped(view, &[component.name.as_str()], Successor::Release(&previous))
+        {
             return verdict;
         }
         steps.extend(predecessor(view, status, component));
@@ -72,7 +73,7 @@ fn returned(view: &View, status: &ReleaseStatus) -> Verdict {
     if let Some(message) = unready {
         return Verdict::Act(steps, rollback::restoring(view, status, message));
     }
-    match direct(view, snapshot, &previous, Validation::Immediate) {
+    match direct(view, snapshot, &previous, Validation::Immediate).verdict() {
         None if moved => Verdict::Commit(MilestoneKind::TrafficReturned),
         None => Verdict::Met,
         Some(verdict) => verdict,

@@ -1,0 +1,4 @@
+//! Manifests of backups.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fairway_agent::fuzzing::manifest(data));
