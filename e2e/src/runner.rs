@@ -10,7 +10,7 @@ pub mod report;
 mod test;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -21,9 +21,13 @@ use self::phases::{Lane, Phase, TESTS};
 use self::report::{Outcome, Report};
 use self::test::Test;
 pub use self::test::TestSet;
+use crate::progress::seconds;
+
+/// Longest that a test of `make test` may take. The slowest take two minutes where the machine is idle.
+pub const TEST_LIMIT: Duration = Duration::from_mins(10);
 
 /// Which tests to run, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Selection {
     /// Text that the names of the tests contain; all tests when there is none.
     pub filter: Option<String>,
@@ -33,6 +37,20 @@ pub struct Selection {
     pub set: TestSet,
     /// Variables that tests find in their environment.
     pub variables: &'static [(&'static str, &'static str)],
+    /// Longest that a test may take. One that waits for what never comes would otherwise keep all others from being reported.
+    pub limit: Duration,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            filter: None,
+            at_once: None,
+            set: TestSet::default(),
+            variables: &[],
+            limit: TEST_LIMIT,
+        }
+    }
 }
 
 /// A lane among those of some phases, by position.
@@ -167,14 +185,18 @@ fn place(phases: &[Phase], test: &Test) -> Option<Place> {
 
 async fn run_one(compiled: &Compiled, test: &Test, selection: &Selection) -> Result<Outcome> {
     let begun = Instant::now();
-    let output = compiled.run(test, selection.variables).await?;
-    let printed = String::from_utf8_lossy(&output.stdout);
+    let finished = compiled.run(test, selection.variables, selection.limit).await?;
     // libtest exits with 0 when the name matches nothing, and its JSON output is unstable.
-    let passed = output.status.success() && printed.contains("ok. 1 passed");
+    let passed =
+        finished.status.is_some_and(|status| status.success()) && finished.stdout.contains("ok. 1 passed");
+    let limit = match finished.status {
+        Some(_) => String::new(),
+        None => format!("\nkilled after {}: it did not end\n", seconds(selection.limit)),
+    };
     Ok(Outcome {
         name: test.full_name(),
         took: begun.elapsed(),
-        figures: report::figures(&printed),
-        failure: (!passed).then(|| format!("{printed}{}", String::from_utf8_lossy(&output.stderr))),
+        figures: report::figures(&finished.stdout),
+        failure: (!passed).then(|| format!("{}{}{limit}", finished.stdout, finished.stderr)),
     })
 }

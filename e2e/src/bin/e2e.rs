@@ -84,6 +84,7 @@ async fn long(name: &str) -> Result<bool> {
     let selection = Selection {
         set: part.set,
         variables: part.variables,
+        limit: parts::LIMIT,
         ..Selection::default()
     };
     let report = runner::run(part.phases, &selection).await?;

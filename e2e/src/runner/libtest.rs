@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::test::{Test, TestSet};
 use crate::command::{cargo, run};
@@ -136,10 +138,16 @@ impl Compiled {
         Ok(tests.collect())
     }
 
-    /// Runs one test as a process of its own.
-    pub(super) async fn run(&self, test: &Test, variables: &[(&str, &str)]) -> Result<Output> {
+    /// Runs one test as a process of its own, and ends it after `limit`.
+    pub(super) async fn run(
+        &self,
+        test: &Test,
+        variables: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<Finished> {
         let program = self.program(test.package, test.target)?;
-        tokio::process::Command::new(&program.file)
+        let mut command = tokio::process::Command::new(&program.file);
+        command
             .args([
                 "--exact",
                 &test.name,
@@ -148,13 +156,69 @@ impl Compiled {
                 "--test-threads=1",
             ])
             .current_dir(&program.folder)
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
+            .envs(variables.iter().copied());
+        finish(command, tokio::time::sleep(limit))
             .await
-            .with_context(|| format!("start {}", program.file.display()))
+            .with_context(|| format!("run {}", program.file.display()))
     }
+}
+
+/// How the process of a test ended, and what it printed.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// None when it did not end within its limit.
+    pub(super) status: Option<ExitStatus>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+/// Runs a command to its end, or kills it at `limit`. What it had printed until then says where it waited.
+async fn finish(
+    mut command: tokio::process::Command,
+    limit: impl Future<Output = ()>,
+) -> std::io::Result<Finished> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut pipes = (child.stdout.take(), child.stderr.take());
+    let end = async {
+        tokio::try_join!(
+            read_all(&mut pipes.0, &mut stdout),
+            read_all(&mut pipes.1, &mut stderr),
+            child.wait(),
+        )
+    };
+    let status = tokio::select! {
+        ended = end => Some(ended?.2),
+        () = limit => None,
+    };
+    if status.is_none() {
+        child.kill().await?;
+        let rest = async {
+            tokio::try_join!(
+                read_all(&mut pipes.0, &mut stdout),
+                read_all(&mut pipes.1, &mut stderr),
+            )
+        };
+        // A process that it started may still hold the pipes; what is in them can be read at once.
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    }
+    Ok(Finished {
+        status,
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    })
+}
+
+async fn read_all(pipe: &mut Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) -> std::io::Result<()> {
+    if let Some(pipe) = pipe {
+        pipe.read_to_end(into).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -191,5 +255,39 @@ mod tests {
             "fairway-plan"
         );
         assert_eq!(package_name("path+file:///f/fairway-plan#0.1.0"), "fairway-plan");
+    }
+
+    fn shell(script: &str) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn a_test_beyond_its_limit_is_killed_and_its_output_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let printed = folder.path().join("printed");
+        run(Command::new("mkfifo").arg(&printed)).unwrap();
+        let script = format!(
+            "echo waiting for a pod; : > {}; exec tail -f /dev/null",
+            printed.display()
+        );
+        let limit = async {
+            tokio::fs::read(&printed).await.unwrap();
+        };
+        let finished = finish(shell(&script), limit).await.unwrap();
+        assert_eq!(finished.status, None);
+        assert_eq!(finished.stdout, "waiting for a pod\n");
+    }
+
+    #[tokio::test]
+    async fn a_test_within_its_limit_says_how_it_ended() {
+        let script = "echo out; echo err >&2; exit 3";
+        let finished = finish(shell(script), std::future::pending()).await.unwrap();
+        assert_eq!(finished.status.and_then(|status| status.code()), Some(3));
+        assert_eq!(
+            (finished.stdout.as_str(), finished.stderr.as_str()),
+            ("out\n", "err\n")
+        );
     }
 }

@@ -1,9 +1,14 @@
 //! The parts of `make test-long`, each of at most an hour.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::phases::{Lane, Phase};
 use super::test::TestSet;
+
+/// Longest that a part may take, and so each of its tests.
+pub const LIMIT: Duration = Duration::from_hours(1);
 
 /// A part, run by `make test-long PART=name`.
 #[derive(Debug)]
