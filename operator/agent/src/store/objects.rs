@@ -36,7 +36,7 @@ const END_UPLOADS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Times that a manifest may be replaced while it is read.
 const MOST_REPLACED: u32 = 4;
 
-/// What is special about a service.
+/// What one kind of storage service supports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Service {
     /// Bytes of one request of an upload, which are held in memory.
@@ -116,13 +116,13 @@ impl Objects {
         }
     }
 
-    /// What sends the requests of the operation that begins now: earlier answers do not explain how it fails.
+    /// Begins an operation, whose failure earlier answers do not explain, and returns what sends its requests.
     fn operator(&self) -> &Operator {
         self.answers.clear();
         &self.retrying
     }
 
-    /// The same, which fails at the first error; the caller retries.
+    /// Begins an operation that fails at the first error, because the caller retries it.
     fn operator_without_retries(&self) -> &Operator {
         self.answers.clear();
         &self.without_retries
@@ -477,6 +477,23 @@ impl ObjectsAttempt {
         self.end_uploads("").await;
     }
 
+    /// Whether the manifest that was sent may still become the set's: nothing in the store excludes it.
+    async fn may_still_be_published(&self) -> Result<bool, Failure> {
+        let is_conditional = self.store.service.publishing == Publishing::Conditional
+            && self.refuses_to_overwrite().await.unwrap_or(false);
+        if !is_conditional {
+            return Ok(true);
+        }
+        let found = self.store.find(&self.set).await?.map(|found| found.revision);
+        Ok(found == self.replaced())
+    }
+
+    /// Revision of the unusable manifest that this attempt replaces; none where there is no manifest yet.
+    fn replaced(&self) -> Option<String> {
+        let replaces = self.replaces.lock();
+        replaces.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Stores what is next of a file as one object; whether the file goes on after it.
     async fn put_object(&self, object: &str, content: &mut Content) -> Result<Follows, PutError> {
         let service = &self.store.service;
@@ -597,11 +614,7 @@ impl Attempt for ObjectsAttempt {
 
     async fn publish(&self, manifest: &[u8]) -> Result<Published, Failure> {
         let path = manifest_of(&self.set);
-        let replaces = self
-            .replaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let replaces = self.replaced();
         if let Some(found) = self.store.read_manifest(&path).await?
             && replaces.as_ref() != Some(&found.revision)
         {
@@ -648,7 +661,7 @@ impl Attempt for ObjectsAttempt {
 
     async fn abort(&self) -> Result<(), Failure> {
         self.end_upload().await;
-        if self.sent.load(Ordering::Relaxed) && self.store.find(&self.set).await?.is_none() {
+        if self.sent.load(Ordering::Relaxed) && self.may_still_be_published().await? {
             tracing::warn!("the manifest may still arrive, so that its objects stay in the store");
             return Ok(());
         }

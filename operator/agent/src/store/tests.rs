@@ -14,6 +14,7 @@ use bucket::Bucket;
 use super::{
     http::Http,
     objects::{Objects, Publishing, Service},
+    port::MANIFEST,
     volume::Volume,
     *,
 };
@@ -263,6 +264,49 @@ async fn a_condition_that_a_repeated_request_met_is_honoured() {
         requests[tested..].iter().any(|asked| asked.contains("list-type")),
         "what killed pods have left is looked for: {requests:?}"
     );
+}
+
+/// The answer that was lost may be that of a request which the server still executes.
+#[tokio::test]
+async fn objects_stay_while_their_manifest_may_replace_a_corrupt_one() {
+    let bucket = Bucket::new(|asked| match asked {
+        _ if asked.starts_with("PUT") && asked.contains(".condition") => {
+            Some(StatusCode::PRECONDITION_FAILED)
+        }
+        _ if asked.starts_with("PUT") && asked.contains(MANIFEST) => Some(StatusCode::FORBIDDEN),
+        _ => None,
+    })
+    .await;
+    bucket.insert("/backups/shop/crm/crm-1/manifest.json", b"corrupt");
+    let store = bucket.store();
+    let attempt = complete(store.as_ref(), "pod").await;
+    let corrupt = store.find(&set()).await.unwrap().unwrap();
+    attempt.set_aside(&corrupt).await.unwrap().unwrap();
+    attempt.publish(b"{}").await.unwrap_err();
+    let before = bucket.requests().len();
+    attempt.abort().await.unwrap();
+    let requests = bucket.requests();
+    assert!(
+        !requests[before..].iter().any(|asked| asked.contains("list-type")),
+        "nothing is looked for that could be removed: {:?}",
+        &requests[before..]
+    );
+}
+
+/// Where requests have no condition, a manifest that was sent may at any time replace that of another pod.
+#[tokio::test]
+async fn objects_stay_where_their_manifest_may_replace_that_of_another_pod() {
+    let memory = Operator::new(Memory::default()).unwrap();
+    let store = objects(&memory);
+    let attempt = store.attempt(&set(), "pod").unwrap();
+    let names = put(attempt.as_ref(), "dump", b"whole").await;
+    attempt.publish(names.join(" ").as_bytes()).await.unwrap();
+    memory
+        .write("shop/crm/crm-1/manifest.json", "of another pod")
+        .await
+        .unwrap();
+    attempt.abort().await.unwrap();
+    assert_eq!(all(store.read(&set(), &names).await.unwrap()).await, b"whole");
 }
 
 #[tokio::test]

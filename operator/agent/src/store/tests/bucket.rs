@@ -74,6 +74,11 @@ impl Bucket {
         locked(&self.shared.objects).keys().cloned().collect()
     }
 
+    /// Adds an object, as another client does.
+    pub(super) fn insert(&self, path: &str, content: &[u8]) {
+        locked(&self.shared.objects).insert(path.to_owned(), content.to_owned());
+    }
+
     /// The requests that came, as method and path with query.
     pub(super) fn requests(&self) -> Vec<String> {
         locked(&self.shared.requests).clone()
