@@ -23,8 +23,8 @@ const ERROR_WORDS: [&str; 8] = [
     "cannot",
 ];
 
-/// What drivers and programs write around a sentence of the database.
-const OF_DATABASE: [&str; 19] = [
+/// What drivers and programs write around an error message of the database.
+const DATABASE_ERROR_MARKS: [&str; 19] = [
     "ERROR:  ",
     "FATAL:  ",
     "PANIC:  ",
@@ -48,7 +48,7 @@ const OF_DATABASE: [&str; 19] = [
 
 /// What a line says that only points at what other lines have said, in lower case: where to read more, and that a program
 /// which started another one saw it fail.
-const POINTERS: [&str; 27] = [
+const POINTERS: [&str; 25] = [
     "background on this error",
     "complete log of this run",
     "npm err",
@@ -57,7 +57,7 @@ const POINTERS: [&str; 27] = [
     "exit status",
     "exited with",
     "non-zero",
-    "returned with error code",
+    "error code ",
     "didn't exit successfully",
     "make: ***",
     "for more information",
@@ -71,17 +71,17 @@ const POINTERS: [&str; 27] = [
     "full trace",
     "with --trace",
     "build failed",
-    // Rails and Rake, whose next line has the database's sentence.
+    // Rails and Rake, whose next line has the database's error message.
     "later migrations canceled",
     "rails aborted",
     "rake aborted",
-    // The answer to each statement after the one that failed.
-    "current transaction is aborted",
-    "error code ",
 ];
 
+/// The database's answer to each statement after the one that failed, in lower case.
+const TRANSACTION_ABORTED: &str = "current transaction is aborted";
+
 /// What a line starts with that belongs to the one above it, in lower case.
-const PARTS_OF_ERRORS: [&str; 13] = [
+const PARTS_OF_ERRORS: [&str; 12] = [
     "detail:",
     "hint:",
     "context:",
@@ -91,7 +91,6 @@ const PARTS_OF_ERRORS: [&str; 13] = [
     "[sql:",
     "[parameters:",
     "dberror {",
-    "error code ",
     "database error:",
     "database error code:",
     "at ",
@@ -125,7 +124,7 @@ impl Tail {
         self.lines.push_back(line.to_owned());
     }
 
-    /// The line that says why the program failed: the database's last sentence, or else the last line that names an error,
+    /// The line that says why the program failed: the database's last error message, or else the last line that names an error,
     /// or else the last line. Without secrets and values of rows, at most 200 bytes.
     pub(crate) fn last_error(&self, redactor: &Redactor) -> Option<String> {
         let last = |kind: &dyn Fn(&str) -> bool| self.lines.iter().rev().find(|line| kind(line));
@@ -170,12 +169,17 @@ fn is_indented(line: &str) -> bool {
     line.starts_with(char::is_whitespace)
 }
 
-/// Whether a line has a sentence of the database, as drivers and programs print it.
+/// Whether a line has an error message of the database, as drivers and programs print it.
 fn is_of_database(line: &str) -> bool {
     let trimmed = line.trim_start();
-    OF_DATABASE.iter().any(|mark| line.contains(mark))
+    is_marked(line)
         || (!is_indented(line) && ["ERROR: ", "error: "].iter().any(|mark| line.starts_with(mark)))
         || trimmed.split_once(": ").is_some_and(|(code, _)| is_code(code))
+}
+
+/// Whether a line shows by a driver's mark that it has an error message of the database, which may hold any words.
+fn is_marked(line: &str) -> bool {
+    DATABASE_ERROR_MARKS.iter().any(|mark| line.contains(mark))
 }
 
 fn names_error(line: &str) -> bool {
@@ -186,7 +190,8 @@ fn names_error(line: &str) -> bool {
 /// Whether a line points at others, or belongs to another one.
 fn points_elsewhere(line: &str) -> bool {
     let lower = line.trim_start().to_lowercase();
-    POINTERS.iter().any(|pointer| lower.contains(pointer))
+    lower.contains(TRANSACTION_ABORTED)
+        || (!is_marked(line) && POINTERS.iter().any(|pointer| lower.contains(pointer)))
         || PARTS_OF_ERRORS.iter().any(|part| lower.starts_with(part))
 }
 
@@ -264,7 +269,7 @@ mod tests {
         assert_eq!(tail(line).sqlstate().as_deref(), code);
     }
 
-    /// Ends of the output of programs, whose last sentence of the database is what counts.
+    /// Ends of the output of programs, whose last error message of the database is what counts.
     #[rstest]
     #[case::psql(
         "psql:/sql/2.sql:4: ERROR:  relation \"a\" already exists\n",
@@ -438,7 +443,12 @@ mod tests {
         "psycopg2.errors.UndefinedColumn: column \"b\" does not exist",
         None
     )]
-    fn f7_the_last_error_is_the_sentence_of_the_database(
+    #[case::words_of_a_pointer_in_the_message(
+        "psql:2.sql:4: ERROR:  ratio must be non-zero, read more in the manual\nmake: *** [Makefile:3: migrate] Error 3\n",
+        "psql:2.sql:4: ERROR:  ratio must be non-zero, read more in the manual",
+        None
+    )]
+    fn f7_the_last_error_is_that_of_the_database(
         #[case] output: &str,
         #[case] line: &str,
         #[case] sqlstate: Option<&str>,
@@ -462,7 +472,7 @@ mod tests {
         "error Command failed with exit code 1."
     )]
     #[case::nothing("starting\nstopped\n", "stopped")]
-    fn f7_without_a_sentence_of_the_database(#[case] output: &str, #[case] line: &str) {
+    fn f7_without_an_error_of_the_database(#[case] output: &str, #[case] line: &str) {
         assert_eq!(tail(output).last_error(&Redactor::new([])).as_deref(), Some(line));
     }
 
