@@ -38,10 +38,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 
-/// A pod that has not started by then is worth looking at, although Kubernetes says nothing of it.
+/// Time after which a pod that has not started is reported, even if Kubernetes gives no reason.
 pub(crate) const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
 
-/// A Job has a pod by then, unless the API server refuses it.
+/// Time within which a Job gets its pod, unless the API server refuses it.
 const POD_EXPECTED: SignedDuration = SignedDuration::from_secs(3);
 
 /// What the deadline of all attempts limits.
@@ -323,7 +323,7 @@ impl Attempt<'_> {
         if has_started && self.deadline_for == DeadlineFor::Start {
             return AttemptState::UnderWay(self.working());
         }
-        if has_started && recorded_reason(attempts).is_some_and(|reason| self.blocks_start(reason)) {
+        if has_started && self.is_blocked(attempts) {
             // What delayed its start is over: should it hang, that is not the reason.
             attempts.reason = None;
             attempts.message = None;
@@ -331,9 +331,10 @@ impl Attempt<'_> {
         if let Some(message) = waiting {
             return self.blocked(attempts, self.blocked_reason, message);
         }
-        let slow_at = match has_started {
-            true => None,
-            false => self.slow_at(child.created().unwrap_or(attempts.since)),
+        let slow_at = if has_started {
+            None
+        } else {
+            self.slow_at(child.created().unwrap_or(attempts.since))
         };
         if slow_at.is_some_and(|slow_at| slow_at <= self.schedule.now) {
             let message = format!(
@@ -349,8 +350,11 @@ impl Attempt<'_> {
         AttemptState::UnderWay(self.working().until(self.next_look(attempts, slow_at)))
     }
 
-    /// Whether an attempt has that reason because its child cannot be created or cannot start.
-    fn blocks_start(&self, reason: Reason) -> bool {
+    /// Whether something is recorded that keeps the child of the current attempt from being created or from starting.
+    pub(crate) fn is_blocked(&self, attempts: &Attempts) -> bool {
+        let Some(reason) = recorded_reason(attempts) else {
+            return false;
+        };
         let not_started = [
             Reason::PodNotStarting,
             Reason::ImagePullFailed,

@@ -122,17 +122,22 @@ fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
 /// Whether a Backup was applied by hand: one that Fairway creates for a Release that is in progress has a part of the
 /// Release's UID in its name.
 pub fn is_by_hand(backup: &Backup, release: Option<&Release>) -> bool {
-    let Some(name) = &backup.spec.release else {
+    let Some(release) = release else {
         return true;
     };
-    let uid = release.and_then(|release| release.metadata.uid.as_deref());
-    let prefix = names::backup(name, uid.unwrap_or_default(), 1);
-    let status = release
-        .filter(|release| has_ended(release))
-        .and_then(|release| release.status.as_ref());
+    let uid = release.metadata.uid.as_deref().unwrap_or_default();
+    let name = backup.name_any();
+    let is_of_release = match name.strip_prefix(&names::backup(&release.name_any(), uid, 1)) {
+        None => false,
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('-')
+            .is_some_and(|number| number.parse::<u32>().is_ok()),
+    };
+    let status = release.status.as_ref().filter(|_| has_ended(release));
     let ended = status.and_then(|status| since(&status.conditions));
     let created = backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    !backup.name_any().starts_with(&prefix) || ended.is_some_and(|ended| created > Some(ended))
+    !is_of_release || ended.is_some_and(|ended| created > Some(ended))
 }
 
 /// When a Backup that has run ended.
@@ -148,8 +153,8 @@ fn since(conditions: &[Condition]) -> Option<Timestamp> {
     Some(succeeded.last_transition_time.0)
 }
 
-/// The Backup of the same App that runs before this one: the one that has begun, else one that a Release waits for, else
-/// the oldest. A dump reads the whole database, so there is never more than one.
+/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else the
+/// oldest. A dump reads the whole database, so there is never more than one.
 fn first_in_line(observed: &BackupObserved) -> Option<String> {
     let rank = |backup: &Backup| {
         let has_begun = backup
@@ -267,7 +272,8 @@ fn attend(
         Advanced::Done(evidence) => succeed(status, evidence),
         Advanced::Failed { reason, message } => fail(status, reason, &message),
         Advanced::UnderWay(planned) => {
-            if planned.progress.reason == Reason::PodNotStarting && store_has_changed(observed, status) {
+            let is_blocked = child.started().is_none() && attempt.is_blocked(&attempts);
+            if is_blocked && store_has_changed(observed, status) {
                 return begin(observed, status, retry::following(&attempts), schedule.now);
             }
             status.attempts = Some(attempts);

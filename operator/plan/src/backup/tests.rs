@@ -269,6 +269,25 @@ fn a_corrected_claim_is_used_at_once() {
 }
 
 #[test]
+fn a_corrected_claim_is_used_where_the_api_server_refused_the_first() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.jobs.clear();
+    let steps = story.pass().steps;
+    story.bench.refuse(&steps[0], "claim backups is not allowed here");
+    story.settle();
+    assert_eq!(story.reported().1, "WriteRefused");
+    let vault = Store::Volume(VolumeStore {
+        claim_name: "vault".into(),
+    });
+    let settings = story.app.as_mut().unwrap().spec.backup.as_mut();
+    settings.unwrap().store = vault.clone();
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-2"]);
+    assert_eq!(story.status().set.as_ref().unwrap().store, vault);
+}
+
+#[test]
 fn a_silent_pod_is_reported_after_two_minutes() {
     let mut story = Story::new();
     story.settle();
@@ -482,6 +501,7 @@ fn s11_backups_of_an_app_run_one_after_the_other(#[case] other: serde_json::Valu
 #[case::of_its_release_again(json!({"app": "crm", "release": "crm-7"}), "crm-7-0123abcd-2", None, false)]
 #[case::with_another_name(json!({"app": "crm", "release": "crm-7"}), "audit", None, true)]
 #[case::as_if_of_a_release(json!({"app": "crm", "release": "crm-7"}), "crm-7-x", None, true)]
+#[case::with_more_than_a_number(json!({"app": "crm", "release": "crm-7"}), "crm-7-0123abcd-x", None, true)]
 #[case::of_a_release_that_had_ended(json!({"app": "crm", "release": "crm-7"}), "crm-7-0123abcd-9", Some("2026-01-01T00:00:00Z"), true)]
 fn s11_only_a_release_in_progress_has_backups_that_are_not_by_hand(
     #[case] spec: serde_json::Value,
@@ -522,4 +542,14 @@ fn s11_backups_by_hand_begin_five_minutes_apart() {
     story.bench.now = turn;
     story.settle();
     assert!(story.status().attempts.is_some());
+}
+
+#[test]
+fn s11_a_backup_whose_release_was_deleted_is_by_hand() {
+    let backup: Backup = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup", "spec": {"app": "crm", "release": "crm-7"},
+        "metadata": {"name": "crm-7-0123abcd", "creationTimestamp": "2026-01-02T00:00:00Z"},
+    }))
+    .unwrap();
+    assert!(is_by_hand(&backup, None));
 }
