@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::metrics::{Metrics, PassLabel};
 use crate::probe::prober::Prober;
 use crate::shared::SharedEngine;
+use fairway_engine::kinds::OwnKind;
 use fairway_engine::{
     Action, Answer, Ended, Engine, NamespacedName, ObjectKey, Pass, PassResult, Probe, ReleaseStep,
 };
@@ -153,8 +154,8 @@ impl Driver {
         if let Some(after) = switched {
             self.metrics.switched(after);
         }
-        if let Some((kind, outcome)) = outcome {
-            self.metrics.ended(kind, outcome);
+        if let Some((OwnKind::Release, outcome)) = outcome {
+            self.metrics.release_ended(outcome);
         }
         for announcement in announcements {
             self.events.announce(announcement);

@@ -197,62 +197,58 @@ impl Metrics {
         );
         registry.register(
             "controller_runtime_reconcile",
-            "Passes by controller and result",
+            "Total number of reconciliations per controller",
             m.reconciles.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_errors",
-            "Passes that failed, by controller",
+            "Total number of reconciliation errors per controller",
             m.errors.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_time_seconds",
-            "Seconds that a pass takes, by controller",
+            "Length of time per reconciliation per controller",
             m.seconds.clone(),
         );
         registry.register(
             "controller_runtime_active_workers",
-            "Passes under way, by controller",
+            "Number of currently used workers per controller",
             m.active_workers.clone(),
         );
         registry.register(
             "controller_runtime_max_concurrent_reconciles",
-            "Passes that may be under way at once, by controller",
+            "Maximum number of concurrent reconciles per controller",
             m.concurrency.clone(),
         );
-        registry.register(
-            "workqueue_depth",
-            "Objects that wait for a pass, by controller",
-            m.depth.clone(),
-        );
+        registry.register("workqueue_depth", "Current depth of workqueue", m.depth.clone());
         registry.register(
             "workqueue_adds",
-            "Times that an object came to wait for a pass, by controller",
+            "Total number of adds handled by workqueue",
             m.adds.clone(),
         );
         registry.register(
             "workqueue_retries",
-            "Times that an object came to wait because its pass had failed, by controller",
+            "Total number of retries handled by workqueue",
             m.retries.clone(),
         );
         registry.register(
             "workqueue_queue_duration_seconds",
-            "Seconds that an object waits for its pass while this process leads, by controller",
+            "How long in seconds an item stays in workqueue before being requested, while this process leads",
             m.waited.clone(),
         );
         registry.register(
             "workqueue_work_duration_seconds",
-            "Seconds that a pass takes, by controller",
+            "How long in seconds processing an item from workqueue takes",
             m.worked.clone(),
         );
         registry.register(
             "workqueue_unfinished_work_seconds",
-            "Seconds for which the passes under way have run, taken together, by controller",
+            "How many seconds of work is in progress and not yet observed by work_duration",
             m.unfinished.clone(),
         );
         registry.register(
             "workqueue_longest_running_processor_seconds",
-            "Seconds for which the longest of the passes under way has run, by controller",
+            "How many seconds the longest running processor for workqueue has been running",
             m.longest.clone(),
         );
         registry.register(
@@ -272,7 +268,7 @@ impl Metrics {
         );
         registry.register(
             "fairway_switch_seconds",
-            "Seconds from when the reconcile that switched a Service became due to the switched Service",
+            "Seconds from when a reconcile was due until it had switched a Service",
             m.switches.clone(),
         );
         registry.register(
@@ -298,7 +294,7 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// Each controller may run so many passes at once.
+    /// Sets how many reconciles each controller may run at once.
     pub(crate) fn set_concurrency(&self, passes: u16) {
         for kind in OwnKind::ALL {
             let controller = kind.controller();
@@ -308,7 +304,7 @@ impl Metrics {
         }
     }
 
-    /// A pass begins, for which its object has waited so long.
+    /// Records the start of a reconcile and how long it was queued.
     pub(crate) fn pass_started(&self, kind: OwnKind, waited: Duration) -> PassUnderWay {
         let since = Instant::now();
         self.waited
@@ -401,14 +397,12 @@ impl Metrics {
             .inc();
     }
 
-    /// An object has ended; Releases are counted.
-    pub(crate) fn ended(&self, kind: OwnKind, outcome: String) {
-        if kind == OwnKind::Release {
-            self.releases.get_or_create(&Outcome { outcome }).inc();
-        }
+    /// Counts a Release that ended.
+    pub(crate) fn release_ended(&self, outcome: String) {
+        self.releases.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A Service has been switched, so long after the pass that did it became due.
+    /// Records the time until a Service was switched.
     pub(crate) fn switched(&self, after: Duration) {
         self.switches.observe(after.as_secs_f64());
     }
@@ -503,7 +497,7 @@ mod tests {
         metrics.set_leads("fairway", true);
         metrics.requested("PATCH", Some(200));
         metrics.requested("GET", None);
-        metrics.ended(OwnKind::Release, "Succeeded".to_owned());
+        metrics.release_ended("Succeeded".to_owned());
         metrics.switched(Duration::from_millis(12));
         metrics.probed("passed");
         metrics.set_agent_image("fairway@sha256:1", true);

@@ -114,7 +114,7 @@ pub enum Action {
 pub struct Ended {
     /// When the next pass is due without any change, or why this one failed.
     pub result: PassResult,
-    /// A Service has been switched, so long after this pass became due.
+    /// Time from when this reconcile was due until it switched a Service; `None` when it switched none.
     pub switched: Option<Duration>,
     /// What is worth an Event.
     pub announcements: Vec<Announcement>,

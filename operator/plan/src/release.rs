@@ -2,7 +2,7 @@
 //!
 //! [`FORWARD`] is read from the top on every pass; the first rung that is not met says what to do, what is waited for,
 //! or why the release cannot go on. [`BACKWARD`] takes its place once the milestone `RollingBack` is recorded, and
-//! nothing turns that around. A rung reads what is observed and the milestones, never a stored phase. Each rung is a
+//! a rollback cannot be undone. A rung reads what is observed and the milestones, never a stored phase. Each rung is a
 //! file in `release/rung`.
 
 mod acceptance;
@@ -26,7 +26,7 @@ mod refusals;
 pub(crate) mod request;
 mod rollback;
 mod rung;
-mod snapshot_kept;
+mod snapshot_deleted;
 mod status;
 mod stopping;
 pub mod traffic;
@@ -90,13 +90,13 @@ pub const BACKWARD: &[Rung] = &[
     Rung { name: "Withdrawn",       climb: withdrawn::climb,        evidence: "`outcome`", met_when: "the candidate's pods are gone, except those that still receive traffic, and then the Services that Fairway created and the previous version does not serve" },
 ];
 
-/// What is left to do of a release whose snapshot was deleted after its App had accepted it.
+/// The rungs that remain for a release whose snapshot was deleted after its App had accepted it.
 const WITHOUT_SNAPSHOT: &[Rung] = &[
     Rung {
-        name: "SnapshotKept",
-        climb: snapshot_kept::climb,
+        name: "SnapshotNotNeeded",
+        climb: snapshot_deleted::climb,
         evidence: "",
-        met_when: "the bake is over: nothing else needs the snapshot",
+        met_when: "the bake is over, so nothing needs the deleted snapshot any more",
     },
     Rung {
         name: "Retired",
@@ -112,7 +112,7 @@ pub fn plan(observed: &ReleaseObserved, settings: &Settings, now: Timestamp) -> 
     let mut status = observed.release.status.clone().unwrap_or_default();
     let kept = observed.snapshots.get(&observed.release.name_any());
     let snapshot = kept.map_or_else(
-        || Cow::Owned(snapshot_kept::what_runs(observed)),
+        || Cow::Owned(snapshot_deleted::what_runs(observed)),
         |kept| Cow::Borrowed(kept.as_ref()),
     );
     let view = View::new(observed, settings, now, &snapshot);
@@ -172,7 +172,7 @@ fn continue_rollback(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Pos
     }
 }
 
-/// A release that has ended keeps what serves as the App says today, and answers what is asked of it.
+/// Keeps what an ended release serves in line with its App's spec, and handles requests to roll it back.
 fn after_the_end(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Position) {
     if let Some(failure) = verbs::request_after_the_end(view, status) {
         status.outcome = None;
@@ -205,7 +205,7 @@ fn pin_and_preflight(view: &View, status: &mut ReleaseStatus) -> Verdict {
     pinned::climb(view, status).beside(|| preflighted::climb(view, status))
 }
 
-/// How far a release came on a ladder.
+/// How far a release got up a ladder.
 enum Climbed {
     /// Every rung is met.
     Top,

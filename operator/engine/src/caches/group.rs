@@ -81,7 +81,7 @@ macro_rules! group {
                 $(self.$own_store.is_empty() &&)* $(self.$store.is_empty() &&)* true
             }
 
-            /// Keeps the objects as it suits: parsed during a release, compact otherwise.
+            /// Keeps objects parsed while a release is in progress, and packed otherwise.
             pub(crate) fn arrange(&mut self) {
                 if self.is_active() {
                     $(self.$own_store.unpack();)*
@@ -211,7 +211,7 @@ pub trait ForKind {
 
 for_each_kind!(group);
 
-/// What has changed, as far as it decides which objects are reconciled.
+/// A change to an object, with what decides which objects it causes to be reconciled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change<'a> {
     /// Kind of the object.
@@ -228,7 +228,7 @@ impl Group {
         self.apps.all().next()
     }
 
-    /// Runs of migrations that have ended and whose Migration is gone: nobody owns them.
+    /// Jobs and pods of ended migrations whose Migration was deleted: they have no owner, so Fairway deletes them.
     pub(crate) fn orphans(&self) -> Vec<ObjectRef> {
         let (jobs, pods): (Vec<_>, Vec<_>) = (self.jobs.all().collect(), self.pods.all().collect());
         fairway_plan::migration::orphans(&jobs, &pods, |_, name| self.migrations.version(name).is_some())
