@@ -71,7 +71,7 @@ pub struct Checker {
     release_uids: BTreeMap<String, String>,
     /// Releases, with their UIDs, for which a backup was proven, whether or not it is still there.
     proven: BTreeSet<(String, Option<String>)>,
-    minted: BTreeSet<(String, i64)>,
+    created: BTreeSet<(String, i64)>,
     snapshots: BTreeMap<String, Arc<Snapshot>>,
 }
 
@@ -440,7 +440,7 @@ impl Checker {
                 None => {
                     // Without its snapshot, nothing says that the Release was there: a user deleted both.
                     let is_known = before.revisions.contains_key(name);
-                    self.minted(after, name, release, is_known);
+                    self.created(after, name, release, is_known);
                 }
             }
         }
@@ -466,19 +466,19 @@ impl Checker {
         }
     }
 
-    /// No revision of an App is minted twice.
-    fn minted(&mut self, after: &Objects, name: &str, release: &Release, is_known: bool) {
+    /// No revision of an App is created twice.
+    fn created(&mut self, after: &Objects, name: &str, release: &Release, is_known: bool) {
         let app = after
             .apps
             .get(&release.spec.app)
             .and_then(|app| app.uid())
             .unwrap_or_default();
-        if !self.minted.insert((app, release.spec.revision)) && is_known {
-            self.is_broken(format!("{name} was minted twice"));
+        if !self.created.insert((app, release.spec.revision)) && is_known {
+            self.is_broken(format!("{name} was created twice"));
         }
     }
 
-    /// Milestones are only appended to, and an outcome is for good, but that a person may take a success back.
+    /// Milestones are only appended to, and an outcome is for good, but that a user may take a success back.
     fn history(&mut self, name: &str, old: &Release, new: &Release) {
         let empty = ReleaseStatus::default();
         let (before, after) = (
@@ -496,11 +496,11 @@ impl Checker {
         {
             self.is_broken(format!("{name} reached a milestone twice: {kinds:?}"));
         }
-        let by_person = happened(before, MilestoneKind::RollingBack).is_none()
+        let by_user = happened(before, MilestoneKind::RollingBack).is_none()
             && happened(after, MilestoneKind::RollingBack)
                 .is_some_and(|milestone| milestone.reason.as_deref() == Some("RollbackRequested"));
         match (before.outcome, after.outcome) {
-            (Some(ReleaseOutcome::Succeeded), None) if by_person => {}
+            (Some(ReleaseOutcome::Succeeded), None) if by_user => {}
             (Some(old), new) if new != Some(old) => {
                 self.is_broken(format!("the outcome of {name} changed from {old:?} to {new:?}"));
             }

@@ -93,14 +93,14 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
     },
     "past the point of no return at once"
 )]
-#[case::minted_twice(
+#[case::created_twice(
     |cluster: &mut Cluster| {
         let mut again = Release::clone(cluster.api.get::<Release>("crm-2").unwrap());
         cluster.delete(Kind::Release, "crm-2");
         again.metadata.uid = None;
         cluster.api.create(again, cluster.now).unwrap();
     },
-    "was minted twice"
+    "was created twice"
 )]
 #[case::backup_gone(
     |cluster: &mut Cluster| {
