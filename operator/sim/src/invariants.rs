@@ -1,7 +1,8 @@
 //! What must hold after every write, whoever made it and whatever went wrong before.
 //!
-//! The planners do not look at this file; it states in other words what they are to guarantee. [`Checker`] is
-//! asked after every write of every simulated story.
+//! [`Checker`] is asked after every write of every simulated story. How an object is read, such as whether a pod is ready
+//! or which release serves, it shares with the planners ([`fairway_plan::readings`], [`fairway_plan::release::history`]);
+//! those readings have tests of their own.
 
 mod rest;
 
@@ -46,22 +47,21 @@ const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
 
 /// How current the operator's observations are, which some invariants need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sight {
-    /// It sees everything, as far as its own writes go.
+pub enum Observations {
+    /// The operator sees everything, as far as its own writes go.
     #[default]
     Current,
-    /// It acts on what is long past: it was stopped between planning and acting, or its caches lag. What is
-    /// fenced must hold all the same; what is only seen may be set right a moment later.
-    Past,
+    /// The operator was paused between planning and acting, or its caches lag. Only what is fenced must hold.
+    Stale,
 }
 
 /// Watches the invariants over a whole story.
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
     /// What did not hold, in the order in which it was found.
-    pub broken: Vec<String>,
+    pub violations: Vec<String>,
     /// How current the operator's observations are.
-    pub sight: Sight,
+    pub observations: Observations,
     passes: BTreeMap<String, u32>,
     /// UID of the App that is there, or was there last.
     app: Option<String>,
@@ -107,9 +107,9 @@ impl Checker {
     }
 
     /// Takes note of what does not hold.
-    pub(crate) fn is_broken(&mut self, what: String) {
-        if !self.broken.contains(&what) {
-            self.broken.push(what);
+    pub(crate) fn violated(&mut self, what: String) {
+        if !self.violations.contains(&what) {
+            self.violations.push(what);
         }
     }
 
@@ -128,7 +128,7 @@ impl Checker {
 
     /// There is one dump of the database at a time, whoever applies how many Backups.
     fn dumps(&mut self, after: &Objects) {
-        if self.sight == Sight::Past {
+        if self.observations == Observations::Stale {
             // The agent's lock in the database is what holds then.
             return;
         }
@@ -144,7 +144,7 @@ impl Checker {
             .filter_map(|pod| pod.labels().get(labels::WORK_FOR))
             .collect();
         if dumped.len() > 1 {
-            self.is_broken(format!(
+            self.violated(format!(
                 "the database is dumped for several Backups at once: {dumped:?}"
             ));
         }
@@ -171,7 +171,7 @@ impl Checker {
                 other.identity.run_id == identity.run_id || is_same_release(*index, other)
             });
             if again {
-                self.is_broken(format!(
+                self.violated(format!(
                     "the migration of {} was executed twice",
                     execution.release
                 ));
@@ -180,14 +180,14 @@ impl Checker {
                 .iter()
                 .any(|(_, other)| cluster.database.has_applied(&other.identity));
             if applied {
-                self.is_broken(format!(
+                self.violated(format!(
                     "{} executed a migration that the ledger has",
                     execution.release
                 ));
             }
             let proven = self.proven.contains(&self.release_of(&execution.release));
             if !proven && !by_hand {
-                self.is_broken(format!("{} migrated without a proven backup", execution.release));
+                self.violated(format!("{} migrated without a proven backup", execution.release));
             }
             self.executions.push(app);
         }
@@ -204,7 +204,7 @@ impl Checker {
             .collect();
         for (name, service) in removed {
             if service.owner_references().is_empty() {
-                self.is_broken(format!(
+                self.violated(format!(
                     "Service {name}, which Fairway did not create, was deleted"
                 ));
             }
@@ -213,8 +213,8 @@ impl Checker {
                 let owns = |owner: &OwnerReference| Some(&owner.uid) == app.metadata.uid.as_ref();
                 app.metadata.deletion_timestamp.is_none() && service.owner_references().iter().any(owns)
             });
-            if self.sight == Sight::Current && app_stays && !self.is_left(after, name) {
-                self.is_broken(format!("Service {name} was deleted although it is served"));
+            if self.observations == Observations::Current && app_stays && !self.is_left(after, name) {
+                self.violated(format!("Service {name} was deleted although it is served"));
             }
         }
         for (name, service) in changed(&before.services, &after.services) {
@@ -226,13 +226,16 @@ impl Checker {
             // What a user emptied may be touched by others.
             let was_empty = old.is_some_and(|spec| spec.selector.as_ref().is_none_or(BTreeMap::is_empty));
             if selector.is_none_or(BTreeMap::is_empty) && !was_empty {
-                self.is_broken(format!("Service {name} selects nothing"));
+                self.violated(format!("Service {name} selects nothing"));
             }
             let old = before.services.get(name).and_then(destination);
             let Some(new) = destination(service) else {
                 continue;
             };
-            if old.as_ref() != Some(&new) && !goes_on_serving(after, &new) && self.sight == Sight::Current {
+            if old.as_ref() != Some(&new)
+                && !goes_on_serving(after, &new)
+                && self.observations == Observations::Current
+            {
                 self.switched(after, service, &new);
             }
         }
@@ -240,7 +243,7 @@ impl Checker {
 
     fn switched(&mut self, after: &Objects, service: &Service, release: &str) {
         let Some(component) = self.serving_component(release, &service.name_any()) else {
-            self.is_broken(format!(
+            self.violated(format!(
                 "Service {} selects {release}, which does not serve it",
                 service.name_any()
             ));
@@ -269,9 +272,9 @@ impl Checker {
                     && status.previous.as_deref() == Some(release)
             });
         if ready.is_empty() {
-            self.is_broken(format!("traffic moved to {release}, which has no ready pod"));
+            self.violated(format!("traffic moved to {release}, which has no ready pod"));
         } else if let (Some(pod), false) = (unproven, goes_back) {
-            self.is_broken(format!(
+            self.violated(format!(
                 "traffic moved to {release} before pod {} was healthy",
                 pod.name_any()
             ));
@@ -296,7 +299,7 @@ impl Checker {
             let Some(old) = before.deployments.get(name) else {
                 continue;
             };
-            if replicas_of(deployment) >= replicas_of(old) || self.sight == Sight::Past {
+            if replicas_of(deployment) >= replicas_of(old) || self.observations == Observations::Stale {
                 continue;
             }
             let labels = deployment.labels();
@@ -351,9 +354,9 @@ impl Checker {
                 });
             if is_less && !stops {
                 if is_selected {
-                    self.is_broken(format!("{name} was scaled down while a Service selects it"));
+                    self.violated(format!("{name} was scaled down while a Service selects it"));
                 } else if is_shown {
-                    self.is_broken(format!("{name} was scaled down while endpoints show its pods"));
+                    self.violated(format!("{name} was scaled down while endpoints show its pods"));
                 }
             }
         }
@@ -429,7 +432,7 @@ impl Checker {
             .map(|((_, component), releases)| format!("component {component} ran in {releases:?} at once"))
             .collect();
         for what in twice {
-            self.is_broken(what);
+            self.violated(what);
         }
     }
 
@@ -462,7 +465,7 @@ impl Checker {
             .map(|names| format!("{names:?}"))
             .collect();
         for names in twice {
-            self.is_broken(format!("{names} are past the point of no return at once"));
+            self.violated(format!("{names} are past the point of no return at once"));
         }
     }
 
@@ -474,7 +477,7 @@ impl Checker {
             .and_then(|app| app.uid())
             .unwrap_or_default();
         if !self.created.insert((app, release.spec.revision)) && is_known {
-            self.is_broken(format!("{name} was created twice"));
+            self.violated(format!("{name} was created twice"));
         }
     }
 
@@ -486,7 +489,7 @@ impl Checker {
             new.status.as_ref().unwrap_or(&empty),
         );
         if !after.milestones.starts_with(&before.milestones) {
-            self.is_broken(format!("milestones of {name} were rewritten"));
+            self.violated(format!("milestones of {name} were rewritten"));
         }
         let kinds: Vec<_> = after.milestones.iter().map(|milestone| milestone.kind).collect();
         if kinds
@@ -494,7 +497,7 @@ impl Checker {
             .enumerate()
             .any(|(index, kind)| kinds[..index].contains(kind))
         {
-            self.is_broken(format!("{name} reached a milestone twice: {kinds:?}"));
+            self.violated(format!("{name} reached a milestone twice: {kinds:?}"));
         }
         let by_user = happened(before, MilestoneKind::RollingBack).is_none()
             && happened(after, MilestoneKind::RollingBack)
@@ -502,7 +505,7 @@ impl Checker {
         match (before.outcome, after.outcome) {
             (Some(ReleaseOutcome::Succeeded), None) if by_user => {}
             (Some(old), new) if new != Some(old) => {
-                self.is_broken(format!("the outcome of {name} changed from {old:?} to {new:?}"));
+                self.violated(format!("the outcome of {name} changed from {old:?} to {new:?}"));
             }
             _ => {}
         }
@@ -522,7 +525,7 @@ impl Checker {
             match (old, new) {
                 (Some(Unknown | Partial), Some(Applied | Failed | Unknown | Partial)) => {}
                 (Some(old), new) if new != Some(old) => {
-                    self.is_broken(format!(
+                    self.violated(format!(
                         "the outcome of Migration {name} changed from {old:?} to {new:?}"
                     ));
                 }
@@ -538,7 +541,7 @@ impl Checker {
                 self.proven.insert(release);
             }
             if old.is_some() && new != old {
-                self.is_broken(format!(
+                self.violated(format!(
                     "the outcome of Backup {name} changed from {old:?} to {new:?}"
                 ));
             }
@@ -548,7 +551,7 @@ impl Checker {
             let old = old.and_then(|old| old.status.as_ref()?.revision);
             let new = app.status.as_ref().and_then(|status| status.revision);
             if old > new {
-                self.is_broken(format!(
+                self.violated(format!(
                     "the revision of App {name} went back from {old:?} to {new:?}"
                 ));
             }
@@ -557,7 +560,7 @@ impl Checker {
 
     /// Nothing is called retired of which a pod is there.
     fn retired(&mut self, before: &Objects, after: &Objects) {
-        if self.sight == Sight::Past {
+        if self.observations == Observations::Stale {
             return;
         }
         for (name, release) in changed(&before.releases, &after.releases) {
@@ -593,7 +596,7 @@ impl Checker {
                         && !has_finished(pod)
                 });
                 if let Some(pod) = runs {
-                    self.is_broken(format!(
+                    self.violated(format!(
                         "{retired} is called retired, but pod {} is there",
                         pod.name_any()
                     ));
@@ -608,7 +611,7 @@ impl Checker {
         let Some(app) = after.apps.values().find(|app| is_ending(&app.metadata)) else {
             return;
         };
-        if self.sight == Sight::Past {
+        if self.observations == Observations::Stale {
             return;
         }
         let created = [
@@ -631,7 +634,7 @@ impl Checker {
             .map(|(kind, meta)| format!("{} {}", kind.as_str(), meta.name.clone().unwrap_or_default()))
             .collect();
         for what in new {
-            self.is_broken(format!(
+            self.violated(format!(
                 "{what} was created although App {} is being deleted",
                 app.name_any()
             ));
@@ -649,7 +652,7 @@ impl Checker {
             .cloned()
             .collect();
         for name in gone {
-            self.is_broken(format!("Backup {name} was deleted"));
+            self.violated(format!("Backup {name} was deleted"));
         }
         for (name, revision) in changed(&before.revisions, &after.revisions) {
             if before
@@ -657,7 +660,7 @@ impl Checker {
                 .get(name)
                 .is_some_and(|old| old.uid() == revision.uid() && old.data != revision.data)
             {
-                self.is_broken(format!("the snapshot of {name} changed"));
+                self.violated(format!("the snapshot of {name} changed"));
             }
         }
         for (name, release) in changed(&before.releases, &after.releases) {
@@ -666,7 +669,7 @@ impl Checker {
                 .get(name)
                 .is_some_and(|old| old.uid() == release.uid() && old.spec != release.spec)
             {
-                self.is_broken(format!("the spec of {name} changed"));
+                self.violated(format!("the spec of {name} changed"));
             }
         }
         for (name, migration) in changed(&before.migrations, &after.migrations) {
@@ -676,7 +679,7 @@ impl Checker {
                 .get(name)
                 .is_some_and(|old| old.uid() == migration.uid() && !same(&old.spec))
             {
-                self.is_broken(format!("the spec of migration {name} changed"));
+                self.violated(format!("the spec of migration {name} changed"));
             }
         }
     }
@@ -736,13 +739,13 @@ impl Checker {
         let (always, passing) = expected;
         let is_known = |type_: &&str| always.contains(type_) || passing.contains(type_);
         if !always.iter().all(|type_| types.contains(type_)) || !types.iter().all(is_known) {
-            self.is_broken(format!("{name} has the conditions {types:?}"));
+            self.violated(format!("{name} has the conditions {types:?}"));
         }
         let passing = conditions
             .iter()
             .filter(|condition| passing.contains(&&*condition.type_));
         for condition in passing.filter(|condition| condition.status != "True") {
-            self.is_broken(format!("{name} has {} although it is not true", condition.type_));
+            self.violated(format!("{name} has {} although it is not true", condition.type_));
         }
         let is_true = |type_: &str| {
             conditions
@@ -750,14 +753,14 @@ impl Checker {
                 .any(|condition| condition.type_ == type_ && condition.status == "True")
         };
         if is_true(RECONCILING) && is_true(STALLED) {
-            self.is_broken(format!("{name} is reconciling and stalled at once"));
+            self.violated(format!("{name} is reconciling and stalled at once"));
         }
         if let Some(condition) = conditions.iter().find(|condition| {
             condition.reason.is_empty()
                 || condition.message.is_empty()
                 || condition.observed_generation.is_none()
         }) {
-            self.is_broken(format!(
+            self.violated(format!(
                 "{name}: condition {} lacks a reason, a message or its generation",
                 condition.type_
             ));

@@ -75,7 +75,7 @@ impl Checker {
     /// was reconciled now: each would be a wake that was missed.
     pub fn at_rest(&mut self, cluster: &Cluster, pending: &[String]) {
         for write in pending {
-            self.is_broken(format!("nothing wakes what is due: {write}"));
+            self.violated(format!("nothing wakes what is due: {write}"));
         }
         let objects = cluster.objects();
         let work = work(objects);
@@ -90,7 +90,7 @@ impl Checker {
             }
             if find(conditions, READY).is_none() || is_true(conditions, RECONCILING) {
                 let said = find(conditions, READY).map_or("nothing", |condition| &condition.message);
-                self.is_broken(format!("App {name} waits without an end: {said}"));
+                self.violated(format!("App {name} waits without an end: {said}"));
             }
             self.moments(&format!("App {name}"), conditions, cluster.now);
         }
@@ -118,7 +118,7 @@ impl Checker {
             return;
         }
         let said = find(open.conditions, SUCCEEDED).map_or("nothing", |condition| &condition.message);
-        self.is_broken(format!(
+        self.violated(format!(
             "{} waits without an end, and no user is to act: {}: {said}",
             open.what,
             open.reason()
@@ -132,7 +132,7 @@ impl Checker {
                 let moment = condition.message.get(at + 6..at + 26);
                 let moment = moment.and_then(|moment| moment.parse::<Timestamp>().ok());
                 if moment.is_some_and(|moment| moment < now) {
-                    self.is_broken(format!(
+                    self.violated(format!(
                         "{what} waits until a moment that has passed: {}",
                         condition.message
                     ));
@@ -178,7 +178,7 @@ impl Checker {
                 if let Some(release) = destination(service)
                     && !may_have_pods(objects, service)
                 {
-                    self.is_broken(format!(
+                    self.violated(format!(
                         "Service {} selects {release}, which is asked for no pod",
                         serves.service
                     ));

@@ -19,7 +19,10 @@ const STORY: &str = "
 fn played() -> Sim {
     let mut sim = Sim::new(Fault::None, Turns::Alone);
     let (_, result) = Story::parse(STORY).play(&mut sim, 0, |_, _| ());
-    assert_eq!((result, sim.checker.broken.as_slice()), (Ok(()), [].as_slice()));
+    assert_eq!(
+        (result, sim.checker.violations.as_slice()),
+        (Ok(()), [].as_slice())
+    );
     sim
 }
 
@@ -190,8 +193,11 @@ fn a_broken_invariant_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case
     let before = sim.cluster.objects().clone();
     breach(&mut sim.cluster);
     sim.checker.after_write(&before, &sim.cluster);
-    let broken = &sim.checker.broken;
-    assert!(broken.iter().any(|what| what.contains(expected)), "{broken:?}");
+    let violations = &sim.checker.violations;
+    assert!(
+        violations.iter().any(|what| what.contains(expected)),
+        "{violations:?}"
+    );
 }
 
 /// A release that migrates when its application starts, while that migration runs.
@@ -206,14 +212,17 @@ const ON_START: &str = "
 fn an_application_that_migrates_on_start_is_a_second_version() {
     let mut sim = Sim::new(Fault::None, Turns::Alone);
     let (_, result) = Story::parse(ON_START).play(&mut sim, 0, |_, _| ());
-    assert_eq!((result, sim.checker.broken.as_slice()), (Ok(()), [].as_slice()));
+    assert_eq!(
+        (result, sim.checker.violations.as_slice()),
+        (Ok(()), [].as_slice())
+    );
     for snapshot in sim.checker.snapshots.values_mut() {
         Arc::make_mut(snapshot).components[0].strategy = Strategy::Recreate;
     }
     let before = sim.cluster.objects().clone();
     sim.checker.after_write(&before, &sim.cluster);
     let expected = r#"component web ran in {"crm-1", "crm-2"} at once"#;
-    assert_eq!(sim.checker.broken, [expected]);
+    assert_eq!(sim.checker.violations, [expected]);
 }
 
 fn say(status: &mut ReleaseStatus, type_: &str, message: &str) {
@@ -263,8 +272,11 @@ fn a_wait_without_an_end_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[c
     };
     breach(&mut sim.cluster);
     sim.checker.at_rest(&sim.cluster, &pending);
-    let broken = &sim.checker.broken;
-    assert!(broken.iter().any(|what| what.contains(expected)), "{broken:?}");
+    let violations = &sim.checker.violations;
+    assert!(
+        violations.iter().any(|what| what.contains(expected)),
+        "{violations:?}"
+    );
 }
 
 #[test]
