@@ -16,13 +16,14 @@ use fairway_crds::condition::{
     BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED, WARNED,
 };
 use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
-use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
-use fairway_crds::{Release, ReleaseStatus};
+use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome};
+use fairway_crds::{Reason, Release, ReleaseStatus};
 use fairway_engine::kinds::Kind;
 use fairway_plan::build;
 use fairway_plan::labels;
 use fairway_plan::protocol::Task;
 use fairway_plan::readings::{has_finished, is_legacy, is_ready, owned_by, replicas_of};
+use fairway_plan::release::IS_RETIRED;
 use fairway_plan::release::history::{happened, has_begun, has_ended, live};
 use fairway_plan::snapshot::Snapshot;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -499,9 +500,12 @@ impl Checker {
         {
             self.violated(format!("{name} reached a milestone twice: {kinds:?}"));
         }
+        let is_requested = |milestone: &Milestone| {
+            let reason = milestone.reason.as_deref();
+            reason.and_then(|reason| reason.parse::<Reason>().ok()) == Some(Reason::RollbackRequested)
+        };
         let by_user = happened(before, MilestoneKind::RollingBack).is_none()
-            && happened(after, MilestoneKind::RollingBack)
-                .is_some_and(|milestone| milestone.reason.as_deref() == Some("RollbackRequested"));
+            && happened(after, MilestoneKind::RollingBack).is_some_and(is_requested);
         match (before.outcome, after.outcome) {
             (Some(ReleaseOutcome::Succeeded), None) if by_user => {}
             (Some(old), new) if new != Some(old) => {
@@ -580,14 +584,10 @@ impl Checker {
                 .into_iter()
                 .filter(|message| !old.contains(message));
             for message in news {
-                let Some(retired) = message
-                    .split(" is retired")
-                    .next()
-                    .filter(|said| said.len() < message.len())
-                else {
+                let Some((said, _)) = message.split_once(IS_RETIRED) else {
                     continue;
                 };
-                let retired = retired.rsplit(' ').next().unwrap_or_default();
+                let retired = said.rsplit(' ').next().unwrap_or_default();
                 let runs = after.pods.values().find(|pod| {
                     let of = |key: &str| pod.labels().get(key).map(String::as_str);
                     of(labels::APP) == Some(&*release.spec.app)

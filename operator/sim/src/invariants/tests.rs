@@ -183,7 +183,7 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
 #[case::retired_but_there(
     |cluster: &mut Cluster| {
         release(cluster, "crm-1", |status| {
-            status.conditions[0].message = "Well done. crm-2 is retired.".to_owned();
+            status.conditions[0].message = format!("Well done. crm-2{IS_RETIRED}.");
         });
     },
     "crm-2 is called retired, but pod"
