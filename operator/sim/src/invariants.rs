@@ -7,6 +7,7 @@
 mod rest;
 
 use crate::cluster::Cluster;
+use crate::database::Database;
 use crate::pod_run::task_of;
 use crate::store::{ByName, Objects};
 use crate::traffic::destination;
@@ -15,7 +16,7 @@ use fairway_crds::component::{Component, Strategy};
 use fairway_crds::condition::{
     BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED, WARNED,
 };
-use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
+use fairway_crds::migration::{MigrationOutcome, MigrationSpec, MigrationStatus};
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome};
 use fairway_crds::{Reason, Release, ReleaseStatus};
 use fairway_engine::kinds::Kind;
@@ -101,7 +102,7 @@ impl Checker {
         self.stopping(after);
         self.releases(before, after);
         self.kept(before, after);
-        self.ended(before, after);
+        self.ended(before, cluster);
         self.retired(before, after);
         self.ending(before, after);
         self.conditions(before, after);
@@ -517,17 +518,24 @@ impl Checker {
 
     /// How a Migration or a Backup ended is for good, but that a user resolves a migration; and an App's revision never
     /// goes back.
-    fn ended(&mut self, before: &Objects, after: &Objects) {
+    fn ended(&mut self, before: &Objects, cluster: &Cluster) {
         use MigrationOutcome::{Applied, Failed, Partial, Unknown};
+        let after = cluster.objects();
         for (name, migration) in changed(&before.migrations, &after.migrations) {
             let old = before
                 .migrations
                 .get(name)
                 .filter(|old| old.uid() == migration.uid());
-            let old = old.and_then(|old| old.status.as_ref()?.outcome);
-            let new = migration.status.as_ref().and_then(|status| status.outcome);
-            match (old, new) {
-                (Some(Unknown | Partial), Some(Applied | Failed | Unknown | Partial)) => {}
+            let old = old.and_then(|old| old.status.as_ref());
+            let new = migration.status.as_ref();
+            let outcome = |status: Option<&MigrationStatus>| status.and_then(|status| status.outcome);
+            let is_by_user = || {
+                old.zip(new)
+                    .is_some_and(|(old, new)| is_resolved(old, new, &cluster.database))
+            };
+            match (outcome(old), outcome(new)) {
+                (Some(Unknown | Partial), Some(Unknown | Partial)) => {}
+                (Some(Unknown | Partial), Some(Applied | Failed)) if is_by_user() => {}
                 (Some(old), new) if new != Some(old) => {
                     self.violated(format!(
                         "the outcome of Migration {name} changed from {old:?} to {new:?}"
@@ -792,6 +800,15 @@ fn is_by_hand(objects: &Objects, run_id: &str) -> bool {
             == Some(run_id);
         of_the_run && migration.owner_references().is_empty()
     })
+}
+
+/// Whether a user has said how a migration ended: in the annotation that the Migration answers with this write, or before.
+/// Then the ledger has the verdict, also when the annotation that gave it is gone.
+fn is_resolved(old: &MigrationStatus, new: &MigrationStatus, database: &Database) -> bool {
+    let answered = &new.last_handled_resolve;
+    let row = new.run_id.as_deref().and_then(|run_id| database.row(run_id));
+    answered.is_some() && *answered != old.last_handled_resolve
+        || row.is_some_and(|row| row.resolution.is_some())
 }
 
 /// The component whose application a pod runs for a migration on start.

@@ -5,6 +5,7 @@ use crate::script::{APP, Story};
 use crate::wire::Fault;
 use crate::{Sim, Turns};
 use fairway_crds::{App, Backup, Migration};
+use fairway_plan::protocol::Resolution;
 use k8s_openapi::api::apps::v1::Deployment;
 use rstest::rstest;
 
@@ -16,9 +17,9 @@ const STORY: &str = "
 > settle
 ";
 
-fn played() -> Sim {
+fn played(story: &str) -> Sim {
     let mut sim = Sim::new(Fault::None, Turns::Alone);
-    let (_, result) = Story::parse(STORY).play(&mut sim, 0, |_, _| ());
+    let (_, result) = Story::parse(story).play(&mut sim, 0, |_, _| ());
     assert_eq!(
         (result, sim.checker.violations.as_slice()),
         (Ok(()), [].as_slice())
@@ -189,7 +190,7 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
     "crm-2 is called retired, but pod"
 )]
 fn a_broken_invariant_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case] expected: &str) {
-    let mut sim = played();
+    let mut sim = played(STORY);
     let before = sim.cluster.objects().clone();
     breach(&mut sim.cluster);
     sim.checker.after_write(&before, &sim.cluster);
@@ -198,6 +199,50 @@ fn a_broken_invariant_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case
         violations.iter().any(|what| what.contains(expected)),
         "{violations:?}"
     );
+}
+
+/// A migration was interrupted after it had changed the schema: only a user can say how it ended.
+const UNRESOLVED: &str = "
+> app web=crm:1 migration=command
+> settle
+> migration crm:2 in-steps
+> edit image=crm:2
+> until migration runs
+> kill migration
+> settle
+";
+
+#[rstest]
+#[case::without_a_verdict(
+    |_: &mut Cluster| (),
+    Some("the outcome of Migration crm-2 changed from Unknown to Some(Applied)")
+)]
+#[case::by_the_annotation(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<Migration>("crm-2", |migration| {
+            migration.status.get_or_insert_default().last_handled_resolve = Some("applied:1".to_owned());
+        });
+    },
+    None
+)]
+#[case::as_the_ledger_says(
+    |cluster: &mut Cluster| {
+        cluster.database.rows.last_mut().unwrap().resolution = Some(Resolution::Applied);
+    },
+    None
+)]
+fn a_migration_is_resolved_by_a_user_alone(
+    #[case] resolve: impl FnOnce(&mut Cluster),
+    #[case] expected: Option<&str>,
+) {
+    let mut sim = played(UNRESOLVED);
+    let before = sim.cluster.objects().clone();
+    resolve(&mut sim.cluster);
+    sim.cluster.api.change::<Migration>("crm-2", |migration| {
+        migration.status.get_or_insert_default().outcome = Some(MigrationOutcome::Applied);
+    });
+    sim.checker.after_write(&before, &sim.cluster);
+    assert_eq!(sim.checker.violations, Vec::from_iter(expected));
 }
 
 /// A release that migrates when its application starts, while that migration runs.
@@ -210,12 +255,7 @@ const ON_START: &str = "
 
 #[test]
 fn an_application_that_migrates_on_start_is_a_second_version() {
-    let mut sim = Sim::new(Fault::None, Turns::Alone);
-    let (_, result) = Story::parse(ON_START).play(&mut sim, 0, |_, _| ());
-    assert_eq!(
-        (result, sim.checker.violations.as_slice()),
-        (Ok(()), [].as_slice())
-    );
+    let mut sim = played(ON_START);
     for snapshot in sim.checker.snapshots.values_mut() {
         Arc::make_mut(snapshot).components[0].strategy = Strategy::Recreate;
     }
@@ -264,7 +304,7 @@ fn say(status: &mut ReleaseStatus, type_: &str, message: &str) {
 )]
 #[case::missed_wake(|_: &mut Cluster| (), "nothing wakes what is due: a write")]
 fn a_wait_without_an_end_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case] expected: &str) {
-    let mut sim = played();
+    let mut sim = played(STORY);
     let pending = if expected.starts_with("nothing wakes") {
         vec!["a write".to_owned()]
     } else {
@@ -281,7 +321,7 @@ fn a_wait_without_an_end_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[c
 
 #[test]
 fn a_verb_that_a_message_names_and_nothing_hears_is_found() {
-    let mut sim = played();
+    let mut sim = played(STORY);
     assert_eq!(sim.unheard(), Vec::<String>::new());
     release(&mut sim.cluster, "crm-2", |status| {
         status.conditions[0].message =
