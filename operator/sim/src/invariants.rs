@@ -47,6 +47,24 @@ const OF_RELEASE: Types = (
 /// Bounded work: a Migration, a Backup.
 const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
 
+/// What the status of an object says of it, as far as all our kinds have it.
+struct Described {
+    name: String,
+    generation: Option<i64>,
+    conditions: Vec<Condition>,
+    types: Types,
+    written: Written,
+}
+
+/// When the conditions of a status were written.
+enum Written {
+    /// By the write that set the observed generation: planners write all conditions then.
+    WithTheStatus,
+    /// By that write, or before it. A Release that has ended or is being deleted keeps its conditions, and only its
+    /// observed generation goes on: Kubernetes counts a deletion as a generation.
+    Earlier,
+}
+
 /// How current the operator's observations are, which some invariants need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Observations {
@@ -692,51 +710,83 @@ impl Checker {
         }
     }
 
-    /// Conditions are complete from the first write on, `Reconciling` and `Stalled` are never true together, and
-    /// each has its generation.
+    /// Conditions are complete from the first write on, `Reconciling` and `Stalled` are never true together, and each has
+    /// the generation of the status.
     fn conditions(&mut self, before: &Objects, after: &Objects) {
-        let mut seen = Vec::new();
         for (name, app) in changed(&before.apps, &after.apps) {
             let status = app.status.clone().unwrap_or_default();
-            seen.push((
-                format!("App {name}"),
-                status.observed_generation,
-                status.conditions,
-                OF_APP,
-            ));
+            self.described(&Described {
+                name: format!("App {name}"),
+                generation: status.observed_generation,
+                conditions: status.conditions,
+                types: OF_APP,
+                written: Written::WithTheStatus,
+            });
         }
         for (name, release) in changed(&before.releases, &after.releases) {
             let status = release.status.clone().unwrap_or_default();
-            seen.push((
-                format!("Release {name}"),
-                status.observed_generation,
-                status.conditions,
-                OF_RELEASE,
-            ));
+            self.described(&Described {
+                name: format!("Release {name}"),
+                generation: status.observed_generation,
+                conditions: status.conditions,
+                types: OF_RELEASE,
+                written: match has_ended(release) || release.metadata.deletion_timestamp.is_some() {
+                    true => Written::Earlier,
+                    false => Written::WithTheStatus,
+                },
+            });
         }
         for (name, migration) in changed(&before.migrations, &after.migrations) {
             let status = migration.status.clone().unwrap_or_default();
-            seen.push((
-                format!("Migration {name}"),
-                status.observed_generation,
-                status.conditions,
-                OF_WORK,
-            ));
+            self.described(&Described {
+                name: format!("Migration {name}"),
+                generation: status.observed_generation,
+                conditions: status.conditions,
+                types: OF_WORK,
+                written: Written::WithTheStatus,
+            });
         }
         for (name, backup) in changed(&before.backups, &after.backups) {
             let status = backup.status.clone().unwrap_or_default();
-            seen.push((
-                format!("Backup {name}"),
-                status.observed_generation,
-                status.conditions,
-                OF_WORK,
-            ));
+            self.described(&Described {
+                name: format!("Backup {name}"),
+                generation: status.observed_generation,
+                conditions: status.conditions,
+                types: OF_WORK,
+                written: Written::WithTheStatus,
+            });
         }
-        for (name, generation, conditions, expected) in seen {
-            if generation.is_some_and(|generation| generation > 0) {
-                self.complete(&name, &conditions, expected);
+    }
+
+    fn described(&mut self, described: &Described) {
+        let Described {
+            name,
+            generation,
+            conditions,
+            types,
+            written,
+        } = described;
+        // -1 until a controller has seen the object.
+        let Some(generation) = generation.filter(|generation| *generation > 0) else {
+            if !conditions.is_empty() {
+                self.violated(format!("{name} has conditions of no observed generation"));
+            }
+            return;
+        };
+        for condition in conditions {
+            let found = condition.observed_generation.unwrap_or_default();
+            let holds = match written {
+                Written::WithTheStatus => found == generation,
+                Written::Earlier => (1..=generation).contains(&found),
+            };
+            if !holds {
+                self.violated(format!(
+                    "{name}: condition {} is of generation {found}, and the status of {generation}",
+                    condition.type_
+                ));
             }
         }
+        self.complete(name, conditions, *types);
     }
 
     fn complete(&mut self, name: &str, conditions: &[Condition], expected: Types) {
@@ -763,13 +813,10 @@ impl Checker {
         if is_true(RECONCILING) && is_true(STALLED) {
             self.violated(format!("{name} is reconciling and stalled at once"));
         }
-        if let Some(condition) = conditions.iter().find(|condition| {
-            condition.reason.is_empty()
-                || condition.message.is_empty()
-                || condition.observed_generation.is_none()
-        }) {
+        let lacks = |condition: &&Condition| condition.reason.is_empty() || condition.message.is_empty();
+        if let Some(condition) = conditions.iter().find(lacks) {
             self.violated(format!(
-                "{name}: condition {} lacks a reason, a message or its generation",
+                "{name}: condition {} lacks a reason or a message",
                 condition.type_
             ));
         }

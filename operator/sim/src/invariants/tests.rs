@@ -144,6 +144,24 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
     },
     "has the conditions"
 )]
+#[case::generation_missing(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<App>(APP, |app| app.status.get_or_insert_default().observed_generation = None);
+    },
+    "App crm has conditions of no observed generation"
+)]
+#[case::condition_of_an_earlier_generation(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<App>(APP, |app| {
+            app.status.get_or_insert_default().conditions[0].observed_generation = Some(1);
+        });
+    },
+    "App crm: condition Ready is of generation 1, and the status of 2"
+)]
+#[case::condition_of_a_later_generation(
+    |cluster: &mut Cluster| release(cluster, "crm-2", |status| status.conditions[0].observed_generation = Some(2)),
+    "Release crm-2: condition Succeeded is of generation 2, and the status of 1"
+)]
 #[case::migrated_twice(
     |cluster: &mut Cluster| {
         let again = cluster.database.executions.last().unwrap().clone();
@@ -199,6 +217,17 @@ fn a_broken_invariant_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case
         violations.iter().any(|what| what.contains(expected)),
         "{violations:?}"
     );
+}
+
+#[test]
+fn a_release_that_has_ended_keeps_its_conditions() {
+    let mut sim = played(STORY);
+    let before = sim.cluster.objects().clone();
+    release(&mut sim.cluster, "crm-2", |status| {
+        status.observed_generation = Some(2);
+    });
+    sim.checker.after_write(&before, &sim.cluster);
+    assert_eq!(sim.checker.violations, Vec::<String>::new());
 }
 
 /// A migration was interrupted after it had changed the schema: only a user can say how it ended.
