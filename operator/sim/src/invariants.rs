@@ -16,7 +16,7 @@ use fairway_crds::component::{Component, Strategy};
 use fairway_crds::condition::{
     BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED, WARNED,
 };
-use fairway_crds::migration::{MigrationOutcome, MigrationSpec, MigrationStatus};
+use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome};
 use fairway_crds::{Reason, Release, ReleaseStatus};
 use fairway_engine::kinds::Kind;
@@ -458,7 +458,7 @@ impl Checker {
 
     fn releases(&mut self, before: &Objects, after: &Objects) {
         for (name, release) in changed(&before.releases, &after.releases) {
-            match before.releases.get(name).filter(|old| old.uid() == release.uid()) {
+            match same_in(&before.releases, release) {
                 Some(old) => self.history(name, old, release),
                 None => {
                     // Without its snapshot, nothing says that the Release was there: a user deleted both.
@@ -540,11 +540,7 @@ impl Checker {
         use MigrationOutcome::{Applied, Failed, Partial, Unknown};
         let after = cluster.objects();
         for (name, migration) in changed(&before.migrations, &after.migrations) {
-            let old = before
-                .migrations
-                .get(name)
-                .filter(|old| old.uid() == migration.uid());
-            let old = old.and_then(|old| old.status.as_ref());
+            let old = same_in(&before.migrations, migration).and_then(|old| old.status.as_ref());
             let new = migration.status.as_ref();
             let outcome = |status: Option<&MigrationStatus>| status.and_then(|status| status.outcome);
             let is_by_user = || {
@@ -563,8 +559,7 @@ impl Checker {
             }
         }
         for (name, backup) in changed(&before.backups, &after.backups) {
-            let old = before.backups.get(name).filter(|old| old.uid() == backup.uid());
-            let old = old.and_then(|old| old.status.as_ref()?.outcome);
+            let old = same_in(&before.backups, backup).and_then(|old| old.status.as_ref()?.outcome);
             let new = backup.status.as_ref().and_then(|status| status.outcome);
             if let (Some(BackupOutcome::Succeeded), Some(release)) = (new, &backup.spec.release) {
                 let release = self.release_of(release);
@@ -577,8 +572,7 @@ impl Checker {
             }
         }
         for (name, app) in changed(&before.apps, &after.apps) {
-            let old = before.apps.get(name).filter(|old| old.uid() == app.uid());
-            let old = old.and_then(|old| old.status.as_ref()?.revision);
+            let old = same_in(&before.apps, app).and_then(|old| old.status.as_ref()?.revision);
             let new = app.status.as_ref().and_then(|status| status.revision);
             if old > new {
                 self.violated(format!(
@@ -681,30 +675,17 @@ impl Checker {
             self.violated(format!("Backup {name} was deleted"));
         }
         for (name, revision) in changed(&before.revisions, &after.revisions) {
-            if before
-                .revisions
-                .get(name)
-                .is_some_and(|old| old.uid() == revision.uid() && old.data != revision.data)
-            {
+            if same_in(&before.revisions, revision).is_some_and(|old| old.data != revision.data) {
                 self.violated(format!("the snapshot of {name} changed"));
             }
         }
         for (name, release) in changed(&before.releases, &after.releases) {
-            if before
-                .releases
-                .get(name)
-                .is_some_and(|old| old.uid() == release.uid() && old.spec != release.spec)
-            {
+            if same_in(&before.releases, release).is_some_and(|old| old.spec != release.spec) {
                 self.violated(format!("the spec of {name} changed"));
             }
         }
         for (name, migration) in changed(&before.migrations, &after.migrations) {
-            let same = |old: &MigrationSpec| *old == migration.spec;
-            if before
-                .migrations
-                .get(name)
-                .is_some_and(|old| old.uid() == migration.uid() && !same(&old.spec))
-            {
+            if same_in(&before.migrations, migration).is_some_and(|old| old.spec != migration.spec) {
                 self.violated(format!("the spec of migration {name} changed"));
             }
         }
@@ -880,6 +861,13 @@ fn pods_of<'a>(objects: &'a Objects, component: &str, release: &str) -> impl Ite
         let of = |key: &str| pod.labels().get(key).map(String::as_str);
         of(labels::COMPONENT) == Some(component) && of(labels::RELEASE) == Some(release) && !has_finished(pod)
     })
+}
+
+/// An object as it was before; `None` when it is new, also if another one had its name.
+fn same_in<'a, T: ResourceExt>(before: &'a ByName<T>, object: &Arc<T>) -> Option<&'a Arc<T>> {
+    before
+        .get(&object.name_any())
+        .filter(|old| old.uid() == object.uid())
 }
 
 /// Objects that are new or not what they were.
