@@ -1,13 +1,23 @@
 //! Each invariant is broken on purpose, and found.
 
-use super::*;
+use crate::cluster::{Cluster, Propagation};
 use crate::script::{APP, Story};
 use crate::wire::Fault;
 use crate::{Sim, Turns};
-use fairway_crds::{App, Backup, Migration};
+use fairway_crds::component::Strategy;
+use fairway_crds::condition::{RECONCILING, STALLED};
+use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::release::ReleaseOutcome;
+use fairway_crds::{App, Backup, Migration, Release, ReleaseStatus};
+use fairway_engine::kinds::Kind;
+use fairway_plan::labels;
 use fairway_plan::protocol::Resolution;
-use k8s_openapi::api::apps::v1::Deployment;
+use fairway_plan::release::IS_RETIRED;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rstest::rstest;
+use std::sync::Arc;
 
 /// A release with everything has ended well.
 const STORY: &str = "
@@ -115,7 +125,7 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
 )]
 #[case::created_for_an_app_that_goes(
     |cluster: &mut Cluster| {
-        cluster.delete_by(Kind::App, APP, crate::cluster::Propagation::Foreground);
+        cluster.delete_by(Kind::App, APP, Propagation::Foreground);
         let mut again = Release::clone(cluster.api.get::<Release>("crm-2").unwrap());
         (again.metadata.name, again.spec.revision) = (Some("crm-3".to_owned()), 3);
         cluster.api.create(again, cluster.now).unwrap();
@@ -124,7 +134,7 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
 )]
 #[case::snapshot_changed(
     |cluster: &mut Cluster| {
-        cluster.api.change::<k8s_openapi::api::apps::v1::ControllerRevision>("crm-2", |revision| revision.data = None);
+        cluster.api.change::<ControllerRevision>("crm-2", |revision| revision.data = None);
     },
     "the snapshot of crm-2 changed"
 )]
