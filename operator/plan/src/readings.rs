@@ -86,11 +86,69 @@ pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
 
     #[test]
     fn slices_are_watched_as_foreign_unless_a_controller_of_kubernetes_made_them() {
         let controllers = CONTROLLERS.join(",");
         let expected = format!("{SERVICE_NAME},{MANAGED_BY} notin ({controllers})");
         assert_eq!(FOREIGN_SLICES, expected);
+    }
+
+    #[rstest]
+    #[case::ready(json!({}), json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}), (true, false))]
+    #[case::not_yet(json!({}), json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}), (false, false))]
+    #[case::of_another_condition(json!({}), json!({"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}), (false, false))]
+    #[case::going(
+        json!({"deletionTimestamp": "2026-01-01T12:00:00Z"}),
+        json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+        (false, false)
+    )]
+    #[case::succeeded(json!({}), json!({"phase": "Succeeded"}), (false, true))]
+    #[case::failed(json!({}), json!({"phase": "Failed"}), (false, true))]
+    #[case::new(json!({}), json!(null), (false, false))]
+    fn a_pod_is_ready_until_it_is_deleted_or_has_finished(
+        #[case] metadata: Value,
+        #[case] status: Value,
+        #[case] expected: (bool, bool),
+    ) {
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
+        assert_eq!((is_ready(&pod), has_finished(&pod)), expected);
+    }
+
+    #[rstest]
+    #[case::labelled_by_the_team(json!({"labels": {"fairway.dev/app": "crm", "fairway.dev/component": "web"}}), true)]
+    #[case::of_a_release(
+        json!({"labels": {"fairway.dev/app": "crm", "fairway.dev/component": "web", "fairway.dev/release": "crm-1"}}),
+        false
+    )]
+    #[case::of_no_component(json!({"labels": {"fairway.dev/app": "crm"}}), false)]
+    #[case::without_labels(json!({}), false)]
+    #[case::of_another_owner(
+        json!({
+            "labels": {"fairway.dev/app": "crm", "fairway.dev/component": "web"},
+            "ownerReferences": [{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "web", "uid": "r"}],
+        }),
+        true
+    )]
+    #[case::of_an_app(
+        json!({
+            "labels": {"fairway.dev/app": "crm", "fairway.dev/component": "web"},
+            "ownerReferences": [{"apiVersion": "fairway.dev/v1alpha1", "kind": "App", "name": "crm", "uid": "a"}],
+        }),
+        false
+    )]
+    fn a_deployment_is_the_teams_by_its_labels_and_owners(#[case] metadata: Value, #[case] expected: bool) {
+        let metadata: ObjectMeta = serde_json::from_value(metadata).unwrap();
+        assert_eq!(is_legacy(&metadata), expected);
+    }
+
+    #[rstest]
+    #[case::said(json!({"replicas": 0, "selector": {}, "template": {}}), 0)]
+    #[case::left_to_kubernetes(json!({"selector": {}, "template": {}}), 1)]
+    fn a_deployment_asks_for_one_pod_unless_it_says_otherwise(#[case] spec: Value, #[case] expected: i32) {
+        let deployment: Deployment = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+        assert_eq!(replicas_of(&deployment), expected);
     }
 }

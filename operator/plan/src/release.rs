@@ -37,6 +37,7 @@ pub mod view;
 mod workloads;
 
 pub use health::targets::probe_targets;
+pub use status::IS_RETIRED;
 
 use crate::observed::{ReleaseObserved, Settings};
 use crate::{Decision, Step};

@@ -165,7 +165,7 @@ impl Cluster {
         is_busy || lags || self.api.version() != before
     }
 
-    /// Deletes an object as a person would.
+    /// Deletes an object as a user would.
     pub fn delete(&mut self, kind: Kind, name: &str) {
         if kind == Kind::Pod {
             self.end_pod(name);
@@ -174,7 +174,7 @@ impl Cluster {
         }
     }
 
-    /// Deletes an object as a person would who says what becomes of the objects that it owns.
+    /// Deletes an object as a user would who says what becomes of the objects that it owns.
     pub fn delete_by(&mut self, kind: Kind, name: &str, propagation: Propagation) {
         match propagation {
             Propagation::Background => self.delete(kind, name),

@@ -29,7 +29,7 @@ pub struct Row {
     pub identity: RunIdentity,
     /// How far it came.
     pub state: State,
-    /// A person's verdict.
+    /// A user's verdict.
     pub resolution: Option<Resolution>,
     /// Fingerprint of the schema before the run.
     pub before: String,
@@ -275,7 +275,7 @@ impl Database {
             cause: Cause::Version,
             reason,
             message: match row.resolution {
-                Some(Resolution::NotApplied) => "A person resolved the migration as not applied.".to_owned(),
+                Some(Resolution::NotApplied) => "A user resolved the migration as not applied.".to_owned(),
                 _ => row.message.clone(),
             },
         });

@@ -25,7 +25,7 @@ pub mod wire;
 
 use cluster::{Cluster, Rules};
 use fairway_engine::{Answer, Decided, ObjectKey, Pass, ReleaseStep};
-use invariants::{Checker, Sight};
+use invariants::{Checker, Observations};
 use jiff::{SignedDuration, Timestamp};
 use operator::{Driven, Operator, Stops, drive};
 use std::collections::VecDeque;
@@ -103,7 +103,7 @@ impl Sim {
         let mut checker = Checker::default();
         if matches!(fault, Fault::Lagging { .. }) {
             cluster.api.remember();
-            checker.sight = Sight::Past;
+            checker.observations = Observations::Stale;
         }
         let mut sim = Self {
             cluster,
@@ -184,7 +184,7 @@ impl Sim {
         self.checker.at_rest(&self.cluster, &pending);
         if self.traffic.fault == Fault::None && self.turns == Turns::Alone {
             for unheard in self.unheard() {
-                self.checker.is_broken(unheard);
+                self.checker.violated(unheard);
             }
         }
     }
@@ -346,10 +346,10 @@ impl Sim {
         let Some((pass, decided)) = self.stopped.take() else {
             return;
         };
-        let sight = std::mem::replace(&mut self.checker.sight, Sight::Past);
+        let observations = std::mem::replace(&mut self.checker.observations, Observations::Stale);
         // Nothing kills it here, and how the pass ends does not matter.
         let _ = self.drive(0, pass, Answer::Decided(decided), Stops::Never);
-        self.checker.sight = sight;
+        self.checker.observations = observations;
     }
 
     /// One second, or a leap to the next moment at which anything happens.
@@ -385,7 +385,7 @@ impl Sim {
         let rules = &mut self.cluster.rules;
         rules.refused_requests.insert((verb.to_owned(), kind.to_owned()));
         if verb == "watch" {
-            self.checker.sight = Sight::Past;
+            self.checker.observations = Observations::Stale;
         }
     }
 

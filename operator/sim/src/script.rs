@@ -146,12 +146,12 @@ impl Command {
     ///
     /// | command | what happens |
     /// |---|---|
-    /// | `app web=crm:1 api=crm:1 worker=crm:1 replicas=2 migration=command bake=1m …` | a person applies the App |
+    /// | `app web=crm:1 api=crm:1 worker=crm:1 replicas=2 migration=command bake=1m …` | a user applies the App |
     /// | `edit image=crm:2 replicas=3 worker=none suspend=true bake=0s …` | and edits it |
     /// | `edit /components/web/health/http/0/status=204` | or any field of it, by its path, with a value in JSON without spaces |
-    /// | `annotate crm-2 abort=now`, `annotate migration once resolve=applied:now` | a person asks something of a Release, or of a Migration |
+    /// | `annotate crm-2 abort=now`, `annotate migration once resolve=applied:now` | a user asks something of a Release, or of a Migration |
     /// | `release crm-1 web=crm:1`, `… version=1.0 trigger=ci` | somebody applies a Release by hand |
-    /// | `app old web=old:1 service=crm` | a person applies another App |
+    /// | `app old web=old:1 service=crm` | a user applies another App |
     /// | `apply backup nightly`, `apply backup nightly release=crm-1 reason=audit` | somebody applies a Backup by hand |
     /// | `apply migration once image=crm:1`, `… release=crm-1 component=worker container=web on-start=yes timeout=30s check=SELECT(1)` | or a Migration |
     /// | `delete app`, `delete release crm-2`, `delete service crm`, … `foreground` (`orphan`) | an object is deleted, and what it owns with it in the background, before it, or not at all |
@@ -171,7 +171,7 @@ impl Command {
     /// | `refuse create Job` (`apply Service`, `scale Deployment`, `delete Pod`, `status App`, `get Release`, `list Pod`, `watch Pod`, …), `accept create Job` | another one, or a role, refuses such requests of the operator |
     /// | `accept everything` | no rule refuses anything any more, and no other manager owns a Service |
     /// | `delete nth pod 3`, … `foreground` (`orphan`) | the fourth object of that kind is deleted; if there are fewer, it is counted in a circle |
-    /// | `annotate newest abort=now`, `annotate live rollback=now` | a person asks something of the newest Release, or of the one that serves |
+    /// | `annotate newest abort=now`, `annotate live rollback=now` | a user asks something of the newest Release, or of the one that serves |
     /// | `steps 7` | seven passes or seconds |
     /// | `legacy old-worker worker` | a Deployment of the team runs, from which that component takes over |
     /// | `slice crm 10.0.0.9` | somebody makes EndpointSlice `crm-by-hand` beside those of Service `crm` |

@@ -177,3 +177,74 @@ pub(super) fn pruned(view: &View, status: &ReleaseStatus) -> Vec<Step> {
         .map(Step::Delete)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn release(revision: i64, outcome: Option<&str>, milestones: &[&str]) -> Arc<Release> {
+        let milestones = milestones.iter();
+        let milestones: Vec<_> = milestones
+            .map(|kind| json!({"type": kind, "at": "2026-01-01T12:00:00Z"}))
+            .collect();
+        let release = json!({
+            "apiVersion": "fairway.dev/v1alpha1",
+            "kind": "Release",
+            "metadata": {"name": format!("crm-{revision}")},
+            "spec": {"app": "crm", "revision": revision},
+            "status": {"outcome": outcome, "milestones": milestones},
+        });
+        Arc::new(serde_json::from_value(release).unwrap())
+    }
+
+    #[rstest]
+    #[case::in_its_handover(None, &["Migrated", "HandingOver"], "crm-1")]
+    #[case::with_the_traffic(None, &["TrafficMoved"], "crm-2")]
+    #[case::succeeded(Some("Succeeded"), &["TrafficMoved", "Baked"], "crm-2")]
+    #[case::before_its_traffic_returned(None, &["TrafficMoved", "RollingBack"], "crm-2")]
+    #[case::after_its_traffic_returned(None, &["TrafficMoved", "RollingBack", "TrafficReturned"], "crm-1")]
+    #[case::rolled_back_without_traffic(Some("Failed"), &["HandingOver", "RollingBack"], "crm-1")]
+    #[case::failed(Some("Failed"), &["Migrating"], "crm-1")]
+    #[case::failed_with_nothing_to_return_to(Some("Failed"), &["TrafficMoved"], "crm-2")]
+    fn the_newest_release_that_has_the_traffic_serves(
+        #[case] outcome: Option<&str>,
+        #[case] milestones: &[&str],
+        #[case] expected: &str,
+    ) {
+        let first = release(1, Some("Succeeded"), &["TrafficMoved", "Baked"]);
+        let mut releases = [first, release(2, outcome, milestones)];
+        let serves = |releases: &[Arc<Release>]| live(releases).map(|release| release.name_any());
+        assert_eq!(serves(&releases).as_deref(), Some(expected));
+
+        let deleted = Time(Timestamp::UNIX_EPOCH);
+        Arc::make_mut(&mut releases[1]).metadata.deletion_timestamp = Some(deleted);
+        assert_eq!(serves(&releases).as_deref(), Some("crm-1"));
+    }
+
+    #[rstest]
+    #[case::migrates(None, &["Migrating"], (true, false))]
+    #[case::hands_over(None, &["HandingOver"], (true, false))]
+    #[case::has_the_traffic(None, &["TrafficMoved"], (true, false))]
+    #[case::rolls_back(None, &["RollingBack"], (true, false))]
+    #[case::rolled_back(Some("RolledBack"), &["TrafficMoved", "RollingBack"], (true, true))]
+    fn a_release_has_begun_with_what_must_be_finished(
+        #[case] outcome: Option<&str>,
+        #[case] milestones: &[&str],
+        #[case] expected: (bool, bool),
+    ) {
+        let release = release(1, outcome, milestones);
+        assert_eq!((has_begun(&release), has_ended(&release)), expected);
+    }
+
+    #[test]
+    fn a_release_without_milestones_has_not_begun() {
+        assert!(!has_begun(&release(1, None, &[])));
+        assert!(!has_begun(&Release::new(
+            "crm-1",
+            release(1, None, &[]).spec.clone()
+        )));
+    }
+}

@@ -16,6 +16,9 @@ use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, ReleaseStatus};
 use kube::ResourceExt;
 
+/// What a Release that has succeeded says of the previous one, behind its name.
+pub const IS_RETIRED: &str = " is retired";
+
 /// The pass that comes of these steps at this position: with the conditions that say so, and without what the API server
 /// refuses.
 pub(super) fn decision(
@@ -170,7 +173,7 @@ fn waiting(status: &ReleaseStatus, wait: &Wait) -> Progress {
 fn what_became_of_previous(view: &View, status: &ReleaseStatus) -> String {
     match (&status.previous, view.pod_of_another()) {
         (_, Some(pod)) => format!("Pod {} of an earlier release has not ended yet", pod.name_any()),
-        (Some(previous), None) => format!("{previous} is retired"),
+        (Some(previous), None) => format!("{previous}{IS_RETIRED}"),
         (None, None) => String::new(),
     }
 }

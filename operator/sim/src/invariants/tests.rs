@@ -1,12 +1,23 @@
 //! Each invariant is broken on purpose, and found.
 
-use super::*;
+use crate::cluster::{Cluster, Propagation};
 use crate::script::{APP, Story};
 use crate::wire::Fault;
 use crate::{Sim, Turns};
-use fairway_crds::{App, Backup, Migration};
-use k8s_openapi::api::apps::v1::Deployment;
+use fairway_crds::component::Strategy;
+use fairway_crds::condition::{RECONCILING, STALLED};
+use fairway_crds::migration::MigrationOutcome;
+use fairway_crds::release::ReleaseOutcome;
+use fairway_crds::{App, Backup, Migration, Release, ReleaseStatus};
+use fairway_engine::kinds::Kind;
+use fairway_plan::labels;
+use fairway_plan::protocol::Resolution;
+use fairway_plan::release::IS_RETIRED;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rstest::rstest;
+use std::sync::Arc;
 
 /// A release with everything has ended well.
 const STORY: &str = "
@@ -16,10 +27,13 @@ const STORY: &str = "
 > settle
 ";
 
-fn played() -> Sim {
+fn played(story: &str) -> Sim {
     let mut sim = Sim::new(Fault::None, Turns::Alone);
-    let (_, result) = Story::parse(STORY).play(&mut sim, 0, |_, _| ());
-    assert_eq!((result, sim.checker.broken.as_slice()), (Ok(()), [].as_slice()));
+    let (_, result) = Story::parse(story).play(&mut sim, 0, |_, _| ());
+    assert_eq!(
+        (result, sim.checker.violations.as_slice()),
+        (Ok(()), [].as_slice())
+    );
     sim
 }
 
@@ -93,14 +107,14 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
     },
     "past the point of no return at once"
 )]
-#[case::minted_twice(
+#[case::created_twice(
     |cluster: &mut Cluster| {
         let mut again = Release::clone(cluster.api.get::<Release>("crm-2").unwrap());
         cluster.delete(Kind::Release, "crm-2");
         again.metadata.uid = None;
         cluster.api.create(again, cluster.now).unwrap();
     },
-    "was minted twice"
+    "was created twice"
 )]
 #[case::backup_gone(
     |cluster: &mut Cluster| {
@@ -111,7 +125,7 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
 )]
 #[case::created_for_an_app_that_goes(
     |cluster: &mut Cluster| {
-        cluster.delete_by(Kind::App, APP, crate::cluster::Propagation::Foreground);
+        cluster.delete_by(Kind::App, APP, Propagation::Foreground);
         let mut again = Release::clone(cluster.api.get::<Release>("crm-2").unwrap());
         (again.metadata.name, again.spec.revision) = (Some("crm-3".to_owned()), 3);
         cluster.api.create(again, cluster.now).unwrap();
@@ -120,7 +134,7 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
 )]
 #[case::snapshot_changed(
     |cluster: &mut Cluster| {
-        cluster.api.change::<k8s_openapi::api::apps::v1::ControllerRevision>("crm-2", |revision| revision.data = None);
+        cluster.api.change::<ControllerRevision>("crm-2", |revision| revision.data = None);
     },
     "the snapshot of crm-2 changed"
 )]
@@ -139,6 +153,24 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
         cluster.api.change::<App>(APP, |app| { app.status.get_or_insert_default().conditions.remove(0); });
     },
     "has the conditions"
+)]
+#[case::generation_missing(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<App>(APP, |app| app.status.get_or_insert_default().observed_generation = None);
+    },
+    "App crm has conditions of no observed generation"
+)]
+#[case::condition_of_an_earlier_generation(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<App>(APP, |app| {
+            app.status.get_or_insert_default().conditions[0].observed_generation = Some(1);
+        });
+    },
+    "App crm: condition Ready is of generation 1, and the status of 2"
+)]
+#[case::condition_of_a_later_generation(
+    |cluster: &mut Cluster| release(cluster, "crm-2", |status| status.conditions[0].observed_generation = Some(2)),
+    "Release crm-2: condition Succeeded is of generation 2, and the status of 1"
 )]
 #[case::migrated_twice(
     |cluster: &mut Cluster| {
@@ -180,18 +212,76 @@ fn let_be_true(conditions: &mut Vec<Condition>, type_: &str) {
 #[case::retired_but_there(
     |cluster: &mut Cluster| {
         release(cluster, "crm-1", |status| {
-            status.conditions[0].message = "Well done. crm-2 is retired.".to_owned();
+            status.conditions[0].message = format!("Well done. crm-2{IS_RETIRED}.");
         });
     },
     "crm-2 is called retired, but pod"
 )]
 fn a_broken_invariant_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case] expected: &str) {
-    let mut sim = played();
+    let mut sim = played(STORY);
     let before = sim.cluster.objects().clone();
     breach(&mut sim.cluster);
     sim.checker.after_write(&before, &sim.cluster);
-    let broken = &sim.checker.broken;
-    assert!(broken.iter().any(|what| what.contains(expected)), "{broken:?}");
+    let violations = &sim.checker.violations;
+    assert!(
+        violations.iter().any(|what| what.contains(expected)),
+        "{violations:?}"
+    );
+}
+
+#[test]
+fn a_release_that_has_ended_keeps_its_conditions() {
+    let mut sim = played(STORY);
+    let before = sim.cluster.objects().clone();
+    release(&mut sim.cluster, "crm-2", |status| {
+        status.observed_generation = Some(2);
+    });
+    sim.checker.after_write(&before, &sim.cluster);
+    assert_eq!(sim.checker.violations, Vec::<String>::new());
+}
+
+/// A migration was interrupted after it had changed the schema: only a user can say how it ended.
+const UNRESOLVED: &str = "
+> app web=crm:1 migration=command
+> settle
+> migration crm:2 in-steps
+> edit image=crm:2
+> until migration runs
+> kill migration
+> settle
+";
+
+#[rstest]
+#[case::without_a_verdict(
+    |_: &mut Cluster| (),
+    Some("the outcome of Migration crm-2 changed from Unknown to Some(Applied)")
+)]
+#[case::by_the_annotation(
+    |cluster: &mut Cluster| {
+        cluster.api.change::<Migration>("crm-2", |migration| {
+            migration.status.get_or_insert_default().last_handled_resolve = Some("applied:1".to_owned());
+        });
+    },
+    None
+)]
+#[case::as_the_ledger_says(
+    |cluster: &mut Cluster| {
+        cluster.database.rows.last_mut().unwrap().resolution = Some(Resolution::Applied);
+    },
+    None
+)]
+fn a_migration_is_resolved_by_a_user_alone(
+    #[case] resolve: impl FnOnce(&mut Cluster),
+    #[case] expected: Option<&str>,
+) {
+    let mut sim = played(UNRESOLVED);
+    let before = sim.cluster.objects().clone();
+    resolve(&mut sim.cluster);
+    sim.cluster.api.change::<Migration>("crm-2", |migration| {
+        migration.status.get_or_insert_default().outcome = Some(MigrationOutcome::Applied);
+    });
+    sim.checker.after_write(&before, &sim.cluster);
+    assert_eq!(sim.checker.violations, Vec::from_iter(expected));
 }
 
 /// A release that migrates when its application starts, while that migration runs.
@@ -204,16 +294,14 @@ const ON_START: &str = "
 
 #[test]
 fn an_application_that_migrates_on_start_is_a_second_version() {
-    let mut sim = Sim::new(Fault::None, Turns::Alone);
-    let (_, result) = Story::parse(ON_START).play(&mut sim, 0, |_, _| ());
-    assert_eq!((result, sim.checker.broken.as_slice()), (Ok(()), [].as_slice()));
+    let mut sim = played(ON_START);
     for snapshot in sim.checker.snapshots.values_mut() {
         Arc::make_mut(snapshot).components[0].strategy = Strategy::Recreate;
     }
     let before = sim.cluster.objects().clone();
     sim.checker.after_write(&before, &sim.cluster);
     let expected = r#"component web ran in {"crm-1", "crm-2"} at once"#;
-    assert_eq!(sim.checker.broken, [expected]);
+    assert_eq!(sim.checker.violations, [expected]);
 }
 
 fn say(status: &mut ReleaseStatus, type_: &str, message: &str) {
@@ -255,7 +343,7 @@ fn say(status: &mut ReleaseStatus, type_: &str, message: &str) {
 )]
 #[case::missed_wake(|_: &mut Cluster| (), "nothing wakes what is due: a write")]
 fn a_wait_without_an_end_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[case] expected: &str) {
-    let mut sim = played();
+    let mut sim = played(STORY);
     let pending = if expected.starts_with("nothing wakes") {
         vec!["a write".to_owned()]
     } else {
@@ -263,13 +351,16 @@ fn a_wait_without_an_end_is_found(#[case] breach: impl FnOnce(&mut Cluster), #[c
     };
     breach(&mut sim.cluster);
     sim.checker.at_rest(&sim.cluster, &pending);
-    let broken = &sim.checker.broken;
-    assert!(broken.iter().any(|what| what.contains(expected)), "{broken:?}");
+    let violations = &sim.checker.violations;
+    assert!(
+        violations.iter().any(|what| what.contains(expected)),
+        "{violations:?}"
+    );
 }
 
 #[test]
 fn a_verb_that_a_message_names_and_nothing_hears_is_found() {
-    let mut sim = played();
+    let mut sim = played(STORY);
     assert_eq!(sim.unheard(), Vec::<String>::new());
     release(&mut sim.cluster, "crm-2", |status| {
         status.conditions[0].message =

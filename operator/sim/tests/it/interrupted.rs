@@ -53,8 +53,8 @@ fn after_write(
         )
     };
     result.map_err(|error| complain(error.to_string()))?;
-    if !sim.checker.broken.is_empty() {
-        return Err(complain(sim.checker.broken.join("\n")));
+    if !sim.checker.violations.is_empty() {
+        return Err(complain(sim.checker.violations.join("\n")));
     }
     let pending = sim.pending_writes();
     if !pending.is_empty() {

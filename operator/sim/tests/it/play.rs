@@ -139,8 +139,8 @@ fn play_on(story: &Named, mut sim: Sim, from: usize, keeps_marks: bool) -> Resul
             end_state(sim.cluster.objects())
         ));
     }
-    if !sim.checker.broken.is_empty() {
-        return Err(format!("{what}: {}\n{text}", sim.checker.broken.join("\n")));
+    if !sim.checker.violations.is_empty() {
+        return Err(format!("{what}: {}\n{text}", sim.checker.violations.join("\n")));
     }
     let pending = sim.pending_writes();
     if !pending.is_empty() {

@@ -1,6 +1,7 @@
 //! Each story goes as it was reviewed. `UPDATE_STORIES=1 cargo test -p fairway-sim` rewrites the files.
 
-use crate::play::{difference, folder, for_each_story, reference};
+use crate::play::{difference, folder, for_each_story, reference, story};
+use fairway_plan::release::IS_RETIRED;
 
 #[test]
 fn stories_go_as_they_are_written() {
@@ -20,4 +21,11 @@ fn stories_go_as_they_are_written() {
             story.name
         ))
     });
+}
+
+/// By these words the checker finds what is called retired.
+#[test]
+fn a_release_that_succeeds_says_that_the_previous_one_is_retired() {
+    let said = format!("crm-2 serves. crm-1{IS_RETIRED}.");
+    assert!(story("upgrade").text.contains(&said));
 }

@@ -7,6 +7,8 @@ use crate::store::Objects;
 use crate::traffic::destination;
 use fairway_crds::condition::{READY, RECONCILING, STALLED, SUCCEEDED};
 use fairway_crds::{Reason, Release};
+use fairway_engine::kinds::Kind;
+use fairway_plan::conditions::reason_of;
 use fairway_plan::labels;
 use fairway_plan::readings::{is_ready, replicas_of};
 use jiff::Timestamp;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 struct Work<'a> {
     what: String,
     app: &'a str,
-    kind: &'static str,
+    kind: Kind,
     has_ended: bool,
     conditions: &'a [Condition],
 }
@@ -31,8 +33,9 @@ impl Work<'_> {
         is_true(self.conditions, type_)
     }
 
-    fn reason(&self) -> &str {
-        find(self.conditions, SUCCEEDED).map_or("", |condition| condition.reason.as_str())
+    /// The condition that says how it stands.
+    fn succeeded(&self) -> Option<&Condition> {
+        find(self.conditions, SUCCEEDED)
     }
 }
 
@@ -48,25 +51,25 @@ fn is_true(conditions: &[Condition], type_: &str) -> bool {
 fn work(objects: &Objects) -> Vec<Work<'_>> {
     let mut all = Vec::new();
     macro_rules! add {
-        ($kind:literal, $store:ident) => {
+        ($kind:ident, $store:ident) => {
             for (name, object) in &objects.$store {
                 if object.metadata.deletion_timestamp.is_some() {
                     continue;
                 }
                 let status = object.status.as_ref();
                 all.push(Work {
-                    what: format!("{} {name}", $kind),
+                    what: format!("{} {name}", Kind::$kind.as_str()),
                     app: &object.spec.app,
-                    kind: $kind,
+                    kind: Kind::$kind,
                     has_ended: status.is_some_and(|status| status.outcome.is_some()),
                     conditions: status.map(|status| &*status.conditions).unwrap_or_default(),
                 });
             }
         };
     }
-    add!("Release", releases);
-    add!("Migration", migrations);
-    add!("Backup", backups);
+    add!(Release, releases);
+    add!(Migration, migrations);
+    add!(Backup, backups);
     all
 }
 
@@ -75,7 +78,7 @@ impl Checker {
     /// was reconciled now: each would be a wake that was missed.
     pub fn at_rest(&mut self, cluster: &Cluster, pending: &[String]) {
         for write in pending {
-            self.is_broken(format!("nothing wakes what is due: {write}"));
+            self.violated(format!("nothing wakes what is due: {write}"));
         }
         let objects = cluster.objects();
         let work = work(objects);
@@ -90,7 +93,7 @@ impl Checker {
             }
             if find(conditions, READY).is_none() || is_true(conditions, RECONCILING) {
                 let said = find(conditions, READY).map_or("nothing", |condition| &condition.message);
-                self.is_broken(format!("App {name} waits without an end: {said}"));
+                self.violated(format!("App {name} waits without an end: {said}"));
             }
             self.moments(&format!("App {name}"), conditions, cluster.now);
         }
@@ -103,9 +106,11 @@ impl Checker {
     /// An open object waits for a user who reads so, for a resumption, or for another one that is open.
     fn ends(&mut self, objects: &Objects, all: &[Work], open: &Work) {
         let is_held = objects.apps.get(open.app).is_some_and(|app| app.spec.suspend);
-        let waits_for = match open.reason() {
-            "WaitingForRelease" => Some("Release"),
-            "WaitingForBackup" => Some("Backup"),
+        let succeeded = open.succeeded();
+        let reason = succeeded.and_then(reason_of);
+        let waits_for = match reason {
+            Some(Reason::WaitingForRelease) => Some(Kind::Release),
+            Some(Reason::WaitingForBackup) => Some(Kind::Backup),
             _ => None,
         };
         let other_is_open = all.iter().any(|other| {
@@ -114,14 +119,15 @@ impl Checker {
                 && other.what != open.what
                 && !other.has_ended
         });
-        if open.is(STALLED) || other_is_open || is_held && open.reason() == "Suspended" {
+        if open.is(STALLED) || other_is_open || is_held && reason == Some(Reason::Suspended) {
             return;
         }
-        let said = find(open.conditions, SUCCEEDED).map_or("nothing", |condition| &condition.message);
-        self.is_broken(format!(
-            "{} waits without an end, and no user is to act: {}: {said}",
-            open.what,
-            open.reason()
+        let (reason, said) = succeeded.map_or(("", "nothing"), |condition| {
+            (condition.reason.as_str(), condition.message.as_str())
+        });
+        self.violated(format!(
+            "{} waits without an end, and no user is to act: {reason}: {said}",
+            open.what
         ));
     }
 
@@ -132,7 +138,7 @@ impl Checker {
                 let moment = condition.message.get(at + 6..at + 26);
                 let moment = moment.and_then(|moment| moment.parse::<Timestamp>().ok());
                 if moment.is_some_and(|moment| moment < now) {
-                    self.is_broken(format!(
+                    self.violated(format!(
                         "{what} waits until a moment that has passed: {}",
                         condition.message
                     ));
@@ -178,7 +184,7 @@ impl Checker {
                 if let Some(release) = destination(service)
                     && !may_have_pods(objects, service)
                 {
-                    self.is_broken(format!(
+                    self.violated(format!(
                         "Service {} selects {release}, which is asked for no pod",
                         serves.service
                     ));
@@ -194,7 +200,7 @@ fn is_unresolved(release: &Release) -> bool {
     status.is_some_and(|status| {
         let mut conditions = status.conditions.iter();
         status.outcome.is_none()
-            && conditions.any(|condition| condition.reason == Reason::MigrationUnresolved.to_string())
+            && conditions.any(|condition| reason_of(condition) == Some(Reason::MigrationUnresolved))
     })
 }
 
