@@ -43,14 +43,14 @@ pub fn named(name: &str) -> Result<&'static Part> {
 pub const PARTS: &[Part] = &[
     Part {
         name: "simulator",
-        proves: "millions of passes in random stories that edit, delete and refuse everything keep every promise; needs no cluster",
+        proves: "millions of passes in random stories that edit, delete and refuse everything, and each golden story with a fault at every write, keep every promise; needs no cluster",
         images: &[],
-        variables: &[("RANDOM_STORIES", "20000")],
+        variables: &[("RANDOM_STORIES", "20000"), ("FAULT_STRIDE", "1")],
         phases: &[Phase {
             lanes: &[Lane {
                 package: "fairway-sim",
                 target: "it",
-                module: "random::",
+                module: "",
                 at_once: 2,
             }],
         }],

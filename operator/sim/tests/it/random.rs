@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 /// Stories of a usual run.
-const STORIES: u64 = 3000;
+const STORIES: u64 = 2000;
 
 pub(crate) const APPS: [&str; 8] = [
     "app web=crm:1 worker=crm:1",
