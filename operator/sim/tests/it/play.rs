@@ -194,7 +194,7 @@ const FAULT_STRIDE: usize = 5;
 /// Whether the fault of that number is tried in a story.
 pub(crate) fn is_tried(story: &Named, number: usize) -> bool {
     let stride = std::env::var("FAULT_STRIDE").map_or(FAULT_STRIDE, |stride| stride.parse().unwrap());
-    (number + story.number) % stride == 0
+    (number + story.number).is_multiple_of(stride)
 }
 
 /// Plays a story again with a fault at its writes.
