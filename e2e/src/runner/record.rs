@@ -114,7 +114,7 @@ mod tests {
             page.contains("| other | 2026-01-01 | 9.5s | 4 | 0 | 7 steps |\n"),
             "{page}"
         );
-        assert!(!page.contains("old"), "{page}");
+        assert!(!page.contains("| old |"), "{page}");
         assert_eq!(page.matches("| `").count(), PARTS.len());
     }
 }
