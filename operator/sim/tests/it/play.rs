@@ -188,8 +188,8 @@ pub(crate) fn go_on_alike(
 }
 
 /// Of how many faults one is tried; `FAULT_STRIDE=1` tries each. The stories begin at different ones, so that together they
-/// meet all kinds of writes.
-const FAULT_STRIDE: usize = 5;
+/// meet all kinds of writes. Sweeps that alternate between two or three faults need a stride without those divisors.
+const FAULT_STRIDE: usize = 7;
 
 /// Whether the fault of that number is tried in a story.
 pub(crate) fn is_tried(story: &Named, number: usize) -> bool {
