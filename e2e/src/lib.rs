@@ -2,6 +2,7 @@
 //! waits that report what they last saw, volumes that misbehave, a client that counts failures, and the
 //! applications that Fairway releases.
 
+pub mod admission;
 pub mod apps;
 pub mod bench;
 pub mod cluster;

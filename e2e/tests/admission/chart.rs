@@ -3,6 +3,7 @@
 use super::docs::{apply, notes};
 use super::role::{rendered, rendered_as};
 use anyhow::{Context as _, Result, ensure};
+use fairway_e2e::admission;
 use fairway_e2e::install;
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::target::Target;
@@ -14,7 +15,6 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use rstest::rstest;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// What an object of the chart runs, if it runs anything.
 fn pod_spec(object: &Value) -> Option<&Value> {
@@ -144,15 +144,11 @@ async fn pods_in_range(context: &Context) -> Result<()> {
         }
         Ok(())
     };
-    // A new policy is asked from the next moment on.
-    let refused = async {
-        while created("{}").await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), refused)
-        .await
-        .context("the policy refuses no pod with the chart's own user")?;
+    let pod = admission::example_pod(&json!({}), 65532);
+    let is_refused = |answer: &_| admission::is_refused(answer, "not of this namespace's range");
+    admission::until_asked(context, pod, is_refused).await?;
+    let own_user = created("{}").await;
+    ensure!(own_user.is_err(), "the policy refuses the chart's own user");
     for user in [r#"{"id": 1000650007}"#, r#"{"assigned": {}}"#] {
         created(user)
             .await

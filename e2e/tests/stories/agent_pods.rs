@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use fairway_crds::App;
 use fairway_crds::release::ReleaseOutcome;
+use fairway_e2e::admission;
 use fairway_e2e::apps::{self, crm, small};
 use fairway_e2e::manifest::apply_object;
 use fairway_e2e::ns::{Context, with_temp_ns};
@@ -96,7 +97,14 @@ async fn agent_pods_leave_the_user_to_the_cluster() -> Result<()> {
         policies.create(&PostParams::default(), &policy).await?;
         bindings.create(&PostParams::default(), &binding).await?;
         let agent = json!({"user": {"assigned": {}}});
-        let result = refused_until(&context, app, "runAsUser is not of this namespace's range", agent).await;
+        let refusal = "runAsUser is not of this namespace's range";
+        let pod = admission::example_pod(&json!({"fairway.dev/work": "example"}), 65532);
+        let is_refused = |answer: &_| admission::is_refused(answer, refusal);
+        let result = async {
+            admission::until_asked(&context, pod, is_refused).await?;
+            refused_until(&context, app, refusal, agent).await
+        }
+        .await;
         // Unlike what the test creates in its namespace, these stay.
         bindings.delete(&name, &DeleteParams::default()).await?;
         policies.delete(&name, &DeleteParams::default()).await?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use fairway_crds::release::{ReleaseOutcome, annotation};
+use fairway_e2e::admission;
 use fairway_e2e::apps::{self, crm};
 use fairway_e2e::manifest::MANAGER;
 use fairway_e2e::ns::{Context, with_temp_ns};
@@ -84,20 +85,21 @@ async fn inject(context: &Context, form: Form) -> Result<String> {
     Ok(name)
 }
 
+/// Whether the container was injected into a pod.
+fn has_proxy(pod: &Pod) -> bool {
+    let spec = pod.spec.iter();
+    let mut containers = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers.any(|container| container.name == "proxy")
+}
+
 /// Names of pods of the App and of the agent that have no injected container.
 async fn without_proxy(context: &Context) -> Result<Vec<String>> {
     let of_app = ListParams::default().labels("fairway.dev/app=crm");
     let pods = context.api::<Pod>().list(&of_app).await?;
-    let has_one = |pod: &Pod| {
-        let spec = pod.spec.iter();
-        let mut containers =
-            spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-        containers.any(|container| container.name == "proxy")
-    };
     Ok(pods
         .items
         .iter()
-        .filter(|pod| !has_one(pod))
+        .filter(|pod| !has_proxy(pod))
         .filter_map(|pod| pod.metadata.name.clone())
         .collect())
 }
@@ -105,7 +107,13 @@ async fn without_proxy(context: &Context) -> Result<Vec<String>> {
 /// First release, backup, migration and switch; a rollback; and a migration that fails.
 async fn released_and_rolled_back(context: &Context, form: Form) -> Result<()> {
     let injected = inject(context, form).await?;
-    let result = story(context).await;
+    let pod = admission::example_pod(&json!({}), 1000);
+    let is_injected = |answer: &kube::Result<Pod>| answer.as_ref().is_ok_and(has_proxy);
+    let result = async {
+        admission::until_asked(context, pod, is_injected).await?;
+        story(context).await
+    }
+    .await;
     // Unlike what the test creates in its namespace, these stay.
     for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"] {
         policies(context, kind)
