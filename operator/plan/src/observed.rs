@@ -196,6 +196,8 @@ pub struct BackupObserved {
     pub others: Vec<Arc<Backup>>,
     /// The Backup of the App that was applied by hand and ended last, by name, and when it ended.
     pub last_by_hand: Option<(String, Timestamp)>,
+    /// The Backup of the App that was proven last, other than this one, by name, and its size in bytes.
+    pub last_proven: Option<(String, i64)>,
     /// The App of the Backup; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
     /// The Release for which the backup is made.

@@ -41,8 +41,8 @@ const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],
     &[RECONCILING, STALLED, BAKING, SCHEMA_AHEAD, WARNED],
 );
-/// Bounded work: a Migration, a Backup.
-const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
+const OF_MIGRATION: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
+const OF_BACKUP: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED, WARNED]);
 
 /// How current the operator's observations are, which some invariants need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -709,7 +709,7 @@ impl Checker {
                 format!("Migration {name}"),
                 status.observed_generation,
                 status.conditions,
-                OF_WORK,
+                OF_MIGRATION,
             ));
         }
         for (name, backup) in changed(&before.backups, &after.backups) {
@@ -718,7 +718,7 @@ impl Checker {
                 format!("Backup {name}"),
                 status.observed_generation,
                 status.conditions,
-                OF_WORK,
+                OF_BACKUP,
             ));
         }
         for (name, generation, conditions, expected) in seen {

@@ -181,11 +181,7 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                     .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
-                let warned = status
-                    .conditions
-                    .iter()
-                    .filter(|condition| condition.type_ == WARNED);
-                lines.extend(warned.map(|condition| format!("{}: {}", condition.reason, condition.message)));
+                lines.extend(warned(&status.conditions));
                 lines
             }),
         Kind::Migration => objects
@@ -210,10 +206,17 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 let mut lines = Vec::new();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
+                lines.extend(warned(&status.conditions));
                 lines
             }),
         _ => Vec::new(),
     }
+}
+
+/// What an object is warned of.
+fn warned(conditions: &[Condition]) -> Option<String> {
+    let warned = conditions.iter().find(|condition| condition.type_ == WARNED)?;
+    Some(format!("{}: {}", warned.reason, warned.message))
 }
 
 /// The leading condition with reason and message, and every other one that is true.

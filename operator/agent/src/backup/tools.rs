@@ -29,6 +29,8 @@ const FOLDERS: [&str; 4] = [
 pub(crate) struct Kit {
     /// PostgreSQL's programs.
     pub(crate) tools: Tools,
+    /// Major version of the server.
+    pub(crate) major: u32,
     /// How they reach the database.
     pub(crate) login: Login,
     /// The scratch volume, where there is one.
@@ -93,6 +95,25 @@ impl Tools {
             command.env("PGSSLROOTCERT", file.path());
         }
         command
+    }
+
+    /// Whether the image has the server of these programs.
+    pub(crate) fn has_server(&self) -> bool {
+        ["initdb", "postgres"]
+            .iter()
+            .all(|program| self.folder.join(program).is_file())
+    }
+
+    /// The failure of a restore in an image without a server.
+    pub(crate) fn without_server(&self) -> Failure {
+        environment_failure(
+            Reason::ToolMissing,
+            format!(
+                "database.image has pg_restore {} but not initdb and postgres beside it, so that a backup cannot be restored \
+                 to prove it. Set database.image to the image that the server runs, or backup.verify to Decoded.",
+                self.version
+            ),
+        )
     }
 
     /// A command that needs no database.

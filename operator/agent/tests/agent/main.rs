@@ -16,6 +16,7 @@ mod postgres;
 mod preflight;
 mod probe;
 mod proxy;
+mod restored;
 mod settle;
 mod strings;
 mod tls;
