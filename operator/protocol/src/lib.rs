@@ -21,8 +21,8 @@ pub use report::{
     PreflightReport, RestoreProof,
 };
 pub use task::{
-    BackupTask, CloneTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, RequestedRun,
-    Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
+    BackupTask, CloneTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask,
+    RequestedRun, Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
 };
 pub use version::{FIRST_PROTOCOL_VERSION, NewerReport, PROTOCOL_VERSION, Versioned, read_report};
 
