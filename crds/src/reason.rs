@@ -103,6 +103,9 @@ pub enum Reason {
     /// The backup store does not return what was written to it: the SHA-256 differs, a file is missing, or the manifest
     /// is unreadable.
     StoreCorrupt,
+    /// A newer version of Fairway wrote the set in the backup store, in a format that this version does not know. The set
+    /// is neither read nor replaced.
+    ManifestNewer,
     /// `pg_dump` failed, or its output was empty. The message contains the last line of its error output.
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.

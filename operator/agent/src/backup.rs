@@ -6,6 +6,7 @@ mod diagnosis;
 mod dump;
 pub(crate) mod manifest;
 mod process;
+mod source;
 mod stream;
 mod tools;
 
@@ -25,8 +26,9 @@ use crate::{
     store::{self, Attempt, Published, SetPath, Store, StoredManifest},
     termination::Termination,
 };
-use manifest::{DumpFormat, FORMAT_VERSION, Manifest, StoredFile};
+use manifest::{Compression, DumpFormat, FORMAT_VERSION, Manifest, StoredFile};
 use process::Programs;
+use source::Source;
 use tools::{Kit, Login};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
@@ -160,6 +162,7 @@ impl Backup<'_> {
             globals,
             taken_at,
             fingerprint,
+            source,
         } = dumped;
         let (globals, globals_note) = match globals {
             Ok(stored) => (Some(stored), None),
@@ -188,6 +191,8 @@ impl Backup<'_> {
                 format!("What lay in the backup's place was corrupt or not its own, and is kept as {name}")
             }),
             seal: String::new(),
+            compression: Some(Compression::Zstd),
+            source: Some(source),
         };
         let manifest = manifest.sealed(&self.task.backup_uid)?;
         let published = self.attempt.publish(&manifest.to_json()?).await?;
@@ -215,6 +220,9 @@ impl Backup<'_> {
         let fingerprint = fingerprint(transaction.client())
             .await
             .map_err(|error| statement_failed("reading the schema", &error))?;
+        let source = source::describe(transaction.client())
+            .await
+            .map_err(|error| statement_failed("reading the database's properties", &error))?;
         tracing::info!("dumping the database");
         let dump = async {
             let database = dump::database(kit, &snapshot, self.attempt.as_ref()).await?;
@@ -244,6 +252,7 @@ impl Backup<'_> {
             globals,
             taken_at,
             fingerprint,
+            source,
         })
     }
 
@@ -278,6 +287,7 @@ struct Dumped {
     globals: Result<StoredFile, String>,
     taken_at: String,
     fingerprint: String,
+    source: Source,
 }
 
 async fn export_snapshot(transaction: &Transaction<'_>) -> Result<(String, String), tokio_postgres::Error> {

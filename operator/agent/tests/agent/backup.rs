@@ -11,9 +11,9 @@ use crate::{
 };
 
 const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
-const SET: &str = "shop/crm/crm-1-1a2b3c4d";
+pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
-fn task(scratch: bool) -> Task {
+pub(crate) fn task(scratch: bool) -> Task {
     Task::Backup(BackupTask {
         requester: requester("crm"),
         store: store(),
@@ -54,7 +54,7 @@ const SETTINGS: &str = "do $do$ declare setting text; begin
 /// Makes pg_dump wait, and nobody else: the fingerprint waits for tables of which a view tells.
 const HOLD_UP: &str = "begin; lock table plain in access exclusive mode";
 
-async fn filled() -> Database {
+pub(crate) async fn filled() -> Database {
     let database = Database::new().await;
     database
         .admin()

@@ -7,10 +7,12 @@
 )]
 
 mod backup;
+mod by_hand;
 mod guard;
 mod harness;
 mod hostile;
 mod migrate;
+mod page;
 #[path = "../postgres/mod.rs"]
 mod postgres;
 mod preflight;

@@ -7,6 +7,7 @@ use rstest::rstest;
 
 use crate::{
     harness::{Outcome, Pod, requester},
+    page,
     postgres::{Database, value},
     servers::{Kind, Place},
 };
@@ -46,21 +47,30 @@ pub(crate) fn evidence(outcome: &Outcome) -> BackupEvidence {
         .unwrap_or_else(|| panic!("{:?}\n{}", report.failure, outcome.log))
 }
 
-/// Restores the objects of a dump as a user would: joins them in the order of their names, decompresses, `pg_restore`.
-fn restore(place: &Place, into: &Database) {
-    let objects: Vec<_> = place
-        .names()
-        .into_iter()
-        .filter(|name| name.contains("/database.dump.zst"))
-        .collect();
-    let joined: Vec<u8> = objects
-        .iter()
-        .flat_map(|name| fs::read(place.files.join(name)).expect("an object"))
-        .collect();
+/// Fetches and restores a set by the commands of the documentation.
+pub(crate) fn restore_by_hand(place: &Place, target: &str) -> Database {
     let folder = tempfile::tempdir().expect("a folder");
-    let dump = folder.path().join("dump");
-    fs::write(&dump, zstd::decode_all(joined.as_slice()).expect("zstd")).expect("a file");
-    into.restore(&dump);
+    let (url, login) = place.login();
+    fs::write(folder.path().join("login"), login).expect("a file");
+    let server = Database::server_of_all();
+    let (host, port) = (server.folder.display().to_string(), server.port.to_string());
+    let printed = page::run(
+        &["fetch", "unpack", "restore"],
+        folder.path(),
+        &server.programs,
+        &[
+            ("SET", SET),
+            ("URL", &url),
+            ("PGHOST", &host),
+            ("PGPORT", &port),
+            ("PGUSER", "postgres"),
+            ("TARGET", target),
+        ],
+    );
+    assert!(printed.passed, "{}", printed.output);
+    Database {
+        name: target.to_owned(),
+    }
 }
 
 #[rstest]
@@ -74,8 +84,7 @@ async fn a_backup_in_a_store_can_be_restored(#[values(Kind::S3, Kind::Webdav)] k
         Kind::S3 => assert_eq!(dumps, 1, "an upload in parts"),
         Kind::Webdav => assert!(dumps > 1, "objects of 16 MiB"),
     }
-    let copy = Database::new().await;
-    restore(&place, &copy);
+    let copy = restore_by_hand(&place, &format!("{}_restored", database.name));
     assert_eq!(
         value(&copy.admin().await, "select count(*) from noise").await,
         "12000"

@@ -197,6 +197,26 @@ impl Place {
             .with("FAIRWAY_STORE_PASSWORD", PASSWORD)
     }
 
+    /// The URL of its folder, as the documentation writes it, and what curl needs to sign in.
+    pub(crate) fn login(&self) -> (String, String) {
+        let prefix = self.files.file_name().expect("a prefix").to_string_lossy();
+        let server = format!("https://127.0.0.1:{}", self.port());
+        let authority = tls().join("ca.crt");
+        let login = format!(
+            "user = \"{USER}:{PASSWORD}\"\ncacert = \"{}\"\n",
+            authority.display()
+        );
+        match self.kind {
+            Kind::S3 => (
+                format!("{server}/backups/{prefix}"),
+                format!(
+                    "{login}aws-sigv4 = \"aws:amz:us-east-1:s3\"\nheader = \"x-amz-content-sha256: UNSIGNED-PAYLOAD\"\n"
+                ),
+            ),
+            Kind::Webdav => (format!("{server}/{prefix}"), login),
+        }
+    }
+
     /// Names of the files that it stores, relative, without those of the server's own.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
