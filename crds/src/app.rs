@@ -4,6 +4,7 @@ use crate::agent::AgentPods;
 use crate::component::Component;
 use crate::database::{Database, MigrationTemplate};
 use crate::duration::{self, Duration};
+use crate::encryption::Encryption;
 use crate::store::Store;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -106,6 +107,9 @@ pub enum TrafficDriver {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupSettings {
+    /// Encryption of backups. Without it whoever may read the store can read the data. Defaults to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it
     /// the dump is streamed over one connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,7 +164,7 @@ pub struct AppStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready` (the live version is healthy) is always present. `Reconciling`, `Stalled`, `Baking`,
-    /// `DivergedFromSpec` and `SchemaAhead` are present only while they are true.
+    /// `DivergedFromSpec`, `SchemaAhead` and `EncryptionUnproven` are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,6 +1,7 @@
 //! One proven copy of a database.
 
 use crate::attempts::Attempts;
+use crate::encryption::Encryption;
 use crate::store::Store;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -61,7 +62,7 @@ pub struct BackupStatus {
     /// How the backup ended; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BackupOutcome>,
-    /// How far the copy was proven. `Decoded`: pg_restore read everything that is in the store.
+    /// How far the copy was proven. `Decoded`: pg_restore read all of it, and the store returns what was written to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
     /// Where the backup is stored.
@@ -95,6 +96,9 @@ pub struct BackupStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupSet {
+    /// To whom the backup is encrypted, as the App named them when the backup began. Absent if it is not encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// The store, as the App named it when the backup began.
     pub store: Store,
     /// Path of the set's folder in the store, relative.

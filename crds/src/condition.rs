@@ -20,5 +20,7 @@ pub const BAKING: &str = "Baking";
 pub const DIVERGED_FROM_SPEC: &str = "DivergedFromSpec";
 /// The database schema is newer than the image that runs on it.
 pub const SCHEMA_AHEAD: &str = "SchemaAhead";
+/// Backups are encrypted, and no Restore has shown yet that somebody can open them.
+pub const ENCRYPTION_UNPROVEN: &str = "EncryptionUnproven";
 /// The API server warned of the pods of a release. It is advice: no release fails because of it.
 pub const WARNED: &str = "Warned";

@@ -20,6 +20,7 @@ pub mod component;
 pub mod condition;
 pub mod database;
 pub mod duration;
+pub mod encryption;
 pub mod generate;
 pub mod health;
 pub mod migration;

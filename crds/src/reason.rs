@@ -106,6 +106,9 @@ pub enum Reason {
     /// A newer version of Fairway wrote the set in the backup store, in a format that this version does not know. The set
     /// is neither read nor replaced.
     ManifestNewer,
+    /// A recipient in `spec.backup.encryption` is not one: its checksum does not match, so that a character of it is wrong.
+    /// Nothing is backed up, because nobody could open it.
+    RecipientInvalid,
     /// `pg_dump` failed, or its output was empty. The message contains the last line of its error output.
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.
@@ -204,6 +207,9 @@ pub enum Reason {
     /// The database has the schema of a newer version than the one that runs on it. A release migrated it and was then
     /// rolled back, or an older image was released on purpose.
     MigrationKept,
+    /// Backups are encrypted to the recipients in `spec.backup.encryption`, and no Restore has opened one yet. Until then nothing
+    /// shows that somebody has an identity that opens them: without one, every backup is lost.
+    EncryptionUnproven,
     /// The API server would accept the pods of this release, but warned of them in a dry run: PodSecurity in mode `warn`, a
     /// deprecated or unknown field, a policy with the action `Warn`. No release fails because of a warning.
     ApiServerWarned,

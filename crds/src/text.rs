@@ -203,6 +203,22 @@ pub(crate) fn webdav_url(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// Recipients of age: public keys of X25519, in Bech32. The checksum is left to the agent.
+/// <https://github.com/C2SP/C2SP/blob/main/age.md#the-x25519-recipient-type>
+pub(crate) fn recipients(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 8,
+        "x-kubernetes-list-type": "set",
+        "items": checked(
+            128,
+            "self.matches(r'^age1[02-9ac-hj-np-z]{58}$')",
+            "must be an X25519 recipient of age, which is public; use what age-keygen prints as the public key, age1 and 58 characters",
+        ),
+    })
+}
+
 /// Name of a region.
 pub(crate) fn region(_: &mut SchemaGenerator) -> Schema {
     checked(

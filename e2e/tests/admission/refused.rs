@@ -123,6 +123,12 @@ type Spoil = fn(&mut Value);
     "spec.backup.store.s3.endpoint", "without path, user and password")]
 #[case::a_prefix_that_leads_out(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"s3": {"bucket": "backups", "region": "x", "prefix": "a/../b"}}),
     "spec.backup.store.s3.prefix", "must be a folder such as")]
+#[case::an_encryption_for_nobody(|app: &mut Value| app["spec"]["backup"]["encryption"] = json!({"recipients": []}),
+    "spec.backup.encryption.recipients", "should have at least 1 items")]
+#[case::an_identity_as_recipient(|app: &mut Value| app["spec"]["backup"]["encryption"] = json!({"recipients": ["AGE-SECRET-KEY-15GWDPT5KSLR9EZLTD9NH7M9YJ9QJM2XM2345RM4HK2UN08422RMSHRGYSN"]}),
+    "spec.backup.encryption.recipients[0]", "use what age-keygen prints as the public key")]
+#[case::a_recipient_with_a_letter_that_there_is_not(|app: &mut Value| app["spec"]["backup"]["encryption"] = json!({"recipients": ["age1b32p76dkdgwn6uwhytsusmjjl6afxt2z5wlw2uw5d5fcwq4ayqhsz8f07c"]}),
+    "spec.backup.encryption.recipients[0]", "must be an X25519 recipient of age, which is public")]
 #[case::a_share_with_a_user_alone(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "userFrom": {"secretKeyRef": {"name": "dav", "key": "user"}}}}),
     "spec.backup.store.webdav", "requires userFrom and passwordFrom together")]
 #[case::certificates_from_nowhere(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "caFrom": {}}}),

@@ -1,11 +1,14 @@
 //! Fields of the API that no other story uses: each does what `kubectl explain` says of it.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fairway_crds::app::Scratch;
 use fairway_crds::backup::{BackupOutcome, BackupStatus};
 use fairway_crds::database::MigrationCheck;
+use fairway_crds::encryption::Encryption;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
 use fairway_crds::store::{Store, VolumeStore};
@@ -414,6 +417,76 @@ async fn connection_by_parts_and_directory_dump_serve_a_migration() -> Result<()
         ensure!(status.bytes == Some(backup.bytes) && status.sha256.as_ref() == Some(&backup.sha256));
         let manifest = stored(&context, &status)?;
         ensure!(manifest["databaseFormat"] == "directory", "{manifest}");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs a shell with two words as `$1` and `$2`; what it printed.
+fn shell(script: &str, first: &Path, second: &Path) -> Result<String> {
+    let output = Command::new("bash")
+        .args(["-e", "-o", "pipefail", "-c", script, "bash"])
+        .args([first, second])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[tokio::test]
+async fn an_encrypted_backup_opens_with_the_identity_alone() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut app = crm::install(&context).await?;
+        crm::add_leads(&context, &["Ada"]).await?;
+        let keys = tempfile::tempdir()?;
+        let [own, other] = ["own", "other"].map(|name| keys.path().join(name));
+        let generate =
+            "age-keygen -o \"$1\" 2>/dev/null && age-keygen -o \"$2\" 2>/dev/null && age-keygen -y \"$1\"";
+        let recipient = shell(generate, &own, &other)?.trim().to_owned();
+        let encryption = Encryption {
+            recipients: vec![recipient],
+        };
+        app.spec.backup.as_mut().context("no backup")?.encryption = Some(encryption.clone());
+        apps::set_bake(&mut app, 1);
+        crm::set_version(&context, &mut app, "v2");
+        apps::apply(&context, &app).await?;
+        let ended = seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+        let unproven = |app: &App| seen::holds(seen::app_condition(app, "EncryptionUnproven"));
+        seen::app(
+            &context,
+            "crm",
+            "to say that nobody has opened a backup",
+            unproven,
+            SOON,
+        )
+        .await?;
+
+        let backup = ended
+            .status
+            .unwrap_or_default()
+            .evidence
+            .backup
+            .context("no backup")?;
+        let backup = context.api::<Backup>().get(&backup.name).await?;
+        let status = backup.status.unwrap_or_default();
+        let set = status.set.as_ref().context("the backup is nowhere")?;
+        ensure!(set.encryption.as_ref() == Some(&encryption), "{status:?}");
+        let manifest = stored(&context, &status)?;
+        let dump = volumes::path(&context, "backups")?
+            .join(&set.path)
+            .join(manifest["database"]["name"].as_str().context("no name")?);
+        let open =
+            "age --decrypt --identity \"$1\" \"$2\" | zstd --decompress --stdout | pg_restore --file -";
+        let sql = shell(open, &own, &dump)?;
+        ensure!(sql.contains("Ada"), "the dump does not hold what was backed up");
+        ensure!(shell(open, &other, &dump).is_err(), "another identity opens it");
+        ensure!(
+            shell("! grep --quiet Ada \"$2\"", &own, &dump).is_ok(),
+            "it can be read without an identity"
+        );
         Ok(())
     })
     .await

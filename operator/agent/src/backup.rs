@@ -1,18 +1,20 @@
 //! The task `backup`: the database is dumped under one snapshot, compressed, hashed, read back and decoded before a
-//! manifest says that the backup exists.
+//! manifest says that the backup exists. What is encrypted is decoded on its way into the encryption.
 
 mod decode;
 mod diagnosis;
 mod dump;
+mod encryption;
 pub(crate) mod manifest;
 mod process;
+mod scratch;
 mod source;
 mod stream;
 mod tools;
 
 use std::{sync::Arc, time::Instant};
 
-use fairway_protocol::{BackupEvidence, BackupReport, BackupTask, Failure, Reason};
+use fairway_protocol::{BackupEvidence, BackupReport, BackupTask, Encryption, Failure, Reason};
 use tokio_postgres::{IsolationLevel, Transaction};
 
 use crate::{
@@ -26,7 +28,8 @@ use crate::{
     store::{self, Attempt, Published, SetPath, Store, StoredManifest},
     termination::Termination,
 };
-use manifest::{Compression, DumpFormat, FORMAT_VERSION, Manifest, StoredFile};
+use encryption::Recipients;
+use manifest::{Compression, DumpFormat, Encrypted, FORMAT_VERSION, Manifest, StoredFile};
 use process::Programs;
 use source::Source;
 use tools::{Kit, Login};
@@ -54,6 +57,7 @@ async fn unless_stopped(task: &BackupTask, environment: &Environment) -> Result<
     let backup = Backup {
         task,
         environment,
+        recipients: recipients(task.encryption.as_ref())?,
         attempt: store.attempt(&set, &environment.pod_uid())?,
         store,
         set,
@@ -85,10 +89,19 @@ pub(crate) async fn check_tools(
     blocking(move || dump::check_reach(&tools, &login, &redactor)).await
 }
 
+/// To whom a backup is encrypted, where it is.
+///
+/// # Errors
+/// `RecipientInvalid`, because what is encrypted to it could never be read.
+pub(crate) fn recipients(encryption: Option<&Encryption>) -> Result<Option<Recipients>, Failure> {
+    encryption.map(Recipients::parse).transpose()
+}
+
 /// One backup under way.
 struct Backup<'a> {
     task: &'a BackupTask,
     environment: &'a Environment,
+    recipients: Option<Recipients>,
     store: Box<dyn Store>,
     set: SetPath,
     attempt: Box<dyn Attempt>,
@@ -117,6 +130,7 @@ impl Backup<'_> {
         let kit = Kit {
             tools: tools::find(self.environment, major)?,
             login: Login::new(connection, major)?,
+            recipients: self.recipients.clone(),
             scratch: self.task.scratch.then(|| self.environment.scratch_directory()),
             redactor: self.environment.redactor(),
             programs: self.programs.clone(),
@@ -188,10 +202,13 @@ impl Backup<'_> {
             // Nobody needs more than milliseconds.
             seconds: (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             corrupt_note: kept.map(|name| {
-                format!("What lay in the backup's place was corrupt or not its own, and is kept as {name}")
+                format!(
+                    "What lay in the backup's place was corrupt, not its own or encrypted to others, and is kept as {name}"
+                )
             }),
             seal: String::new(),
             compression: Some(Compression::Zstd),
+            encryption: self.task.encryption.as_ref().map(Encrypted::to),
             source: Some(source),
         };
         let manifest = manifest.sealed(&self.task.backup_uid)?;
@@ -256,8 +273,14 @@ impl Backup<'_> {
         })
     }
 
-    /// Reads everything back from the store, and decodes the dump.
+    /// Reads everything back from the store, and decodes the dump unless that was done before it was encrypted.
     async fn prove(&self, kit: &Arc<Kit>, dumped: &Dumped) -> Result<(), Failure> {
+        if kit.recipients.is_some() {
+            for file in std::iter::once(&dumped.database).chain(dumped.globals.iter()) {
+                decode::encrypted(file, self.attempt.read(file.objects()).await?).await?;
+            }
+            return Ok(());
+        }
         if let Ok(globals) = &dumped.globals {
             decode::hashes(globals, self.attempt.read(globals.objects()).await?).await?;
         }
@@ -267,8 +290,18 @@ impl Backup<'_> {
     async fn prove_again(&self, found: &StoredManifest) -> Result<BackupEvidence, Failure> {
         let manifest = Manifest::parse(&found.manifest)?;
         manifest.check_seal(&self.task.backup_uid)?;
+        if manifest.encryption != self.task.encryption.as_ref().map(Encrypted::to) {
+            return Err(environment_failure(
+                Reason::StoreCorrupt,
+                "The set in the backup's place is not encrypted to the recipients that spec.backup.encryption named.",
+            ));
+        }
         for file in manifest.files() {
-            decode::hashes(file, self.store.read(&self.set, file.objects()).await?).await?;
+            let content = self.store.read(&self.set, file.objects()).await?;
+            match manifest.encryption {
+                Some(_) => decode::encrypted(file, content).await?,
+                None => decode::hashes(file, content).await?,
+            }
         }
         Ok(manifest.evidence())
     }

@@ -5,7 +5,7 @@ use futures::TryStreamExt as _;
 use tokio_postgres::Client;
 
 use crate::{
-    backup::check_tools,
+    backup::{check_tools, recipients},
     connection::Connection,
     environment::Environment,
     failure::environment as environment_failure,
@@ -80,6 +80,9 @@ async fn check(
             store.check(&environment.pod_uid()).await
         };
         record(report, "store", store.await)?;
+    }
+    if let Some(encryption) = &task.encryption {
+        record(report, "recipients", recipients(Some(encryption)))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Revision and spec hash are recorded in the App's status before the Release exists, so a crash between the two finds
 //! the Release missing and creates it, and no revision is ever used twice.
 
+mod encryption;
 mod summary;
 
 use crate::build::control;

@@ -21,6 +21,7 @@ use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
 use fairway_crds::condition::SUCCEEDED;
+use fairway_crds::encryption::Encryption;
 use fairway_crds::release::Attempts;
 use fairway_crds::{Backup, Reason, Release};
 use jiff::{SignedDuration, Timestamp};
@@ -187,6 +188,7 @@ fn begin(
     };
     status.attempts = Some(attempts);
     status.set = Some(BackupSet {
+        encryption: backup_settings.encryption.clone(),
         store: backup_settings.store.clone(),
         path: agent::set_path(&observed.backup),
     });
@@ -283,11 +285,14 @@ fn job_of(
     attempt: u32,
 ) -> Result<Object, Impossible> {
     let (backup_settings, snapshot) = ready(observed)?;
-    // The recorded store, so that the status never names another one than the Job uses.
-    let recorded = status.set.as_ref().map(|set| set.store.clone());
-    let backup_settings = BackupSettings {
-        store: recorded.unwrap_or_else(|| backup_settings.store.clone()),
-        ..backup_settings.clone()
+    // What is recorded, so that the status never names another store and other recipients than the Job uses.
+    let backup_settings = match &status.set {
+        Some(set) => BackupSettings {
+            store: set.store.clone(),
+            encryption: set.encryption.clone(),
+            ..backup_settings.clone()
+        },
+        None => backup_settings.clone(),
     };
     let release = observed
         .release
@@ -353,7 +358,12 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
         .as_ref()
         .map(|set| format!("{} of {}", set.path, set.store))
         .unwrap_or_default();
-    let made = format!("Wrote {bytes} bytes to {place} in {seconds:.0} s, proven to the level {level}.");
+    let encryption = status.set.as_ref().and_then(|set| set.encryption.as_ref());
+    let encrypted = encryption.map_or_else(String::new, |encryption| {
+        format!(", encrypted to {}", recipients_of(encryption))
+    });
+    let made =
+        format!("Wrote {bytes} bytes to {place} in {seconds:.0} s, proven to the level {level}{encrypted}.");
     let message = message::sentences(std::iter::once(&made).chain(&notes));
     status.outcome = Some(BackupOutcome::Succeeded);
     status.level = Some(level);
@@ -364,6 +374,14 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     status.fingerprint = Some(fingerprint);
     status.notes = notes;
     Planned::new(Progress::succeeded(Reason::Succeeded, message))
+}
+
+/// Says how many recipients there are.
+pub(crate) fn recipients_of(encryption: &Encryption) -> String {
+    match encryption.recipients.len() {
+        1 => "1 age recipient".to_owned(),
+        several => format!("{several} age recipients"),
+    }
 }
 
 /// What tells the Jobs and pods of this Backup from those of an earlier one with its name.

@@ -147,7 +147,7 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
                 settings,
                 &release,
                 &snapshot,
-                Some(&to.store),
+                Some(&to),
                 1,
             )),
         ),

@@ -12,6 +12,7 @@ mod version;
 
 pub use fairway_crds::{
     Reason,
+    encryption::Encryption,
     store::{Addressing, S3Credentials, S3Store, Store, VolumeStore, WebdavStore},
 };
 pub use probe::{Header, HttpRequest, ProbeCall, ProbeVerdict, Scheme};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fairway_crds::store::Store;
+use fairway_crds::{encryption::Encryption, store::Store};
 use serde::{Deserialize, Serialize};
 
 use crate::probe::HttpRequest;
@@ -47,6 +47,9 @@ pub struct PreflightTask {
     pub migrates: bool,
     /// The store for backups, which must be writable; none when no backup will be taken.
     pub store: Option<Store>,
+    /// The encryption of backups, whose recipients must be ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 /// The content of [`Task::Backup`].
@@ -67,6 +70,9 @@ pub struct BackupTask {
     /// in the store: who can only write there cannot forge a set. Empty from an operator that does not know of seals.
     #[serde(default)]
     pub backup_uid: String,
+    /// To whom the backup is encrypted. An agent before version 3 of the protocol would not encrypt it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
 }
 
 /// Identity of one migration run, as the ledger records it.

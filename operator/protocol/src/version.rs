@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The version of tasks and reports. It rises with what a reader of the version before would misunderstand. An agent does
 /// tasks of its own version and of those before, answers each in the task's version, and refuses others; an operator reads
 /// reports of its own version and of those before.
-pub const PROTOCOL_VERSION: u32 = 2 + if cfg!(feature = "next-version") { 1 } else { 0 };
+pub const PROTOCOL_VERSION: u32 = 3 + if cfg!(feature = "next-version") { 1 } else { 0 };
 
 /// The version of a task or a report that names none.
 pub const FIRST_PROTOCOL_VERSION: u32 = 1;

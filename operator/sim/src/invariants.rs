@@ -12,7 +12,8 @@ use crate::traffic::destination;
 use fairway_crds::backup::BackupOutcome;
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::condition::{
-    BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED, WARNED,
+    BAKING, DIVERGED_FROM_SPEC, ENCRYPTION_UNPROVEN, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
+    WARNED,
 };
 use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
@@ -35,7 +36,14 @@ use std::sync::Arc;
 type Types = (&'static [&'static str], &'static [&'static str]);
 const OF_APP: Types = (
     &[READY],
-    &[RECONCILING, STALLED, BAKING, DIVERGED_FROM_SPEC, SCHEMA_AHEAD],
+    &[
+        RECONCILING,
+        STALLED,
+        BAKING,
+        DIVERGED_FROM_SPEC,
+        SCHEMA_AHEAD,
+        ENCRYPTION_UNPROVEN,
+    ],
 );
 const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],

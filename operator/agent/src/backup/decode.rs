@@ -12,10 +12,10 @@ use fairway_protocol::{Failure, Reason};
 
 use super::{
     diagnosis::SCRATCH_FULL,
-    dump::{self, Scratch},
     manifest::StoredFile,
     process::Running,
-    stream::{ReadBack, read_back},
+    scratch::{self, Scratch},
+    stream::{ReadBack, read_back, stored_sha256},
     tools::{Kit, Tools},
 };
 use crate::{
@@ -30,6 +30,57 @@ use crate::{
 pub(crate) async fn hashes(stored: &StoredFile, content: Content) -> Result<(), Failure> {
     let stored = stored.clone();
     blocking(move || compare(&stored, read_back(content, &mut io::sink()))).await
+}
+
+/// Reads an encrypted file and compares its hash: nobody can prove more of it without an identity.
+pub(crate) async fn encrypted(stored: &StoredFile, content: Content) -> Result<(), Failure> {
+    let stored = stored.clone();
+    blocking(move || same_bytes(&stored, stored_sha256(content))).await
+}
+
+/// What came of decoding a dump on its way into the encryption.
+pub(crate) struct Decoded {
+    read: io::Result<ReadBack>,
+    ended: io::Result<(ExitStatus, Tail)>,
+}
+
+impl Decoded {
+    /// Compares what was decoded with what was stored.
+    pub(crate) fn prove(self, stored: &StoredFile, redactor: &Redactor) -> Result<(), Failure> {
+        same_content(stored, self.read)?;
+        restored(self.ended, redactor)
+    }
+}
+
+/// Lets `pg_restore` decode a compressed dump of the format `custom`.
+pub(crate) fn on_the_way(tools: &Tools, content: Content) -> Result<Decoded, Failure> {
+    let mut command = tools.offline("pg_restore");
+    command
+        .args(["--format=custom", "--file=/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut running =
+        Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
+    let read = match running.child.stdin.take() {
+        Some(mut input) => read_back(content, &mut input),
+        None => read_back(content, &mut io::sink()),
+    };
+    Ok(Decoded {
+        read,
+        ended: running.end(),
+    })
+}
+
+/// Lets `pg_restore` decode the folder of a dump of the format `directory`.
+pub(crate) fn folder(tools: &Tools, path: &Path, redactor: &Redactor) -> Result<(), Failure> {
+    let mut command = tools.offline("pg_restore");
+    command
+        .args(["--format=directory", "--file=/dev/null"])
+        .arg(path)
+        .stdout(Stdio::null());
+    let running =
+        Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
+    restored(running.end(), redactor)
 }
 
 /// Reads the stored dump, compares its hashes and lets `pg_restore` decode it.
@@ -54,18 +105,7 @@ fn from_stream(
     content: Content,
     redactor: &Redactor,
 ) -> Result<(), Failure> {
-    let mut command = tools.offline("pg_restore");
-    command
-        .args(["--format=custom", "--file=/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null());
-    let mut running =
-        Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
-    let read = match running.child.stdin.take() {
-        Some(mut input) => read_back(content, &mut input),
-        None => read_back(content, &mut io::sink()),
-    };
-    let ended = running.end();
+    let Decoded { read, ended } = on_the_way(tools, content)?;
     compare(stored, read)?;
     restored(ended, redactor)
 }
@@ -82,17 +122,10 @@ fn from_directory(
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             environment_failure(Reason::StoreFull, SCRATCH_FULL)
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => dump::unusable(&error),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => scratch::unusable(&error),
         _ => not_decoded(&error.to_string()),
     })?;
-    let mut command = tools.offline("pg_restore");
-    command
-        .args(["--format=directory", "--file=/dev/null"])
-        .arg(&unpacked.path)
-        .stdout(Stdio::null());
-    let running =
-        Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
-    restored(running.end(), redactor)
+    folder(tools, &unpacked.path, redactor)
 }
 
 fn restored(ended: io::Result<(ExitStatus, Tail)>, redactor: &Redactor) -> Result<(), Failure> {
@@ -111,7 +144,23 @@ fn unpack(content: Content, into: &Path) -> io::Result<()> {
     archive.unpack(into)
 }
 
+/// Whether a file that was read from the store is the one that was written to it.
 fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failure> {
+    match read {
+        Ok(ReadBack { sha256, plain_sha256 }) => {
+            same_bytes(stored, Ok(sha256))?;
+            same_plain(stored, plain_sha256)
+        }
+        Err(error) => same_bytes(stored, Err(error)),
+    }
+}
+
+/// Whether what was decompressed is what was compressed.
+pub(crate) fn same_content(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failure> {
+    same_plain(stored, read.and_then(|read| read.plain_sha256))
+}
+
+fn same_bytes(stored: &StoredFile, sha256: io::Result<String>) -> Result<(), Failure> {
     let corrupt = |what: String| {
         environment_failure(
             Reason::StoreCorrupt,
@@ -122,13 +171,17 @@ fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failur
             ),
         )
     };
-    let ReadBack { sha256, plain_sha256 } = read.map_err(|error| {
-        let failed = ReadFailed::of(&error).cloned();
-        failed.unwrap_or_else(|| corrupt(error.to_string()))
-    })?;
-    if sha256 != stored.sha256 {
-        return Err(corrupt("another SHA-256".to_owned()));
+    match sha256 {
+        Ok(sha256) if sha256 == stored.sha256 => Ok(()),
+        Ok(_) => Err(corrupt("another SHA-256".to_owned())),
+        Err(error) => {
+            let failed = ReadFailed::of(&error).cloned();
+            Err(failed.unwrap_or_else(|| corrupt(error.to_string())))
+        }
     }
+}
+
+fn same_plain(stored: &StoredFile, plain_sha256: io::Result<String>) -> Result<(), Failure> {
     match plain_sha256 {
         Ok(plain) if plain == stored.plain_sha256 => Ok(()),
         Ok(_) => Err(not_decoded("another SHA-256 after decompression")),

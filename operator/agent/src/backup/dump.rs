@@ -1,8 +1,8 @@
 //! From the database into the store.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -10,15 +10,18 @@ use std::{
 use fairway_protocol::{Failure, Reason};
 
 use super::{
+    decode,
     diagnosis::{dump_failed, program_failed, why_without_globals},
+    encryption::ENDING,
     manifest::{DumpFormat, StoredFile},
     process::{Programs, Running},
-    stream::{FillError, pump, upload},
+    scratch::Scratch,
+    stream::{FillError, pump, read_back, upload, upload_encrypted},
     tools::{Kit, Login, Tools},
 };
 use crate::{
     blocking::blocking, failure::environment as environment_failure, output::Tail, redact::Redactor,
-    store::Attempt,
+    store::{Attempt, Content},
 };
 
 /// Longest wait for a table that another session has locked.
@@ -76,14 +79,40 @@ async fn custom(kit: &Arc<Kit>, snapshot: &str, attempt: &dyn Attempt) -> Result
         .args(["--format=custom", "--compress=0", "--no-password", LOCK_WAIT])
         .arg(format!("--snapshot={snapshot}"))
         .stdout(Stdio::piped());
-    let kit = kit.clone();
-    upload(attempt, DumpFormat::Custom.file(), move |to| {
-        match stream(&mut command, "pg_dump", &kit.programs, to)? {
+    let dumping = kit.clone();
+    let dump = move |to: &mut dyn io::Write| -> Result<(), FillError> {
+        match stream(&mut command, "pg_dump", &dumping.programs, to)? {
             Ok(()) => Ok(()),
-            Err(errors) => Err(dump_failed("pg_dump", &errors, &kit.redactor).into()),
+            Err(errors) => Err(dump_failed("pg_dump", &errors, &dumping.redactor).into()),
         }
-    })
-    .await
+    };
+    let file = DumpFormat::Custom.file();
+    let Some(recipients) = &kit.recipients else {
+        return upload(attempt, file, dump).await;
+    };
+    let tools = kit.tools.clone();
+    let check = move |content: Content| decode::on_the_way(&tools, content);
+    let file = format!("{file}{ENDING}");
+    let (stored, decoded) = upload_encrypted(attempt, &file, recipients, check, dump).await?;
+    decoded.prove(&stored, &kit.redactor)?;
+    Ok(stored)
+}
+
+/// Stores a file that no program decodes, encrypted where there are recipients.
+async fn store(
+    kit: &Kit,
+    attempt: &dyn Attempt,
+    file: &str,
+    fill: impl FnOnce(&mut dyn io::Write) -> Result<(), FillError> + Send + 'static,
+) -> Result<StoredFile, Failure> {
+    let Some(recipients) = &kit.recipients else {
+        return upload(attempt, file, fill).await;
+    };
+    let check = |content: Content| Ok(read_back(content, &mut io::sink()));
+    let file = format!("{file}{ENDING}");
+    let (stored, read) = upload_encrypted(attempt, &file, recipients, check, fill).await?;
+    decode::same_content(&stored, read)?;
+    Ok(stored)
 }
 
 /// `pg_dump -Fd -j 2` into the scratch volume, then a tar archive into the store.
@@ -107,18 +136,22 @@ async fn directory(
         .arg("--file")
         .arg(&dumped.path)
         .stdout(Stdio::null());
-    let kit = kit.clone();
+    let dumping = kit.clone();
     let dumped = blocking(move || {
-        let (status, errors) = Running::start(&mut command, &kit.programs)
+        let (status, errors) = Running::start(&mut command, &dumping.programs)
             .and_then(Running::end)
             .map_err(|error| program_failed("pg_dump", &error))?;
-        match status.success() {
-            true => Ok(dumped),
-            false => Err(dump_failed("pg_dump", &errors, &kit.redactor)),
+        if !status.success() {
+            return Err(dump_failed("pg_dump", &errors, &dumping.redactor));
         }
+        if dumping.recipients.is_some() {
+            // What is in the store can then not be decoded any more.
+            decode::folder(&dumping.tools, &dumped.path, &dumping.redactor)?;
+        }
+        Ok(dumped)
     })
     .await?;
-    upload(attempt, DumpFormat::Directory.file(), move |to| {
+    store(kit, attempt, DumpFormat::Directory.file(), move |to| {
         let mut archive = tar::Builder::new(to);
         archive.mode(tar::HeaderMode::Deterministic);
         archive.append_dir_all(".", &dumped.path)?;
@@ -149,7 +182,7 @@ pub(crate) async fn globals(
         ended.map(|ended| ended.map(|()| text))
     });
     match read.await.map_err(FillError::failure)? {
-        Ok(text) => upload(attempt, GLOBALS_FILE, move |to| Ok(to.write_all(&text)?))
+        Ok(text) => store(kit, attempt, GLOBALS_FILE, move |to| Ok(to.write_all(&text)?))
             .await
             .map(Ok),
         Err(errors) => why_without_globals(&errors, &kit.redactor).map(Err),
@@ -175,38 +208,4 @@ fn stream(
         true => Ok(()),
         false => Err(errors),
     })
-}
-
-/// A folder in the scratch volume that does not outlive its use.
-pub(crate) struct Scratch {
-    /// The folder.
-    pub(crate) path: PathBuf,
-}
-
-impl Scratch {
-    /// Names the folder and removes what an earlier run left there; does not create it.
-    pub(crate) fn new(volume: &Path, name: &str) -> Result<Self, Failure> {
-        let scratch = Self {
-            path: volume.join(name),
-        };
-        match fs::remove_dir_all(&scratch.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(&error)),
-            _ => Ok(scratch),
-        }
-    }
-}
-
-/// The failure of a scratch volume that cannot be written to.
-pub(crate) fn unusable(error: &io::Error) -> Failure {
-    environment_failure(
-        Reason::StoreReadOnly,
-        format!("The scratch volume cannot be used ({error}). Check that the pod may write to it."),
-    )
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // The next backup removes what could not be removed now.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fairway_protocol::{BackupEvidence, Failure, Reason, Requester};
+use fairway_protocol::{BackupEvidence, Encryption, Failure, Reason, Requester};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -59,6 +59,9 @@ pub(crate) struct Manifest {
     // What format 1 does not have is left out of its seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) compression: Option<Compression>,
+    /// How each file is encrypted, after it was compressed; none where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) encryption: Option<Encrypted>,
     /// What a server must have before the dump can be restored into it; none in format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<Source>,
@@ -70,6 +73,34 @@ pub(crate) struct Manifest {
 pub(crate) enum Compression {
     /// Zstandard, RFC 8878.
     Zstd,
+}
+
+/// How files are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Encrypted {
+    /// Format of an encrypted file.
+    pub(crate) scheme: Scheme,
+    /// Public keys of those who can decrypt the files.
+    pub(crate) recipients: Vec<String>,
+}
+
+/// Format of an encrypted file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Scheme {
+    /// <https://age-encryption.org/v1>.
+    Age,
+}
+
+impl Encrypted {
+    /// Encrypted to the recipients that the App names.
+    pub(crate) fn to(encryption: &Encryption) -> Self {
+        Self {
+            scheme: Scheme::Age,
+            recipients: encryption.recipients.clone(),
+        }
+    }
 }
 
 /// What of a manifest every version of the format has.
@@ -104,7 +135,7 @@ impl DumpFormat {
     }
 }
 
-/// One zstd-compressed file of a backup.
+/// One file of a backup: compressed, and encrypted where the manifest says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredFile {
@@ -275,6 +306,10 @@ mod tests {
             corrupt_note: Some("An earlier one is kept.".to_owned()),
             seal: String::new(),
             compression: Some(Compression::Zstd),
+            encryption: Some(Encrypted {
+                scheme: Scheme::Age,
+                recipients: vec!["age1".to_owned()],
+            }),
             source: Some(Source {
                 name: "crm".to_owned(),
                 owner: "crm".to_owned(),

@@ -2,14 +2,15 @@
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 
+use age::stream::StreamWriter;
 use fairway_protocol::{Failure, Reason};
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::StoredFile;
+use super::{encryption::Recipients, manifest::StoredFile};
 use crate::{
     blocking::blocking,
     failure::environment as environment_failure,
-    store::{Attempt, PutError, ReadFailed, Writer, pipe},
+    store::{Attempt, Content, PutError, ReadFailed, Writer, pipe},
     text::hex,
 };
 
@@ -111,7 +112,41 @@ pub(crate) async fn upload(
 ) -> Result<StoredFile, Failure> {
     let (writer, content) = pipe();
     let filling = blocking(move || compress(writer, fill));
-    match tokio::join!(filling, attempt.put(file, content)) {
+    let (compressed, put) = tokio::join!(filling, attempt.put(file, content));
+    stored(file, compressed, put)
+}
+
+/// Stores a file of an attempt encrypted: what `fill` writes, compressed. `check` reads what is compressed before it is
+/// encrypted, since nobody can read it afterwards; what it found is to be compared with the hashes that are returned.
+///
+/// # Errors
+/// Those of `check`, of the store, and of `fill` where the store did not fail.
+pub(crate) async fn upload_encrypted<C: Send + 'static>(
+    attempt: &dyn Attempt,
+    file: &str,
+    recipients: &Recipients,
+    check: impl FnOnce(Content) -> Result<C, Failure> + Send + 'static,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), FillError> + Send + 'static,
+) -> Result<(StoredFile, C), Failure> {
+    let (clear, checked) = pipe();
+    let checking = blocking(move || check(checked));
+    let (writer, content) = pipe();
+    let recipients = recipients.clone();
+    let filling = blocking(move || compress_and_encrypt(writer, clear, &recipients, fill));
+    let (compressed, put, checked) = tokio::join!(filling, attempt.put(file, content), checking);
+    let stored = stored(file, compressed, put);
+    // Without its reader nothing is written any more, which is no reason of its own.
+    let checked = checked?;
+    Ok((stored?, checked))
+}
+
+/// The file that was stored, or why it was not.
+fn stored(
+    file: &str,
+    compressed: Result<Compressed, FillError>,
+    put: Result<Vec<String>, PutError>,
+) -> Result<StoredFile, Failure> {
+    match (compressed, put) {
         // When the store takes no more, the writer fails too, but not by itself.
         (_, Err(PutError::Store(failure))) => Err(failure),
         (Err(error), _) => Err(error.failure()),
@@ -156,7 +191,60 @@ pub(crate) fn compress(
     mut writer: Writer,
     fill: impl FnOnce(&mut dyn Write) -> Result<(), FillError>,
 ) -> Result<Compressed, FillError> {
-    let encoder = zstd::Encoder::new(Meter::new(&mut writer), LEVEL)?;
+    let compressed = compress_into(Meter::new(&mut writer), Ok, fill)?;
+    writer.finish()?;
+    Ok(compressed)
+}
+
+/// Compresses whatever `fill` writes, once encrypted and once in the clear for whoever checks it.
+fn compress_and_encrypt(
+    mut writer: Writer,
+    clear: Writer,
+    recipients: &Recipients,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), FillError>,
+) -> Result<Compressed, FillError> {
+    let both = Both {
+        encrypted: recipients.encrypt(Meter::new(&mut writer))?,
+        clear,
+    };
+    let compressed = compress_into(both, Both::finish, fill)?;
+    writer.finish()?;
+    Ok(compressed)
+}
+
+/// Bytes on their way into the encryption, which whoever checks them receives first.
+struct Both<W> {
+    encrypted: StreamWriter<W>,
+    clear: Writer,
+}
+
+impl<W: Write> Both<W> {
+    /// Writes the ends of both.
+    fn finish(self) -> io::Result<W> {
+        self.clear.finish()?;
+        self.encrypted.finish()
+    }
+}
+
+impl<W: Write> Write for Both<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.clear.write_all(buffer)?;
+        self.encrypted.write_all(buffer)?;
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encrypted.flush()
+    }
+}
+
+/// Compresses whatever `fill` writes into `to`, of which `finish` makes the meter of what is stored.
+fn compress_into<T: Write, W>(
+    to: T,
+    finish: impl FnOnce(T) -> io::Result<Meter<W>>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), FillError>,
+) -> Result<Compressed, FillError> {
+    let encoder = zstd::Encoder::new(to, LEVEL)?;
     let mut plain = Meter::new(encoder);
     fill(&mut plain)?;
     let Meter {
@@ -164,8 +252,7 @@ pub(crate) fn compress(
         hash,
         bytes: plain_bytes,
     } = plain;
-    let (bytes, sha256) = encoder.finish()?.finish();
-    writer.finish()?;
+    let (bytes, sha256) = finish(encoder.finish()?)?.finish();
     Ok(Compressed {
         bytes,
         sha256,
@@ -211,6 +298,13 @@ fn decompress(decoder: &mut impl Read, take: &mut dyn Write) -> io::Result<Strin
             _ => {}
         }
     }
+}
+
+/// The SHA-256 of a stored file that is read to its end, whatever it holds.
+pub(crate) fn stored_sha256(content: impl Read) -> io::Result<String> {
+    let mut stored = Meter::new(content);
+    pump(&mut stored, &mut io::sink())?;
+    Ok(stored.finish().1)
 }
 
 /// Copies everything from a reader to a writer in large pieces.

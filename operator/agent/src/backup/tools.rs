@@ -10,7 +10,7 @@ use std::{
 use fairway_protocol::{Failure, Reason, VARIABLE_PREFIX};
 use tempfile::NamedTempFile;
 
-use super::process::Programs;
+use super::{encryption::Recipients, process::Programs};
 use crate::{
     connection::Connection, environment::Environment, failure::environment as environment_failure,
     redact::Redactor, tls,
@@ -31,6 +31,8 @@ pub(crate) struct Kit {
     pub(crate) tools: Tools,
     /// How they reach the database.
     pub(crate) login: Login,
+    /// To whom files are encrypted, where they are.
+    pub(crate) recipients: Option<Recipients>,
     /// The scratch volume, where there is one.
     pub(crate) scratch: Option<PathBuf>,
     /// What hides the values of the environment in their errors.

@@ -10,7 +10,7 @@ use crate::{
     postgres::{Database, value},
 };
 
-const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
+pub(crate) const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
 pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
 pub(crate) fn task(scratch: bool) -> Task {
@@ -21,6 +21,7 @@ pub(crate) fn task(scratch: bool) -> Task {
         scratch,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
         backup_uid: UID.into(),
+        encryption: None,
     })
 }
 
@@ -299,7 +300,7 @@ async fn s18b_nobody_else_can_read_a_backup() {
 }
 
 /// What is beside the backup's folder, and it itself.
-fn stored(pod: &Pod) -> Vec<String> {
+pub(crate) fn stored(pod: &Pod) -> Vec<String> {
     let folder = pod.path("store").join(SET);
     let Ok(entries) = fs::read_dir(folder.parent().unwrap()) else {
         return Vec::new();

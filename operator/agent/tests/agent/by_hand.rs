@@ -7,8 +7,9 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::{
-    backup::{SET, filled, task},
+    backup::{SET, UID, filled, task},
     harness::Pod,
+    keys::{Identity, encrypted},
     page,
     postgres::{Database, value},
 };
@@ -34,7 +35,10 @@ async fn backed_up(pod: &Pod, task: &Task) -> String {
 
 #[rstest]
 #[tokio::test]
-async fn a_set_is_restored_by_the_commands_of_the_page(#[values(false, true)] scratch: bool) {
+async fn a_set_is_restored_by_the_commands_of_the_page(
+    #[values(false, true)] scratch: bool,
+    #[values(false, true)] is_encrypted: bool,
+) {
     let database = filled().await;
     let admin = database.admin().await;
     let add = "create extension pg_trgm schema public; create collation german (provider = icu, locale = 'de'); \
@@ -44,7 +48,12 @@ async fn a_set_is_restored_by_the_commands_of_the_page(#[values(false, true)] sc
         .await
         .expect("an extension, which Debian's postgresql-15 has");
     let pod = Pod::new(&database, "pod-1");
-    let fingerprint = backed_up(&pod, &task(scratch)).await;
+    let [identity, other] = [Identity::generate(), Identity::generate()];
+    let task_of = |scratch| match is_encrypted {
+        true => encrypted(task(scratch), &[&other, &identity]),
+        false => task(scratch),
+    };
+    let fingerprint = backed_up(&pod, &task_of(scratch)).await;
     let folder = tempfile::tempdir().expect("a folder");
     fetch(&pod, folder.path());
 
@@ -58,7 +67,8 @@ async fn a_set_is_restored_by_the_commands_of_the_page(#[values(false, true)] sc
     assert_eq!(source["extensions"][0]["name"], "pg_trgm");
     assert_eq!(source["collations"][0]["name"], "german");
 
-    let target = format!("{}_restored_{scratch}", database.name);
+    let target = format!("{}_restored", database.name);
+    fs::write(folder.path().join("identity.txt"), &identity.secret).expect("a file");
     let server = database.server();
     let (host, port) = (server.folder.display().to_string(), server.port.to_string());
     let printed = page::run(
@@ -70,6 +80,7 @@ async fn a_set_is_restored_by_the_commands_of_the_page(#[values(false, true)] sc
             ("PGPORT", &port),
             ("PGUSER", "postgres"),
             ("TARGET", &target),
+            ("IDENTITY", "identity.txt"),
         ],
     );
     assert!(printed.passed, "{}", printed.output);
@@ -115,4 +126,45 @@ async fn a_damaged_set_does_not_pass_the_checks_of_the_page(#[case] damage: fn(&
     assert!(!printed.passed, "{}", printed.output);
     assert!(!printed.output.contains("read to its end"), "{}", printed.output);
     assert!(!folder.path().join("dump").exists(), "nothing is unpacked");
+}
+
+#[tokio::test]
+async fn another_identity_does_not_open_a_set() {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    backed_up(&pod, &encrypted(task(false), &[&Identity::generate()])).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    fetch(&pod, folder.path());
+    let other = Identity::generate().secret;
+    fs::write(folder.path().join("identity.txt"), other).expect("a file");
+    let programs = &database.server().programs;
+    let printed = page::run(
+        &["unpack"],
+        folder.path(),
+        programs,
+        &[("IDENTITY", "identity.txt")],
+    );
+    assert!(!printed.passed, "{}", printed.output);
+    assert!(
+        printed.output.contains("no identity matched"),
+        "{}",
+        printed.output
+    );
+}
+
+#[tokio::test]
+async fn a_forged_manifest_does_not_pass_the_seal_of_the_page() {
+    let database = filled().await;
+    let pod = Pod::new(&database, "pod-1");
+    backed_up(&pod, &encrypted(task(false), &[&Identity::generate()])).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    fetch(&pod, folder.path());
+    let programs = &database.server().programs;
+    let is_sealed = |uid: &str| page::run(&["seal"], folder.path(), programs, &[("BACKUP_UID", uid)]).passed;
+    assert!(is_sealed(UID));
+    assert!(!is_sealed("another"));
+    let manifest = folder.path().join("set/manifest.json");
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    fs::write(&manifest, text.replace("Decoded", "Compared")).expect("a file");
+    assert!(!is_sealed(UID));
 }

@@ -119,6 +119,7 @@ fn preflight() -> Task {
         requester: requester("crm"),
         migrates: true,
         store: None,
+        encryption: None,
     })
 }
 

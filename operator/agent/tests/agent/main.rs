@@ -8,9 +8,11 @@
 
 mod backup;
 mod by_hand;
+mod encryption;
 mod guard;
 mod harness;
 mod hostile;
+mod keys;
 mod migrate;
 mod page;
 #[path = "../postgres/mod.rs"]

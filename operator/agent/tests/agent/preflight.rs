@@ -20,6 +20,7 @@ fn task(app: &str) -> Task {
         requester: requester(app),
         migrates: true,
         store: Some(store()),
+        encryption: None,
     })
 }
 

@@ -283,6 +283,7 @@ async fn preflight(database: &Database, url: &str) -> PreflightReport {
         requester: requester("crm"),
         migrates: true,
         store: None,
+        encryption: None,
     });
     Pod::new(database, "pod-1")
         .with("FAIRWAY_DATABASE_URL", url)

@@ -7,6 +7,7 @@ use rstest::rstest;
 
 use crate::{
     harness::{Outcome, Pod, requester},
+    keys::{Identity, encrypted},
     page,
     postgres::{Database, value},
     servers::{Kind, Place},
@@ -23,6 +24,7 @@ pub(crate) fn task(place: &Place) -> Task {
         scratch: false,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
         backup_uid: UID.into(),
+        encryption: None,
     })
 }
 
@@ -48,10 +50,11 @@ pub(crate) fn evidence(outcome: &Outcome) -> BackupEvidence {
 }
 
 /// Fetches and restores a set by the commands of the documentation.
-pub(crate) fn restore_by_hand(place: &Place, target: &str) -> Database {
+pub(crate) fn restore_by_hand(place: &Place, target: &str, identity: &Identity) -> Database {
     let folder = tempfile::tempdir().expect("a folder");
     let (url, login) = place.login();
     fs::write(folder.path().join("login"), login).expect("a file");
+    fs::write(folder.path().join("identity.txt"), &identity.secret).expect("a file");
     let server = Database::server_of_all();
     let (host, port) = (server.folder.display().to_string(), server.port.to_string());
     let printed = page::run(
@@ -65,6 +68,7 @@ pub(crate) fn restore_by_hand(place: &Place, target: &str) -> Database {
             ("PGPORT", &port),
             ("PGUSER", "postgres"),
             ("TARGET", target),
+            ("IDENTITY", "identity.txt"),
         ],
     );
     assert!(printed.passed, "{}", printed.output);
@@ -75,23 +79,31 @@ pub(crate) fn restore_by_hand(place: &Place, target: &str) -> Database {
 
 #[rstest]
 #[tokio::test]
-async fn a_backup_in_a_store_can_be_restored(#[values(Kind::S3, Kind::Webdav)] kind: Kind) {
+async fn a_backup_in_a_store_can_be_restored(
+    #[values(Kind::S3, Kind::Webdav)] kind: Kind,
+    #[values(false, true)] is_encrypted: bool,
+) {
     let (database, place) = (large().await, Place::new(kind));
-    let taken = evidence(&place.pod(&database, "pod-1").run(&task(&place)).await);
+    let identity = Identity::generate();
+    let task = match is_encrypted {
+        true => encrypted(task(&place), &[&identity]),
+        false => task(&place),
+    };
+    let taken = evidence(&place.pod(&database, "pod-1").run(&task).await);
     assert_eq!(taken.level, "Decoded");
     let dumps = place.names().iter().filter(|name| name.contains("dump")).count();
     match kind {
         Kind::S3 => assert_eq!(dumps, 1, "an upload in parts"),
         Kind::Webdav => assert!(dumps > 1, "objects of 16 MiB"),
     }
-    let copy = restore_by_hand(&place, &format!("{}_restored", database.name));
+    let copy = restore_by_hand(&place, &format!("{}_restored", database.name), &identity);
     assert_eq!(
         value(&copy.admin().await, "select count(*) from noise").await,
         "12000"
     );
     // What is there is proven again, not taken again.
     let names = place.names();
-    let again = evidence(&place.pod(&database, "pod-2").run(&task(&place)).await);
+    let again = evidence(&place.pod(&database, "pod-2").run(&task).await);
     assert_eq!((again.sha256, place.names()), (taken.sha256, names));
 }
 

@@ -14,6 +14,7 @@ fn preflight(store: Store) -> Task {
         requester: requester("crm"),
         migrates: false,
         store: Some(store),
+        encryption: None,
     })
 }
 

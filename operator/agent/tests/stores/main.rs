@@ -13,6 +13,8 @@ mod backup;
 mod failures;
 #[path = "../agent/harness.rs"]
 mod harness;
+#[path = "../agent/keys.rs"]
+mod keys;
 #[path = "../agent/page.rs"]
 mod page;
 #[path = "../postgres/mod.rs"]

@@ -1,5 +1,6 @@
 //! What an App's status says: what serves, whether it is healthy, and which release is under way.
 
+use super::encryption;
 use crate::Step;
 use crate::conditions::{self, Desired, Progress, State, Status, reason_of};
 use crate::kubectl::{self, Resource};
@@ -319,6 +320,7 @@ fn conditions(
             "The database keeps the schema of a newer version than the one that serves.",
         ));
     }
+    conditions.extend(encryption::unproven(&observed.app));
     conditions
 }
 

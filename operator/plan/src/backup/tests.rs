@@ -1,7 +1,7 @@
 use super::*;
 use crate::bench::{self, Bench, app, reported};
 use crate::missing::APPLIED_WITHIN;
-use crate::protocol::{Cause, Failure};
+use crate::protocol::{BackupTask, Cause, Failure, Task};
 use fairway_crds::store::{Store, VolumeStore};
 use fairway_crds::{App, Backup};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -140,6 +140,99 @@ fn a_proven_copy_ends_it_and_leaves_no_job() {
         ("True/False/False".into(), "Succeeded".into(), message.into())
     );
     assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+/// The task of the only Job that there is.
+fn task(story: &Story) -> BackupTask {
+    let pod = story.bench.jobs[0]
+        .spec
+        .as_ref()
+        .unwrap()
+        .template
+        .spec
+        .as_ref()
+        .unwrap();
+    let variables = pod.containers[0].env.as_ref().unwrap();
+    let text = crate::protocol::join_task(|name| {
+        let variable = variables.iter().find(|variable| variable.name == name)?;
+        variable.value.clone()
+    });
+    match serde_json::from_str(&text).unwrap() {
+        Task::Backup(task) => task,
+        task => panic!("{task:?}"),
+    }
+}
+
+fn encryption(recipient: &str) -> Option<Encryption> {
+    Some(Encryption {
+        recipients: vec![recipient.to_owned()],
+    })
+}
+
+#[test]
+fn a_backup_says_to_how_many_it_is_encrypted() {
+    let mut story = Story::new();
+    story
+        .app
+        .as_mut()
+        .unwrap()
+        .spec
+        .backup
+        .as_mut()
+        .unwrap()
+        .encryption = encryption("age1own");
+    story.settle();
+    assert_eq!(task(&story).encryption, encryption("age1own"));
+    story.answer(1, &proven());
+    assert_eq!(
+        story.status().set.as_ref().unwrap().encryption,
+        encryption("age1own")
+    );
+    let message = story.reported().2;
+    assert!(
+        message.ends_with("proven to the level Decoded, encrypted to 1 age recipient."),
+        "{message}"
+    );
+}
+
+/// What the status says of a set is what its Job was told, whatever the App says by then.
+#[test]
+fn changed_recipients_are_those_of_the_next_attempt() {
+    let mut story = Story::new();
+    story
+        .app
+        .as_mut()
+        .unwrap()
+        .spec
+        .backup
+        .as_mut()
+        .unwrap()
+        .encryption = encryption("age1wrong");
+    story.settle();
+    story.bench.run("nightly-backup-1");
+    story
+        .app
+        .as_mut()
+        .unwrap()
+        .spec
+        .backup
+        .as_mut()
+        .unwrap()
+        .encryption = encryption("age1right");
+    story.settle();
+    assert_eq!(task(&story).encryption, encryption("age1wrong"));
+    assert_eq!(
+        story.status().set.as_ref().unwrap().encryption,
+        encryption("age1wrong")
+    );
+    story.answer(1, &failure(Cause::Environment, "RecipientInvalid"));
+    story.bench.later(SignedDuration::from_secs(5));
+    story.settle();
+    assert_eq!(task(&story).encryption, encryption("age1right"));
+    assert_eq!(
+        story.status().set.as_ref().unwrap().encryption,
+        encryption("age1right")
+    );
 }
 
 #[test]

@@ -16,7 +16,6 @@ use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
-use fairway_crds::store::Store;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
@@ -32,7 +31,7 @@ pub fn preflight_job(
     settings: &Settings,
     release: &Release,
     snapshot: &Snapshot,
-    store: Option<&Store>,
+    backup: Option<&BackupSettings>,
     attempt: u32,
 ) -> Job {
     let release_name = release.name_any();
@@ -48,11 +47,12 @@ pub fn preflight_job(
     let task = Task::Preflight(PreflightTask {
         requester: context.requester(),
         migrates: snapshot.migration.is_some(),
-        store: store.cloned(),
+        store: backup.map(|backup| backup.store.clone()),
+        encryption: backup.and_then(|backup| backup.encryption.clone()),
     });
     let mut pod = with_tools(settings, snapshot, &task);
-    if let Some(store) = store {
-        store::attach(&mut pod, store);
+    if let Some(backup) = backup {
+        store::attach(&mut pod, &backup.store);
     }
     finish(&context, snapshot, pod, HOUR)
 }
@@ -66,7 +66,11 @@ pub fn backup_job(
     images: &BTreeMap<String, String>,
     attempt: u32,
 ) -> Job {
-    let BackupSettings { scratch, store } = backup_settings;
+    let BackupSettings {
+        encryption,
+        scratch,
+        store,
+    } = backup_settings;
     let backup_name = backup.name_any();
     let context = TaskContext {
         task: &BACKUP,
@@ -84,6 +88,7 @@ pub fn backup_job(
         scratch: scratch.is_some(),
         images: images.clone(),
         backup_uid: backup.metadata.uid.clone().unwrap_or_default(),
+        encryption: encryption.clone(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     store::attach(&mut pod, store);
