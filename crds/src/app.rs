@@ -104,9 +104,18 @@ pub enum TrafficDriver {
 }
 
 /// Where backups are stored and how they are taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.copies) || !has(self.store.volume) || !self.copies.exists(copy, has(copy.store.volume) && copy.store.volume.claimName == self.store.volume.claimName)").message("a copy is in the claim that store names, where it would be lost with it; name another claim").field_path(".copies"))]
+#[x_kube(validation = Rule::new("!has(self.copies) || !has(self.store.s3) || !self.copies.exists(copy, has(copy.store.s3) && copy.store.s3.bucket == self.store.s3.bucket && (has(copy.store.s3.endpoint) ? copy.store.s3.endpoint : '') == (has(self.store.s3.endpoint) ? self.store.s3.endpoint : ''))").message("a copy is in the bucket that store names, where it would be lost with it; name another bucket").field_path(".copies"))]
+#[x_kube(validation = Rule::new("!has(self.copies) || !has(self.store.webdav) || !self.copies.exists(copy, has(copy.store.webdav) && copy.store.webdav.endpoint == self.store.webdav.endpoint && (has(copy.store.webdav.prefix) ? copy.store.webdav.prefix : '') == (has(self.store.webdav.prefix) ? self.store.webdav.prefix : ''))").message("a copy is in the share and folder that store names, where it would be lost with it; name another one").field_path(".copies"))]
 pub struct BackupSettings {
+    /// Further stores, at most 4, into which every backup is copied once it is proven. Each copy is verified by its hash. No
+    /// release waits for a copy, and none fails because of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub copies: Vec<FurtherStore>,
     /// Encryption of backups. Without it whoever may read the store can read the data. Defaults to none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
@@ -115,6 +124,17 @@ pub struct BackupSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
     /// Where backups are stored.
+    pub store: Store,
+}
+
+/// A store that holds copies of backups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FurtherStore {
+    /// Name of the copy in the status of Backups, such as `offsite`.
+    #[schemars(schema_with = "crate::text::copy_name")]
+    pub name: String,
+    /// Where the copies are stored. It should not be at the place, or with the provider, of the first store.
     pub store: Store,
 }
 

@@ -55,7 +55,8 @@ pub struct BackupStatus {
     /// The generation of the spec that this status describes; -1 until a controller has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Succeeded` and `Ready` are always present. `Reconciling` and `Stalled` are present only while they are true.
+    /// `Succeeded` and `Ready` are always present. `Reconciling`, `Stalled` and `CopyMissing` are present only while they are
+    /// true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -83,6 +84,10 @@ pub struct BackupStatus {
     /// Schema fingerprint at the time of the dump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Copies in the further stores that the App named when the backup was proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub copies: Vec<BackupCopy>,
     /// What is missing from the backup, such as roles that the connection's role may not read, and what was found
     /// beside it in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -103,6 +108,42 @@ pub struct BackupSet {
     pub store: Store,
     /// Path of the set's folder in the store, relative.
     pub path: String,
+}
+
+/// A copy of a backup in a further store, at the same path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupCopy {
+    /// Name of the copy in the App.
+    pub name: String,
+    /// The store, as the App named it when the last attempt began.
+    pub store: Store,
+    /// How far the copy is.
+    pub state: CopyState,
+    /// Why it is so, in CamelCase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When the copy was found verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<String>,
+    /// Attempts to make the copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Attempts>,
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CopyState {
+    /// It is being made, or will be attempted again.
+    #[default]
+    Pending,
+    /// It is complete, and its store returned what was written to it.
+    Verified,
+    /// It was not made within a week, or the App names it no more.
+    Failed,
 }
 
 /// How the Backup ended; absent until then.

@@ -22,5 +22,7 @@ pub const DIVERGED_FROM_SPEC: &str = "DivergedFromSpec";
 pub const SCHEMA_AHEAD: &str = "SchemaAhead";
 /// Backups are encrypted, and no Restore has shown yet that somebody can open them.
 pub const ENCRYPTION_UNPROVEN: &str = "EncryptionUnproven";
+/// A copy of a proven backup in a further store is not verified.
+pub const COPY_MISSING: &str = "CopyMissing";
 /// The API server warned of the pods of a release. It is advice: no release fails because of it.
 pub const WARNED: &str = "Warned";

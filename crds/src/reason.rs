@@ -240,6 +240,9 @@ pub enum Reason {
     /// The database is being backed up for this release. The dump is hashed while it is written, then read back from
     /// the store, hashed again and decoded to the end by `pg_restore`.
     BackingUp,
+    /// A proven backup is being copied into a further store. Its files are copied as they are, read back and hashed; the
+    /// manifest is written last. No release waits for it.
+    Copying,
     /// The database migration of this release is about to run, or is running. One that has begun is not interrupted, not
     /// even by an abort.
     Migrating,

@@ -33,6 +33,12 @@ pub(crate) fn component_name(_: &mut SchemaGenerator) -> Schema {
     checked(16, &format!("self.matches({LABEL})"), message)
 }
 
+/// Name of a copy of backups.
+pub(crate) fn copy_name(_: &mut SchemaGenerator) -> Schema {
+    let message = "must be the name of a copy; use a-z, 0-9 and -, starting with a letter, such as offsite";
+    checked(30, &format!("self.matches({LABEL})"), message)
+}
+
 /// Name of a Service.
 pub(crate) fn service_name(_: &mut SchemaGenerator) -> Schema {
     let message = "must be the name of a Service; use a-z, 0-9 and -, starting with a letter";

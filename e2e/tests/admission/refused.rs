@@ -129,6 +129,15 @@ type Spoil = fn(&mut Value);
     "spec.backup.encryption.recipients[0]", "use what age-keygen prints as the public key")]
 #[case::a_recipient_with_a_letter_that_there_is_not(|app: &mut Value| app["spec"]["backup"]["encryption"] = json!({"recipients": ["age1b32p76dkdgwn6uwhytsusmjjl6afxt2z5wlw2uw5d5fcwq4ayqhsz8f07c"]}),
     "spec.backup.encryption.recipients[0]", "must be an X25519 recipient of age, which is public")]
+#[case::a_copy_in_the_claim_of_the_backup(|app: &mut Value| app["spec"]["backup"]["copies"] = json!([{"name": "offsite", "store": app["spec"]["backup"]["store"].clone()}]),
+    "spec.backup.copies", "name another claim")]
+#[case::a_copy_in_the_bucket_of_the_backup(|app: &mut Value| app["spec"]["backup"] = json!({
+        "store": {"s3": {"bucket": "backups", "endpoint": "https://minio:9000"}},
+        "copies": [{"name": "offsite", "store": {"s3": {"bucket": "backups", "endpoint": "https://minio:9000", "prefix": "copies"}}}],
+    }), "spec.backup.copies", "name another bucket")]
+#[case::two_copies_of_one_name(|app: &mut Value| app["spec"]["backup"]["copies"] = json!([
+        {"name": "offsite", "store": {"volume": {"claimName": "a"}}}, {"name": "offsite", "store": {"volume": {"claimName": "b"}}},
+    ]), "spec.backup.copies[1]", "Duplicate value")]
 #[case::a_share_with_a_user_alone(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "userFrom": {"secretKeyRef": {"name": "dav", "key": "user"}}}}),
     "spec.backup.store.webdav", "requires userFrom and passwordFrom together")]
 #[case::certificates_from_nowhere(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "caFrom": {}}}),

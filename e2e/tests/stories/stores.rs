@@ -1,7 +1,8 @@
 //! Backups in a bucket: a release stores one there, and says why it cannot.
 
 use anyhow::{Context as _, Result, ensure};
-use fairway_crds::backup::BackupOutcome;
+use fairway_crds::app::FurtherStore;
+use fairway_crds::backup::{BackupOutcome, CopyState};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use fairway_crds::store::Store;
 use fairway_crds::{Backup, Release};
@@ -114,6 +115,70 @@ fn bucket() -> Result<Store> {
         "bucket": "backups", "prefix": "tests", "endpoint": "http://s3:7070",
         "credentialsFrom": {"accessKeyId": key("id"), "secretAccessKey": key("secret")},
     }}))?)
+}
+
+/// No release waits for the bucket that holds copies; a copy follows once the bucket can be used.
+#[tokio::test]
+async fn a_backup_is_copied_to_a_bucket_after_its_release() -> Result<()> {
+    with_temp_ns(|context| async move {
+        server(&context).await?;
+        access_key(&context, "another-secret").await?;
+        let mut app = crm::install(&context).await?;
+        app.spec.backup.as_mut().context("no backup")?.copies = vec![FurtherStore {
+            name: "offsite".to_owned(),
+            store: bucket()?,
+        }];
+        apps::set_bake(&mut app, 1);
+        crm::set_version(&context, &mut app, "v2");
+        apps::apply(&context, &app).await?;
+        let ended = seen::ended(&context, "crm-2", ReleaseOutcome::Succeeded, crm::PATIENCE).await?;
+        let name = ended
+            .status
+            .unwrap_or_default()
+            .evidence
+            .backup
+            .context("no backup")?
+            .name;
+        let copy = |backup: &Backup| backup.status.as_ref()?.copies.first().cloned();
+        let refused = |backup: &Backup| {
+            let copy = copy(backup);
+            copy.is_some_and(|copy| {
+                copy.message
+                    .is_some_and(|message| message.contains("refuses access"))
+            })
+        };
+        wait::wait_for(
+            context.api::<Backup>(),
+            &name,
+            "cannot be copied",
+            refused,
+            crm::PATIENCE,
+        )
+        .await?;
+
+        access_key(&context, "fairway-secret").await?;
+        let verified = |backup: &Backup| copy(backup).is_some_and(|copy| copy.state == CopyState::Verified);
+        let backup = wait::wait_for(
+            context.api::<Backup>(),
+            &name,
+            "has a verified copy",
+            verified,
+            // Up to the pause after its last attempt.
+            crm::PATIENCE * 2,
+        )
+        .await?;
+        let status = backup.status.context("no status")?;
+        ensure!(status.outcome == Some(BackupOutcome::Succeeded), "{status:?}");
+        ensure!(
+            status
+                .conditions
+                .iter()
+                .all(|condition| condition.type_ != "CopyMissing"),
+            "{status:?}"
+        );
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

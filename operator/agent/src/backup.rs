@@ -9,7 +9,7 @@ pub(crate) mod manifest;
 mod process;
 mod scratch;
 mod source;
-mod stream;
+pub(crate) mod stream;
 mod tools;
 
 use std::{sync::Arc, time::Instant};

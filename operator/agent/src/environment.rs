@@ -7,7 +7,8 @@ use std::{
 };
 
 use fairway_protocol::{
-    AGENT_DIRECTORY, Failure, GUARD_DIRECTORY_VARIABLE, INPUTS_DIRECTORY, INPUTS_DIRECTORY_VARIABLE,
+    AGENT_DIRECTORY, COPY_CA_DIRECTORY, COPY_CA_DIRECTORY_VARIABLE, COPY_DIRECTORY, COPY_DIRECTORY_VARIABLE,
+    COPY_VARIABLES, Failure, GUARD_DIRECTORY_VARIABLE, INPUTS_DIRECTORY, INPUTS_DIRECTORY_VARIABLE,
     POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT, PROBE_PORT_VARIABLE, Reason, SCRATCH_DIRECTORY,
     SCRATCH_DIRECTORY_VARIABLE, STORE_CA_DIRECTORY, STORE_CA_DIRECTORY_VARIABLE, STORE_CA_FILE,
     STORE_DIRECTORY, STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
@@ -68,6 +69,29 @@ impl Environment {
     /// The folder at which the store's volume is mounted.
     pub(crate) fn store_directory(&self) -> PathBuf {
         self.path(STORE_DIRECTORY_VARIABLE, STORE_DIRECTORY)
+    }
+
+    /// The same environment, in which a copy's further store takes the place of the store that is copied.
+    pub(crate) fn of_copy(&self) -> Self {
+        let mut variables = self.variables.clone();
+        for (of_store, of_copy) in COPY_VARIABLES {
+            variables.remove(of_store);
+            if let Some(value) = variables.remove(of_copy) {
+                variables.insert(of_store.to_owned(), value);
+            }
+        }
+        for (of_store, of_copy, default) in [
+            (STORE_DIRECTORY_VARIABLE, COPY_DIRECTORY_VARIABLE, COPY_DIRECTORY),
+            (
+                STORE_CA_DIRECTORY_VARIABLE,
+                COPY_CA_DIRECTORY_VARIABLE,
+                COPY_CA_DIRECTORY,
+            ),
+        ] {
+            let folder = self.path(of_copy, default).display().to_string();
+            variables.insert(of_store.to_owned(), folder);
+        }
+        Self { variables }
     }
 
     /// The file with the certificate authorities of the store's server, which need not be there.

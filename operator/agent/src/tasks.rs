@@ -5,10 +5,10 @@
 
 use std::future::Future;
 
-use fairway_protocol::{BackupReport, Failure, MigrationReport, PreflightReport, Reason, Task};
+use fairway_protocol::{BackupReport, CopyReport, Failure, MigrationReport, PreflightReport, Reason, Task};
 
 use crate::{
-    backup,
+    backup, copy,
     environment::Environment,
     failure::environment as environment_failure,
     guard, migrate, preflight, probe,
@@ -78,6 +78,7 @@ tasks! {
     // task       its file     what it answers      SIGTERM    may be repeated
     Preflight:    preflight -> PreflightReport,     Ends,      Yes;
     Backup:       backup    -> BackupReport,        Reaches,   Yes;
+    Copy:         copy      -> CopyReport,          Reaches,   Yes;
     Migrate:      migrate   -> MigrationReport,     Reaches,   Once;
     Guard:        guard     -> MigrationReport,     Reaches,   Once;
     Settle:       settle    -> MigrationReport,     Ends,      Yes;

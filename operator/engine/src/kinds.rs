@@ -9,6 +9,7 @@ pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use crate::foreign::ForeignSlice;
 
+use fairway_crds::backup::{BackupStatus, CopyState};
 use fairway_plan::{labels, object, readings};
 use kube::core::{ApiResource, ObjectMeta};
 
@@ -23,7 +24,7 @@ use kube::core::{ApiResource, ObjectMeta};
 /// | `app` | of our own kinds: the App to which an object belongs; a label says it of others |
 /// | `status`, `observed` | type of its status, and what its planner sees |
 /// | `headline` | the condition that sums it up: its reasons become Events |
-/// | `outcome` | whether it ends, with an outcome in its status |
+/// | `outcome` | whether it ends, with an outcome in its status, and whether copies are made of it then |
 /// | `interest` | which changes concern its objects |
 /// | `unreadable` | of our own kinds: what happens to an App when an object of it cannot be parsed; other kinds block it if they belong to an App |
 /// | `of` | of other kinds: to what an object belongs, by its labels |
@@ -72,7 +73,7 @@ macro_rules! for_each_kind {
                     status: BackupStatus,
                     observed: BackupObserved,
                     headline: SUCCEEDED,
-                    outcome: once,
+                    outcome: once_and_copied,
                     interest: ItsWork,
                     // Backups are many and old, and none decides a release.
                     unreadable: Ignored,
@@ -169,6 +170,10 @@ macro_rules! cell {
     (is_open; outcome: once, $($row:tt)*) => {
         |object| object.status.as_ref().is_none_or(|status| status.outcome.is_none())
     };
+    (outcome; outcome: once_and_copied, $($row:tt)*) => { $crate::kinds::cell!(outcome; outcome: once, $($row)*) };
+    (is_open; outcome: once_and_copied, $($row:tt)*) => {
+        |object| object.status.as_ref().is_none_or(|status| status.outcome.is_none() || $crate::kinds::has_pending_copy(status))
+    };
     (is_open; outcome: never, $($row:tt)*) => { |_| false };
     (interest; interest: $interest:ident, $($row:tt)*) => { Interest::$interest };
     (unreadable; unreadable: $unreadable:ident, $($row:tt)*) => { Unreadable::$unreadable };
@@ -182,6 +187,11 @@ macro_rules! cell {
     ($column:ident; $other:ident: $value:expr, $($row:tt)*) => { $crate::kinds::cell!($column; $($row)*) };
 }
 pub(crate) use cell;
+
+/// Whether a copy of a backup that has ended is still being made.
+pub(crate) fn has_pending_copy(status: &BackupStatus) -> bool {
+    status.copies.iter().any(|copy| copy.state == CopyState::Pending)
+}
 
 /// Which changes concern an object of our own kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

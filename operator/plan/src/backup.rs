@@ -2,7 +2,10 @@
 //!
 //! Every attempt is a Job of its own number. The number is recorded before the Job exists, so a crash between the
 //! two creates the same Job again. What the environment causes (store full, claim missing, wrong password) is retried
-//! for a day; the Job of an attempt that failed is removed when the next begins, the last one at the end.
+//! for a day; the Job of an attempt that failed is removed when the next begins, the last one at the end. A backup that is
+//! proven is then copied into further stores, which nothing waits for.
+
+mod copies;
 
 use crate::answers::Answers;
 use crate::attempt::{self, Advanced, Attempt, Child, DeadlineFor, Failed, Impossible, Planned, SLOW_START};
@@ -20,7 +23,7 @@ use crate::tasks::{BACKUP, Identity};
 use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
-use fairway_crds::condition::SUCCEEDED;
+use fairway_crds::condition::{COPY_MISSING, SUCCEEDED};
 use fairway_crds::encryption::Encryption;
 use fairway_crds::release::Attempts;
 use fairway_crds::{Backup, Reason, Release};
@@ -53,12 +56,7 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
         };
     }
     if status.outcome.is_some() {
-        return Decision {
-            steps: leftovers(observed, None),
-            status,
-            wake: Wake::OnChange,
-            rung: None,
-        };
+        return copy(observed, settings, status, now);
     }
     let Planned {
         steps,
@@ -71,6 +69,31 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
     status.conditions = conditions::set(&status.conditions, desired, generation, now);
     Decision {
         steps,
+        status,
+        wake,
+        rung: None,
+    }
+}
+
+/// Copies a backup that was proven, and removes the Jobs that are not needed any more.
+fn copy(
+    observed: &BackupObserved,
+    settings: &Settings,
+    mut status: BackupStatus,
+    now: Timestamp,
+) -> Decision<BackupStatus> {
+    let copies::Pass { steps, wake, needed } = copies::advance(observed, settings, &mut status, now);
+    if !status.copies.is_empty() {
+        let missing = copies::missing(&status.copies).into_iter().collect();
+        let generation = observed.backup.metadata.generation;
+        let missing = conditions::set(&status.conditions, missing, generation, now);
+        status
+            .conditions
+            .retain(|condition| condition.type_ != COPY_MISSING);
+        status.conditions.extend(missing);
+    }
+    Decision {
+        steps: leftovers(observed, &needed).into_iter().chain(steps).collect(),
         status,
         wake,
         rung: None,
@@ -266,14 +289,14 @@ fn attend(
     };
     let advanced = attempt.advance(&mut attempts, &child, child.outcome(), create, judge);
     match advanced {
-        Advanced::Done(evidence) => succeed(status, evidence),
+        Advanced::Done(evidence) => succeed(observed, status, evidence),
         Advanced::Failed { reason, message } => fail(status, reason, &message),
         Advanced::UnderWay(planned) => {
             if planned.progress.reason == Reason::PodNotStarting && store_has_changed(observed, status) {
                 return begin(observed, status, retry::following(&attempts), schedule.now);
             }
             status.attempts = Some(attempts);
-            planned.after(leftovers(observed, Some(&name)))
+            planned.after(leftovers(observed, &[name]))
         }
     }
 }
@@ -342,7 +365,7 @@ fn fail(status: &mut BackupStatus, reason: Reason, message: &str) -> Planned {
     Planned::new(Progress::failed(reason, message))
 }
 
-fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
+fn succeed(observed: &BackupObserved, status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     let BackupEvidence {
         level,
         bytes,
@@ -373,6 +396,7 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     status.server_version = Some(server_version);
     status.fingerprint = Some(fingerprint);
     status.notes = notes;
+    status.copies = copies::asked(observed.app.as_deref());
     Planned::new(Progress::succeeded(Reason::Succeeded, message))
 }
 
@@ -390,11 +414,11 @@ fn identity(observed: &BackupObserved) -> Identity<'_> {
 }
 
 /// Removal of the Jobs of attempts that are over.
-fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
+fn leftovers(observed: &BackupObserved, needed: &[String]) -> Vec<Step> {
     let over = |job: &&Arc<Job>| {
         identity(observed).matches(&job.metadata)
             && job.metadata.deletion_timestamp.is_none()
-            && Some(&*job.name_any()) != keep
+            && !needed.contains(&job.name_any())
     };
     observed
         .jobs

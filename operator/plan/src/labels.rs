@@ -58,6 +58,8 @@ pub enum Work {
     Preflight,
     /// Makes a backup.
     Backup,
+    /// Copies a backup into a further store.
+    Copy,
     /// Migrates.
     Migrate,
     /// Settles a migration that was cut off.
@@ -73,6 +75,7 @@ impl Work {
             Self::Pin => "pin",
             Self::Preflight => "preflight",
             Self::Backup => "backup",
+            Self::Copy => "copy",
             Self::Migrate => "migrate",
             Self::Settle => "settle",
             Self::Probe => "probe",

@@ -112,6 +112,20 @@ pub const BACKUP: Task = Task {
     repeat: "yes: a set with a manifest is proven again, one without is removed and taken again",
 };
 
+/// Copies a backup into a further store.
+pub const COPY: Task = Task {
+    name: "copy",
+    work: Work::Copy,
+    form: Form::Job,
+    work_for: Kind::Backup,
+    suffix: "copy",
+    owner: Owner::WorkFor,
+    removal: Removal::WithNext,
+    runs_in: "Fairway's image",
+    answers: "evidence, or a failure",
+    repeat: "yes: a copy with a manifest is proven again, one without is removed and made again",
+};
+
 /// Migrates by a command.
 pub const MIGRATE: Task = Task {
     name: "migrate",
@@ -170,12 +184,19 @@ pub const PROBE: Task = Task {
 };
 
 /// All tasks, in the order of a release.
-pub const TASKS: [&Task; 7] = [&PIN, &PREFLIGHT, &BACKUP, &MIGRATE, &GUARD, &SETTLE, &PROBE];
+pub const TASKS: [&Task; 8] = [
+    &PIN, &PREFLIGHT, &BACKUP, &COPY, &MIGRATE, &GUARD, &SETTLE, &PROBE,
+];
 
 impl Task {
     /// Name of the Job or pod of an attempt.
     pub fn child(&self, work_for: &str, attempt: u32) -> String {
         format!("{work_for}-{}-{attempt}", self.suffix)
+    }
+
+    /// Name of the Job or pod of an attempt at one of several parts of the work, counted from 1.
+    pub fn child_of_part(&self, work_for: &str, part: usize, attempt: u32) -> String {
+        format!("{work_for}-{}{part}-{attempt}", self.suffix)
     }
 
     /// Whether nobody owns its Job or pod.

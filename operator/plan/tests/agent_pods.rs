@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
 use fairway_crds::agent::AgentPods;
+use fairway_crds::backup::{BackupCopy, BackupSet, CopyState};
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::build::agent::{self, Pull};
 use fairway_plan::build::control;
@@ -132,6 +133,20 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
     let by_command = migration(json!({"command": ["migrate"]}));
     let on_start = migration(json!({"onStart": {}}));
     let to = app.spec.backup.clone().unwrap();
+    let set = BackupSet {
+        encryption: None,
+        store: to.store.clone(),
+        path: "shop/crm/crm-1".to_owned(),
+    };
+    let copy = BackupCopy {
+        name: "offsite".to_owned(),
+        store: to.store.clone(),
+        state: CopyState::Pending,
+        reason: None,
+        message: None,
+        verified_at: None,
+        attempts: None,
+    };
     let pulls = Pull::all(&snapshot, &snapshot.images());
     let pull = pulls
         .iter()
@@ -143,13 +158,7 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
         ("pin", of_pod(agent::pin_pod(settings, &release, pull, 1))),
         (
             "preflight",
-            of_job(agent::preflight_job(
-                settings,
-                &release,
-                &snapshot,
-                Some(&to),
-                1,
-            )),
+            of_job(agent::preflight_job(settings, &release, &snapshot, Some(&to), 1)),
         ),
         (
             "backup",
@@ -161,6 +170,10 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
                 &snapshot.images(),
                 1,
             )),
+        ),
+        (
+            "copy",
+            of_job(agent::copy_job(settings, &backup, &snapshot, &set, &copy, 1, 1)),
         ),
         ("migrate", of_job(run)),
         ("guard", of_pod(guarded)),

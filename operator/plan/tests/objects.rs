@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
 use fairway_crds::app::BackupSettings;
+use fairway_crds::backup::{BackupCopy, BackupSet, CopyState};
+use fairway_crds::store::Store;
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::build::agent::{self, Pull};
 use fairway_plan::build::deployment::{self, DeploymentInput};
@@ -13,6 +15,7 @@ use fairway_plan::observed::{ProbeIdentity, Settings};
 use fairway_plan::probe_token::ProbeKey;
 use fairway_plan::protocol::{Resolution, Task};
 use fairway_plan::snapshot::Snapshot;
+use fairway_plan::tasks::COPY;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Service};
@@ -336,6 +339,43 @@ fn a_backup_with_scratch() {
     ));
 }
 
+/// The key of the further store has a name of its own beside that of the first.
+#[test]
+fn a_copy_of_a_backup_in_a_bucket() {
+    let store = |name: &str| -> Store {
+        let key = |key: &str| json!({"secretKeyRef": {"name": name, "key": key}});
+        serde_json::from_value(json!({"s3": {
+            "bucket": name, "region": "eu-central-1",
+            "credentialsFrom": {"accessKeyId": key("id"), "secretAccessKey": key("secret")},
+            "caFrom": {"configMapKeyRef": {"name": "ca", "key": "ca.pem"}},
+        }}))
+        .unwrap()
+    };
+    let set = BackupSet {
+        encryption: None,
+        store: store("near"),
+        path: "shop/crm/crm-42".to_owned(),
+    };
+    let copy = BackupCopy {
+        name: "offsite".to_owned(),
+        store: store("far"),
+        state: CopyState::Pending,
+        reason: None,
+        message: None,
+        verified_at: None,
+        attempts: None,
+    };
+    insta::assert_yaml_snapshot!(agent::copy_job(
+        &settings(),
+        &backup(),
+        &snapshot(),
+        &set,
+        &copy,
+        1,
+        2
+    ));
+}
+
 #[test]
 fn a_connection_in_parts_has_no_literal_secret() {
     let mut snapshot = snapshot();
@@ -508,4 +548,7 @@ fn names_of_objects_fit_their_limits() {
     let to = app().spec.backup.unwrap();
     let job = agent::backup_job(&settings(), &backup, &snapshot(), &to, &digests(), 300);
     assert!(job.name_any().len() <= 63, "{}", job.name_any());
+    // Four copies, and attempts of at most five minutes for a week.
+    let copy = COPY.child_of_part(&name, 4, 2100);
+    assert!(copy.len() <= 63, "{copy}");
 }

@@ -17,12 +17,12 @@ pub use fairway_crds::{
 };
 pub use probe::{Header, HttpRequest, ProbeCall, ProbeVerdict, Scheme};
 pub use report::{
-    BackupEvidence, BackupReport, Begun, Cause, Failure, MigrationOutcome, MigrationReport, PinReport,
-    PreflightReport,
+    BackupEvidence, BackupReport, Begun, Cause, CopyEvidence, CopyReport, Failure, MigrationOutcome,
+    MigrationReport, PinReport, PreflightReport,
 };
 pub use task::{
-    BackupTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, RequestedRun,
-    Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
+    BackupTask, CopyTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask,
+    RequestedRun, Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
 };
 pub use version::{FIRST_PROTOCOL_VERSION, NewerReport, PROTOCOL_VERSION, Versioned, read_report};
 
@@ -54,6 +54,14 @@ pub const STORE_SESSION_TOKEN_VARIABLE: &str = "FAIRWAY_STORE_SESSION_TOKEN";
 pub const STORE_USER_VARIABLE: &str = "FAIRWAY_STORE_USER";
 /// The variable that holds the password of a store that is reached by WebDAV.
 pub const STORE_PASSWORD_VARIABLE: &str = "FAIRWAY_STORE_PASSWORD";
+/// The variables of a store's Secrets, and those that hold the same of the further store in the pod of a copy.
+pub const COPY_VARIABLES: [(&str, &str); 5] = [
+    (STORE_ACCESS_KEY_ID_VARIABLE, "FAIRWAY_COPY_ACCESS_KEY_ID"),
+    (STORE_SECRET_ACCESS_KEY_VARIABLE, "FAIRWAY_COPY_SECRET_ACCESS_KEY"),
+    (STORE_SESSION_TOKEN_VARIABLE, "FAIRWAY_COPY_SESSION_TOKEN"),
+    (STORE_USER_VARIABLE, "FAIRWAY_COPY_USER"),
+    (STORE_PASSWORD_VARIABLE, "FAIRWAY_COPY_PASSWORD"),
+];
 /// The variable that holds the pod's own addresses (downward API), by which the agent knows its database sessions.
 pub const POD_IP_VARIABLE: &str = "FAIRWAY_POD_IP";
 /// The variable that holds the pod's UID (downward API), which the ledger records.
@@ -78,6 +86,14 @@ pub const STORE_CA_DIRECTORY: &str = "/store-ca";
 pub const STORE_CA_FILE: &str = "ca.pem";
 /// The variable with a folder to use instead of [`STORE_CA_DIRECTORY`]; for tests.
 pub const STORE_CA_DIRECTORY_VARIABLE: &str = "FAIRWAY_STORE_CA_DIRECTORY";
+/// Folder at which a further store that is a volume is mounted.
+pub const COPY_DIRECTORY: &str = "/copy";
+/// The variable with a folder to use instead of [`COPY_DIRECTORY`]; for tests.
+pub const COPY_DIRECTORY_VARIABLE: &str = "FAIRWAY_COPY_DIRECTORY";
+/// Folder with the file [`STORE_CA_FILE`] of a further store.
+pub const COPY_CA_DIRECTORY: &str = "/copy-ca";
+/// The variable with a folder to use instead of [`COPY_CA_DIRECTORY`]; for tests.
+pub const COPY_CA_DIRECTORY_VARIABLE: &str = "FAIRWAY_COPY_CA_DIRECTORY";
 /// Folder at which the scratch volume is mounted.
 pub const SCRATCH_DIRECTORY: &str = "/scratch";
 /// The port on which the probe agent listens.

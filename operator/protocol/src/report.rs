@@ -97,6 +97,27 @@ pub struct BackupEvidence {
     pub notes: Vec<String>,
 }
 
+/// The answer to [`Task::Copy`](crate::Task::Copy).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyReport {
+    /// What proves the copy, when it is complete.
+    pub evidence: Option<CopyEvidence>,
+    /// Why there is no copy, otherwise.
+    pub failure: Option<Failure>,
+}
+
+/// What proves a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyEvidence {
+    /// Bytes in the further store, without the manifest.
+    pub bytes: u64,
+    /// What was found in the copy's place: one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 /// How a migration ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -15,6 +15,8 @@ pub enum Task {
     Preflight(PreflightTask),
     /// Dump the database into the store and prove that the dump decodes.
     Backup(BackupTask),
+    /// Copy a proven set into a further store, and prove that the copy is the same.
+    Copy(CopyTask),
     /// Run the migration as a child process, under the migration lock and with a row in the ledger.
     Migrate(MigrationTask),
     /// Hold the migration lock and a ledger row beside an application that migrates its database when it starts.
@@ -73,6 +75,22 @@ pub struct BackupTask {
     /// To whom the backup is encrypted. An agent before version 3 of the protocol would not encrypt it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<Encryption>,
+}
+
+/// The content of [`Task::Copy`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyTask {
+    /// The App and Release for which the backup was taken.
+    pub requester: Requester,
+    /// The store that holds the set.
+    pub store: Store,
+    /// The store that the copy goes to, whose Secrets are in the variables of [`COPY_VARIABLES`](crate::COPY_VARIABLES).
+    pub to: Store,
+    /// Path of the set in both, relative.
+    pub set: String,
+    /// UID of the Backup, the key of the seal of both manifests.
+    pub backup_uid: String,
 }
 
 /// Identity of one migration run, as the ledger records it.

@@ -12,8 +12,8 @@ use crate::traffic::destination;
 use fairway_crds::backup::BackupOutcome;
 use fairway_crds::component::{Component, Strategy};
 use fairway_crds::condition::{
-    BAKING, DIVERGED_FROM_SPEC, ENCRYPTION_UNPROVEN, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
-    WARNED,
+    BAKING, COPY_MISSING, DIVERGED_FROM_SPEC, ENCRYPTION_UNPROVEN, READY, RECONCILING, SCHEMA_AHEAD, STALLED,
+    SUCCEEDED, WARNED,
 };
 use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
@@ -49,8 +49,8 @@ const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],
     &[RECONCILING, STALLED, BAKING, SCHEMA_AHEAD, WARNED],
 );
-/// Bounded work: a Migration, a Backup.
-const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
+const OF_MIGRATION: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
+const OF_BACKUP: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED, COPY_MISSING]);
 
 /// How current the operator's observations are, which some invariants need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -717,7 +717,7 @@ impl Checker {
                 format!("Migration {name}"),
                 status.observed_generation,
                 status.conditions,
-                OF_WORK,
+                OF_MIGRATION,
             ));
         }
         for (name, backup) in changed(&before.backups, &after.backups) {
@@ -726,7 +726,7 @@ impl Checker {
                 format!("Backup {name}"),
                 status.observed_generation,
                 status.conditions,
-                OF_WORK,
+                OF_BACKUP,
             ));
         }
         for (name, generation, conditions, expected) in seen {

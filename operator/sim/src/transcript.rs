@@ -2,6 +2,7 @@
 
 use crate::store::{ApiError, Objects};
 use crate::traffic::destination;
+use fairway_crds::backup::BackupStatus;
 use fairway_crds::condition::{READY, SUCCEEDED, WARNED};
 use fairway_crds::release::ReleaseOutcome;
 use fairway_engine::kinds::Kind;
@@ -210,10 +211,17 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 let mut lines = Vec::new();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
+                lines.extend(copies(status));
                 lines
             }),
         _ => Vec::new(),
     }
+}
+
+/// How far the copies of a backup are.
+fn copies(status: &BackupStatus) -> impl Iterator<Item = String> {
+    let copies = status.copies.iter();
+    copies.map(|copy| format!("copy {} in {} is {:?}", copy.name, copy.store, copy.state))
 }
 
 /// The leading condition with reason and message, and every other one that is true.
@@ -277,6 +285,7 @@ pub fn end_state(objects: &Objects) -> String {
             status.outcome,
             summary(&status.conditions)
         ));
+        lines.extend(copies(&status).map(|copy| format!("Backup {name}: {copy}")));
     }
     for name in objects.revisions.keys() {
         // Whether a release that another one superseded was given a snapshot is chance too.

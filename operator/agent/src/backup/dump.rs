@@ -20,7 +20,10 @@ use super::{
     tools::{Kit, Login, Tools},
 };
 use crate::{
-    blocking::blocking, failure::environment as environment_failure, output::Tail, redact::Redactor,
+    blocking::blocking,
+    failure::environment as environment_failure,
+    output::Tail,
+    redact::Redactor,
     store::{Attempt, Content},
 };
 

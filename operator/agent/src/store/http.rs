@@ -91,7 +91,7 @@ fn client(environment: &Environment) -> Result<reqwest::Client, Failure> {
         environment_failure(
             Reason::StoreUnreachable,
             format!(
-                "The certificate authorities of the backup store cannot be used ({what}). Correct caFrom in spec.backup.store of the App."
+                "The certificate authorities of the backup store cannot be used ({what}). Correct caFrom in spec.backup of the App."
             ),
         )
     };

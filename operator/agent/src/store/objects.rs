@@ -87,7 +87,7 @@ impl Objects {
             environment_failure(
                 Reason::StoreUnreachable,
                 format!(
-                    "The backup store, {name}, cannot be used ({}). Correct spec.backup.store of the App.",
+                    "The backup store, {name}, cannot be used ({}). Correct spec.backup of the App.",
                     error.message()
                 ),
             )
@@ -136,12 +136,12 @@ impl Objects {
             (kind, Some(Answer::Status(404))) if kind == self.service.missing => (
                 Reason::StoreMissing,
                 "does not exist".to_owned(),
-                "Create it, or correct spec.backup.store of the App.",
+                "Create it, or correct spec.backup of the App.",
             ),
             (_, Some(Answer::Status(401 | 403))) | (ErrorKind::PermissionDenied, _) => (
                 Reason::StoreAccessDenied,
                 format!("refuses access ({doing})"),
-                "Check the credentials in the Secret that spec.backup.store of the App names, what they permit, and the clock of the node.",
+                "Check the credentials in the Secret that spec.backup of the App names, what they permit, and the clock of the node.",
             ),
             (_, Some(Answer::Status(413 | 507))) => (
                 Reason::StoreFull,
@@ -156,7 +156,7 @@ impl Objects {
             (_, Some(Answer::NoResponse(why))) => (
                 Reason::StoreUnreachable,
                 format!("does not answer ({doing}: {why})"),
-                "Check the endpoint in spec.backup.store of the App, the service behind it, and the NetworkPolicies of the namespace.",
+                "Check the endpoint in spec.backup of the App, the service behind it, and the NetworkPolicies of the namespace.",
             ),
             (_, None) => (
                 Reason::StoreUnreachable,

@@ -54,10 +54,7 @@ impl Volume {
 
     /// The failure that an error of the file system means.
     fn failure(&self, doing: &str, error: &io::Error) -> Failure {
-        let claim = format!(
-            "The PersistentVolumeClaim {} (spec.backup.store.volume)",
-            self.claim
-        );
+        let claim = format!("The PersistentVolumeClaim {} (spec.backup)", self.claim);
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => environment_failure(
                 Reason::StoreFull,

@@ -8,6 +8,7 @@
 
 mod backup;
 mod by_hand;
+mod copy;
 mod encryption;
 mod guard;
 mod harness;

@@ -10,6 +10,7 @@
 #![allow(dead_code, reason = "shared with the agent's other tests, which use the rest")]
 
 mod backup;
+mod copy;
 mod failures;
 #[path = "../agent/harness.rs"]
 mod harness;

@@ -1,3 +1,5 @@
+mod copies;
+
 use super::*;
 use crate::bench::{self, Bench, app, reported};
 use crate::missing::APPLIED_WITHIN;

@@ -5,6 +5,7 @@
 //! needs none, the agent's own image runs it. Every container that works is called [`CONTAINER`], and its
 //! report is its termination message.
 
+mod copy;
 mod database;
 mod files;
 mod inputs;
@@ -19,6 +20,7 @@ mod report;
 mod sidecars;
 mod store;
 
+pub use copy::copy_job;
 pub use database::{backup_job, preflight_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
 pub use pin::{Pinned, Pull, pin_pod, pinned, with_digest};

@@ -16,6 +16,8 @@ const NOT_EDITED: [(&str, &str); 3] = [
     ("App.traffic.driver", "it has one value"),
 ];
 const OF_S3: &str = "edited in the other store that has it";
+/// Beginning of the names of fields that are edited in the first store, which has the same type.
+const OF_FURTHER_STORES: &str = "App.backup.copies[].store.";
 
 /// Fields of a kind's spec that hold values, by their paths; `[]` stands for the elements of a list.
 fn fields<T: CustomResourceExt>() -> BTreeSet<String> {
@@ -117,6 +119,7 @@ fn random_stories_edit_every_field_of_the_api() {
         .collect::<BTreeSet<_>>();
     let mut missing: BTreeSet<String> = of_apps.difference(&edited(&of_apps)).cloned().collect();
     missing.extend(of_others.difference(&applied(&of_others)).cloned());
+    missing.retain(|field| !field.starts_with(OF_FURTHER_STORES));
     let expected = NOT_EDITED.iter().map(|(field, _)| (*field).to_owned()).collect();
     assert_eq!(
         missing, expected,

@@ -31,7 +31,7 @@ pub(crate) const APPS: [&str; 8] = [
 ];
 
 /// Edits of every field of an App.
-pub(crate) const EDITS: [&str; 87] = [
+pub(crate) const EDITS: [&str; 89] = [
     "image=crm:1",
     "image=crm:2",
     "image=crm:2",
@@ -109,6 +109,8 @@ pub(crate) const EDITS: [&str; 87] = [
     "/migration/container=web",
     r#"/migration/checks=[{"name":"rows","sql":"SELECT(1)","expect":"1"}]"#,
     r#"/backup/scratch={"size":"1Gi"}"#,
+    r#"/backup/copies=[{"name":"offsite","store":{"volume":{"claimName":"offsite"}}}]"#,
+    r#"/backup/copies=[{"name":"offsite","store":{"volume":{"claimName":"vault"}}},{"name":"far","store":{"volume":{"claimName":"far"}}}]"#,
     r#"/backup/encryption={"recipients":["age1r32p76dkdgwn6uwhytsusmjjl6afxt2z5wlw2uw5d5fcwq4ayqhsz8f07c"]}"#,
     r#"/backup/store={"s3":{"bucket":"backups","region":"eu-central-1","addressing":"VirtualHosted","caFrom":{"secretKeyRef":{"name":"ca","key":"ca.pem"}}}}"#,
     r#"/backup/store={"s3":{"bucket":"backups","prefix":"shop","endpoint":"https://minio:9000","credentialsFrom":{"accessKeyId":{"secretKeyRef":{"name":"s3","key":"id"}},"secretAccessKey":{"secretKeyRef":{"name":"s3","key":"secret"}},"sessionToken":{"secretKeyRef":{"name":"s3","key":"token"}}},"caFrom":{"configMapKeyRef":{"name":"ca","key":"ca.pem"}}}}"#,

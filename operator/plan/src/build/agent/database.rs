@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 const SCRATCH_VOLUME: &str = "scratch";
 const HOUR: i64 = 3600;
-const DAY: i64 = 24 * HOUR;
+pub(super) const DAY: i64 = 24 * HOUR;
 
 /// The Job that checks the environment of a release: database, store, and what a migration would need.
 pub fn preflight_job(
@@ -52,7 +52,7 @@ pub fn preflight_job(
     });
     let mut pod = with_tools(settings, snapshot, &task);
     if let Some(backup) = backup {
-        store::attach(&mut pod, &backup.store);
+        store::attach(&mut pod, &backup.store, store::Role::Keeps);
     }
     finish(&context, snapshot, pod, HOUR)
 }
@@ -67,6 +67,7 @@ pub fn backup_job(
     attempt: u32,
 ) -> Job {
     let BackupSettings {
+        copies: _,
         encryption,
         scratch,
         store,
@@ -91,7 +92,7 @@ pub fn backup_job(
         encryption: encryption.clone(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
-    store::attach(&mut pod, store);
+    store::attach(&mut pod, store, store::Role::Keeps);
     if let Some(scratch) = scratch {
         pod.volumes
             .get_or_insert_default()
@@ -177,7 +178,7 @@ fn connection(snapshot: &Snapshot) -> Option<&Connection> {
     snapshot.database.as_ref().map(|database| &database.connection)
 }
 
-fn place(settings: &Settings, snapshot: &Snapshot) -> Place {
+pub(super) fn place(settings: &Settings, snapshot: &Snapshot) -> Place {
     Place::of_database_work(snapshot).on_nodes_of_app(settings)
 }
 
@@ -193,7 +194,7 @@ fn with_tools(settings: &Settings, snapshot: &Snapshot, task: &Task) -> PodSpec 
     pod
 }
 
-fn finish(context: &TaskContext, snapshot: &Snapshot, pod: PodSpec, deadline_seconds: i64) -> Job {
+pub(super) fn finish(context: &TaskContext, snapshot: &Snapshot, pod: PodSpec, deadline_seconds: i64) -> Job {
     let mut metadata = kube::core::ObjectMeta {
         labels: Some(context.labels()),
         ..Default::default()

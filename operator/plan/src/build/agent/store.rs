@@ -9,30 +9,91 @@ use k8s_openapi::api::core::v1::{
     Volume,
 };
 
-const STORE_VOLUME: &str = "store";
-const CA_VOLUME: &str = "store-ca";
+/// What a pod does with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It keeps a backup there.
+    Keeps,
+    /// It reads a backup there, to copy it.
+    Reads,
+    /// It keeps the copy of a backup there.
+    Copies,
+}
+
+impl Role {
+    /// Name of the volume of a store that is one.
+    const fn volume(self) -> &'static str {
+        match self {
+            Self::Keeps | Self::Reads => "store",
+            Self::Copies => "copy",
+        }
+    }
+
+    /// Name of the volume with the certificate authorities of a store's server.
+    const fn ca_volume(self) -> &'static str {
+        match self {
+            Self::Keeps | Self::Reads => "store-ca",
+            Self::Copies => "copy-ca",
+        }
+    }
+
+    /// Where a store that is a volume is mounted.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Keeps | Self::Reads => protocol::STORE_DIRECTORY,
+            Self::Copies => protocol::COPY_DIRECTORY,
+        }
+    }
+
+    /// Where the certificate authorities of a store's server are mounted.
+    const fn ca_directory(self) -> &'static str {
+        match self {
+            Self::Keeps | Self::Reads => protocol::STORE_CA_DIRECTORY,
+            Self::Copies => protocol::COPY_CA_DIRECTORY,
+        }
+    }
+
+    const fn access(self) -> Access {
+        match self {
+            Self::Keeps | Self::Copies => Access::ReadWrite,
+            Self::Reads => Access::ReadOnly,
+        }
+    }
+
+    /// The name under which the agent looks for a variable of a store.
+    fn variable(self, name: &'static str) -> &'static str {
+        let copied = protocol::COPY_VARIABLES
+            .iter()
+            .find(|(of_store, _)| *of_store == name);
+        match (self, copied) {
+            (Self::Copies, Some(&(_, of_copy))) => of_copy,
+            _ => name,
+        }
+    }
+}
 
 /// Gives the containers of a pod what they need to reach a store.
-pub(super) fn attach(pod: &mut PodSpec, store: &Store) {
+pub(super) fn attach(pod: &mut PodSpec, store: &Store, role: Role) {
     match store {
         Store::Volume(VolumeStore { claim_name }) => {
             pod.volumes.get_or_insert_default().push(Volume {
-                name: STORE_VOLUME.to_owned(),
+                name: role.volume().to_owned(),
                 persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
                     claim_name: claim_name.clone(),
                     read_only: None,
                 }),
                 ..Volume::default()
             });
-            mount_everywhere(pod, STORE_VOLUME, protocol::STORE_DIRECTORY, Access::ReadWrite);
+            mount_everywhere(pod, role.volume(), role.directory(), role.access());
         }
         Store::S3(S3Store {
             credentials_from,
             ca_from,
             ..
         }) => {
-            add_variables(pod, credentials_from.iter().flat_map(access_key).collect());
-            mount_authorities(pod, ca_from.as_ref());
+            let key = credentials_from.iter().flat_map(|key| access_key(key, role));
+            add_variables(pod, key.collect());
+            mount_authorities(pod, ca_from.as_ref(), role);
         }
         Store::Webdav(WebdavStore {
             user_from,
@@ -41,28 +102,37 @@ pub(super) fn attach(pod: &mut PodSpec, store: &Store) {
             ..
         }) => {
             let secrets = [
-                (protocol::STORE_USER_VARIABLE, user_from.as_ref()),
-                (protocol::STORE_PASSWORD_VARIABLE, password_from.as_ref()),
+                (role.variable(protocol::STORE_USER_VARIABLE), user_from.as_ref()),
+                (
+                    role.variable(protocol::STORE_PASSWORD_VARIABLE),
+                    password_from.as_ref(),
+                ),
             ];
             add_variables(pod, from_secrets(secrets));
-            mount_authorities(pod, ca_from.as_ref());
+            mount_authorities(pod, ca_from.as_ref(), role);
         }
     }
 }
 
-fn access_key(credentials: &S3Credentials) -> Vec<EnvVar> {
+fn access_key(credentials: &S3Credentials, role: Role) -> Vec<EnvVar> {
     let S3Credentials {
         access_key_id,
         secret_access_key,
         session_token,
     } = credentials;
     let secrets = [
-        (protocol::STORE_ACCESS_KEY_ID_VARIABLE, Some(access_key_id)),
         (
-            protocol::STORE_SECRET_ACCESS_KEY_VARIABLE,
+            role.variable(protocol::STORE_ACCESS_KEY_ID_VARIABLE),
+            Some(access_key_id),
+        ),
+        (
+            role.variable(protocol::STORE_SECRET_ACCESS_KEY_VARIABLE),
             Some(secret_access_key),
         ),
-        (protocol::STORE_SESSION_TOKEN_VARIABLE, session_token.as_ref()),
+        (
+            role.variable(protocol::STORE_SESSION_TOKEN_VARIABLE),
+            session_token.as_ref(),
+        ),
     ];
     from_secrets(secrets)
 }
@@ -73,7 +143,7 @@ fn add_variables(pod: &mut PodSpec, variables: Vec<EnvVar>) {
     }
 }
 
-fn mount_authorities(pod: &mut PodSpec, source: Option<&CertificateSource>) {
+fn mount_authorities(pod: &mut PodSpec, source: Option<&CertificateSource>, role: Role) {
     let file = |key: &str| {
         Some(vec![KeyToPath {
             key: key.to_owned(),
@@ -89,7 +159,7 @@ fn mount_authorities(pod: &mut PodSpec, source: Option<&CertificateSource>) {
         return;
     };
     pod.volumes.get_or_insert_default().push(Volume {
-        name: CA_VOLUME.to_owned(),
+        name: role.ca_volume().to_owned(),
         config_map: config_map_key_ref.as_ref().map(|selector| ConfigMapVolumeSource {
             name: selector.name.clone(),
             items: file(&selector.key),
@@ -102,5 +172,5 @@ fn mount_authorities(pod: &mut PodSpec, source: Option<&CertificateSource>) {
         }),
         ..Volume::default()
     });
-    mount_everywhere(pod, CA_VOLUME, protocol::STORE_CA_DIRECTORY, Access::ReadOnly);
+    mount_everywhere(pod, role.ca_volume(), role.ca_directory(), Access::ReadOnly);
 }
