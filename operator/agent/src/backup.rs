@@ -1,13 +1,13 @@
 //! The task `backup`: the database is dumped under one snapshot, compressed, hashed, read back and decoded before a
 //! manifest says that the backup exists.
 
-mod decode;
-mod diagnosis;
-mod dump;
+pub(crate) mod decode;
+pub(crate) mod diagnosis;
+pub(crate) mod dump;
 pub(crate) mod manifest;
-mod process;
-mod stream;
-mod tools;
+pub(crate) mod process;
+pub(crate) mod stream;
+pub(crate) mod tools;
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,6 +17,7 @@ use tokio_postgres::{IsolationLevel, Transaction};
 use crate::{
     blocking::blocking,
     connection::Connection,
+    counters::Counters,
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint::fingerprint,
@@ -160,6 +161,7 @@ impl Backup<'_> {
             globals,
             taken_at,
             fingerprint,
+            counters,
         } = dumped;
         let (globals, globals_note) = match globals {
             Ok(stored) => (Some(stored), None),
@@ -187,6 +189,7 @@ impl Backup<'_> {
             corrupt_note: kept.map(|name| {
                 format!("What lay in the backup's place was corrupt or not its own, and is kept as {name}")
             }),
+            counters: Some(counters),
             seal: String::new(),
         };
         let manifest = manifest.sealed(&self.task.backup_uid)?;
@@ -212,6 +215,7 @@ impl Backup<'_> {
             return Err(failure);
         }
         let (snapshot, taken_at) = export_snapshot(&transaction).await.map_err(doing)?;
+        let counters = Counters::read(transaction.client()).await.map_err(doing)?;
         let fingerprint = fingerprint(transaction.client())
             .await
             .map_err(|error| statement_failed("reading the schema", &error))?;
@@ -244,6 +248,7 @@ impl Backup<'_> {
             globals,
             taken_at,
             fingerprint,
+            counters,
         })
     }
 
@@ -278,6 +283,7 @@ struct Dumped {
     globals: Result<StoredFile, String>,
     taken_at: String,
     fingerprint: String,
+    counters: Counters,
 }
 
 async fn export_snapshot(transaction: &Transaction<'_>) -> Result<(String, String), tokio_postgres::Error> {

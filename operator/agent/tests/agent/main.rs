@@ -16,6 +16,7 @@ mod postgres;
 mod preflight;
 mod probe;
 mod proxy;
+mod restore;
 mod settle;
 mod strings;
 mod tls;
