@@ -1,6 +1,6 @@
-//! What has happened cannot be rewritten: the spec of a Release, a Migration and a Backup never changes.
+//! What has happened cannot be rewritten: the spec of a Release, a Migration, a Backup and a Restore never changes.
 
-use super::{Effect, Refusal, backup, create, migration, patch, release};
+use super::{Effect, Refusal, backup, create, migration, patch, release, restore};
 use anyhow::Result;
 use fairway_e2e::ns::with_temp_ns;
 use rstest::rstest;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 #[case::release(release(), json!({"spec": {"images": {"web": "other:1"}}}), "a Release cannot be changed; edit the App instead")]
 #[case::migration(migration(), json!({"spec": {"timeout": "1h"}}), "a Migration cannot be changed")]
 #[case::backup(backup(), json!({"spec": {"reason": "another"}}), "a Backup cannot be changed")]
+#[case::restore(restore(), json!({"spec": {"from": {"backup": "another"}}}), "a Restore cannot be changed")]
 #[tokio::test]
 async fn the_spec_is_refused_and_an_annotation_is_not(
     #[case] object: Value,

@@ -31,6 +31,7 @@ pub mod readings;
 pub mod release;
 pub mod requester;
 pub mod resolution;
+pub mod restore;
 pub mod retry;
 pub mod snapshot;
 pub mod tasks;

@@ -6,7 +6,8 @@ use crate::database::{Claim, Effect, environment, report};
 use crate::pod_run::{Answer, PodRun};
 use fairway_plan::protocol::{
     BackupEvidence, BackupReport, BackupTask, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
-    PreflightReport, PreflightTask, Reason, RunIdentity, SettleTask, Task,
+    PreflightReport, PreflightTask, Reason, RestoreReport, RestoreStep, RestoreTask, RunIdentity, SettleTask,
+    Task,
 };
 
 /// Seconds for which an unreachable database is waited for.
@@ -25,6 +26,7 @@ impl Cluster {
             Task::Guard(task) => self.guard(uid, run, task),
             Task::Settle(task) => self.settle(uid, run, task),
             Task::Probe(_) => None,
+            Task::Restore(task) => self.restore(uid, run, task),
         }
     }
 
@@ -79,6 +81,9 @@ impl Cluster {
             .store_is_full
             .then(|| environment(Reason::StoreFull, "The store is full."));
         let failure = self.database.refusal().or(full);
+        if failure.is_none() {
+            self.database.store(&task.set);
+        }
         let evidence = failure.is_none().then(|| BackupEvidence {
             level: "Decoded".to_owned(),
             bytes: 4096,
@@ -96,6 +101,27 @@ impl Cluster {
             },
             i32::from(failure.is_some()),
         ))
+    }
+
+    fn restore(&mut self, uid: &str, run: &PodRun, task: &RestoreTask) -> Option<Answer> {
+        if run.worked < 3 {
+            return None;
+        }
+        let running = || {
+            let is_locked = task.step != RestoreStep::Discard && self.is_locked_by_other(uid);
+            is_locked.then(|| environment(Reason::MigrationRunning, "Another pod holds the lock."))
+        };
+        let report = match self.database.refusal().or_else(running) {
+            None => self.database.restore(task),
+            Some(failure) => RestoreReport {
+                prepared: None,
+                swapped: None,
+                loss: None,
+                failure: Some(failure),
+            },
+        };
+        let exit_code = i32::from(report.failure.is_some());
+        Some(Answer::of(&report, exit_code))
     }
 
     fn migrate(&mut self, uid: &str, run: &mut PodRun, task: &MigrationTask) -> Option<Answer> {

@@ -41,7 +41,7 @@ const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],
     &[RECONCILING, STALLED, BAKING, SCHEMA_AHEAD, WARNED],
 );
-/// Bounded work: a Migration, a Backup.
+/// Bounded work: a Migration, a Backup, a Restore.
 const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
 
 /// How current the operator's observations are, which some invariants need.
@@ -508,7 +508,7 @@ impl Checker {
         }
     }
 
-    /// How a Migration or a Backup ended is for good, but that a user resolves a migration; and an App's revision never
+    /// How a Migration, a Backup or a Restore ended is for good, but that a user resolves a migration; and an App's revision never
     /// goes back.
     fn ended(&mut self, before: &Objects, after: &Objects) {
         use MigrationOutcome::{Applied, Failed, Partial, Unknown};
@@ -540,6 +540,16 @@ impl Checker {
             if old.is_some() && new != old {
                 self.is_broken(format!(
                     "the outcome of Backup {name} changed from {old:?} to {new:?}"
+                ));
+            }
+        }
+        for (name, restore) in changed(&before.restores, &after.restores) {
+            let old = before.restores.get(name).filter(|old| old.uid() == restore.uid());
+            let old = old.and_then(|old| old.status.as_ref()?.outcome);
+            let new = restore.status.as_ref().and_then(|status| status.outcome);
+            if old.is_some() && new != old {
+                self.is_broken(format!(
+                    "the outcome of Restore {name} changed from {old:?} to {new:?}"
                 ));
             }
         }
@@ -716,6 +726,15 @@ impl Checker {
             let status = backup.status.clone().unwrap_or_default();
             seen.push((
                 format!("Backup {name}"),
+                status.observed_generation,
+                status.conditions,
+                OF_WORK,
+            ));
+        }
+        for (name, restore) in changed(&before.restores, &after.restores) {
+            let status = restore.status.clone().unwrap_or_default();
+            seen.push((
+                format!("Restore {name}"),
                 status.observed_generation,
                 status.conditions,
                 OF_WORK,

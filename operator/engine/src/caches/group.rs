@@ -218,7 +218,7 @@ pub(crate) struct Change<'a> {
     pub(crate) kind: Kind,
     /// Name of the object.
     pub(crate) name: &'a str,
-    /// The Migration or Backup that a Job or pod works for.
+    /// The Migration, Backup or Restore that a Job or pod works for.
     pub(crate) work_for: Option<&'a str>,
 }
 
@@ -287,14 +287,15 @@ impl Group {
             }
             Interest::ItsWork => {
                 let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
-                // A Backup waits for the others of its App.
-                let sibling = change.kind == kind.kind() && open;
+                // A Backup waits for the others of its App, and so does a Restore; which waits for its Backup, too.
+                let awaited = kind == OwnKind::Restore && change.kind == Kind::Backup;
+                let sibling = (change.kind == kind.kind() || awaited) && open;
                 change.work_for == Some(name) || same(Kind::Release) || sibling || frames && open
             }
         }
     }
 
-    /// Migrations and Backups that have not ended.
+    /// Migrations, Backups and Restores that have not ended.
     pub(crate) fn open_work(&self, app: &NamespacedName) -> Vec<ObjectKey> {
         let kinds = OwnKind::ALL
             .into_iter()

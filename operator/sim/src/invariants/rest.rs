@@ -44,7 +44,7 @@ fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
-/// Every Release, Migration and Backup that is not being deleted.
+/// Every Release, Migration, Backup and Restore that is not being deleted.
 fn work(objects: &Objects) -> Vec<Work<'_>> {
     let mut all = Vec::new();
     macro_rules! add {
@@ -67,6 +67,7 @@ fn work(objects: &Objects) -> Vec<Work<'_>> {
     add!("Release", releases);
     add!("Migration", migrations);
     add!("Backup", backups);
+    add!("Restore", restores);
     all
 }
 
@@ -105,7 +106,8 @@ impl Checker {
         let is_held = objects.apps.get(open.app).is_some_and(|app| app.spec.suspend);
         let waits_for = match open.reason() {
             "WaitingForRelease" => Some("Release"),
-            "WaitingForBackup" => Some("Backup"),
+            "WaitingForBackup" | "WaitingForSource" => Some("Backup"),
+            "WaitingForRestore" => Some("Restore"),
             _ => None,
         };
         let other_is_open = all.iter().any(|other| {
