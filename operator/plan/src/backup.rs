@@ -17,17 +17,15 @@ use crate::release::history::has_ended;
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, Identity};
-use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
+use crate::{Decision, Object, Step, Wake};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
 use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::release::Attempts;
 use fairway_crds::{Backup, Reason, Release};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use std::sync::Arc;
 
 /// Time for all attempts together.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(24);
@@ -373,18 +371,7 @@ fn identity(observed: &BackupObserved) -> Identity<'_> {
 
 /// Removal of the Jobs of attempts that are over.
 fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
-    let over = |job: &&Arc<Job>| {
-        identity(observed).matches(&job.metadata)
-            && job.metadata.deletion_timestamp.is_none()
-            && Some(&*job.name_any()) != keep
-    };
-    observed
-        .jobs
-        .iter()
-        .filter(over)
-        .filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata))
-        .map(Step::Delete)
-        .collect()
+    attempt::leftovers(identity(observed), &observed.jobs, keep)
 }
 
 #[cfg(test)]

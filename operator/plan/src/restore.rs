@@ -23,7 +23,7 @@ use crate::protocol::{self, Cause, Loss, PreparedDatabase, RestoreReport, Restor
 use crate::requester;
 use crate::retry::{Due, Schedule};
 use crate::tasks::{Identity, RESTORE};
-use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
+use crate::{Decision, Object, Step, Wake};
 use agreement::Agreement;
 use fairway_crds::release::{Attempts, annotation};
 use fairway_crds::restore::{
@@ -31,9 +31,7 @@ use fairway_crds::restore::{
 };
 use fairway_crds::{Reason, Restore};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use std::sync::Arc;
 
 /// Time for all attempts to restore the set beside the database in use, and for those to remove it again.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(24);
@@ -132,7 +130,7 @@ fn next(
 ) -> Planned {
     let stage = Stage::of(status);
     if let Some(end) = aborted(observed, status, stage) {
-        return give_up(status, end, now);
+        return discard(status, end, now);
     }
     if stage == Stage::Asking {
         return ask(observed, status, now);
@@ -185,13 +183,13 @@ fn aborted(observed: &RestoreObserved, status: &mut RestoreStatus, stage: Stage)
 }
 
 /// Ends a restore whose database is not put in place; first removes that database, where there may be one.
-fn give_up(status: &mut RestoreStatus, end: RestoreEnd, now: Timestamp) -> Planned {
+fn discard(status: &mut RestoreStatus, end: RestoreEnd, now: Timestamp) -> Planned {
     let Some(attempts) = &status.attempts else {
         return ended(status, end);
     };
     let (reason, message) = Stage::Discarding.working();
     let message = message::sentences([&*end.message, message]);
-    status.attempts = Some(anew(attempts, now));
+    status.attempts = Some(first_of_next_step(attempts, now));
     status.agreed = None;
     status.discarding = Some(end);
     Planned::new(Progress::running(reason, message))
@@ -213,7 +211,7 @@ fn ended(status: &mut RestoreStatus, end: RestoreEnd) -> Planned {
 }
 
 /// The first attempt at the next step: the number goes on, so that each Job has its own name.
-fn anew(attempts: &Attempts, now: Timestamp) -> Attempts {
+fn first_of_next_step(attempts: &Attempts, now: Timestamp) -> Attempts {
     Attempts {
         current: attempts.current + 1,
         since: now,
@@ -300,7 +298,7 @@ fn ask(observed: &RestoreObserved, status: &mut RestoreStatus, now: Timestamp) -
     let answer = requester::pending(value, status.last_handled_restore.as_ref());
     let refused = match answer.map(Agreement::parse) {
         Some(Some(agreement)) if agreement.covers(&loss) => {
-            status.attempts = Some(anew(attempts, now));
+            status.attempts = Some(first_of_next_step(attempts, now));
             status.agreed = Some(agreement.recorded());
             requester::take(value, &mut status.last_handled_restore);
             let (reason, message) = Stage::Replacing.working();
@@ -324,7 +322,7 @@ fn ask(observed: &RestoreObserved, status: &mut RestoreStatus, now: Timestamp) -
             reason: Reason::NotAgreed.into(),
             message,
         };
-        return give_up(status, end, now);
+        return discard(status, end, now);
     }
     let question = question(observed, &loss, &prepared.taken_at, until);
     let message = message::sentences(refused.iter().map(String::as_str).chain([&*question]));
@@ -351,10 +349,10 @@ fn question(observed: &RestoreObserved, loss: &RestoreLoss, taken_at: &str, unti
             describe(loss)
         ),
         more,
-        format!("Without an answer it is given up at {}", moment(until)),
+        format!("Without an answer it ends at {}", moment(until)),
     ]);
     format!(
-        "{said} To go on, run: {} To give it up: {}",
+        "{said} To go on, run: {} To abort it: {}",
         kubectl::restore(namespace, &name, &bound),
         kubectl::abort_restore(namespace, &name)
     )
@@ -595,7 +593,7 @@ fn failed(
                 message,
             };
             status.attempts = Some(attempts.clone());
-            give_up(status, end, now)
+            discard(status, end, now)
         }
     }
 }
@@ -629,18 +627,7 @@ fn identity(observed: &RestoreObserved) -> Identity<'_> {
 
 /// Removal of the Jobs of attempts that are over.
 fn leftovers(observed: &RestoreObserved, keep: Option<&str>) -> Vec<Step> {
-    let over = |job: &&Arc<Job>| {
-        identity(observed).matches(&job.metadata)
-            && job.metadata.deletion_timestamp.is_none()
-            && Some(&*job.name_any()) != keep
-    };
-    observed
-        .jobs
-        .iter()
-        .filter(over)
-        .filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata))
-        .map(Step::Delete)
-        .collect()
+    attempt::leftovers(identity(observed), &observed.jobs, keep)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The step that gives a restore up: the restored database that was not put in place is removed.
+//! The step after a failure or an abort: the restored database that was not put in place is removed.
 
 use fairway_protocol::{Failure, Reason};
 

@@ -1,7 +1,7 @@
 //! The second step: the restored database takes the name of the one in use, which is kept under another.
 //!
 //! 1. The migration lock is taken, so that no migration is under way and none begins.
-//! 2. The restored ledger is told which runs of migrations the restore takes away.
+//! 2. Which runs of migrations the restore takes away is written into the restored ledger.
 //! 3. Both databases are closed to new sessions, and the restored one says so: one transaction.
 //! 4. All sessions in them are ended, and what would be lost is counted once more.
 //! 5. Both are renamed, and the restored one is opened: one transaction.

@@ -6,6 +6,7 @@ use fairway_crds::{App, Backup};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rstest::rstest;
 use serde_json::json;
+use std::sync::Arc;
 
 struct Story {
     bench: Bench,
@@ -216,7 +217,7 @@ fn nothing_is_replaced_before_the_user_has_read_what_is_lost() {
     let expected = "The restore to 2026-01-01T00:00:00Z is prepared and would lose at least 11 row changes in 1 table \
         (public.lead: 11). The application goes on writing, so a higher number may be needed, or any. Without an answer it \
         is given up at 2026-01-02T00:00:00Z. To go on, run: kubectl -n shop annotate frst noon \
-        fairway.dev/restore=\"11:$(date +%s)\" --overwrite To give it up: kubectl -n shop annotate frst noon \
+        fairway.dev/restore=\"11:$(date +%s)\" --overwrite To abort it: kubectl -n shop annotate frst noon \
         fairway.dev/abort=\"$(date +%s)\" --overwrite";
     assert_eq!(message, expected);
 }
@@ -317,7 +318,7 @@ fn a_swap_that_the_environment_keeps_from_ending_is_repeated() {
     assert_eq!(story.step_of(3), RestoreStep::Swap { agreed_rows: None });
     story.bench.later(SignedDuration::from_hours(1));
     story.answer(3, &failing(Cause::Environment, Reason::SessionsRemain));
-    assert_eq!(story.step_of(4), RestoreStep::Discard, "and given up in the end");
+    assert_eq!(story.step_of(4), RestoreStep::Discard, "and ended at last");
 }
 
 #[rstest]
