@@ -216,7 +216,7 @@ fn nothing_is_replaced_before_the_user_has_read_what_is_lost() {
     );
     let expected = "The restore to 2026-01-01T00:00:00Z is prepared and would lose at least 11 row changes in 1 table \
         (public.lead: 11). The application goes on writing, so a higher number may be needed, or any. Without an answer it \
-        is given up at 2026-01-02T00:00:00Z. To go on, run: kubectl -n shop annotate frst noon \
+        ends at 2026-01-02T00:00:00Z. To go on, run: kubectl -n shop annotate frst noon \
         fairway.dev/restore=\"11:$(date +%s)\" --overwrite To abort it: kubectl -n shop annotate frst noon \
         fairway.dev/abort=\"$(date +%s)\" --overwrite";
     assert_eq!(message, expected);
