@@ -140,7 +140,7 @@ pub(crate) async fn globals(
             "--no-password",
             "--database",
         ])
-        .arg(&kit.login.connection.database)
+        .arg(kit.login.connection.database_string())
         .stdout(Stdio::piped());
     let reading = kit.clone();
     let read = blocking(move || {

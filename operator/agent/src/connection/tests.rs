@@ -222,3 +222,9 @@ fn the_seeds_of_the_fuzz_target_are_the_table() {
         "UPDATE_SEEDS=1 writes {path}"
     );
 }
+
+#[test]
+fn a_database_is_an_argument_whatever_its_name() {
+    let connection = Connection::parse("postgres://u@h/a%27b%5Cc%3Dd").unwrap();
+    assert_eq!(connection.database_string(), r"dbname='a\'b\\c=d'");
+}

@@ -217,6 +217,13 @@ impl Connection {
         self.hosts.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
+    /// The database alone as a connection string, for programs of PostgreSQL that ask for it as an argument: they take a name
+    /// with `=` in it, or one that begins like a URL, for a connection string.
+    pub(crate) fn database_string(&self) -> String {
+        let escaped = self.database.replace('\\', "\\\\").replace('\'', "\\'");
+        format!("dbname='{escaped}'")
+    }
+
     /// What PostgreSQL's own programs need in their environment to reach the same database; nothing of it
     /// may be an argument, because arguments can be read by every process of the node.
     pub(crate) fn libpq_variables(&self) -> BTreeMap<&'static str, String> {

@@ -10,7 +10,7 @@ use super::{
     rights::Role,
     server::{Server, Target, other},
     set::{Entry, Reader, Set, list_file, run},
-    sql::{self, conninfo, identifier, literal},
+    sql::{self, identifier, literal},
 };
 use crate::{
     backup::{
@@ -183,7 +183,7 @@ impl Load<'_> {
             .args(part.arguments)
             .arg("--use-list")
             .arg(list.path())
-            .arg(format!("--dbname={}", conninfo(self.database)))
+            .arg(format!("--dbname={}", connection.database_string()))
             .stdout(Stdio::null());
         if connection.user != self.server.connection.user {
             command.arg("--role").arg(&self.target.owner);

@@ -17,11 +17,6 @@ pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A connection string that names a database and nothing else: a name alone could be taken for one.
-pub(super) fn conninfo(database: &str) -> String {
-    format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
 /// Name of the database into which a set is restored, beside the one in use.
 pub(super) fn beside(target: &str, restore_uid: &str) -> String {
     derived(target, "restore", restore_uid)
@@ -126,6 +121,5 @@ mod tests {
         }
         assert_ne!(beside("crm", "a"), beside("crm", "b"));
         assert_ne!(beside("crm", "a"), replaced("crm", "a"));
-        assert_eq!(conninfo(r"a'b\c"), r"dbname='a\'b\\c'");
     }
 }
