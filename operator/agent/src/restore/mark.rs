@@ -63,6 +63,15 @@ impl Mark {
         }
     }
 
+    /// The mark of the database that was in use until that moment, with that comment.
+    pub(super) fn replaced(&self, at: String, comment: Option<String>) -> Self {
+        Self {
+            at: Some(at),
+            comment,
+            ..self.in_state(State::Replaced)
+        }
+    }
+
     /// The mark in a comment, if it is one of that Restore.
     pub(super) fn parse(comment: &str, restore_uid: &str) -> Option<Self> {
         let mark: Self = serde_json::from_str(comment).ok()?;

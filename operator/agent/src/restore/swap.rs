@@ -262,12 +262,7 @@ async fn rename(
         .await
         .map_err(doing)?
         .get(0);
-    let replaced = Mark {
-        state: State::Replaced,
-        at: Some(now),
-        comment: target.comment.clone(),
-        ..mark.clone()
-    };
+    let replaced = mark.replaced(now, target.comment.clone());
     let name = identifier(&target.name);
     let mut statements = vec![
         format!(
