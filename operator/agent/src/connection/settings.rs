@@ -46,6 +46,14 @@ impl Form {
         }
     }
 
+    /// The name of a key as messages show it.
+    fn shown(self, name: String) -> String {
+        match self {
+            Self::Npgsql => name.split_whitespace().collect::<Vec<_>>().join(" "),
+            Self::Libpq | Self::Parts | Self::Url | Self::Jdbc => name,
+        }
+    }
+
     /// Whether the readers of this form agree that the last of several values counts.
     fn last_value_counts(self) -> bool {
         self != Self::Url
@@ -60,6 +68,7 @@ impl Settings {
         let mut settings = Self(BTreeMap::new());
         let mut before: Option<String> = None;
         for (name, value) in pairs {
+            let name = form.shown(name);
             let key = form.key(&name, before.as_deref())?;
             before = Some(name.clone());
             let slot = match key {

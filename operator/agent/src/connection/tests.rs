@@ -172,6 +172,21 @@ fn a_connection_is_read_from_its_parts() {
     );
 }
 
+/// What follows a `?` in a password that is not encoded is read as a key. It is not shown.
+#[test]
+fn a_part_of_a_password_is_not_shown_as_a_key_with_a_plus() {
+    let error = Connection::parse("postgres://crm@db/shop?s3cr3t-\u{11}!=a+b").unwrap_err();
+    assert_eq!(error, ConnectionError::NotAKey("host".to_owned()));
+}
+
+#[test]
+fn a_key_of_npgsql_is_shown_with_single_spaces() {
+    let name = format!("SSL\t{}Negotiation", " ".repeat(1000));
+    let error = Connection::parse(&format!("Host=db;Database=shop;Username=crm;{name}=odd")).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("SSL Negotiation"), "{message}");
+}
+
 /// S18d: the text of a server or a program keeps the names that only a Secret says.
 #[test]
 fn what_only_a_secret_says_is_concealed() {

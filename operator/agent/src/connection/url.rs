@@ -53,17 +53,17 @@ pub(super) fn postgres(rest: &str, plus: Plus) -> Result<Vec<Pair>, ConnectionEr
         add("port", ports.join(","));
     }
     for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(split_pair) {
-        let matters = keys::look_up(name, &[keys::LIBPQ, keys::URL], None) != Ok(Meaning::Ignored);
-        if value.contains('+') && matters && plus == Plus::Unknown {
-            return Err(ConnectionError::Ambiguous {
-                part: format!("the + in {name}"),
-                fix: "write a space as %20 and + as %2B",
-            });
+        let name = decoded(name, "query")?;
+        if value.contains('+') && plus == Plus::Unknown {
+            let before = pairs.last().map(|(name, _)| name.as_str());
+            if keys::look_up(&name, &[keys::LIBPQ, keys::URL], before)? != Meaning::Ignored {
+                return Err(ConnectionError::Ambiguous {
+                    part: format!("the + in {name}"),
+                    fix: "write a space as %20 and + as %2B",
+                });
+            }
         }
-        pairs.push((
-            decoded(name, "query")?,
-            decoded(&value.replace('+', " "), "query")?,
-        ));
+        pairs.push((name, decoded(&value.replace('+', " "), "query")?));
     }
     Ok(pairs)
 }
