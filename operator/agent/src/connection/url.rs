@@ -54,14 +54,14 @@ pub(super) fn postgres(rest: &str, plus: Plus) -> Result<Vec<Pair>, ConnectionEr
     }
     for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(split_pair) {
         let name = decoded(name, "query")?;
-        if value.contains('+') && plus == Plus::Unknown {
-            let before = pairs.last().map(|(name, _)| name.as_str());
-            if keys::look_up(&name, &[keys::LIBPQ, keys::URL], before)? != Meaning::Ignored {
-                return Err(ConnectionError::Ambiguous {
-                    part: format!("the + in {name}"),
-                    fix: "write a space as %20 and + as %2B",
-                });
-            }
+        // Each is looked up before another one names it in a message.
+        let before = pairs.last().map(|(name, _)| name.as_str());
+        let meaning = keys::look_up(&name, &[keys::LIBPQ, keys::URL], before)?;
+        if value.contains('+') && meaning != Meaning::Ignored && plus == Plus::Unknown {
+            return Err(ConnectionError::Ambiguous {
+                part: format!("the + in {name}"),
+                fix: "write a space as %20 and + as %2B",
+            });
         }
         pairs.push((name, decoded(&value.replace('+', " "), "query")?));
     }
