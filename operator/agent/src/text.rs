@@ -54,18 +54,30 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// The text with `***` in place of a name, where it stands alone and not inside of another word.
+/// The text with `***` in place of a name, where it stands alone: where a letter or digit at either end of it goes on in
+/// the text, it is a part of another word.
 pub(crate) fn without_word(text: &str, name: &str) -> String {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let goes_on =
+        |edge: Option<char>, beside: Option<char>| edge.is_some_and(is_word) && beside.is_some_and(is_word);
+    let Some(first) = name.chars().next() else {
+        return text.to_owned();
+    };
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find(name).filter(|_| !name.is_empty()) {
+    while let Some(at) = rest.find(name) {
         let (before, after) = (&rest[..at], &rest[at + name.len()..]);
-        let left = before.chars().next_back().or_else(|| shown.chars().next_back());
-        let stands_alone = !left.is_some_and(is_word) && !after.starts_with(is_word);
         shown.push_str(before);
-        shown.push_str(if stands_alone { "***" } else { name });
-        rest = after;
+        let is_part = goes_on(Some(first), shown.chars().next_back())
+            || goes_on(name.chars().next_back(), after.chars().next());
+        if is_part {
+            // The next one may begin inside of it.
+            shown.push(first);
+            rest = &rest[at + first.len_utf8()..];
+        } else {
+            shown.push_str("***");
+            rest = after;
+        }
     }
     shown + rest
 }
@@ -95,6 +107,9 @@ mod tests {
     #[case("role \"crm\" of crm_items", "crm", "role \"***\" of crm_items")]
     #[case("db, db2, db", "db", "***, db2, ***")]
     #[case("crmcrm crm", "crm", "crmcrm ***")]
+    #[case("a-b-a-a", "a-a", "a-b-***")]
+    #[case("ba-a-a", "a-a", "ba-***")]
+    #[case("user@crm", "user@", "***crm")]
     #[case("anything", "", "anything")]
     fn a_name_is_hidden_where_it_stands_alone(#[case] text: &str, #[case] name: &str, #[case] shown: &str) {
         assert_eq!(without_word(text, name), shown);

@@ -195,7 +195,8 @@ impl Connection {
         })
     }
 
-    /// The names that only a Secret says, besides the password.
+    /// The names that only a Secret says, besides the password. One without a letter or digit says nothing, and would be
+    /// found in every text.
     pub(crate) fn secret_names(&self) -> Vec<String> {
         let hosts = self.hosts.iter().filter(|_| self.origin == Origin::Secret);
         let addresses = hosts
@@ -205,6 +206,7 @@ impl Connection {
             .map(|host| host.name.clone())
             .chain(addresses)
             .chain([self.user.clone()])
+            .filter(|name| name.contains(char::is_alphanumeric))
             .collect()
     }
 
