@@ -1,5 +1,6 @@
 //! One run of a database migration.
 
+use crate::Reason;
 use crate::attempts::Attempts;
 use crate::database::{MigrationCheck, OnStart};
 use crate::duration::Duration;
@@ -125,6 +126,9 @@ pub struct MigrationStatus {
     /// Whether the run's pod ended without a report, so that a Job reads from the ledger how the run ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settling: bool,
+    /// How the run's pod ended, or what kept it from starting, while the ledger is asked: more than the ledger may know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_end: Option<RunEnd>,
     /// Number of such Jobs that have been started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settle_attempt: Option<u32>,
@@ -141,6 +145,26 @@ pub enum LedgerRow {
     /// The agent wrote it, and it is gone: the database failed over to a replica that lacks it, was restored, or the
     /// schema `fairway` was dropped.
     Missing,
+}
+
+/// How the pod of a run ended, or what kept it from starting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunEnd {
+    /// Why, as a reason of a condition.
+    pub reason: String,
+    /// Why, in whole sentences.
+    pub message: String,
+}
+
+impl RunEnd {
+    /// An end for that reason.
+    pub fn new(reason: Reason, message: String) -> Self {
+        Self {
+            reason: reason.into(),
+            message,
+        }
+    }
 }
 
 /// Schema fingerprints before and after a migration.
@@ -173,4 +197,14 @@ pub enum MigrationOutcome {
     Unknown,
     /// The migration was not started: another run is unresolved, or the database could not be used.
     NotStarted,
+}
+
+impl MigrationOutcome {
+    /// Whether nothing is to be done any more; after another one a user says how the migration ended.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Applied | Self::AlreadyApplied | Self::Failed | Self::NotStarted => true,
+            Self::Partial | Self::Unknown => false,
+        }
+    }
 }

@@ -17,7 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as StdListener};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -135,13 +136,27 @@ impl Pages {
 /// Binds an address; one without a host is every address of both families, or of IPv4 where there is no IPv6.
 ///
 /// # Errors
-/// When the address cannot be bound.
+/// When the address cannot be bound; the message names it.
 pub(crate) fn bind(address: ListenAddress) -> std::io::Result<StdListener> {
-    let listener = match address {
-        ListenAddress::Host(address) => StdListener::bind(address)?,
-        ListenAddress::Any(port) => StdListener::bind((Ipv6Addr::UNSPECIFIED, port))
-            .or_else(|_| StdListener::bind((Ipv4Addr::UNSPECIFIED, port)))?,
+    let refused =
+        |error: &std::io::Error| matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    let (address, bound) = match address {
+        ListenAddress::Host(address) => (address, StdListener::bind(address)),
+        ListenAddress::Any(port) => {
+            let (six, four) = (
+                (Ipv6Addr::UNSPECIFIED, port).into(),
+                (Ipv4Addr::UNSPECIFIED, port).into(),
+            );
+            match StdListener::bind::<SocketAddr>(six) {
+                Err(error) if !refused(&error) => (four, StdListener::bind(four)),
+                bound => (six, bound),
+            }
+        }
     };
+    let named = |error: std::io::Error| {
+        std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    };
+    let listener = bound.map_err(named)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -250,7 +265,7 @@ fn fails(failing: &BTreeMap<Watched, Failing>) -> String {
     failing
         .iter()
         .map(|(watched, Failing { since, why })| {
-            format!("the watch of {watched} fails since {since:.0}: {why}\n")
+            format!("the watch of {watched} has been failing since {since:.0}: {why}\n")
         })
         .collect()
 }
@@ -338,7 +353,7 @@ mod tests {
         let (status, text) = readyz(State(pages.clone())).await;
         assert_eq!(status, StatusCode::OK);
         assert!(
-            text.starts_with("ok\nthe watch of Deployment fails since 20"),
+            text.starts_with("ok\nthe watch of Deployment has been failing since 20"),
             "{text}"
         );
         assert!(

@@ -283,12 +283,12 @@ impl Metrics {
         );
         registry.register(
             "fairway_unreadable_objects",
-            "Objects that cannot be parsed and are skipped",
+            "Objects that cannot be parsed: an App is not reconciled while one of its objects is",
             m.unreadable.clone(),
         );
         registry.register(
             "fairway_watch_failing",
-            "Whether the list or watch of a kind fails, so that changes of its objects are not seen",
+            "Whether a kind is not watched: its list or watch fails, or its first list is under way",
             m.failing.clone(),
         );
         (metrics, registry)

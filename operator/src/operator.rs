@@ -99,6 +99,8 @@ async fn operate(arguments: OperatorArgs, probe_runtime: Handle) -> Result<(), F
         health.clone(),
     ));
     http::serve_probes(http::bind(arguments.probes_address)?, &pages)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(never_ends("the heartbeat", health.clone().beat()));
     let listener = http::bind(arguments.metrics_address)?;
     let client = client::connect(metrics.clone()).await?;
     let (stop, stopped) = watch::channel(false);
@@ -111,14 +113,12 @@ async fn operate(arguments: OperatorArgs, probe_runtime: Handle) -> Result<(), F
 
     learn_agent_image(&client, &arguments, &metrics, &engine).await;
 
-    let mut tasks = JoinSet::new();
     tasks.spawn(async {
         (
             "the HTTP server",
             http::serve_metrics(listener, pages).await.map_err(Failure::from),
         )
     });
-    tasks.spawn(never_ends("the heartbeat", health.clone().beat()));
     let (events, announcements) = Events::new(metrics.clone());
     let writer = events::write(client.clone(), arguments.identity.clone(), announcements);
     tasks.spawn(never_ends("the event writer", writer));

@@ -20,13 +20,15 @@ use std::{
 };
 
 use fairway_health::request;
-use fairway_protocol::{Failure, GuardTask, HttpRequest, MigrationReport, ProbeVerdict, Reason};
+use fairway_protocol::{
+    Failure, GuardTask, HttpRequest, MigrationOutcome, MigrationReport, ProbeVerdict, Reason,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::{
     backends::InTransaction,
     environment::Environment,
-    report::{fit, not_started},
+    report::{fit, migration, not_started},
     run::{Claim, Observed, Processes, Request, Run, StopReason, Verdict, lock_watch::LockWatch},
     session::cause,
     termination::Termination,
@@ -56,7 +58,7 @@ impl Files {
     }
 
     fn keep_report(&self, report: &MigrationReport) {
-        // Without the file the ledger still has the outcome, which the restarted guard reads again.
+        // Without the file a recorded outcome is still in the ledger, which the restarted guard asks again.
         if let Err(error) = std::fs::write(&self.report, fit(report.clone())) {
             tracing::warn!("{} could not be written: {error}", self.report.display());
         }
@@ -84,9 +86,21 @@ pub(crate) async fn run(task: GuardTask, environment: &Environment) -> Migration
     }
     let report = watch(&task, environment, &mut termination, &files)
         .await
-        .unwrap_or_else(not_run);
+        .unwrap_or_else(|failure| match files.started.exists() {
+            true => lost_sight(failure),
+            false => not_run(failure),
+        });
     files.keep_report(&report);
     report
+}
+
+/// The report of a guard that was started again and cannot go on: the application may be in the middle of its migration.
+fn lost_sight(failure: Failure) -> MigrationReport {
+    let message = format!(
+        "The agent beside the application was started again and could not go on watching its migration. {}",
+        failure.message
+    );
+    migration(MigrationOutcome::Undecided, Some(Failure { message, ..failure }))
 }
 
 async fn watch(
@@ -103,18 +117,23 @@ async fn watch(
         Claim::Interrupted(mut run) => return Ok(run.settle().await),
         Claim::Settled(report) => return Ok(*report),
     };
-    let deadline = run.deadline(request.limit).await?;
-    let end = match std::fs::write(&files.started, "") {
-        Ok(()) => {
-            tracing::info!("run {} started: the application may start", run.id());
-            observe(task, &request, &mut run, deadline, termination).await
-        }
-        Err(error) => End::Ended(format!(
+    let deadline = match run.deadline(request.limit).await {
+        Ok(deadline) => deadline,
+        // The row is written, and how the run goes on cannot be seen.
+        Err(failure) => return Ok(run.unknown(failure)),
+    };
+    if !files.started.exists()
+        && let Err(error) = std::fs::write(&files.started, "")
+    {
+        let what = format!(
             "The application was not started: {} cannot be written ({error})",
             files.started.display()
-        )),
-    };
-    let observed = match end {
+        );
+        let verdict = Verdict::not_started(Reason::AgentFailed, what);
+        return Ok(run.conclude(&Observed::new(verdict, Processes::Gone)).await);
+    }
+    tracing::info!("run {} started: the application may start", run.id());
+    let observed = match observe(task, &request, &mut run, deadline, termination).await {
         End::Healthy(note) => Observed {
             note,
             ..Observed::new(Verdict::Success, Processes::Serving)
@@ -155,7 +174,7 @@ async fn observe(
         patience: PATIENCE.min(request.limit / 2),
         doubted_since: None,
     };
-    let period = Duration::from_millis(task.period_milliseconds).max(LEAST_PERIOD);
+    let period = Duration::from_millis(task.period_milliseconds).max(MIN_PERIOD);
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -190,7 +209,7 @@ async fn observe(
 
 /// Shortest time between two rounds, whatever the task says: [`interval`] panics where there is none. The API allows no less
 /// than 100 ms.
-const LEAST_PERIOD: Duration = Duration::from_millis(10);
+const MIN_PERIOD: Duration = Duration::from_millis(10);
 
 /// Longest time for which the database is asked whether the application is in a transaction.
 const AT_REST_TIMEOUT: Duration = Duration::from_secs(5);

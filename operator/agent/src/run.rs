@@ -97,7 +97,7 @@ pub(crate) enum Claim<'a> {
 
 impl<'a> Run<'a> {
     /// Takes the migration lock, asks the ledger, and writes the run's row if the run may start. A pod that is asked to
-    /// end while it waits for the lock starts nothing any more.
+    /// end before that starts nothing any more.
     ///
     /// # Errors
     /// What kept the ledger from being asked; nothing was started.
@@ -111,23 +111,23 @@ impl<'a> Run<'a> {
             LOCK_TIMEOUT.min(request.limit),
         );
         let lock = tokio::select! {
+            biased;
+            () = termination.requested() => return Err(stopped()),
             acquired = Lock::acquire(&connection, connect_timeout, lock_timeout) => acquired?,
-            () = termination.requested() => {
-                return Err(environment_failure(
-                    Reason::AgentFailed,
-                    "The migration's pod was stopped before anything was started.",
-                ));
-            }
         };
-        Self::claim_under(lock, request).await
+        Self::claim_under(lock, request, termination).await
     }
 
-    async fn claim_under(mut lock: Lock, request: &Request<'a>) -> Result<Claim<'a>, Failure> {
+    async fn claim_under(
+        mut lock: Lock,
+        request: &Request<'a>,
+        termination: &mut Termination,
+    ) -> Result<Claim<'a>, Failure> {
         ledger::schema::ensure(lock.session.client_mut()).await?;
         let lock = settle_interrupted(lock, &request.identity.run_id).await?;
         if let Some(refusal) = ledger::claim_ownership(lock.session.client(), request.requester)
             .await
-            .map_err(ledger_not_read)?
+            .map_err(|error| statement_failed("recording which App owns the database", &error))?
         {
             return Err(refusal);
         }
@@ -142,6 +142,8 @@ impl<'a> Run<'a> {
         let inputs_hash = request.inputs_hash()?;
         match report_without_running(&lock, request, inputs_hash.as_deref(), found).await? {
             Some(report) => Ok(Claim::Settled(Box::new(report))),
+            // Settling another run may have taken minutes.
+            None if termination.is_requested().await => Err(stopped()),
             None => Self::begin(lock, request, inputs_hash.as_deref())
                 .await
                 .map(Claim::Begun),
@@ -266,6 +268,14 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A pod was asked to end before its run began.
+fn stopped() -> Failure {
+    environment_failure(
+        Reason::AgentFailed,
+        "The migration's pod was stopped before anything was started.",
+    )
+}
+
 fn ledger_not_read(error: tokio_postgres::Error) -> Failure {
     statement_failed("reading the ledger", &error)
 }
@@ -284,8 +294,8 @@ async fn settle_interrupted(lock: Lock, except_run_id: &str) -> Result<Lock, Fai
     Ok(other.lock)
 }
 
-/// The report on a request for which nothing has to run: its run has ended, another one is not settled, or its image and
-/// command were applied by an earlier run.
+/// The report on a request for which nothing has to run: its run has ended, another one is not settled, or its image,
+/// command and inputs were applied by an earlier run.
 async fn report_without_running(
     lock: &Lock,
     request: &Request<'_>,

@@ -27,4 +27,13 @@ impl Termination {
         }
         std::future::pending().await
     }
+
+    /// Whether a request to end has come and was not yet taken.
+    pub(crate) async fn is_requested(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.requested() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) fn adopt(kind: &str, desired: &ObjectMeta, existing: &ObjectMeta) -> 
         message: format!(
             "{kind} {name} already exists and was not created by Fairway for this object. Delete or rename it."
         ),
-        conflict: false,
+        conflicts: Vec::new(),
         may_pass: true,
     }))
 }

@@ -40,23 +40,26 @@ impl Meaning {
 /// Reads an error answer.
 pub(crate) fn meaning(status: &Status) -> Meaning {
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    let owned = causes.clone().any(|cause| cause.reason == "FieldManagerConflict");
+    let owned = causes
+        .clone()
+        .filter(|cause| cause.reason == "FieldManagerConflict");
+    let conflicts: Vec<_> = owned.map(|cause| cause.field.clone()).collect();
     let ending = causes.clone().any(|cause| cause.reason == "NamespaceTerminating");
-    let refused = |conflict, may_pass| {
+    let refused = |conflicts, may_pass| {
         Meaning::Refused(Refusal {
             message: message(status),
-            conflict,
+            conflicts,
             may_pass,
         })
     };
     match status.code {
         404 => Meaning::NotFound,
-        409 if owned => refused(true, true),
+        409 if !conflicts.is_empty() => refused(conflicts, true),
         409 if status.reason == "AlreadyExists" => Meaning::AlreadyExists,
         409 => Meaning::Conflict,
         403 if ending => Meaning::NamespaceTerminating,
-        403 => refused(false, true),
-        400 | 413 | 415 | 422 => refused(false, false),
+        403 => refused(Vec::new(), true),
+        400 | 413 | 415 | 422 => refused(Vec::new(), false),
         401 => Meaning::Unavailable("the API server does not accept the operator's credentials".into()),
         code => Meaning::Unavailable(format!("the API server answered {code} {}", status.reason)),
     }
@@ -179,7 +182,7 @@ mod tests {
             refused.message,
             "spec.env[0].value: Invalid value: must be short; spec.containers[0].image: Required value"
         );
-        assert!(!refused.conflict && !refused.may_pass);
+        assert!(refused.conflicts.is_empty() && !refused.may_pass);
     }
 
     #[test]
@@ -199,7 +202,8 @@ mod tests {
             refused.message,
             ".spec.selector: conflict with \"kubectl-client-side-apply\" using v1"
         );
-        assert!(refused.conflict && refused.may_pass);
+        assert_eq!(refused.conflicts, [".spec.selector"]);
+        assert!(refused.may_pass);
     }
 
     #[rstest]

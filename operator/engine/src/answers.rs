@@ -211,7 +211,7 @@ mod tests {
     fn refused(may_pass: bool) -> Refusal {
         Refusal {
             message: "no".into(),
-            conflict: false,
+            conflicts: Vec::new(),
             may_pass,
         }
     }

@@ -234,11 +234,14 @@ impl Caches {
         let key = NamespacedName::new(namespace, meta.name.as_deref().unwrap_or_default());
         let app = match kind.unreadable() {
             Unreadable::Ignored => None,
-            Unreadable::BlocksApp => app_of_unreadable(kind, meta),
+            // Of one that was applied by hand, only what was cached of it says to which App it belongs.
+            Unreadable::BlocksApp => app_of_unreadable(kind, meta)
+                .map(|app| key.sibling(app))
+                .or_else(|| self.app_of(kind, &key).cloned()),
         };
         let object = UnreadableObject {
             version: version_of(meta),
-            blocks: app.map(|app| key.sibling(app)),
+            blocks: app,
         };
         if self.unreadable.insert((kind, key.clone()), object.clone()) == Some(object) {
             return None;
@@ -249,7 +252,15 @@ impl Caches {
         })
     }
 
-    /// Ends a list of a namespace, or of all: evicts what it did not hold. Returns the objects to reconcile.
+    /// Whether an App is not reconciled because this object could not be parsed.
+    pub(crate) fn blocks_app(&self, kind: Kind, meta: &ObjectMeta) -> bool {
+        let name = meta.name.as_deref().unwrap_or_default();
+        let key = NamespacedName::new(meta.namespace.as_deref().unwrap_or_default(), name);
+        let object = self.unreadable.get(&(kind, key));
+        object.is_some_and(|object| object.blocks.is_some())
+    }
+
+    /// Completes a list of one namespace, or of all: evicts what it did not hold. Returns the objects to reconcile.
     pub(crate) fn retain<K: Cached>(
         &mut self,
         namespace: Option<&str>,

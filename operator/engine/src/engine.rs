@@ -99,8 +99,12 @@ impl Engine {
             resource_version: meta.resource_version.clone(),
             field_path: None,
         };
+        let blocks_app = self.state.caches.blocks_app(kind, meta);
         let consequence = match (kind, kind.unreadable()) {
             (Kind::App, _) => "nothing is done for it",
+            (_, Unreadable::BlocksApp) if !blocks_app => {
+                "it is ignored, because nothing says to which App it belongs"
+            }
             (_, Unreadable::BlocksApp) => "nothing is done for its App",
             (_, Unreadable::Ignored) => "it is ignored",
         };

@@ -23,7 +23,7 @@ use kube::core::{ApiResource, ObjectMeta};
 /// | `app` | of our own kinds: the App to which an object belongs; a label says it of others |
 /// | `status`, `observed` | type of its status, and what its planner sees |
 /// | `headline` | the condition that sums it up: its reasons become Events |
-/// | `outcome` | whether it ends, with an outcome in its status |
+/// | `outcome` | whether it ends, with an outcome in its status: with the first, or with one that is final |
 /// | `interest` | which changes concern its objects |
 /// | `unreadable` | of our own kinds: what happens to an App when an object of it cannot be parsed; other kinds block it if they belong to an App |
 /// | `of` | of other kinds: to what an object belongs, by its labels |
@@ -62,7 +62,7 @@ macro_rules! for_each_kind {
                     status: MigrationStatus,
                     observed: MigrationObserved,
                     headline: SUCCEEDED,
-                    outcome: once,
+                    outcome: until_final,
                     interest: ItsWork,
                     unreadable: BlocksApp,
                 }
@@ -165,9 +165,16 @@ macro_rules! cell {
     (observed; observed: $observed:ident, $($row:tt)*) => { $observed };
     (headline; headline: $headline:ident, $($row:tt)*) => { $headline };
     (outcome; outcome: once, $($row:tt)*) => { |status| status.outcome.map(|outcome| format!("{outcome:?}")) };
+    (outcome; outcome: until_final, $($row:tt)*) => { cell!(outcome; outcome: once, $($row)*) };
     (outcome; outcome: never, $($row:tt)*) => { |_| None };
     (is_open; outcome: once, $($row:tt)*) => {
         |object| object.status.as_ref().is_none_or(|status| status.outcome.is_none())
+    };
+    (is_open; outcome: until_final, $($row:tt)*) => {
+        |object| {
+            let outcome = object.status.as_ref().and_then(|status| status.outcome);
+            outcome.is_none_or(|outcome| !outcome.is_final())
+        }
     };
     (is_open; outcome: never, $($row:tt)*) => { |_| false };
     (interest; interest: $interest:ident, $($row:tt)*) => { Interest::$interest };
@@ -192,7 +199,7 @@ pub enum Interest {
     /// the Jobs and pods that work for it, and the App's, so that an old Release costs nothing while other pods come and go.
     EverythingUntilItEnds,
     /// Its own and those of the Jobs and pods that work for it, those of the Release of the same name (by an
-    /// annotation there a user resolves a migration) and, while it has no outcome, of what it runs with.
+    /// annotation there a user resolves a migration) and, while it has not ended, of what it runs with.
     ItsWork,
 }
 

@@ -89,7 +89,7 @@ impl Bench {
     pub(crate) fn refuse(&mut self, step: &Step, message: &str) {
         let refusal = Refusal {
             message: message.to_owned(),
-            conflict: false,
+            conflicts: Vec::new(),
             may_pass: true,
         };
         self.refused.insert(step.key(), refusal);

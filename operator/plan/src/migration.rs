@@ -102,11 +102,7 @@ fn next(view: &View, status: &mut MigrationStatus) -> Planned {
 
 /// Whether a Migration has ended for good.
 fn is_over(status: &MigrationStatus) -> bool {
-    use MigrationOutcome::{AlreadyApplied, Applied, Failed, NotStarted, Partial, Unknown};
-    match status.outcome {
-        Some(Applied | AlreadyApplied | Failed | NotStarted) => true,
-        Some(Partial | Unknown) | None => false,
-    }
+    status.outcome.is_some_and(MigrationOutcome::is_final)
 }
 
 /// Whether the migration was applied, now or before.

@@ -117,8 +117,9 @@ pub struct ReleaseObserved {
 pub struct Refusal {
     /// The API server's words, without values.
     pub message: String,
-    /// Another field manager owns a field (409), as against an invalid object (400, 403, 422).
-    pub conflict: bool,
+    /// Paths of the fields that another field manager owns (409), such as `.spec.selector`; none of an object that was refused
+    /// for what it is (400, 403, 422).
+    pub conflicts: Vec<String>,
     /// A fix elsewhere can help (a quota, a role, an admission policy): a release waits for that instead of failing.
     pub may_pass: bool,
 }

@@ -209,7 +209,10 @@ impl ApiError {
                 conflict: true,
                 ..
             } => {
-                let causes = serde_json::json!({"causes": [{"reason": "FieldManagerConflict"}]});
+                let (field, what) = message.split_once(": ").unwrap_or(("", message));
+                let cause =
+                    serde_json::json!({"reason": "FieldManagerConflict", "field": field, "message": what});
+                let causes = serde_json::json!({"causes": [cause]});
                 Status {
                     details: serde_json::from_value(causes).ok(),
                     ..status(409, "Conflict", message)

@@ -128,7 +128,7 @@ impl Run<'_> {
     }
 
     /// The report of this run when its outcome could not be recorded.
-    fn unknown(&self, failure: Failure) -> MigrationReport {
+    pub(crate) fn unknown(&self, failure: Failure) -> MigrationReport {
         MigrationReport {
             before: Some(self.entry.before.clone()),
             ..migration(MigrationOutcome::Unknown, Some(failure))

@@ -160,6 +160,48 @@ async fn a_killed_guard_goes_on_watching_after_its_restart() {
 }
 
 #[tokio::test]
+async fn a_restarted_guard_without_its_database_does_not_say_that_nothing_ran() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    let pod = Pod::new(&database, "pod-1");
+    let mut task = guard("run-1", &application);
+    let container = pod.start(&Task::Guard(task.clone()));
+    application.asked().await;
+    container.killed().await;
+    // Time to connect is cut to that of the run.
+    task.run.timeout_seconds = 1;
+    let away = pod.with("FAIRWAY_DATABASE_URL", "postgres://crm:p@127.0.0.1:9/crm");
+    let outcome = away.run(&Task::Guard(task)).await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Undecided, "{}", outcome.log);
+    let failure = report.failure.expect("a failure");
+    assert!(
+        failure.message.contains("could not go on watching"),
+        "{}",
+        failure.message
+    );
+}
+
+#[tokio::test]
+async fn a_guard_that_cannot_let_the_application_start_says_that_nothing_ran() {
+    let database = Database::new().await;
+    let application = Application::start().await;
+    let pod = Pod::new(&database, "pod-1");
+    // A link that leads nowhere cannot be written.
+    let started = pod.folder.path().join("guard/guard.started");
+    std::os::unix::fs::symlink("nowhere/file", started).expect("a link");
+    let outcome = pod.run(&Task::Guard(guard("run-1", &application))).await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Failed, "{}", outcome.log);
+    let failure = report.failure.expect("a failure");
+    assert!(
+        failure.message.contains("(nothing was executed)"),
+        "{}",
+        failure.message
+    );
+}
+
+#[tokio::test]
 async fn an_application_out_of_time_is_judged_when_it_is_gone() {
     let database = Database::new().await;
     let application = Application::start().await;

@@ -1,4 +1,4 @@
-//! What is cached of one App: everything that its planners look at, found without a scan.
+//! What is cached of one App, or of what concerns Apps by a Service or namespace ([`Scope`]): found without a scan.
 
 use super::keep::{self, KeptSnapshot};
 use super::store::{Kept, Store};
@@ -63,7 +63,7 @@ macro_rules! group {
         own { $($own:ident $own_store:ident $member:ident { $($own_row:tt)* })* }
         built_in { $($kind:ident $store:ident { $($row:tt)* })* }
     ) => {
-        /// An App's objects, kind by kind. The App itself may be gone: backups outlive it.
+        /// The objects of one App, Service or namespace, kind by kind. The App itself may be gone: backups outlive it.
         #[derive(Clone, Debug, Default)]
         #[allow(missing_docs, reason = "each store holds the objects of one kind")]
         pub struct Group {
@@ -223,7 +223,7 @@ pub(crate) struct Change<'a> {
 }
 
 impl Group {
-    /// The App.
+    /// The App whose objects these are, unless it is gone.
     pub(crate) fn app(&self) -> Option<Arc<App>> {
         self.apps.all().next()
     }
@@ -314,6 +314,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_crds::migration::MigrationOutcome;
     use fairway_crds::release::{ReleaseOutcome, ReleaseStatus};
     use fairway_crds::{AppSpec, BackupSpec, MigrationSpec, ReleaseSpec};
     use serde_json::json;
@@ -375,11 +376,44 @@ mod tests {
     }
 
     #[test]
+    fn what_a_migration_runs_with_concerns_it_until_its_outcome_is_final() {
+        for (outcome, concerns) in [
+            (MigrationOutcome::Unknown, true),
+            (MigrationOutcome::Partial, true),
+            (MigrationOutcome::Failed, false),
+        ] {
+            let mut group = group();
+            let mut migration = Migration::clone(&group.migrations.get("crm-3").unwrap());
+            migration.status = Some(fairway_crds::MigrationStatus {
+                outcome: Some(outcome),
+                ..Default::default()
+            });
+            group.migrations.put("crm-3".into(), 2, Arc::new(migration));
+            let app = NamespacedName::new("shop", "crm");
+            let migration = ObjectKey::new(OwnKind::Migration, app.sibling("crm-3"));
+            for (kind, name) in [(Kind::App, "crm"), (Kind::ControllerRevision, "crm-3")] {
+                let change = Change {
+                    kind,
+                    name,
+                    work_for: None,
+                };
+                let work = group.concerned(&app, change);
+                assert_eq!(work.contains(&migration), concerns, "{kind:?} {outcome:?}");
+            }
+            assert_eq!(
+                group.open_work(&app).contains(&migration),
+                concerns,
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_release_concerns_its_migration_even_after_its_outcome() {
         let mut group = group();
         let mut migration = Migration::clone(&group.migrations.get("crm-3").unwrap());
         migration.status = Some(fairway_crds::MigrationStatus {
-            outcome: Some(fairway_crds::migration::MigrationOutcome::Unknown),
+            outcome: Some(MigrationOutcome::Unknown),
             ..Default::default()
         });
         group.migrations.put("crm-3".into(), 2, Arc::new(migration));

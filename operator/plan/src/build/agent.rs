@@ -24,8 +24,8 @@ pub use migrate::{identity, migration_job, migration_pod};
 pub use pin::{Pinned, Pull, pin_pod, pinned, with_digest};
 pub use pod::{CONTAINER, pod_of};
 pub use pod_status::{
-    Initializing, application_end, ended_at, exited, has_ended, initializing, trouble, waiting,
-    waits_for_image,
+    Initializing, application_end, ended_at, exited, has_application_begun, has_ended, initializing, trouble,
+    waiting, waits_for_image,
 };
 pub use probe::{can_ask, http_request, probe_pod, probe_requests};
 pub use report::{Outcome, begun, has_job_ended, job_report, pods_of, report, started_at};

@@ -68,8 +68,11 @@ pub(super) fn conclude(
             unsettled(view, status, report, MigrationOutcome::Unknown, source)
         }
         (Reported::Undecided, Source::Settling { .. }) => settling::again(view, status, reason, &message),
-        // Whoever holds the lock may be this run's own pod, which nobody sees any more.
-        (Reported::NotStarted, Source::Run | Source::Guard) if reason == Reason::MigrationRunning => {
+        // Whoever holds the lock may be this run's own pod, which nobody sees any more; and what is known to have begun
+        // is not begun again.
+        (Reported::NotStarted, Source::Run | Source::Guard)
+            if reason == Reason::MigrationRunning || status.ledger_row.is_some() =>
+        {
             settling::begin(status, reason, &message)
         }
         (Reported::NotStarted, Source::Settling { asked }) if status.ledger_row.is_some() => {
@@ -145,11 +148,10 @@ fn with_the_pods_end(view: &View, status: &MigrationStatus, reason: Reason, mess
     }
 }
 
-/// Why the last attempt ended, as the status has recorded it.
+/// Why the run's last attempt ended, as the status has recorded it.
 fn recorded(status: &MigrationStatus) -> Option<(Reason, String)> {
-    let attempts = status.attempts.as_ref()?;
-    let reason = attempts.reason.as_deref()?.parse().ok()?;
-    Some((reason, attempts.message.clone()?))
+    let end = status.run_end.as_ref()?;
+    Some((end.reason.parse().ok()?, end.message.clone()))
 }
 
 fn applied(
@@ -168,16 +170,17 @@ fn applied(
         Progress::succeeded(Reason::Succeeded, message)
     };
     let progress = match (&report.failed_check, outcome) {
-        (Some(check), _) => Progress::failed(
-            Reason::MigrationCheckFailed,
-            format!("The migration was applied{seconds}, but {check}"),
-        ),
+        (Some(check), _) => {
+            let message = format!("The migration was applied{seconds}, but {check}");
+            let message = message::sentences(std::iter::once(&message).chain(&report.note));
+            Progress::failed(Reason::MigrationCheckFailed, message)
+        }
         (None, MigrationOutcome::AlreadyApplied) => Progress::succeeded(
             Reason::Succeeded,
             "The ledger shows that this image, command and inputs were applied before, so the migration was not run again.",
         ),
         (None, _) if is_unchanged => succeeded(format!(
-            "Applied{seconds}. The schema is unchanged: make sure that the migration had nothing to do."
+            "Applied{seconds}. The schema is unchanged: if the migration should have changed it, check its log."
         )),
         (None, _) => succeeded(format!("Applied{seconds}.")),
     };
@@ -203,6 +206,7 @@ fn unsettled(
     status.outcome = Some(outcome);
     status.settling = false;
     status.attempts = None;
+    status.run_end = None;
     Planned::new(Progress::stalled(
         Reason::MigrationUnresolved,
         resolve::question(view, status),
@@ -248,6 +252,7 @@ fn not_started(
         } => {
             status.settling = false;
             status.pod_started = false;
+            status.run_end = None;
             status.attempts = Some(attempts);
             attempt::paused(next, message)
         }
@@ -322,5 +327,6 @@ pub(super) fn end(status: &mut MigrationStatus, outcome: MigrationOutcome, progr
     status.outcome = Some(outcome);
     status.settling = false;
     status.attempts = None;
+    status.run_end = None;
     Planned::new(progress)
 }

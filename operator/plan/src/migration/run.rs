@@ -17,7 +17,7 @@ use crate::readings::has_finished;
 use crate::retry::Due;
 use crate::{Object, ObjectRef, Step, kubectl, object::Kind};
 use fairway_crds::Reason;
-use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
+use fairway_crds::migration::{MigrationOutcome, MigrationStatus, RunEnd};
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -150,7 +150,7 @@ fn abandon(view: &View, status: &mut MigrationStatus, undone: &str) -> Option<Pl
     Some(removing.with(removals.map(Step::Delete)))
 }
 
-fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> Planned {
+fn follow(view: &View, status: &mut MigrationStatus, attempts: Attempts) -> Planned {
     let task = view.run_task();
     let name = task.child(&view.name(), attempts.current);
     let child = view.child(status, name.clone());
@@ -159,11 +159,10 @@ fn follow(view: &View, status: &mut MigrationStatus, mut attempts: Attempts) -> 
     }
     let outcome = child.outcome::<MigrationReport>();
     if let Some(ended) = application_end(view, status, &name) {
-        attempts.reason = Some(Reason::PodLost.into());
-        attempts.message = Some(ended);
-        status.attempts = Some(attempts.clone());
+        status.run_end = Some(RunEnd::new(Reason::PodLost, ended));
     }
-    if let Some(aborted) = view.undone().filter(|_| !may_have_begun(&child, &outcome)) {
+    let may_have_begun = status.pod_started || may_have_begun(&child, &outcome);
+    if let Some(aborted) = view.undone().filter(|_| !may_have_begun) {
         return settling::begin(status, Reason::Aborted, &aborted);
     }
     let pods = view.run_pods(status);
@@ -261,8 +260,10 @@ fn follow_outcome(
         blocked_reason: Reason::PodNotStarting,
         slow_start: Some(SLOW_START),
     };
-    let (since, current) = (attempts.since, attempts.current);
-    let state = attempt.state(&mut attempts, child, outcome, || create(view, current));
+    let (since, current, pod_started) = (attempts.since, attempts.current, status.pod_started);
+    let state = attempt.state(&mut attempts, child, outcome, || {
+        create(view, current, pod_started)
+    });
     if attempts.since != since {
         // What keeps an attempt from starting is not kept beyond its start: it would be taken for how the run ended.
         status.attempts = Some(attempts);
@@ -295,12 +296,15 @@ fn follow_outcome(
     }
 }
 
-fn create(view: &View, attempt: u32) -> Result<Object, Impossible> {
+fn create(view: &View, attempt: u32, pod_started: bool) -> Result<Object, Impossible> {
     // It may have run and been removed since: the ledger knows.
     let spec = &view.observed.migration.spec;
     let impossible = |reason, message| Err(Impossible { reason, message });
     if let Some(undone) = view.undone() {
-        return impossible(Reason::Aborted, undone);
+        return match pod_started {
+            true => impossible(Reason::PodLost, "The migration's pod is gone.".to_owned()),
+            false => impossible(Reason::Aborted, undone),
+        };
     }
     if let Some(deletion) = view.deletion() {
         let message = format!("{deletion}, so the migration's pod is not created.");
@@ -313,7 +317,10 @@ fn create(view: &View, attempt: u32) -> Result<Object, Impossible> {
         return impossible(Reason::PodLost, message);
     }
     if view.observed.app.is_none() {
-        let message = format!("App {} was deleted, and with it the migration's pod.", spec.app);
+        let message = format!(
+            "App {} is gone or is being deleted, so the migration's pod is not created.",
+            spec.app
+        );
         return impossible(Reason::AppMissing, message);
     }
     if let (Some(release), None) = (&spec.release, &view.observed.snapshot) {
@@ -332,12 +339,13 @@ fn create(view: &View, attempt: u32) -> Result<Object, Impossible> {
 fn undecided(view: &View, status: &mut MigrationStatus, name: &str, report: &MigrationReport) -> Planned {
     conclude::record_begun(status, report.before.clone());
     let pods = view.run_pods(status);
-    let kept = agent::pods_of(&pods, name).find_map(agent::waiting);
+    let not_begun = agent::pods_of(&pods, name).filter(|pod| !agent::has_application_begun(pod));
+    let kept = not_begun.into_iter().find_map(agent::waiting);
     match (kept, &report.failure) {
         (Some((_, why)), _) => settling::begin(status, Reason::PodNotStarting, &why),
         (None, Some(failure)) => settling::begin(status, failure.reason(), &failure.message),
         (None, None) => {
-            let message = "The agent beside the application ended without a report on the migration.";
+            let message = "The agent beside the application could not determine how the migration ended.";
             settling::begin(status, Reason::PodLost, message)
         }
     }

@@ -6,7 +6,7 @@ use crate::conditions::{Progress, State};
 use crate::message;
 use crate::retry::{Next, Schedule};
 use fairway_crds::Reason;
-use fairway_crds::migration::MigrationStatus;
+use fairway_crds::migration::{MigrationStatus, RunEnd};
 use fairway_crds::release::Attempts;
 use jiff::Timestamp;
 
@@ -35,6 +35,7 @@ pub(super) fn begin(status: &mut MigrationStatus, reason: Reason, why: &str) -> 
         attempts.next = None;
         attempts.reason = Some(reason.into());
         attempts.message = Some(message::sentence(why));
+        status.run_end = Some(RunEnd::new(reason, message::sentence(why)));
     }
     let message = message::sentences([why, what_the_job_does(status)]);
     Planned::new(Progress::running(Reason::CheckingLedger, message))

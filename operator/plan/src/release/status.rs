@@ -182,7 +182,7 @@ fn what_became_of_previous(view: &View, status: &ReleaseStatus) -> String {
 fn warning(status: &ReleaseStatus) -> &'static str {
     match &status.evidence.migration {
         Some(migration) if migration.unchanged => {
-            "The migration left the schema unchanged: make sure that it had nothing to do"
+            "The migration left the schema unchanged: if it should have changed it, check its log"
         }
         Some(migration) if migration.outcome == MigrationOutcome::AlreadyApplied => {
             "The migration was not run: the ledger has its image, command and inputs from before"

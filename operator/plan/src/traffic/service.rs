@@ -23,7 +23,7 @@ use kube::ResourceExt;
 
 /// Time in which endpoints usually follow a selector; only a wait that lasts longer is shown in status.
 const CONVERGENCE: SignedDuration = SignedDuration::from_secs(1);
-/// Time after which endpoints that do not follow are nothing that passes by itself.
+/// Time after which endpoints that lag behind a selector need a user's attention.
 const LATE: SignedDuration = SignedDuration::from_mins(2);
 
 /// Switches the selectors of Services.
@@ -250,31 +250,45 @@ fn desired(
 /// What the API server's refusal of a Service means; `None` when another attempt is due at once.
 fn refusal(refusal: &Refusal, app: &App, desired: &Service, existing: Option<&Service>) -> Option<String> {
     let name = desired.name_any();
-    if !refusal.conflict {
+    if refusal.conflicts.is_empty() {
         let what = format!("Service {name} cannot be switched, because the API server refuses it");
         let what = quoting(&what, Some(&refusal.message));
         return Some(format!(
             "{what} Fix what that answer names; Fairway retries automatically."
         ));
     }
+    if !refusal.conflicts.iter().all(|field| is_of_selector(field)) {
+        let is_ours = existing.is_some_and(|existing| service::is_ours(app, existing));
+        let (what, fix) = if is_ours {
+            let what = format!(
+                "Service {name}, which Fairway created, cannot be written, because another manager has changed it"
+            );
+            (what, "Undo that change.")
+        } else {
+            let what = format!(
+                "Service {name} cannot be switched, because another manager sets a field that Fairway writes"
+            );
+            (what, "Remove that field from the manifest of the Service.")
+        };
+        let what = quoting(&what, Some(&refusal.message));
+        return Some(format!("{what} {fix}"));
+    }
     let selector = existing.and_then(|existing| existing.spec.as_ref()?.selector.as_ref());
     if selector.is_none_or(|selector| selector.is_empty()) {
         // The manager that set the selector has removed it. The Service selects no pods, so the switch is not delayed.
         return None;
-    }
-    let is_ours = existing.is_some_and(|existing| service::is_ours(app, existing));
-    if is_ours && !refusal.message.contains(".spec.selector") {
-        let what = format!(
-            "Service {name}, which Fairway created, cannot be written, because another manager has changed it"
-        );
-        let what = quoting(&what, Some(&refusal.message));
-        return Some(format!("{what} Undo that change."));
     }
     let what = format!("Service {name} cannot be switched, because another manager sets its selector");
     let what = quoting(&what, Some(&refusal.message));
     Some(format!(
         "{what} Remove spec.selector from the manifest of the Service, so that Fairway can switch it."
     ))
+}
+
+/// Whether a path names the selector of a Service, or a label in it.
+fn is_of_selector(field: &str) -> bool {
+    let below = field.strip_prefix(".spec.selector");
+    below.is_some_and(|below| below.is_empty() || below.starts_with(['.', '[']))
 }
 
 /// Dry runs of the switches that have not passed one, where there are several.
@@ -346,7 +360,7 @@ fn following(state: &TrafficState, to: &TrafficTarget, serves: &Serves) -> Pendi
                 .saturating_add(LATE)
                 .unwrap_or(Timestamp::MAX),
             advice: format!(
-                "This has taken more than two minutes; seconds are usual. Check the endpoints, and whether \
+                "This has taken more than two minutes; it usually takes seconds. Check the endpoints, and whether \
                  kube-controller-manager runs: {}",
                 kubectl::endpoint_slices(namespace, &serves.service)
             ),
@@ -362,4 +376,51 @@ fn switched_at(state: &TrafficState, serves: &Serves) -> Option<Timestamp> {
 
 fn after_convergence(switched: Timestamp) -> Timestamp {
     switched.saturating_add(CONVERGENCE).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn service(name: &str, selector: serde_json::Value) -> Service {
+        let manifest = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"selector": selector}
+        });
+        serde_json::from_value(manifest).unwrap()
+    }
+
+    #[rstest]
+    #[case::selector(&[".spec.selector"], json!({"app": "crm"}), Some("another manager sets its selector"))]
+    #[case::label_in_it(&[".spec.selector.app"], json!({"app": "crm"}), Some("another manager sets its selector"))]
+    #[case::selector_that_was_removed(&[".spec.selector"], json!({}), None)]
+    #[case::other_field(&[".metadata.labels.app"], json!({"app": "crm"}), Some("Remove that field from the manifest"))]
+    #[case::other_field_without_selector(&[".metadata.labels.app"], json!({}), Some("Remove that field from the manifest"))]
+    #[case::field_that_begins_alike(&[".spec.selectors"], json!({}), Some("Remove that field from the manifest"))]
+    #[case::one_of_two(&[".spec.selector", ".metadata.labels.app"], json!({}), Some("Remove that field from the manifest"))]
+    #[case::no_conflict(&[], json!({}), Some("because the API server refuses it"))]
+    fn a_conflict_is_told_by_the_field_that_it_is_about(
+        #[case] conflicts: &[&str],
+        #[case] selector: serde_json::Value,
+        #[case] expected: Option<&str>,
+    ) {
+        let answer = Refusal {
+            message: "conflict with \"kubectl\"".to_owned(),
+            conflicts: conflicts.iter().map(ToString::to_string).collect(),
+            may_pass: true,
+        };
+        let existing = service("crm", selector);
+        let said = refusal(
+            &answer,
+            &crate::bench::app(),
+            &service("crm", json!({})),
+            Some(&existing),
+        );
+        assert_eq!(said.is_some(), expected.is_some(), "{said:?}");
+        if let (Some(said), Some(expected)) = (said, expected) {
+            assert!(said.contains(expected), "{said}");
+        }
+    }
 }

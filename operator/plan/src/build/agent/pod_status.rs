@@ -141,6 +141,11 @@ fn has_begun(container: &ContainerStatus) -> bool {
     state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
 }
 
+/// Whether the container that migrates has begun to run.
+pub fn has_application_begun(pod: &Pod) -> bool {
+    application(pod).is_some_and(has_begun)
+}
+
 /// How the container that migrates ended, if it has: its exit code, and a sentence.
 pub fn application_end(pod: &Pod) -> Option<(i32, String)> {
     let container = application(pod)?;

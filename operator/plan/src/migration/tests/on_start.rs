@@ -1,4 +1,5 @@
 use super::*;
+use fairway_crds::migration::LedgerRow;
 
 #[test]
 fn an_application_that_became_healthy_has_migrated() {
@@ -78,6 +79,38 @@ fn an_application_that_cannot_start_does_not_fail_the_version() {
     assert!(
         message.contains("secret \"crm\" not found") && message.contains("The schema is unchanged."),
         "{message}"
+    );
+}
+
+#[test]
+fn a_run_that_is_known_to_have_begun_is_not_begun_again_whatever_its_guard_says() {
+    let mut story = Story::on_start();
+    story.settle();
+    story.migration.status.as_mut().unwrap().ledger_row = Some(LedgerRow::Written);
+    story.guard_says(&unstarted());
+    story.settle();
+    assert_eq!(story.bench.names(), ["crm-42-settle-1"]);
+}
+
+#[test]
+fn a_helper_that_waits_does_not_acquit_an_application_that_ran() {
+    let mut story = Story::on_start();
+    story.settle();
+    let undecided = failed(Reported::Undecided, Cause::Version, "MigrationTimedOut");
+    let mut guard = agent_status(json!({"running": {"startedAt": "2026-01-01T00:00:10Z"}}));
+    guard["lastState"] =
+        json!({"terminated": {"exitCode": 1, "message": serde_json::to_string(&undecided).unwrap()}});
+    let helper = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}});
+    story.bench.set_pod(
+        "crm-42-run-1",
+        json!({"phase": "Running", "initContainerStatuses": [guard], "containerStatuses": [
+            container("web", json!({"running": {}})), container("proxy", helper)
+        ]}),
+    );
+    story.settle();
+    assert_eq!(
+        story.status().run_end.as_ref().unwrap().reason,
+        "MigrationTimedOut"
     );
 }
 

@@ -59,7 +59,7 @@ fn another_release_image_or_command_is_another_run() {
 #[case::unchanged(
     MigrationReport { after: Some("before".into()), ..report(Reported::Applied) }, MigrationOutcome::Applied,
     "True/False/False", "Succeeded",
-    "Applied in 12.3 s. The schema is unchanged: make sure that the migration had nothing to do."
+    "Applied in 12.3 s. The schema is unchanged: if the migration should have changed it, check its log."
 )]
 #[case::its_end_is_not_proven(
     MigrationReport { note: Some("That it was over is not proven.".into()), ..report(Reported::Applied) },

@@ -56,6 +56,48 @@ fn a_pod_killed_before_it_started_anything_is_retried() {
     assert_eq!(story.outcome(), Some(MigrationOutcome::Applied));
 }
 
+#[test]
+fn an_outage_of_the_ledger_does_not_hide_how_the_pod_ended() {
+    let mut story = Story::by_command();
+    story.settle();
+    story.kill("crm-42-run-1");
+    story.answer(
+        "crm-42-settle-1",
+        &failed(Reported::Undecided, Cause::Environment, "DatabaseUnreachable"),
+    );
+    story.wait_for("crm-42-settle-2");
+    let interrupted = failed(Reported::Failed, Cause::Version, "MigrationInterrupted");
+    story.answer("crm-42-settle-2", &interrupted);
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "MigrationInterrupted");
+    assert!(
+        message.contains("container agent ran out of memory (OOMKilled)"),
+        "{message}"
+    );
+    assert_eq!(story.status().run_end, None);
+}
+
+#[test]
+fn an_abort_does_not_claim_that_a_run_changed_nothing_whose_pod_is_lost() {
+    let mut story = Story::by_command();
+    story.settle();
+    story.bench.run("crm-42-run-1");
+    story.settle();
+    assert!(story.status().pod_started);
+    let release = story.release.as_mut().unwrap();
+    let abort = (annotation::ABORT.to_owned(), "ann/1".to_owned());
+    release.annotations_mut().extend([abort]);
+    story.bench.jobs.clear();
+    story.bench.pods.clear();
+    story.settle();
+    assert_eq!(story.bench.names(), ["crm-42-settle-1"]);
+    let interrupted = failed(Reported::Failed, Cause::Version, "MigrationInterrupted");
+    story.answer("crm-42-settle-1", &interrupted);
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "MigrationInterrupted");
+    assert!(!message.contains("nothing was changed"), "{message}");
+}
+
 #[rstest]
 #[case::by_a_report(serde_json::to_value(MigrationReport {
     before: Some("before".into()),
