@@ -348,7 +348,7 @@ mod tests {
     async fn s18g_readiness_names_a_watch_that_fails() {
         let (pages, engine, _) = pages();
         engine.with(crate::fake::complete);
-        let why = "the operator's role does not allow to list it".to_owned();
+        let why = "the operator's role does not allow to list and watch it".to_owned();
         engine.with(|engine, now| engine.watch_failed(Kind::Deployment.into(), why, now));
         let (status, text) = readyz(State(pages.clone())).await;
         assert_eq!(status, StatusCode::OK);
@@ -357,7 +357,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("Z: the operator's role does not allow to list it\n"),
+            text.ends_with("Z: the operator's role does not allow to list and watch it\n"),
             "{text}"
         );
         engine.with(|engine, _| engine.watch_works(&Kind::Deployment.into()));

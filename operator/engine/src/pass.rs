@@ -41,6 +41,8 @@ pub struct Pass {
     app_stays: bool,
     /// When the first of the reasons for this pass came up.
     since: Instant,
+    /// When the caches were read.
+    observed_at: Instant,
     waited: Duration,
     replans: usize,
     /// Whether it has written something, whose event enqueues it again.
@@ -214,6 +216,7 @@ impl Pass {
             app_stays: false,
             work,
             since,
+            observed_at: since,
             waited,
             replans: 0,
             wrote: false,
@@ -262,6 +265,7 @@ impl Pass {
             None => return self.clean_up_deleted(state, now),
         }
         self.app_stays = state.caches.app_stays(&self.app);
+        self.observed_at = now.monotonic;
         let State {
             caches,
             answers,
@@ -463,7 +467,8 @@ impl Pass {
 
     /// Ends a pass that was completed, until the planner's time comes or a refused write is attempted again.
     fn finish(&mut self, state: &mut State, wake: Wake, now: Now) -> Action {
-        let forgotten = state.answers.forgotten(&self.app, now.monotonic);
+        // A refusal that has expired since was still left out of this plan.
+        let forgotten = state.answers.forgotten(&self.app, self.observed_at);
         // In case the event of a write is lost.
         let lost = self.wrote.then(|| state.caches.expiry(&self.app)).flatten();
         let next = timer(wake, now).into_iter().chain(forgotten).chain(lost).min();

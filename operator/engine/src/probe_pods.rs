@@ -67,6 +67,13 @@ impl ProbePods {
         self.of.remove(release);
     }
 
+    /// The Release whose probe pod a pod is.
+    pub(crate) fn release_of(&self, pod: &ObjectMeta) -> Option<NamespacedName> {
+        let mut of = self.of.iter();
+        of.find(|(release, own)| is_of(release, own, pod))
+            .map(|(release, _)| release.clone())
+    }
+
     fn named(&mut self, pod: &ObjectMeta) -> Option<&mut OwnProbePod> {
         let mut of = self.of.iter_mut();
         of.find(|(release, own)| is_of(release, own, pod))

@@ -239,6 +239,8 @@ fn owned(app: &App, given: &Release) -> Option<Step> {
     }
     let mut release = Release::new(&given.name_any(), given.spec.clone());
     release.metadata.namespace = given.metadata.namespace.clone();
+    // One that was deleted meanwhile is not created again.
+    release.metadata.uid.clone_from(&given.metadata.uid);
     release.metadata.owner_references = Some(vec![owner]);
     Some(Step::Apply(Box::new(Object::Release(release))))
 }

@@ -325,7 +325,8 @@ fn judge(report: BackupReport) -> Result<BackupEvidence, Failed> {
         } => Err(Failed {
             cause: Cause::Environment,
             reason: Reason::AgentFailed,
-            message: "The agent's report has no outcome: the agent's image and the operator may be of different versions.".to_owned(),
+            message: "The agent's report has no outcome: the agent's image and the operator may be of different versions. Set \
+                      agent.image of the chart to the operator's own version.".to_owned(),
         }),
     }
 }

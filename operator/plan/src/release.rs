@@ -12,6 +12,7 @@ mod before_migration;
 mod children;
 pub mod claims;
 mod ended;
+mod followed_migration;
 mod health;
 pub mod history;
 mod images;
@@ -148,12 +149,14 @@ fn advance(ladder: &[Rung], view: &View, status: &mut ReleaseStatus) -> (Vec<Ste
             // Should one of these writes fail, the whole pass is repeated.
             (history::pruned(view, status), Position::Succeeded)
         }
-        Climbed::Waiting(mut steps, wait) => {
+        Climbed::Waiting(steps, wait) => {
+            // First what serves: a step of the rung that cannot be made now ends the pass.
+            let mut all = traffic::corrections(view, status, &steps);
             if wait.previous == Previous::Kept {
-                steps.extend(workloads::both_sides(view, status));
+                all.extend(workloads::both_sides(view, status));
             }
-            steps.extend(traffic::corrections(view, status, &steps));
-            (steps, Position::Waiting(wait))
+            all.extend(steps);
+            (all, Position::Waiting(wait))
         }
         Climbed::Recorded(next) => (Vec::new(), Position::Recorded(next)),
         Climbed::Failed(failure) => fail(view, status, failure),
@@ -164,9 +167,10 @@ fn continue_rollback(view: &View, status: &mut ReleaseStatus) -> (Vec<Step>, Pos
     verbs::already_rolling_back(view, status);
     match climb(BACKWARD, view, status) {
         Climbed::Top => end(status, rollback::cause(status)),
-        Climbed::Waiting(mut steps, wait) => {
-            steps.extend(traffic::corrections(view, status, &steps));
-            (steps, Position::Waiting(wait))
+        Climbed::Waiting(steps, wait) => {
+            let mut all = traffic::corrections(view, status, &steps);
+            all.extend(steps);
+            (all, Position::Waiting(wait))
         }
         Climbed::Recorded(next) => (Vec::new(), Position::Recorded(next)),
         Climbed::Failed(failure) => end(status, failure),

@@ -148,17 +148,17 @@ impl Feed {
         loop {
             let ended = match &mut version {
                 None => self.list::<K>().await.map(|listed| version = Some(listed)),
-                Some(version) => self.watch::<K>(version).await,
+                Some(version) => self.watch::<K>(version).await.map(|()| backoff.reset()),
             };
             match ended {
-                Ok(()) => backoff.reset(),
-                Err(Broken::Expired) => version = None,
-                Err(Broken::Failed(failure)) => {
-                    self.failed(&failure);
-                    let pause = backoff.next().unwrap_or(SILENCE);
-                    tokio::time::sleep(pause).await;
+                Ok(()) => continue,
+                Err(Broken::Expired) => {
+                    tracing::info!(watched = %self.watched, "the API server no longer knows the last version; listing again");
+                    version = None;
                 }
+                Err(Broken::Failed(failure)) => self.failed(&failure),
             }
+            tokio::time::sleep(backoff.next().unwrap_or(SILENCE)).await;
         }
     }
 
@@ -322,7 +322,7 @@ impl Feed {
         let why = match failure {
             Failure::Answered(status) => match status.code {
                 404 => "its CustomResourceDefinition is not installed".to_owned(),
-                403 => "the operator's role does not allow to list it".to_owned(),
+                403 => "the operator's role does not allow to list and watch it".to_owned(),
                 code => format!("the API server answered {code}"),
             },
             Failure::Credentials => "the operator's credentials cannot be read".to_owned(),

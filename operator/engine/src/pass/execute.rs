@@ -15,6 +15,7 @@ use fairway_crds::Reason;
 use fairway_plan::message::quoting;
 use fairway_plan::observed::Refusal;
 use fairway_plan::{Step, object};
+use kube::core::ObjectMeta;
 
 impl Pass {
     /// Asks for the first step, or for what comes after the steps.
@@ -35,7 +36,7 @@ impl Pass {
             return self.requeue(state, PassResult::Again, now);
         }
         if let Step::Create(object) = &*step
-            && let key = self.app.sibling(name_of(&step))
+            && let key = creation_key(state, &self.app, object.meta())
             && let Some(until) = state
                 .creations
                 .delayed_until(object.kind().into(), &key, now.monotonic)
@@ -95,7 +96,7 @@ impl Pass {
                         .extend(corrected(&execution, &step, managers));
                 }
                 if matches!(*step, Step::Create(_)) {
-                    let key = self.app.sibling(name_of(&step));
+                    let key = creation_key(state, &self.app, meta);
                     state.creations.created(kind.into(), key, now.monotonic);
                     if kind == object::Kind::Pod {
                         state.probe_pods.created(meta);
@@ -133,7 +134,8 @@ impl Pass {
                 Step::Replace(..) | Step::Scale(..) | Step::TakeOver(..) | Step::Delete(_),
                 Err(Meaning::NotFound | Meaning::Conflict | Meaning::AlreadyExists),
             ) => self.on_accepted(state, execution, now),
-            (Step::Apply(_), Err(meaning @ (Meaning::Conflict | Meaning::AlreadyExists))) => {
+            (Step::Apply(_), Err(meaning @ (Meaning::Conflict | Meaning::AlreadyExists)))
+            | (Step::DryRun(_), Err(meaning @ Meaning::Conflict)) => {
                 let message = meaning.into_message();
                 let object = step.object_name();
                 self.retry_conflict(state, PassError::Unavailable { object, message }, now)
@@ -263,4 +265,10 @@ fn name_of(step: &Step) -> &str {
         }
         Step::Scale(target, _) | Step::TakeOver(target, _) | Step::Delete(target) => &target.name,
     }
+}
+
+/// Under what the creations of an object are counted: each probe pod of a Release has another name.
+fn creation_key(state: &State, app: &NamespacedName, object: &ObjectMeta) -> NamespacedName {
+    let of_release = state.probe_pods.release_of(object);
+    of_release.unwrap_or_else(|| app.sibling(object.name.as_deref().unwrap_or_default()))
 }

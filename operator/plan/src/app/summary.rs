@@ -37,9 +37,15 @@ pub(super) enum Finding {
 }
 
 impl Finding {
-    /// The API server refused to create a Release or its snapshot.
+    /// The API server refused to create a Release or its snapshot, or to take over a Release.
     pub(super) fn refused(step: &Step, refusal: &Refusal) -> Self {
-        let said = refusal.of_creating(step);
+        let said = match step {
+            Step::Create(_) => refusal.of_creating(step),
+            _ => {
+                let what = format!("The API server refused to change {}", step.object_name());
+                message::quoting(&what, Some(&refusal.message))
+            }
+        };
         Self::Refused(message::sentences([&said, "Fairway retries automatically."]))
     }
 }
@@ -356,17 +362,22 @@ fn unready(observed: &AppObserved, serving: &str) -> Option<String> {
         .iter()
         .filter(|component| component.replicas > 0)
         .find_map(|component| {
-            let exists = observed
-                .snapshots
-                .get(&name)?
-                .component(&component.name)
-                .is_some();
-            let ready = observed.pods.iter().any(|pod| {
-                let of = |key: &str| pod.labels().get(key).map(String::as_str);
-                of(labels::COMPONENT) == Some(&component.name)
-                    && of(labels::RELEASE) == Some(&name)
-                    && is_ready(pod)
-            });
+            let is_part = |labels_of: &dyn Fn(&str) -> Option<String>| {
+                labels_of(labels::COMPONENT).as_ref() == Some(&component.name)
+                    && labels_of(labels::RELEASE).as_ref() == Some(&name)
+            };
+            let exists = match observed.snapshots.get(&name) {
+                Some(snapshot) => snapshot.component(&component.name).is_some(),
+                // Its ControllerRevision was deleted: its Deployments say what it runs.
+                None => observed
+                    .deployments
+                    .iter()
+                    .any(|deployment| is_part(&|key| deployment.labels().get(key).cloned())),
+            };
+            let ready = observed
+                .pods
+                .iter()
+                .any(|pod| is_part(&|key| pod.labels().get(key).cloned()) && is_ready(pod));
             (exists && !ready).then(|| format!("No pod of component {} is ready.", component.name))
         })
 }

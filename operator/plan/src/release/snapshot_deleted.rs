@@ -1,7 +1,7 @@
 //! A release in progress whose snapshot was deleted: it cannot continue, but it can be rolled back.
 
+use super::followed_migration;
 use super::history::{happened, superseded};
-use super::rung::migrated;
 use super::verbs;
 use super::verdict::{Failure, Verdict, Wait};
 use super::view::View;
@@ -36,7 +36,9 @@ pub(super) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let started = happened(status, MilestoneKind::Migrating).is_some();
     if started && happened(status, MilestoneKind::Migrated).is_none() {
         return match view.migration() {
-            Some(migration) => stalled(migration).unwrap_or_else(|| migrated::outcome(migration, status)),
+            Some(migration) => {
+                stalled(migration).unwrap_or_else(|| followed_migration::outcome(migration, status))
+            }
             None => Failure::new(Reason::SnapshotMissing, deleted(view)).verdict(),
         };
     }

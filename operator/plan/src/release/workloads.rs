@@ -163,7 +163,7 @@ pub(super) fn refusal(component: &Component, refusal: &Refusal) -> Verdict {
         };
         Verdict::Wait(Wait::user(
             reason,
-            format!("{what} Fairway retries automatically."),
+            format!("{what} Fix what that answer names; Fairway retries automatically."),
         ))
     } else {
         Failure::new(

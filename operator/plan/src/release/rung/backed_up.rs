@@ -5,7 +5,7 @@ use crate::release::children::{child_labels, status_message};
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
-use crate::{Object, Step, names};
+use crate::{Object, Step, kubectl, names};
 use fairway_crds::Backup;
 use fairway_crds::Reason;
 use fairway_crds::backup::{BackupOutcome, BackupSpec};
@@ -30,11 +30,13 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     }
     if view.today().is_none_or(|today| today.backup.is_none()) {
         let message = format!(
-            "App {} has no spec.backup any more, and no migration runs without a backup. Set spec.backup of the App.",
-            view.app_name()
+            "App {} has no spec.backup any more, and no migration runs without a backup. Set spec.backup of the App, or abort \
+             the release: {}",
+            view.app_name(),
+            kubectl::abort(view.namespace(), view.name())
         );
         return match view.snapshot.migration {
-            Some(_) => Verdict::Wait(Wait::machine(Reason::WaitingForApp, message)),
+            Some(_) => Verdict::Wait(Wait::user(Reason::WaitingForApp, message)),
             None => Verdict::Met,
         };
     }

@@ -1,15 +1,16 @@
 //! Migrated: the ledger in the database says that the migration is committed.
 
 use crate::release::before_migration::handed_over;
-use crate::release::children::{child_labels, status_message};
+use crate::release::children::child_labels;
+use crate::release::followed_migration;
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
 use crate::{Object, Step};
 use fairway_crds::Migration;
 use fairway_crds::Reason;
-use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
-use fairway_crds::release::{MigrationEvidence, MilestoneKind, ReleaseStatus};
+use fairway_crds::migration::MigrationSpec;
+use fairway_crds::release::{MilestoneKind, ReleaseStatus};
 use kube::Resource;
 
 /// Met when the ledger says that the migration is committed.
@@ -48,46 +49,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             .verdict(),
         };
     };
-    outcome(migration, status)
-}
-
-/// Follows a migration that has been created to its end. What it came to is recorded.
-pub(in crate::release) fn outcome(migration: &Migration, status: &mut ReleaseStatus) -> Verdict {
-    let found = migration.status.clone().unwrap_or_default();
-    let message = status_message(&found.conditions);
-    match found.outcome {
-        None => {
-            let message = message.unwrap_or_else(|| "The migration is about to start.".to_owned());
-            Verdict::Wait(Wait::machine(Reason::Migrating, message))
-        }
-        Some(outcome @ (MigrationOutcome::Applied | MigrationOutcome::AlreadyApplied)) => {
-            let fingerprints = found.fingerprints.unwrap_or_default();
-            status.evidence.migration = Some(MigrationEvidence {
-                run_id: found.run_id.unwrap_or_default(),
-                outcome,
-                seconds: found.seconds,
-                unchanged: outcome == MigrationOutcome::Applied
-                    && fingerprints.before.is_some()
-                    && fingerprints.before == fingerprints.after,
-                schema_ahead: found.schema_ahead.unwrap_or_default(),
-            });
-            Verdict::Commit(MilestoneKind::Migrated)
-        }
-        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) if found.settling => {
-            // A user has said how it ended, and the ledger is updated.
-            let message = message
-                .unwrap_or_else(|| "A Job records in the ledger how the migration was resolved.".to_owned());
-            Verdict::Wait(Wait::machine(Reason::Migrating, message))
-        }
-        Some(MigrationOutcome::Partial | MigrationOutcome::Unknown) => Verdict::Wait(Wait::user(
-            Reason::MigrationUnresolved,
-            message.unwrap_or_else(|| "The outcome of the migration is not resolved.".to_owned()),
-        )),
-        Some(MigrationOutcome::Failed | MigrationOutcome::NotStarted) => {
-            let message = message.unwrap_or_else(|| "The migration failed.".to_owned());
-            Failure::new(Reason::MigrationFailed, message).verdict()
-        }
-    }
+    followed_migration::outcome(migration, status)
 }
 
 fn failed_check(view: &View) -> Option<Failure> {

@@ -52,7 +52,8 @@ fn health_lost(view: &View, status: &ReleaseStatus) -> Option<Verdict> {
 
 /// Moves the traffic to the candidate.
 fn switch(view: &View, status: &ReleaseStatus) -> Verdict {
-    if view.suspended() && !is_interrupted(view, status) {
+    // A switch that has been made is finished: a candidate that has the traffic is watched.
+    if view.suspended() && !has_traffic(view) && !is_interrupted(view, status) {
         return Verdict::Wait(view.held("it moves traffic"));
     }
     if !is_previous_recorded(view, status) {
