@@ -103,6 +103,10 @@ pub enum Reason {
     /// The backup store does not return what was written to it: the SHA-256 differs, a file is missing, or the manifest
     /// is unreadable.
     StoreCorrupt,
+    /// A dump by the role of `database.connection` would fail: the role may not read everything, policies of row level
+    /// security apply to it, a row is too large for `pg_dump`, or the server cannot lock that many tables. It was found
+    /// before any dump.
+    DumpNotPossible,
     /// `pg_dump` failed, or its output was empty. The message contains the last line of its error output.
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.
