@@ -22,3 +22,5 @@ pub const DIVERGED_FROM_SPEC: &str = "DivergedFromSpec";
 pub const SCHEMA_AHEAD: &str = "SchemaAhead";
 /// The API server warned of the pods of a release. It is advice: no release fails because of it.
 pub const WARNED: &str = "Warned";
+/// No backup of the App was verified in the time that the schedule allows.
+pub const BACKUP_OVERDUE: &str = "BackupOverdue";

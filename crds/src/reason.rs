@@ -181,6 +181,12 @@ pub enum Reason {
     /// The migration was applied and committed, but one of `migration.checks` returned an unexpected result, or an
     /// index is invalid.
     MigrationCheckFailed,
+    /// `backup.schedule` of the App cannot be followed: a field of `cron` is not valid, no date matches it, its runs are less
+    /// than five minutes apart, or `timeZone` is not a time zone. No scheduled backup is taken.
+    ScheduleInvalid,
+    /// No backup of the App has been verified in the time that its schedule allows: a run of the schedule must lead to a
+    /// verified backup before the next run, and within 24 hours.
+    BackupOverdue,
     /// The Backup for this release failed, or was not complete within 24 hours. The message repeats the reason of the
     /// Backup.
     BackupFailed,
@@ -217,8 +223,11 @@ pub enum Reason {
     /// The Release was applied by hand with a revision that leaves a gap after the App's. The App accepts only the next one.
     RevisionNotNext,
     /// Another Backup of this App or database is under way or goes first, or a Backup by hand has just ended. Backups run one
-    /// after the other, those by hand five minutes apart.
+    /// after the other, those by hand five minutes apart, and none beside a migration.
     WaitingForBackup,
+    /// A migration of this App is about to run, or is running. A backup beside it would hold locks for which the migration
+    /// waits, so it begins afterwards.
+    WaitingForMigration,
     /// The App does not exist yet, or has not accepted the Release yet: there is no snapshot (a ControllerRevision of the
     /// same name) for it.
     WaitingForApp,

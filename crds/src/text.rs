@@ -211,3 +211,21 @@ pub(crate) fn region(_: &mut SchemaGenerator) -> Schema {
         "must be the name of a region; use letters, digits and -, such as eu-central-1",
     )
 }
+
+/// Five fields of cron. Whether each value is one that its field can have, and whether the date exists, the operator says.
+pub(crate) fn cron(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        128,
+        "self.matches(r'^ *[-*,/0-9]+( +[-*,/0-9]+){2}( +([-*,/0-9]|[a-zA-Z]{3})+){2} *$')",
+        "must be five fields of cron; write minute, hour, day of month, month and day of week, such as 15 2 * * *, without seconds and without names such as @daily",
+    )
+}
+
+/// Name of a time zone in the IANA database.
+pub(crate) fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        64,
+        "self.matches(r'^[A-Za-z][-+_A-Za-z0-9]*(/[-+_A-Za-z0-9]+)*$')",
+        "must be the name of a time zone in the IANA database; use one such as Europe/Warsaw, or UTC",
+    )
+}

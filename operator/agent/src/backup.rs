@@ -216,10 +216,11 @@ impl Backup<'_> {
             .start()
             .await
             .map_err(doing)?;
-        if let Some(failure) = lock::other_dump(&transaction, &self.task.backup_uid)
+        let other_dump = lock::other_dump(&transaction, &self.task.backup_uid)
             .await
-            .map_err(doing)?
-        {
+            .map_err(doing)?;
+        let migration = lock::migration(&transaction).await.map_err(doing)?;
+        if let Some(failure) = other_dump.or(migration) {
             return Err(failure);
         }
         let snapshot = Snapshot::export(&transaction).await.map_err(doing)?;

@@ -9,7 +9,7 @@ mod store;
 pub use group::{Cached, ForKind, Group, for_each};
 pub use keep::KeptSnapshot;
 pub(crate) use serving::Serving;
-pub use store::{Kept, Store};
+pub use store::{Backups, Kept, Store};
 
 use crate::clock::Instant;
 use crate::expectations::{Expectations, Seen, Until};
@@ -189,6 +189,9 @@ impl Caches {
                 if let Some(current) = kept.current_releases() {
                     group.current = current;
                 }
+                if K::KIND == Kind::App {
+                    group.backed_up = kept.backups();
+                }
                 if let (Some(served), Some(app)) = (kept.served(), group_key.app()) {
                     sharing = self.serving.set(app, &group.served, &served);
                     group.served = served;
@@ -285,6 +288,12 @@ impl Caches {
     /// Number of objects of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.group_of.get(&kind).map_or(0, BTreeMap::len)
+    }
+
+    /// What metrics say of the backups of Apps with a schedule.
+    pub(crate) fn backed_up(&self) -> impl Iterator<Item = (&NamespacedName, Backups)> {
+        let groups = self.groups.iter();
+        groups.filter_map(|(key, group)| Some((key.app()?, group.backed_up?)))
     }
 
     /// Number of objects that could not be parsed.
@@ -391,6 +400,7 @@ impl Caches {
             K::store_mut(group).remove(&key.name);
             if let (Kind::App, Some(app)) = (K::KIND, group_key.app()) {
                 group.current = [None, None];
+                group.backed_up = None;
                 let served = std::mem::take(&mut group.served);
                 sharing = self.serving.set(app, &served, &BTreeSet::new());
             }

@@ -12,20 +12,21 @@ use crate::message;
 use crate::missing::{Comes, Missing};
 use crate::names;
 use crate::observed::{BackupObserved, Settings};
+use crate::proof::since;
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
-use crate::release::history::has_ended;
+use crate::release::history::{happened, has_ended};
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, Identity};
 use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
-use fairway_crds::condition::SUCCEEDED;
-use fairway_crds::release::Attempts;
-use fairway_crds::{Backup, Reason, Release};
+use fairway_crds::condition::STALLED;
+use fairway_crds::migration::MigrationStatus;
+use fairway_crds::release::{Attempts, MilestoneKind};
+use fairway_crds::{App, Backup, Migration, Reason, Release};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::sync::Arc;
 
@@ -87,13 +88,28 @@ fn next(
         now,
     };
     match schedule.due(status.attempts.as_ref()) {
-        Due::Begin(attempts) => match turn(observed, now).filter(|_| status.attempts.is_none()) {
-            Some(wait) => wait,
-            None => begin(observed, status, attempts, now),
-        },
+        Due::Begin(attempts) => {
+            let has_begun = status.attempts.is_some();
+            let wait = after_migration(observed).or_else(|| turn(observed, now).filter(|_| !has_begun));
+            wait.unwrap_or_else(|| begin(observed, status, attempts, now))
+        }
         Due::Paused { next, message } => attempt::paused(next, message),
         Due::Current(attempts) => attend(observed, settings, status, schedule, attempts),
     }
+}
+
+/// The wait for the end of a migration beside which no attempt begins; `None` when there is none, or when a Release waits for
+/// this Backup before it migrates.
+fn after_migration(observed: &BackupObserved) -> Option<Planned> {
+    let migration = observed.migration.as_ref();
+    let migration = migration.filter(|_| observed.backup.spec.release.is_none())?;
+    let message =
+        format!("Waiting for the end of Migration {migration}: no backup begins beside a migration.");
+    Some(Planned::new(Progress::new(
+        State::Waiting,
+        Reason::WaitingForMigration,
+        message,
+    )))
 }
 
 /// The wait until it is this Backup's turn; `None` when it is.
@@ -107,7 +123,12 @@ fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
     }
     let (last, ended) = observed.last_by_hand.as_ref()?;
     let turn = ended.saturating_add(LEAST_INTERVAL).unwrap_or(Timestamp::MAX);
-    let waits = now < turn && is_by_hand(&observed.backup, observed.release.as_deref());
+    let waits = now < turn
+        && is_by_hand(
+            &observed.backup,
+            observed.release.as_deref(),
+            observed.app.as_deref(),
+        );
     waits.then(|| {
         waiting(format!(
             "Waiting until {}: Backup {last} has just ended, and {} lie between two backups of App {app} that are applied \
@@ -119,11 +140,19 @@ fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
     })
 }
 
+/// Whether a Backup is that of the last run of its App's schedule, as the App has recorded it: anybody can give a Backup such
+/// a name.
+fn is_scheduled(backup: &Backup, app: Option<&App>) -> bool {
+    let status = app.and_then(|app| app.status.as_ref());
+    let last_run = status.and_then(|status| status.backup.as_ref()?.last_run.as_ref());
+    last_run.is_some_and(|last| Some(&last.backup) == backup.metadata.name.as_ref())
+}
+
 /// Whether a Backup was applied by hand: one that Fairway creates for a Release that is in progress has a part of the
-/// Release's UID in its name.
-pub fn is_by_hand(backup: &Backup, release: Option<&Release>) -> bool {
+/// Release's UID in its name, and one of the App's schedule is recorded there.
+pub fn is_by_hand(backup: &Backup, release: Option<&Release>, app: Option<&App>) -> bool {
     let Some(release) = release else {
-        return true;
+        return !is_scheduled(backup, app);
     };
     let uid = release.metadata.uid.as_deref().unwrap_or_default();
     let name = backup.name_any();
@@ -140,21 +169,44 @@ pub fn is_by_hand(backup: &Backup, release: Option<&Release>) -> bool {
     !is_of_release || ended.is_some_and(|ended| created > Some(ended))
 }
 
-/// When a Backup that has run ended.
-pub fn ended_at(backup: &Backup) -> Option<Timestamp> {
-    let status = backup.status.as_ref()?;
-    let has_run = status.outcome.is_some() && status.attempts.is_some();
-    has_run.then(|| since(&status.conditions)).flatten()
+/// Whether a Release is about to migrate, or migrates: its backup is proven, and it waits for no user.
+pub fn is_about_to_migrate(release: &Release, snapshot: &Snapshot, suspended: bool) -> bool {
+    let Some(status) = &release.status else {
+        return false;
+    };
+    let has = |kind| happened(status, kind).is_some();
+    let begins = has(MilestoneKind::Migrating)
+        || status.evidence.backup.is_some() && (!suspended || has(MilestoneKind::HandingOver));
+    let is_over = has(MilestoneKind::Migrated) || has(MilestoneKind::RollingBack) || has_ended(release);
+    let mut conditions = status.conditions.iter();
+    let waits_for_user = conditions.any(|condition| condition.type_ == STALLED && condition.status == "True");
+    snapshot.migration.is_some()
+        && begins
+        && !is_over
+        && !waits_for_user
+        && release.metadata.deletion_timestamp.is_none()
 }
 
-/// Since when the condition `Succeeded` has its value.
-fn since(conditions: &[Condition]) -> Option<Timestamp> {
-    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
-    Some(succeeded.last_transition_time.0)
+/// Whether a Migration may run: it has not ended.
+pub fn may_migrate(migration: &Migration) -> bool {
+    let has_ended = |status: &MigrationStatus| status.outcome.is_some();
+    migration.metadata.deletion_timestamp.is_none() && !migration.status.as_ref().is_some_and(has_ended)
 }
 
-/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else the
-/// oldest. A dump reads the whole database, so there is never more than one.
+/// Whether an attempt at a Backup is under way, rather than to begin or between two attempts.
+pub fn is_under_way(backup: &Backup) -> bool {
+    let Some(status) = &backup.status else {
+        return false;
+    };
+    let works = status
+        .attempts
+        .as_ref()
+        .is_some_and(|attempts| attempts.next.is_none());
+    works && status.outcome.is_none() && backup.metadata.deletion_timestamp.is_none()
+}
+
+/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else that of
+/// the schedule, else the oldest. A dump reads the whole database, so there is never more than one.
 fn first_in_line(observed: &BackupObserved) -> Option<String> {
     let rank = |backup: &Backup| {
         let has_begun = backup
@@ -165,6 +217,7 @@ fn first_in_line(observed: &BackupObserved) -> Option<String> {
         (
             !has_begun,
             backup.spec.release.is_none(),
+            !is_scheduled(backup, observed.app.as_deref()),
             created,
             backup.name_any(),
         )

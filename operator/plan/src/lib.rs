@@ -27,15 +27,18 @@ pub mod names;
 pub mod object;
 pub mod observed;
 pub mod probe_token;
+pub mod proof;
 pub mod readings;
 pub mod release;
 pub mod requester;
 pub mod resolution;
 pub mod retry;
+pub mod schedule;
 pub mod snapshot;
 pub mod tasks;
 mod time;
 pub mod traffic;
+pub mod zone;
 
 pub use fairway_protocol as protocol;
 pub use object::{Object, ObjectRef, Step};

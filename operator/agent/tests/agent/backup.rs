@@ -406,6 +406,26 @@ async fn s11_a_database_is_dumped_for_one_backup_at_a_time() {
 }
 
 #[tokio::test]
+async fn no_dump_begins_while_a_migration_runs() {
+    let database = filled().await;
+    let migration = database.admin().await;
+    migration
+        .batch_execute("select pg_advisory_lock(x'66616972776179'::int8)")
+        .await
+        .expect("the lock of migrations");
+    let pod = Pod::new(&database, "pod-1");
+    let refused = pod.run(&task(false)).await;
+    assert_eq!(reason_of(&refused), Reason::WaitingForMigration);
+    assert_eq!(stored(&pod), [""; 0]);
+    migration
+        .batch_execute("select pg_advisory_unlock(x'66616972776179'::int8)")
+        .await
+        .expect("no lock");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert!(report.evidence.is_some());
+}
+
+#[tokio::test]
 async fn another_pods_attempt_is_not_removed() {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");

@@ -1,11 +1,12 @@
 //! What is cached of one App: everything that its planners look at, found without a scan.
 
 use super::keep::{self, KeptSnapshot};
-use super::store::{Kept, Store};
+use super::store::{Backups, Kept, Store};
 use crate::for_each_kind;
 use crate::key::{NamespacedName, ObjectKey};
 use crate::kinds::*;
 use crate::read::mask::{self, Mask};
+use fairway_crds::condition::BACKUP_OVERDUE;
 use fairway_plan::ObjectRef;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
@@ -71,6 +72,8 @@ macro_rules! group {
             pub(crate) current: [Option<Arc<str>>; 2],
             /// Names of the Services that the spec serves.
             pub(crate) served: BTreeSet<String>,
+            /// What metrics say of its backups.
+            pub(crate) backed_up: Option<Backups>,
             $(pub(crate) $own_store: Store<$own>,)*
             $(pub(crate) $store: Store<<$kind as Cached>::Kept>,)*
         }
@@ -184,6 +187,18 @@ macro_rules! impl_kept {
                 Some([live.map(Arc::from), desired.map(Arc::from)])
             }
 
+            fn backups(&self) -> Option<Backups> {
+                self.spec.backup.as_ref()?.schedule.as_ref()?;
+                let status = self.status.as_ref()?;
+                let newest = status.backup.as_ref().and_then(|backup| backup.last_verified.as_ref());
+                let mut conditions = status.conditions.iter();
+                Some(Backups {
+                    last_verified: newest.map(|newest| newest.taken_at.as_second()),
+                    overdue: conditions
+                        .any(|condition| condition.type_ == BACKUP_OVERDUE && condition.status == "True"),
+                })
+            }
+
             fn served(&self) -> Option<BTreeSet<String>> {
                 let stays = self.metadata.deletion_timestamp.is_none();
                 let components = self.spec.components.iter().filter(|_| stays);
@@ -287,9 +302,9 @@ impl Group {
             }
             Interest::ItsWork => {
                 let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
-                // A Backup waits for the others of its App.
-                let sibling = change.kind == kind.kind() && open;
-                change.work_for == Some(name) || same(Kind::Release) || sibling || frames && open
+                // A Backup waits for the others of its App and for a migration, and a migration for a Backup.
+                let waits = open && matches!(change.kind, Kind::Migration | Kind::Backup);
+                change.work_for == Some(name) || same(Kind::Release) || waits || frames && open
             }
         }
     }
@@ -416,6 +431,12 @@ mod tests {
     fn a_new_snapshot_concerns_work_that_has_not_ended() {
         let work = concerned(Kind::ControllerRevision, "crm-3", None);
         assert!(work.contains(&"migration shop/crm-3".into()), "{work:?}");
+        assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
+    }
+
+    #[test]
+    fn a_migration_concerns_a_backup_that_has_not_ended() {
+        let work = concerned(Kind::Migration, "once", None);
         assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
     }
 

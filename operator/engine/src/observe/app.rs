@@ -10,8 +10,15 @@ use fairway_plan::observed::AppObserved;
 impl Observe for App {
     fn observe(scope: &mut Scope<'_>, _: &NamespacedName) -> Option<AppObserved> {
         let group = scope.group;
+        let app = group.app()?;
+        let has_schedule = app
+            .spec
+            .backup
+            .as_ref()
+            .is_some_and(|backup| backup.schedule.is_some());
         Some(AppObserved {
-            app: group.app()?,
+            backups: group.backups.all().filter(|_| has_schedule).collect(),
+            app,
             releases: scope.releases(None),
             snapshots: scope
                 .snapshots()

@@ -14,6 +14,7 @@ struct Story {
     app: Option<App>,
     others: Vec<Backup>,
     last_by_hand: Option<(String, Timestamp)>,
+    migration: Option<String>,
 }
 
 impl Story {
@@ -29,6 +30,7 @@ impl Story {
             app: Some(app()),
             others: Vec::new(),
             last_by_hand: None,
+            migration: None,
         }
     }
 
@@ -41,6 +43,7 @@ impl Story {
             release: None,
             others: self.others.iter().cloned().map(Arc::new).collect(),
             last_by_hand: self.last_by_hand.clone(),
+            migration: self.migration.clone(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),
@@ -108,6 +111,55 @@ fn failure(cause: Cause, reason: &str) -> BackupReport {
         evidence: None,
         failure: Some(failure),
     }
+}
+
+#[test]
+fn no_backup_begins_beside_a_migration_but_the_one_that_it_waits_for() {
+    let mut story = Story::new();
+    story.migration = Some("crm-42".to_owned());
+    story.settle();
+    assert_eq!(story.status().attempts, None);
+    assert_eq!(
+        story.reported(),
+        (
+            "Unknown/False/False".into(),
+            "WaitingForMigration".into(),
+            "Waiting for the end of Migration crm-42: no backup begins beside a migration.".into()
+        )
+    );
+    story.migration = None;
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+    // An attempt that is under way is not interrupted; the next one waits.
+    story.migration = Some("crm-43".to_owned());
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+    story.answer(1, &failure(Cause::Environment, "StoreFull"));
+    story.bench.later(SignedDuration::from_mins(1));
+    story.settle();
+    assert_eq!(story.reported().1, "WaitingForMigration");
+    story.migration = None;
+    story.settle();
+    assert!(story.bench.has_job("nightly-backup-2"));
+}
+
+#[test]
+fn the_backup_of_the_schedule_waits_for_none_by_hand() {
+    let mut story = Story::new();
+    let older = json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"name": "older", "creationTimestamp": "2025-12-31T00:00:00Z"}, "spec": {"app": "crm"},
+    });
+    story.others = vec![serde_json::from_value(older).unwrap()];
+    story.backup.metadata.creation_timestamp = Some(Time(story.bench.now));
+    story.last_by_hand = Some(("oldest".to_owned(), story.bench.now));
+    story.settle();
+    assert_eq!(story.reported().1, "WaitingForBackup");
+    let state = json!({"lastRun": {"at": "2026-01-01T00:00:00Z", "backup": "nightly"}});
+    let app = story.app.as_mut().unwrap();
+    app.status = Some(serde_json::from_value(json!({"backup": state})).unwrap());
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
 }
 
 #[test]
@@ -523,7 +575,7 @@ fn s11_only_a_release_in_progress_has_backups_that_are_not_by_hand(
         }]});
         release.status = Some(serde_json::from_value(status).unwrap());
     }
-    assert_eq!(is_by_hand(&backup, Some(&release)), expected);
+    assert_eq!(is_by_hand(&backup, Some(&release), None), expected);
 }
 
 #[test]
@@ -551,5 +603,5 @@ fn s11_a_backup_whose_release_was_deleted_is_by_hand() {
         "metadata": {"name": "crm-7-0123abcd", "creationTimestamp": "2026-01-02T00:00:00Z"},
     }))
     .unwrap();
-    assert!(is_by_hand(&backup, None));
+    assert!(is_by_hand(&backup, None, None));
 }

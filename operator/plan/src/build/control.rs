@@ -1,10 +1,12 @@
-//! Releases and the snapshots behind them.
+//! Releases and the snapshots behind them, and the Backups of a schedule.
 
 use super::labels_of;
 use crate::json::json;
+use crate::message::moment;
 use crate::snapshot::Snapshot;
 use crate::{labels, names};
-use fairway_crds::{App, Release, ReleaseSpec};
+use fairway_crds::{App, Backup, BackupSpec, Release, ReleaseSpec};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::core::ObjectMeta;
@@ -71,4 +73,20 @@ pub fn release(
         super::annotate(&mut release.metadata, labels::RETRY_OF, retried.to_owned());
     }
     release
+}
+
+/// The Backup of a run of the App's schedule. Nobody owns it: backups outlive their App.
+pub fn scheduled_backup(app: &App, run: Timestamp) -> Backup {
+    let name = app.name_any();
+    let mut backup = Backup::new(
+        &names::scheduled_backup(&name, run),
+        BackupSpec {
+            app: name.clone(),
+            release: None,
+            reason: format!("scheduled for {}", moment(run)),
+        },
+    );
+    backup.metadata.namespace = app.metadata.namespace.clone();
+    backup.metadata.labels = Some(labels_of([(labels::APP, &*name)]));
+    backup
 }

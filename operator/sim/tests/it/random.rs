@@ -31,7 +31,7 @@ pub(crate) const APPS: [&str; 8] = [
 ];
 
 /// Edits of every field of an App.
-pub(crate) const EDITS: [&str; 86] = [
+pub(crate) const EDITS: [&str; 90] = [
     "image=crm:1",
     "image=crm:2",
     "image=crm:2",
@@ -87,6 +87,10 @@ pub(crate) const EDITS: [&str; 86] = [
     "database=postgres:17",
     "store=none",
     "store=other",
+    "schedule=*/30_*_*_*_*@Europe/Warsaw",
+    "schedule=0_3_*_*_*",
+    "schedule=61_3_*_*_*@Mars/Olympus",
+    "schedule=none",
     "drain=30s",
     "bake=0s",
     "bake=1m",

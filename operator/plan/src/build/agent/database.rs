@@ -66,7 +66,12 @@ pub fn backup_job(
     images: &BTreeMap<String, String>,
     attempt: u32,
 ) -> Job {
-    let BackupSettings { scratch, store } = backup_settings;
+    let BackupSettings {
+        scratch,
+        store,
+        // When one is taken is no matter of the pod.
+        schedule: _,
+    } = backup_settings;
     let backup_name = backup.name_any();
     let context = TaskContext {
         task: &BACKUP,

@@ -1,5 +1,6 @@
 //! Migrated: the ledger in the database says that the migration is committed.
 
+use crate::backup::is_under_way;
 use crate::release::before_migration::handed_over;
 use crate::release::children::{child_labels, status_message};
 use crate::release::history::happened;
@@ -10,7 +11,7 @@ use fairway_crds::Migration;
 use fairway_crds::Reason;
 use fairway_crds::migration::{MigrationOutcome, MigrationSpec};
 use fairway_crds::release::{MigrationEvidence, MilestoneKind, ReleaseStatus};
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 
 /// Met when the ledger says that the migration is committed.
 ///
@@ -24,6 +25,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return failed_check(view).map_or(Verdict::Met, Failure::verdict);
     }
     if happened(status, MilestoneKind::Migrating).is_none() {
+        // Before the previous pods are ended: a dump may take hours.
+        if let Some(wait) = beside_backup(view) {
+            return Verdict::Wait(wait);
+        }
         if let Some(verdict) = handed_over(view, status) {
             return verdict;
         }
@@ -49,6 +54,18 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         };
     };
     outcome(migration, status)
+}
+
+/// The wait for a Backup of the schedule or by hand whose dump is under way: its locks would hold the migration up, and the
+/// migration those who use the tables.
+fn beside_backup(view: &View) -> Option<Wait> {
+    let mut backups = view.observed.backups.iter();
+    let backup = backups.find(|backup| backup.spec.release.is_none() && is_under_way(backup))?;
+    let message = format!(
+        "Waiting for Backup {}: no migration begins beside a backup.",
+        backup.name_any()
+    );
+    Some(Wait::machine(Reason::WaitingForBackup, message))
 }
 
 /// Follows a migration that has been created to its end. What it came to is recorded.
