@@ -111,6 +111,9 @@ pub struct BackupSettings {
     /// When backups are taken beside those of releases. Editing it takes effect at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<BackupSchedule>,
+    /// Which verified backups are kept. This version says so in `status.keptBecause` of each Backup, and removes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it
     /// the dump is streamed over one connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +136,34 @@ pub struct BackupSchedule {
     #[serde(default = "utc")]
     #[schemars(schema_with = "crate::text::time_zone")]
     pub time_zone: String,
+}
+
+/// How many verified backups are kept. Of each day, week, month and year the newest one is, by the clock of
+/// `backup.schedule.timeZone`; one without a backup is not counted. What a release in progress or the live one refers to is
+/// kept beside these, and so is what has a `keepUntil`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Keep {
+    /// How many of the newest backups. Defaults to 3.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub last: u16,
+    /// Of how many days. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub daily: u16,
+    /// Of how many weeks, which begin on Monday. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub weekly: u16,
+    /// Of how many months. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub monthly: u16,
+    /// Of how many years. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 100))]
+    pub yearly: u16,
 }
 
 /// A scratch volume on the node for a dump in several files.
@@ -277,6 +308,9 @@ fn drain(_: &mut SchemaGenerator) -> Schema {
 }
 fn bake(_: &mut SchemaGenerator) -> Schema {
     duration::between("0s", "168h", "10m")
+}
+fn three() -> u16 {
+    3
 }
 fn utc() -> String {
     "UTC".to_owned()

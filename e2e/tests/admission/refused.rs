@@ -133,6 +133,8 @@ type Spoil = fn(&mut Value);
     "spec.backup.schedule.cron", "without names such as @daily")]
 #[case::a_schedule_with_its_zone(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "15 2 * * * Europe/Warsaw"}),
     "spec.backup.schedule.cron", "must be five fields of cron")]
+#[case::a_retention_that_keeps_nothing(|app: &mut Value| app["spec"]["backup"]["keep"] = json!({"last": 0}),
+    "spec.backup.keep.last", "greater than or equal to 1")]
 #[case::a_zone_with_spaces(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "15 2 * * *", "timeZone": "Europe / Warsaw"}),
     "spec.backup.schedule.timeZone", "use one such as Europe/Warsaw, or UTC")]
 // Traffic and policy

@@ -1,18 +1,20 @@
-//! Backups by a schedule: one for a run, and what the App says of it.
+//! Backups beside those of releases: by a schedule, and why each is kept.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use fairway_crds::app::{BackupSchedule, BackupState};
+use fairway_crds::app::{BackupSchedule, BackupState, Keep};
 use fairway_crds::backup::BackupOutcome;
 use fairway_crds::{App, Backup};
 use fairway_e2e::apps::{self, crm};
+use fairway_e2e::manifest::apply_object;
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::{seen, wait};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::ListParams;
+use serde_json::json;
 
 use crate::SOON;
 
@@ -45,6 +47,17 @@ fn state(app: &App) -> Option<&BackupState> {
 fn is_verified(backup: &Backup) -> bool {
     let status = backup.status.as_ref();
     status.is_some_and(|status| status.outcome == Some(BackupOutcome::Succeeded))
+}
+
+/// Waits until a Backup says that it is kept for these reasons.
+async fn kept(context: &Context, name: &str, because: &[&str]) -> Result<()> {
+    let is_kept = |backup: &Backup| {
+        let status = backup.status.as_ref();
+        status.is_some_and(|status| status.kept_because == because)
+    };
+    let what = format!("is kept because of {because:?}");
+    wait::wait_for(context.api::<Backup>(), name, &what, is_kept, crm::PATIENCE).await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -122,6 +135,33 @@ async fn a_time_zone_that_does_not_exist_is_named_with_the_fix() -> Result<()> {
                 && state(app).is_some_and(|state| state.next_runs.len() == 3)
         };
         seen::app(&context, "crm", "has three runs", planned, SOON).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_backup_says_why_it_is_kept() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let mut edited = crm::install(&context).await?;
+        edited.spec.backup.as_mut().context("no backup")?.keep = Some(Keep {
+            last: 1,
+            daily: 0,
+            weekly: 0,
+            monthly: 0,
+            yearly: 0,
+        });
+        apps::apply(&context, &edited).await?;
+        let backups = context.api::<Backup>().list(&ListParams::default()).await?;
+        let of_release = backups.iter().next().context("no backup")?.name_any();
+        kept(&context, &of_release, &["Release crm-1", "last"]).await?;
+        let nightly = json!({
+            "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup", "metadata": {"name": "nightly"},
+            "spec": {"app": "crm"},
+        });
+        apply_object(&context, nightly).await?;
+        kept(&context, "nightly", &["last"]).await?;
+        kept(&context, &of_release, &["Release crm-1"]).await?;
         Ok(())
     })
     .await

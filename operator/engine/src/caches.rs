@@ -191,6 +191,7 @@ impl Caches {
                 }
                 if K::KIND == Kind::App {
                     group.backed_up = kept.backups();
+                    group.has_retention = kept.has_retention();
                 }
                 if let (Some(served), Some(app)) = (kept.served(), group_key.app()) {
                     sharing = self.serving.set(app, &group.served, &served);
@@ -401,6 +402,7 @@ impl Caches {
             if let (Kind::App, Some(app)) = (K::KIND, group_key.app()) {
                 group.current = [None, None];
                 group.backed_up = None;
+                group.has_retention = false;
                 let served = std::mem::take(&mut group.served);
                 sharing = self.serving.set(app, &served, &BTreeSet::new());
             }

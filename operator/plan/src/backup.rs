@@ -15,6 +15,7 @@ use crate::observed::{BackupObserved, Settings};
 use crate::proof::since;
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
 use crate::release::history::{happened, has_ended};
+use crate::retention;
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, Identity};
@@ -53,10 +54,17 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
         };
     }
     if status.outcome.is_some() {
+        // An edit of `keepUntil` changes nothing about how it ended.
+        let generation = backup.metadata.generation;
+        status.observed_generation = generation;
+        for condition in &mut status.conditions {
+            condition.observed_generation = generation;
+        }
+        let wake = keep(observed, &mut status, now);
         return Decision {
             steps: leftovers(observed, None),
             status,
-            wake: Wake::OnChange,
+            wake,
             rung: None,
         };
     }
@@ -75,6 +83,26 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
         wake,
         rung: None,
     }
+}
+
+/// Says why a Backup that has ended is kept. Returns when that may be another, without any change.
+fn keep(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) -> Wake {
+    let settings = observed.app.as_ref().and_then(|app| app.spec.backup.as_ref());
+    let Some((settings, keep)) = settings.and_then(|settings| Some((settings, settings.keep?))) else {
+        status.kept_because.clear();
+        return Wake::OnChange;
+    };
+    let name = observed.backup.name_any();
+    let mut kept = retention::kept(&observed.candidates, &keep, &retention::zone_of(settings), now);
+    status.kept_because = kept.remove(&name).unwrap_or_default();
+    // Backups of a clock that was ahead begin to count, for all of them.
+    let ahead = observed
+        .candidates
+        .iter()
+        .filter_map(|candidate| candidate.verified);
+    let times = ahead.chain(observed.backup.spec.keep_until);
+    let next = times.filter(|time| *time > now).min();
+    next.map_or(Wake::OnChange, Wake::At)
 }
 
 fn next(

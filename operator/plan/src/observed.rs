@@ -2,6 +2,7 @@
 
 use crate::message::quoting;
 use crate::probe_token::{ProbeKey, ProbeToken};
+use crate::retention::Candidate;
 use crate::snapshot::Snapshot;
 use crate::{ObjectRef, Step};
 use fairway_crds::agent::AgentPods;
@@ -202,6 +203,8 @@ pub struct BackupObserved {
     pub last_by_hand: Option<(String, Timestamp)>,
     /// The Migration of the App that is about to run, or runs.
     pub migration: Option<String>,
+    /// All Backups of the App as retention sees them, once this one has ended, if the App's spec says which are kept.
+    pub candidates: Vec<Candidate>,
     /// The App of the Backup; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
     /// The Release for which the backup is made.

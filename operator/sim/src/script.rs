@@ -438,6 +438,7 @@ impl Command {
             app: APP.to_owned(),
             release: self.get("release").map(str::to_owned),
             reason: self.get("reason").unwrap_or_default().to_owned(),
+            keep_until: self.get("keep-until").and_then(|until| until.parse().ok()),
         };
         let _ = cluster.api.create(Backup::new(name, spec), cluster.now);
     }

@@ -214,6 +214,8 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 let mut lines = Vec::new();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
+                let kept = status.kept_because.join(", ");
+                lines.extend((!kept.is_empty()).then(|| format!("kept because of {kept}")));
                 lines
             }),
         _ => Vec::new(),

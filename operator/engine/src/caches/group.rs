@@ -74,6 +74,8 @@ macro_rules! group {
             pub(crate) served: BTreeSet<String>,
             /// What metrics say of its backups.
             pub(crate) backed_up: Option<Backups>,
+            /// Whether the spec says which backups are kept.
+            pub(crate) has_retention: bool,
             $(pub(crate) $own_store: Store<$own>,)*
             $(pub(crate) $store: Store<<$kind as Cached>::Kept>,)*
         }
@@ -199,6 +201,11 @@ macro_rules! impl_kept {
                 })
             }
 
+            fn has_retention(&self) -> bool {
+                let settings = self.spec.backup.as_ref();
+                settings.is_some_and(|settings| settings.keep.is_some())
+            }
+
             fn served(&self) -> Option<BTreeSet<String>> {
                 let stays = self.metadata.deletion_timestamp.is_none();
                 let components = self.spec.components.iter().filter(|_| stays);
@@ -304,9 +311,27 @@ impl Group {
                 let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
                 // A Backup waits for the others of its App and for a migration, and a migration for a Backup.
                 let waits = open && matches!(change.kind, Kind::Migration | Kind::Backup);
-                change.work_for == Some(name) || same(Kind::Release) || waits || frames && open
+                let beside = waits || kind == OwnKind::Backup && self.may_keep(name, change);
+                change.work_for == Some(name) || same(Kind::Release) || beside || frames && open
             }
         }
+    }
+
+    /// Whether a change may be a reason to keep a Backup that has ended, or to keep it no longer.
+    fn may_keep(&self, backup: &str, change: Change<'_>) -> bool {
+        self.has_retention
+            && match change.kind {
+                Kind::App => true,
+                // One that is under way counts when it has ended.
+                Kind::Backup => !self
+                    .backups
+                    .names()
+                    .any(|(name, open)| name == change.name && open),
+                Kind::Release => backup
+                    .strip_prefix(change.name)
+                    .is_some_and(|rest| rest.starts_with('-')),
+                _ => false,
+            }
     }
 
     /// Migrations and Backups that have not ended.
@@ -438,6 +463,50 @@ mod tests {
     fn a_migration_concerns_a_backup_that_has_not_ended() {
         let work = concerned(Kind::Migration, "once", None);
         assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
+    }
+
+    #[test]
+    fn with_retention_what_changes_it_concerns_backups_that_have_ended() {
+        let mut group = group();
+        let mut ended = Backup::clone(&group.backups.get("crm-3-0a1b2c3d").unwrap());
+        ended.status = Some(fairway_crds::BackupStatus {
+            outcome: Some(fairway_crds::backup::BackupOutcome::Succeeded),
+            ..Default::default()
+        });
+        group
+            .backups
+            .put("crm-3-0a1b2c3d".into(), 2, Arc::new(ended.clone()));
+        group.backups.put("ended".into(), 2, Arc::new(ended.clone()));
+        ended.status = None;
+        group.backups.put("open".into(), 2, Arc::new(ended));
+        let key = NamespacedName::new("shop", "crm");
+        let concerned = |group: &Group, kind, name| {
+            let change = Change {
+                kind,
+                name,
+                work_for: None,
+            };
+            let backup = ObjectKey::new(OwnKind::Backup, key.sibling("crm-3-0a1b2c3d"));
+            group.concerned(&key, change).contains(&backup)
+        };
+        let changes = [
+            (Kind::App, "crm", true),
+            (Kind::Backup, "ended", true),
+            (Kind::Backup, "deleted", true),
+            (Kind::Backup, "open", false),
+            (Kind::Release, "crm-3", true),
+            (Kind::Release, "crm-2", false),
+            (Kind::Pod, "crm-web-3-x", false),
+        ];
+        for (kind, name, expected) in changes {
+            assert!(
+                !concerned(&group, kind, name),
+                "{name}: nothing says what is kept"
+            );
+            group.has_retention = true;
+            assert_eq!(concerned(&group, kind, name), expected, "{name}");
+            group.has_retention = false;
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub trait Kept: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'st
         None
     }
 
+    /// Whether the spec of an App says which backups are kept.
+    fn has_retention(&self) -> bool {
+        false
+    }
+
     /// Names of the Services that an App serves; none while it is being deleted.
     fn served(&self) -> Option<BTreeSet<String>> {
         None

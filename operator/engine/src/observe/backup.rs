@@ -8,6 +8,7 @@ use fairway_plan::backup::{is_about_to_migrate, is_by_hand, may_migrate};
 use fairway_plan::object::Kind;
 use fairway_plan::observed::BackupObserved;
 use fairway_plan::proof::ended_at;
+use fairway_plan::retention::Candidate;
 use fairway_plan::tasks;
 use jiff::Timestamp;
 
@@ -48,6 +49,7 @@ impl Observe for Backup {
                 .collect(),
             last_by_hand: last_by_hand(group, &key.name),
             migration: migration(scope),
+            candidates: candidates(scope, &backup),
             refused: known.refused,
             dry_run_passed: known.dry_run_passed,
             backup,
@@ -67,6 +69,29 @@ fn last_by_hand(group: &Group, except: &str) -> Option<(String, Timestamp)> {
     ended
         .filter(|(name, _)| name != except)
         .max_by_key(|(_, ended)| *ended)
+}
+
+/// All Backups of the App as retention sees them, if its spec says which are kept and this one has ended.
+fn candidates(scope: &Scope<'_>, backup: &Backup) -> Vec<Candidate> {
+    let group = scope.group;
+    let has_ended = backup
+        .status
+        .as_ref()
+        .is_some_and(|status| status.outcome.is_some());
+    let app = scope.app().filter(|app| {
+        let settings = app.spec.backup.as_ref();
+        has_ended && settings.is_some_and(|settings| settings.keep.is_some())
+    });
+    let Some(app) = app else {
+        return Vec::new();
+    };
+    let releases = scope.releases(None);
+    let live = app.status.as_ref().and_then(|status| status.live.as_ref());
+    let live = live.map(|live| live.release.as_str());
+    let all = group.backups.all();
+    all.filter(|backup| backup.metadata.deletion_timestamp.is_none())
+        .map(|backup| Candidate::of(&backup, &releases, live))
+        .collect()
 }
 
 /// The Migration of the App that is about to run, or runs. That of a Release has its name.

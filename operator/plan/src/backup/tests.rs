@@ -2,6 +2,8 @@ use super::*;
 use crate::bench::{self, Bench, app, reported};
 use crate::missing::APPLIED_WITHIN;
 use crate::protocol::{Cause, Failure};
+use crate::retention::Candidate;
+use fairway_crds::app::Keep;
 use fairway_crds::store::{Store, VolumeStore};
 use fairway_crds::{App, Backup};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -44,6 +46,7 @@ impl Story {
             others: self.others.iter().cloned().map(Arc::new).collect(),
             last_by_hand: self.last_by_hand.clone(),
             migration: self.migration.clone(),
+            candidates: self.candidates(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),
@@ -56,6 +59,17 @@ impl Story {
             "planning is deterministic"
         );
         decision
+    }
+
+    /// What retention sees: this Backup and a newer verified one.
+    fn candidates(&self) -> Vec<Candidate> {
+        let newer = Candidate {
+            name: "newer".to_owned(),
+            verified: Some("2026-01-01T00:00:02Z".parse().unwrap()),
+            keep_until: None,
+            held_by: Vec::new(),
+        };
+        vec![Candidate::of(&self.backup, &[], None), newer]
     }
 
     /// Plans and executes until a pass changes nothing.
@@ -111,6 +125,40 @@ fn failure(cause: Cause, reason: &str) -> BackupReport {
         evidence: None,
         failure: Some(failure),
     }
+}
+
+#[test]
+fn a_backup_that_has_ended_says_why_it_is_kept() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.later(SignedDuration::from_secs(10));
+    story.answer(1, &proven());
+    assert_eq!(story.status().kept_because, [""; 0], "nobody says what is kept");
+    let keep = |last, daily| Keep {
+        last,
+        daily,
+        weekly: 0,
+        monthly: 0,
+        yearly: 0,
+    };
+    let says = |story: &mut Story, keep| {
+        let app = story.app.as_mut().unwrap();
+        app.spec.backup.as_mut().unwrap().keep = Some(keep);
+        story.settle();
+        story.status().kept_because.clone()
+    };
+    assert_eq!(says(&mut story, keep(2, 1)), ["last"]);
+    assert_eq!(says(&mut story, keep(1, 1)), [""; 0]);
+    let until = story.bench.now + SignedDuration::from_hours(1);
+    story.backup.spec.keep_until = Some(until);
+    story.backup.metadata.generation = Some(2);
+    assert_eq!(says(&mut story, keep(1, 1)), ["keepUntil 2026-01-01T01:00:10Z"]);
+    assert_eq!(story.status().observed_generation, Some(2));
+    assert_eq!(story.pass().wake, Wake::At(until));
+    story.bench.now = until;
+    story.settle();
+    assert_eq!(story.status().kept_because, [""; 0]);
+    assert_eq!(story.pass().wake, Wake::OnChange);
 }
 
 #[test]

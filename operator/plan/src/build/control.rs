@@ -84,6 +84,7 @@ pub fn scheduled_backup(app: &App, run: Timestamp) -> Backup {
             app: name.clone(),
             release: None,
             reason: format!("scheduled for {}", moment(run)),
+            keep_until: None,
         },
     );
     backup.metadata.namespace = app.metadata.namespace.clone();

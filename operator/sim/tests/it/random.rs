@@ -31,7 +31,7 @@ pub(crate) const APPS: [&str; 8] = [
 ];
 
 /// Edits of every field of an App.
-pub(crate) const EDITS: [&str; 90] = [
+pub(crate) const EDITS: [&str; 92] = [
     "image=crm:1",
     "image=crm:2",
     "image=crm:2",
@@ -91,6 +91,8 @@ pub(crate) const EDITS: [&str; 90] = [
     "schedule=0_3_*_*_*",
     "schedule=61_3_*_*_*@Mars/Olympus",
     "schedule=none",
+    r#"/backup/keep={"last":1,"daily":2}"#,
+    r#"/backup/keep={"last":2,"weekly":1,"monthly":1,"yearly":1}"#,
     "drain=30s",
     "bake=0s",
     "bake=1m",
@@ -146,7 +148,7 @@ pub(crate) const EVENTS: [&str; 56] = [
     "app web=crm:2",
     "app web=crm:3 worker=crm:3",
     "apply backup nightly",
-    "apply backup weekly release=crm-2 reason=audit",
+    "apply backup weekly release=crm-2 reason=audit keep-until=2026-01-01T13:00:00Z",
     "apply migration once image=crm:1",
     "apply migration twice image=crm:2 release=crm-2 timeout=30s check=SELECT(1)",
     "apply migration thrice image=crm:2 component=worker container=worker",

@@ -69,8 +69,9 @@ pub fn backup_job(
     let BackupSettings {
         scratch,
         store,
-        // When one is taken is no matter of the pod.
+        // When one is taken and how long it is kept is no matter of the pod.
         schedule: _,
+        keep: _,
     } = backup_settings;
     let backup_name = backup.name_any();
     let context = TaskContext {
