@@ -10,6 +10,12 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+/// Annotations on an App by which users ask for something. The value is any text; another one asks again.
+pub mod annotation {
+    /// Take a final backup, before the App is deleted.
+    pub const FINAL_BACKUP: &str = "fairway.dev/final-backup";
+}
+
 /// A web application: its components, its database, and the rules by which a change reaches production.
 /// Editing it releases it: each change of components, database, migration or traffic becomes a Release.
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -212,7 +218,7 @@ pub struct AppStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready` (the live version is healthy) is always present. `Reconciling`, `Stalled`, `Baking`,
-    /// `DivergedFromSpec`, `SchemaAhead` and `BackupOverdue` are present only while they are true.
+    /// `DivergedFromSpec`, `SchemaAhead`, `BackupOverdue` and `FinalBackupTaken` are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -229,6 +235,9 @@ pub struct AppStatus {
     /// The Release that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
+    /// Name of the Backup that the annotation `fairway.dev/final-backup` asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_backup: Option<String>,
     /// Scheduled backups; absent without `backup.schedule`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupState>,

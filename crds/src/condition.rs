@@ -24,3 +24,5 @@ pub const SCHEMA_AHEAD: &str = "SchemaAhead";
 pub const WARNED: &str = "Warned";
 /// No backup of the App was verified in the time that the schedule allows.
 pub const BACKUP_OVERDUE: &str = "BackupOverdue";
+/// The final backup of the App that a user has asked for is verified: the App may be deleted.
+pub const FINAL_BACKUP_TAKEN: &str = "FinalBackupTaken";

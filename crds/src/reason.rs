@@ -281,6 +281,8 @@ pub enum Reason {
     /// Another field manager (`kubectl edit`, `kubectl set image`, a controller) changed the spec of a Deployment of Fairway's.
     /// The change was reverted, because the Deployment runs what its Release releases and nothing else.
     ChangeReverted,
+    /// The final backup that the annotation `fairway.dev/final-backup` of the App asks for is verified. The App may be deleted.
+    FinalBackupTaken,
     /// The version that the App's spec asks for serves.
     Live,
     /// The Release, Migration or Backup has completed successfully.

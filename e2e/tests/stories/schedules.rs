@@ -1,9 +1,9 @@
-//! Backups beside those of releases: by a schedule, and why each is kept.
+//! Backups beside those of releases: by a schedule, the final one, and why each is kept.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use fairway_crds::app::{BackupSchedule, BackupState, Keep};
+use fairway_crds::app::{BackupSchedule, BackupState, Keep, annotation};
 use fairway_crds::backup::BackupOutcome;
 use fairway_crds::{App, Backup};
 use fairway_e2e::apps::{self, crm};
@@ -13,7 +13,7 @@ use fairway_e2e::{seen, wait};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::SOON;
@@ -162,6 +162,34 @@ async fn each_backup_says_why_it_is_kept() -> Result<()> {
         apply_object(&context, nightly).await?;
         kept(&context, "nightly", &["last"]).await?;
         kept(&context, &of_release, &["Release crm-1"]).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_app_says_when_its_final_backup_is_taken_and_the_backup_outlives_it() -> Result<()> {
+    with_temp_ns(|context| async move {
+        crm::install(&context).await?;
+        let asked = json!({"metadata": {"annotations": {annotation::FINAL_BACKUP: "1"}}});
+        let apps = context.api::<App>();
+        apps.patch("crm", &PatchParams::default(), &Patch::Merge(asked))
+            .await?;
+        let is_taken = |app: &App| seen::holds(seen::app_condition(app, "FinalBackupTaken"));
+        let told = seen::app(&context, "crm", "has its final backup", is_taken, crm::PATIENCE).await?;
+        let name = told
+            .status
+            .and_then(|status| status.final_backup)
+            .context("no name")?;
+        apps.delete("crm", &DeleteParams::default()).await?;
+        wait::wait_gone(context.api::<App>(), "crm", crm::PATIENCE).await?;
+        let backup = context.api::<Backup>().get(&name).await?;
+        ensure!(is_verified(&backup), "{backup:?}");
+        let days = backup
+            .spec
+            .keep_until
+            .map(|until| until.duration_since(Timestamp::now()).as_hours() / 24);
+        ensure!(days == Some(89), "it is kept for {days:?} days");
         Ok(())
     })
     .await

@@ -4,6 +4,7 @@
 //! the Release missing and creates it, and no revision is ever used twice.
 
 mod backups;
+mod final_backup;
 mod summary;
 
 use crate::build::control;
@@ -60,8 +61,10 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
         Next::AwaitRelease(containers) => Finding::AwaitingRelease(containers),
     };
     let backups = backups::plan(observed, &mut status, now);
-    summary::write(observed, &mut status, &finding, &backups, now);
+    let final_backup = final_backup::plan(observed, &mut status, now);
+    summary::write(observed, &mut status, &finding, (&backups, &final_backup), now);
     steps.extend(backups.steps);
+    steps.extend(final_backup.step);
     Decision {
         steps,
         status,

@@ -168,19 +168,25 @@ fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
     })
 }
 
-/// Whether a Backup is that of the last run of its App's schedule, as the App has recorded it: anybody can give a Backup such
-/// a name.
-fn is_scheduled(backup: &Backup, app: Option<&App>) -> bool {
-    let status = app.and_then(|app| app.status.as_ref());
-    let last_run = status.and_then(|status| status.backup.as_ref()?.last_run.as_ref());
-    last_run.is_some_and(|last| Some(&last.backup) == backup.metadata.name.as_ref())
+/// Whether a Backup is that of the last run of its App's schedule, or the final one, as the App has recorded it: anybody can
+/// give a Backup such a name.
+fn is_of_app(backup: &Backup, app: Option<&App>) -> bool {
+    let Some(status) = app.and_then(|app| app.status.as_ref()) else {
+        return false;
+    };
+    let last_run = status.backup.as_ref().and_then(|state| state.last_run.as_ref());
+    let mut recorded = last_run
+        .map(|run| &run.backup)
+        .into_iter()
+        .chain(&status.final_backup);
+    recorded.any(|name| Some(name) == backup.metadata.name.as_ref())
 }
 
 /// Whether a Backup was applied by hand: one that Fairway creates for a Release that is in progress has a part of the
-/// Release's UID in its name, and one of the App's schedule is recorded there.
+/// Release's UID in its name, and one that the App takes is recorded in its status.
 pub fn is_by_hand(backup: &Backup, release: Option<&Release>, app: Option<&App>) -> bool {
     let Some(release) = release else {
-        return !is_scheduled(backup, app);
+        return !is_of_app(backup, app);
     };
     let uid = release.metadata.uid.as_deref().unwrap_or_default();
     let name = backup.name_any();
@@ -233,8 +239,8 @@ pub fn is_under_way(backup: &Backup) -> bool {
     works && status.outcome.is_none() && backup.metadata.deletion_timestamp.is_none()
 }
 
-/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else that of
-/// the schedule, else the oldest. A dump reads the whole database, so there is never more than one.
+/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else one
+/// that the App takes, else the oldest. A dump reads the whole database, so there is never more than one.
 fn first_in_line(observed: &BackupObserved) -> Option<String> {
     let rank = |backup: &Backup| {
         let has_begun = backup
@@ -245,7 +251,7 @@ fn first_in_line(observed: &BackupObserved) -> Option<String> {
         (
             !has_begun,
             backup.spec.release.is_none(),
-            !is_scheduled(backup, observed.app.as_deref()),
+            !is_of_app(backup, observed.app.as_deref()),
             created,
             backup.name_any(),
         )

@@ -47,6 +47,13 @@ pub fn scheduled_backup(app: &str, run: Timestamp) -> String {
     )
 }
 
+/// The final Backup of an App that was asked for with this text: `crm-final-1a2b3c4d`. The UID tells it from that of another App
+/// of the same name.
+pub fn final_backup(app: &str, uid: &str, asked: &str) -> String {
+    let hash = short_hash(serde_json::json!([uid, asked]).to_string());
+    format!("{app}-final-{}", &hash[..8])
+}
+
 /// The run in the name of a scheduled Backup of an App. Whoever may create Backups can give one such a name.
 pub fn scheduled_run(app: &str, backup: &str) -> Option<Timestamp> {
     let time = backup.strip_prefix(app)?.strip_prefix('-')?;

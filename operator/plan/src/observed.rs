@@ -61,7 +61,7 @@ pub struct AppObserved {
     pub pods: Vec<Arc<Pod>>,
     /// Every Migration of the App.
     pub migrations: Vec<Arc<Migration>>,
-    /// Every Backup of the App, if its spec has a schedule.
+    /// Every Backup of the App, if its spec has a schedule or a user asks for a final one.
     pub backups: Vec<Arc<Backup>>,
     /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
     pub refused: BTreeMap<String, Refusal>,

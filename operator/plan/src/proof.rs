@@ -27,6 +27,12 @@ pub fn ended_at(backup: &Backup) -> Option<Timestamp> {
     has_run.then(|| since(&status.conditions)).flatten()
 }
 
+/// What the condition `Succeeded` says.
+pub(crate) fn message_of(conditions: &[Condition]) -> Option<&str> {
+    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
+    Some(&succeeded.message)
+}
+
 /// Since when the condition `Succeeded` has its value.
 pub(crate) fn since(conditions: &[Condition]) -> Option<Timestamp> {
     let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;

@@ -14,6 +14,7 @@ use crate::images::digest;
 use crate::pod_run::Sidecar;
 use crate::store::{NAMESPACE, Stored};
 use crate::{Sim, Stuck};
+use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::backup::BackupSpec;
 use fairway_crds::condition::{BACKUP_OVERDUE, READY, SUCCEEDED};
 use fairway_crds::database::{MigrationCheck, OnStart};
@@ -150,6 +151,7 @@ impl Command {
     /// | `edit image=crm:2 replicas=3 worker=none suspend=true bake=0s …` | and edits it |
     /// | `edit /components/web/health/http/0/status=204` | or any field of it, by its path, with a value in JSON without spaces |
     /// | `annotate crm-2 abort=now`, `annotate migration once resolve=applied:now` | a user asks something of a Release, or of a Migration |
+    /// | `annotate app final-backup=1` | a user asks for a final backup of the App |
     /// | `release crm-1 web=crm:1`, `… version=1.0 trigger=ci` | somebody applies a Release by hand |
     /// | `app old web=old:1 service=crm` | a user applies another App |
     /// | `apply backup nightly`, `apply backup nightly release=crm-1 reason=audit` | somebody applies a Backup by hand |
@@ -210,6 +212,7 @@ impl Command {
                         .add(sim.cluster.now, format!("the edit is refused: {why}"));
                 }
             }
+            ["annotate", "app"] => self.annotate::<App>(cluster, APP),
             ["annotate", release] => {
                 if let Some(release) = release_named(cluster, release) {
                     self.annotate::<Release>(cluster, &release);
@@ -405,6 +408,7 @@ impl Command {
                     "rollback" => annotation::ROLLBACK,
                     "retry" => annotation::RETRY,
                     "resolve" => annotation::RESOLVE,
+                    "final-backup" => FINAL_BACKUP,
                     other => other,
                 };
                 object.annotations_mut().insert(key.to_owned(), token.clone());

@@ -234,7 +234,13 @@ fn of_backups(state: &BackupState) -> Vec<String> {
 /// What an App says of backups that are not taken.
 fn told(conditions: &[Condition]) -> Vec<String> {
     let tells = |condition: &&Condition| {
-        let reasons = [Reason::BackupOverdue, Reason::ScheduleInvalid].map(Reason::as_str);
+        let reasons = [
+            Reason::BackupOverdue,
+            Reason::ScheduleInvalid,
+            Reason::FinalBackupTaken,
+            Reason::BackupFailed,
+        ]
+        .map(Reason::as_str);
         reasons.contains(&condition.reason.as_str())
     };
     let told = conditions.iter().filter(tells);

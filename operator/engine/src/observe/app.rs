@@ -4,20 +4,20 @@ use super::{Observe, Scope};
 use crate::key::NamespacedName;
 use crate::kinds::App;
 use crate::state::State;
+use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_plan::Step;
 use fairway_plan::observed::AppObserved;
+use kube::ResourceExt;
 
 impl Observe for App {
     fn observe(scope: &mut Scope<'_>, _: &NamespacedName) -> Option<AppObserved> {
         let group = scope.group;
         let app = group.app()?;
-        let has_schedule = app
-            .spec
-            .backup
-            .as_ref()
-            .is_some_and(|backup| backup.schedule.is_some());
+        let settings = app.spec.backup.as_ref();
+        let has_schedule = settings.is_some_and(|settings| settings.schedule.is_some());
+        let takes_backups = has_schedule || app.annotations().contains_key(FINAL_BACKUP);
         Some(AppObserved {
-            backups: group.backups.all().filter(|_| has_schedule).collect(),
+            backups: group.backups.all().filter(|_| takes_backups).collect(),
             app,
             releases: scope.releases(None),
             snapshots: scope

@@ -1,6 +1,7 @@
 //! What an App's status says: what serves, whether it is healthy, and which release is under way.
 
 use super::backups::Backups;
+use super::final_backup::FinalBackup;
 use crate::Step;
 use crate::conditions::{self, Desired, Progress, State, Status, reason_of};
 use crate::kubectl::{self, Resource};
@@ -14,7 +15,8 @@ use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};
 use fairway_crds::condition::{
-    BACKUP_OVERDUE, BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED,
+    BACKUP_OVERDUE, BAKING, DIVERGED_FROM_SPEC, FINAL_BACKUP_TAKEN, READY, RECONCILING, SCHEMA_AHEAD,
+    STALLED, SUCCEEDED,
 };
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
@@ -75,7 +77,7 @@ pub(super) fn write(
     observed: &AppObserved,
     status: &mut AppStatus,
     finding: &Finding,
-    backups: &Backups,
+    backups: (&Backups, &FinalBackup),
     now: Timestamp,
 ) {
     let app = &observed.app;
@@ -332,16 +334,22 @@ fn conditions(
     conditions
 }
 
-/// What is to be said of scheduled backups. What keeps them from being taken is for a user to fix, and is said when no release
-/// is under way or needs that user.
-fn of_backups(backups: &Backups, others: &[Desired]) -> Vec<Desired> {
+/// What is to be said of backups beside those of releases. What keeps them from being taken is for a user to fix, and is said
+/// when no release is under way or needs that user.
+fn of_backups((backups, last): (&Backups, &FinalBackup), others: &[Desired]) -> Vec<Desired> {
     let is_told = |desired: &Desired| [RECONCILING, STALLED].contains(&desired.type_);
-    let trouble = backups.trouble.as_ref().filter(|_| !others.iter().any(is_told));
+    let trouble = last.trouble.as_ref().or(backups.trouble.as_ref());
+    let trouble = trouble.filter(|_| !others.iter().any(is_told));
     let stalled = trouble.map(|(reason, message)| Desired::new(STALLED, Status::True, *reason, message));
-    let overdue = backups.overdue.as_ref();
-    let overdue =
-        overdue.map(|message| Desired::new(BACKUP_OVERDUE, Status::True, Reason::BackupOverdue, message));
-    stalled.into_iter().chain(overdue).collect()
+    let said = [
+        (BACKUP_OVERDUE, Reason::BackupOverdue, &backups.overdue),
+        (FINAL_BACKUP_TAKEN, Reason::FinalBackupTaken, &last.taken),
+    ];
+    let said = said.into_iter().filter_map(|(type_, reason, message)| {
+        let message = message.as_ref()?;
+        Some(Desired::new(type_, Status::True, reason, message))
+    });
+    stalled.into_iter().chain(said).collect()
 }
 
 /// The one condition that repeats all that the Release says: tools that wait for an App show it.

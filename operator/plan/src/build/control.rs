@@ -77,17 +77,26 @@ pub fn release(
 
 /// The Backup of a run of the App's schedule. Nobody owns it: backups outlive their App.
 pub fn scheduled_backup(app: &App, run: Timestamp) -> Backup {
-    let name = app.name_any();
-    let mut backup = Backup::new(
-        &names::scheduled_backup(&name, run),
-        BackupSpec {
-            app: name.clone(),
-            release: None,
-            reason: format!("scheduled for {}", moment(run)),
-            keep_until: None,
-        },
-    );
+    let name = names::scheduled_backup(&app.name_any(), run);
+    backup(app, &name, format!("scheduled for {}", moment(run)))
+}
+
+/// The final Backup of an App, of that name.
+pub fn final_backup(app: &App, name: &str, keep_until: Timestamp) -> Backup {
+    let mut backup = backup(app, name, "final, before the App is deleted".to_owned());
+    backup.spec.keep_until = Some(keep_until);
+    backup
+}
+
+fn backup(app: &App, name: &str, reason: String) -> Backup {
+    let spec = BackupSpec {
+        app: app.name_any(),
+        release: None,
+        reason,
+        keep_until: None,
+    };
+    let mut backup = Backup::new(name, spec);
     backup.metadata.namespace = app.metadata.namespace.clone();
-    backup.metadata.labels = Some(labels_of([(labels::APP, &*name)]));
+    backup.metadata.labels = Some(labels_of([(labels::APP, &*app.name_any())]));
     backup
 }

@@ -3,7 +3,8 @@
 use super::{Checker, Observations, changed};
 use crate::store::Objects;
 use fairway_crds::condition::{
-    BACKUP_OVERDUE, BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED, WARNED,
+    BACKUP_OVERDUE, BAKING, DIVERGED_FROM_SPEC, FINAL_BACKUP_TAKEN, READY, RECONCILING, SCHEMA_AHEAD,
+    STALLED, SUCCEEDED, WARNED,
 };
 use fairway_plan::labels;
 use fairway_plan::readings::has_finished;
@@ -24,6 +25,7 @@ const OF_APP: Types = (
         DIVERGED_FROM_SPEC,
         SCHEMA_AHEAD,
         BACKUP_OVERDUE,
+        FINAL_BACKUP_TAKEN,
     ],
 );
 const OF_RELEASE: Types = (

@@ -138,7 +138,7 @@ const VERBS: [&str; 6] = [
 const RELEASES: [&str; 6] = ["newest", "newest", "live", "crm-1", "crm-2", "crm-3"];
 
 /// What users do beside editing, and what the environment does.
-pub(crate) const EVENTS: [&str; 56] = [
+pub(crate) const EVENTS: [&str; 58] = [
     "edit suspend=true",
     "edit suspend=true",
     "edit suspend=false",
@@ -154,6 +154,8 @@ pub(crate) const EVENTS: [&str; 56] = [
     "apply migration thrice image=crm:2 component=worker container=worker",
     "apply migration started image=crm:3 on-start=yes",
     "annotate migration twice resolve=applied:7",
+    "annotate app final-backup=1",
+    "annotate app final-backup=2",
     "release crm-2 web=crm:2 version=2.0 trigger=ci",
     "release crm-3 web=crm:3",
     "release crm-4 web=crm:3 worker=crm:2",
