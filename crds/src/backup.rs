@@ -93,7 +93,8 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Why `backup.keep` of the App keeps it: what refers to it, `keepUntil`, `last`, or the newest one of which day, week,
-    /// month or year it is. Empty for one that is not kept, and for an App without `backup.keep`.
+    /// month or year it is. Empty for one that is not kept. Of an App without `backup.keep`, or that is gone, only `keepUntil`
+    /// is said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_because: Vec<String>,
     /// Attempts to take the backup.

@@ -138,7 +138,7 @@ pub enum Reason {
     /// values.
     Unreadable,
     /// The Backup or Migration refers to something that does not exist: the App, its `spec.backup` or `spec.database`,
-    /// or the Release.
+    /// or the Release. Or a final backup of an App without `spec.backup` was asked for.
     AppMissing,
     /// A container has no image: neither the App's template nor `spec.images` of the Release names one.
     ImageMissing,

@@ -230,12 +230,12 @@ pub(crate) fn time_zone(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-/// A moment. The second part of the rule also refuses a day that a month does not have. Without the format `date-time`, with
-/// which a rule sees no text.
+/// A moment. The second part of the rule also refuses a day that a month does not have, and the last part what the operator could
+/// not read: its last moment is some hours before the year 10000. Without the format `date-time`, with which a rule sees no text.
 pub(crate) fn moment(_: &mut SchemaGenerator) -> Schema {
     checked(
         40,
-        "self.matches(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[-+][0-9]{2}:[0-9]{2})$') && timestamp(self) > timestamp('1970-01-01T00:00:00Z')",
-        "must be a moment with its zone; use one such as 2027-01-31T00:00:00Z",
+        "self.matches(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[-+][0-9]{2}:[0-9]{2})$') && timestamp(self) > timestamp('1970-01-01T00:00:00Z') && timestamp(self) < timestamp('9999-01-01T00:00:00Z')",
+        "must be a moment with its zone, before the year 9999; use one such as 2027-01-31T00:00:00Z",
     )
 }

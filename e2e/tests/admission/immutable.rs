@@ -47,13 +47,19 @@ async fn a_backup_may_be_kept_for_longer() -> Result<()> {
         for until in [
             json!("2027-01-31T00:00:00Z"),
             json!("2027-01-31T00:00:00.5+01:00"),
+            json!("9998-12-31T23:59:59Z"),
             Value::Null,
         ] {
             let change = json!({"spec": {"keepUntil": until}});
             let answer = patch(client, namespace, &backup(), &change, None).await?;
             assert!(answer.is_ok(), "{answer:?}");
         }
-        for until in ["2027-01-31", "2027-02-30T00:00:00Z", "tomorrow"] {
+        for until in [
+            "2027-01-31",
+            "2027-02-30T00:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "tomorrow",
+        ] {
             let change = json!({"spec": {"keepUntil": until}});
             let answer = patch(client, namespace, &backup(), &change, None).await?;
             let refusal = answer.expect_err("it was let in");

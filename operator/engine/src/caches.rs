@@ -184,6 +184,7 @@ impl Caches {
         }
         let work_for = work_for(object.meta()).map(str::to_owned);
         let mut sharing = BTreeSet::new();
+        let mut retention = None;
         match object.keep() {
             Some(kept) => {
                 if let Some(current) = kept.current_releases() {
@@ -191,7 +192,9 @@ impl Caches {
                 }
                 if K::KIND == Kind::App {
                     group.backed_up = kept.backups();
-                    group.has_retention = kept.has_retention();
+                    retention = Some(kept.has_retention());
+                    // An end of it concerns Backups, too.
+                    group.has_retention |= kept.has_retention();
                 }
                 if let (Some(served), Some(app)) = (kept.served(), group_key.app()) {
                     sharing = self.serving.set(app, &group.served, &served);
@@ -209,6 +212,9 @@ impl Caches {
         };
         work.extend(self.concerned(&group_key, change));
         work.extend(sharing.iter().flat_map(|app| self.concerned_of(app, change)));
+        if let (Some(has_retention), Some(group)) = (retention, self.groups.get_mut(&group_key)) {
+            group.has_retention = has_retention;
+        }
         self.group_of.entry(K::KIND).or_default().insert(key, group_key);
         work
     }
@@ -402,7 +408,6 @@ impl Caches {
             if let (Kind::App, Some(app)) = (K::KIND, group_key.app()) {
                 group.current = [None, None];
                 group.backed_up = None;
-                group.has_retention = false;
                 let served = std::mem::take(&mut group.served);
                 sharing = self.serving.set(app, &served, &BTreeSet::new());
             }
@@ -414,6 +419,9 @@ impl Caches {
             };
             work.extend(self.concerned(&group_key, change));
             work.extend(sharing.iter().flat_map(|app| self.concerned_of(app, change)));
+            if let (Kind::App, Some(group)) = (K::KIND, self.groups.get_mut(&group_key)) {
+                group.has_retention = false;
+            }
             if self.groups.get(&group_key).is_some_and(Group::is_empty) {
                 self.groups.remove(&group_key);
             }

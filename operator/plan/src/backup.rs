@@ -88,9 +88,11 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
 /// Says why a Backup that has ended is kept. Returns when that may be another, without any change.
 fn keep(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) -> Wake {
     let settings = observed.app.as_ref().and_then(|app| app.spec.backup.as_ref());
+    let until = observed.backup.spec.keep_until.filter(|until| *until > now);
     let Some((settings, keep)) = settings.and_then(|settings| Some((settings, settings.keep?))) else {
-        status.kept_because.clear();
-        return Wake::OnChange;
+        // A final backup outlives the App that would say more.
+        status.kept_because = until.map(retention::wanted).into_iter().collect();
+        return until.map_or(Wake::OnChange, Wake::At);
     };
     let name = observed.backup.name_any();
     let mut kept = retention::kept(&observed.candidates, &keep, &retention::zone_of(settings), now);
@@ -100,8 +102,7 @@ fn keep(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) ->
         .candidates
         .iter()
         .filter_map(|candidate| candidate.verified);
-    let times = ahead.chain(observed.backup.spec.keep_until);
-    let next = times.filter(|time| *time > now).min();
+    let next = ahead.filter(|time| *time > now).chain(until).min();
     next.map_or(Wake::OnChange, Wake::At)
 }
 
@@ -129,8 +130,9 @@ fn next(
 /// The wait for the end of a migration beside which no attempt begins; `None` when there is none, or when a Release waits for
 /// this Backup before it migrates.
 fn after_migration(observed: &BackupObserved) -> Option<Planned> {
-    let migration = observed.migration.as_ref();
-    let migration = migration.filter(|_| observed.backup.spec.release.is_none())?;
+    let is_waited_for = observed.backup.spec.release.is_some()
+        && !is_by_hand(&observed.backup, observed.release.as_deref(), None);
+    let migration = observed.migration.as_ref().filter(|_| !is_waited_for)?;
     let message =
         format!("Waiting for the end of Migration {migration}: no backup begins beside a migration.");
     Some(Planned::new(Progress::new(

@@ -180,7 +180,7 @@ pub struct MigrationObserved {
     pub release: Option<Arc<Release>>,
     /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// A Backup of the App under way that is none of a Release: no migration begins beside it.
+    /// A Backup of the App under way: no migration begins beside it.
     pub backup: Option<String>,
     /// Jobs whose label `fairway.dev/work-for` names the object.
     pub jobs: Vec<Arc<Job>>,

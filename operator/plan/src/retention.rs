@@ -97,6 +97,11 @@ pub fn zone_of(settings: &BackupSettings) -> TimeZone {
     name.and_then(zone::of).unwrap_or(TimeZone::UTC)
 }
 
+/// That a user wants a backup to be kept until then.
+pub(crate) fn wanted(until: Timestamp) -> String {
+    format!("keepUntil {}", moment(until))
+}
+
 /// Why each backup is kept, by name. One that is not in it is not kept.
 pub fn kept(
     candidates: &[Candidate],
@@ -113,7 +118,7 @@ pub fn kept(
             keeps(candidate, holder.clone());
         }
         if let Some(until) = candidate.keep_until.filter(|until| *until > now) {
-            keeps(candidate, format!("keepUntil {}", moment(until)));
+            keeps(candidate, wanted(until));
         }
         // Counted, it would push out others until its time comes.
         if candidate.verified.is_some_and(|taken| taken > now) {

@@ -131,16 +131,24 @@ impl Schedule {
 
     /// The last run that is not after a moment.
     pub fn latest(&self, at: Timestamp) -> Option<Timestamp> {
-        // Runs are found forwards only: from ever further back.
-        [1, 24, 8 * 24, 32 * 24, 367 * 24, 8 * 367 * 24]
+        // Runs are found forwards only: the first one from ever further back, then the last one by halves. There may be
+        // thousands between.
+        let is_over = |run: &Timestamp| *run <= at;
+        let (mut before, mut latest) = [1, 24, 8 * 24, 32 * 24, 367 * 24, 8 * 367 * 24]
             .into_iter()
             .find_map(|hours| {
                 let from = at.checked_sub(SignedDuration::from_hours(hours)).ok()?;
-                let first = self.next(from);
-                std::iter::successors(first, |run| self.next(*run))
-                    .take_while(|run| *run <= at)
-                    .last()
-            })
+                Some((from, self.next(from).filter(is_over)?))
+            })?;
+        let mut after = at;
+        while after.duration_since(before) > SignedDuration::from_secs(1) {
+            let middle = before + after.duration_since(before) / 2;
+            match self.next(middle).filter(is_over) {
+                Some(run) => (before, latest) = (middle, run),
+                None => after = middle,
+            }
+        }
+        Some(latest)
     }
 
     /// When the work of a run begins: a little after it, so that not every object's does at once.

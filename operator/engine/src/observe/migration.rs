@@ -21,7 +21,7 @@ impl Observe for Migration {
             backup: group
                 .backups
                 .all()
-                .find(|backup| backup.spec.release.is_none() && is_under_way(backup))
+                .find(|backup| is_under_way(backup))
                 .and_then(|backup| backup.metadata.name.clone()),
             jobs: group
                 .jobs

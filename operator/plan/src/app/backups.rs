@@ -58,7 +58,7 @@ pub(super) fn plan(observed: &AppObserved, status: &mut AppStatus, now: Timestam
         return Backups::none();
     };
     let mut state = status.backup.take().unwrap_or_default();
-    state.last_verified = newest_verified(observed);
+    state.last_verified = newest_verified(observed, now);
     state.next_runs.clear();
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     let backups = match Schedule::of(asked, namespace, &app.name_any()) {
@@ -198,11 +198,12 @@ fn is_under_way(observed: &AppObserved, app: &str) -> bool {
     })
 }
 
-/// The verified backup that was taken last.
-fn newest_verified(observed: &AppObserved) -> Option<VerifiedBackup> {
+/// The verified backup that was taken last; one that was taken by a clock that was ahead only if there is no other.
+fn newest_verified(observed: &AppObserved, now: Timestamp) -> Option<VerifiedBackup> {
     let verified = observed.backups.iter().filter(|backup| is_verified(backup));
     let taken = verified.filter_map(|backup| Some((taken_at(backup)?, backup)));
-    let (taken_at, backup) = taken.max_by_key(|(taken, backup)| (*taken, backup.name_any()))?;
+    let (taken_at, backup) =
+        taken.max_by_key(|(taken, backup)| (*taken <= now, *taken, backup.name_any()))?;
     let level = backup.status.as_ref().and_then(|status| status.level.clone());
     Some(VerifiedBackup {
         name: backup.name_any(),

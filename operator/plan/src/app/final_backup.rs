@@ -4,7 +4,7 @@
 //! again when a user deletes it.
 
 use crate::build::control;
-use crate::kubectl::{self, Resource};
+use crate::kubectl;
 use crate::message::{self, moment};
 use crate::names;
 use crate::observed::{AppObserved, refusal};

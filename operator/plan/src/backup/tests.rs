@@ -162,6 +162,23 @@ fn a_backup_that_has_ended_says_why_it_is_kept() {
 }
 
 #[test]
+fn a_backup_that_outlives_its_app_still_says_until_when_it_is_kept() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.later(SignedDuration::from_secs(10));
+    story.answer(1, &proven());
+    let until = story.bench.now + SignedDuration::from_hours(1);
+    story.backup.spec.keep_until = Some(until);
+    story.app = None;
+    story.settle();
+    assert_eq!(story.status().kept_because, ["keepUntil 2026-01-01T01:00:10Z"]);
+    assert_eq!(story.pass().wake, Wake::At(until));
+    story.bench.now = until;
+    story.settle();
+    assert_eq!(story.status().kept_because, [""; 0]);
+}
+
+#[test]
 fn no_backup_begins_beside_a_migration_but_the_one_that_it_waits_for() {
     let mut story = Story::new();
     story.migration = Some("crm-42".to_owned());

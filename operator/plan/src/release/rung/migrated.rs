@@ -56,11 +56,11 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     outcome(migration, status)
 }
 
-/// The wait for a Backup of the schedule or by hand whose dump is under way: its locks would hold the migration up, and the
-/// migration those who use the tables.
+/// The wait for a Backup whose dump is under way: its locks would hold the migration up, and the migration those who use the
+/// tables. That of this Release has ended.
 fn beside_backup(view: &View) -> Option<Wait> {
     let mut backups = view.observed.backups.iter();
-    let backup = backups.find(|backup| backup.spec.release.is_none() && is_under_way(backup))?;
+    let backup = backups.find(|backup| is_under_way(backup))?;
     let message = format!(
         "Waiting for Backup {}: no migration begins beside a backup.",
         backup.name_any()
