@@ -127,12 +127,14 @@ fn next(
     }
 }
 
-/// The wait for the end of a migration beside which no attempt begins; `None` when there is none, or when a Release waits for
-/// this Backup before it migrates.
+/// The wait for the end of a migration beside which no attempt begins; `None` when there is none, when a Release waits for this
+/// Backup before it migrates, or when a user has to apply first what the Backup names.
 fn after_migration(observed: &BackupObserved) -> Option<Planned> {
-    let is_waited_for = observed.backup.spec.release.is_some()
-        && !is_by_hand(&observed.backup, observed.release.as_deref(), None);
-    let migration = observed.migration.as_ref().filter(|_| !is_waited_for)?;
+    let names_release = observed.backup.spec.release.is_some();
+    let is_missing = observed.app.is_none() || names_release && observed.release.is_none();
+    let is_waited_for = names_release && !is_by_hand(&observed.backup, observed.release.as_deref(), None);
+    let may_begin = is_missing || is_waited_for;
+    let migration = observed.migration.as_ref().filter(|_| !may_begin)?;
     let message =
         format!("Waiting for the end of Migration {migration}: no backup begins beside a migration.");
     Some(Planned::new(Progress::new(

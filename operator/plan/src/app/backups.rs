@@ -247,10 +247,24 @@ fn missed(observed: &AppObserved, state: &BackupState, run: Timestamp) -> String
     };
     let namespace = observed.app.metadata.namespace.as_deref().unwrap_or_default();
     let why = state.last_run.as_ref().map(|last| {
+        if is_gone(observed, last) {
+            return format!(
+                "Backup {} of the last run of the schedule was deleted.",
+                last.backup
+            );
+        }
         let command = kubectl::describe(namespace, Resource::Backup(&last.backup));
         format!("To see how the last run of the schedule went: {command}")
     });
     message::sentences([missed, newest, why.unwrap_or_default()])
+}
+
+/// Whether the Backup of a run that was recorded by an earlier pass does not exist.
+fn is_gone(observed: &AppObserved, run: &ScheduledRun) -> bool {
+    let status = observed.app.status.as_ref();
+    let recorded = status.and_then(|status| status.backup.as_ref()?.last_run.as_ref());
+    let mut backups = observed.backups.iter();
+    recorded == Some(run) && !backups.any(|backup| backup.name_any() == run.backup)
 }
 
 #[cfg(test)]

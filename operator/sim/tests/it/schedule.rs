@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 #[test]
 fn nothing_is_asked_and_nobody_woken_between_two_runs() {
-    let mut sim = reference(&story("backup-schedule-runs")).unwrap().sim;
+    let mut sim = reference(&story("backup-schedule-caught-up")).unwrap().sim;
     let state = sim.cluster.objects().apps["crm"].status.as_ref().unwrap();
     let next = state.backup.as_ref().unwrap().next_runs[0];
     let (passes, writes) = (sim.passes(), sim.traffic.writes.len());

@@ -236,6 +236,12 @@ fn a_scheduled_backup_that_a_user_deletes_is_not_created_again() {
     story.backups.clear();
     story.settle();
     assert_eq!(story.names(), [""; 0]);
+    story.pass_at("2026-01-03T02:15:00Z");
+    let overdue = &story.condition(BACKUP_OVERDUE).unwrap().message;
+    assert!(
+        overdue.ends_with("Backup crm-20260102t0215z of the last run of the schedule was deleted."),
+        "{overdue}"
+    );
 }
 
 #[test]
