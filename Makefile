@@ -47,8 +47,9 @@ fmt-check:
 cycles: ## check that no source files import each other in a circle
 	@scripts/check-cycles
 
-faults: ## print the faults of the first version that no test bears the id of
+faults: ## print the faults of the first version, and the complaints about other tools, that no test shows to be gone
 	@scripts/check-faults
+	@scripts/check-complaints
 
 clippy:
 	@$(CARGO) clippy --quiet --workspace --all-targets --all-features -- --deny warnings
@@ -89,7 +90,7 @@ test: up install test-e2e ## run every test that needs a cluster, on the embedde
 test-e2e: ## run them on the cluster that runs, or on that of KUBE_CONTEXT: make test-e2e TESTS=part-of-a-name
 	@$(RUN) e2e -- test $(TESTS)
 
-test-long: prerequisites $(if $(filter-out simulator arm64 fuzz versions,$(PART)),up install) ## run what takes too long for CI: PART=name; without it, list the parts
+test-long: prerequisites $(if $(filter-out simulator arm64 fuzz versions databases,$(PART)),up install) ## run what takes too long for CI: PART=name; without it, list the parts
 	@$(RUN) e2e -- long $(PART)
 
 prerequisites: ## install the Debian packages that the embedded cluster needs

@@ -10,6 +10,12 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+/// Annotations on an App by which users ask for something. The value is any text; another one asks again.
+pub mod annotation {
+    /// Take a final backup, before the App is deleted.
+    pub const FINAL_BACKUP: &str = "fairway.dev/final-backup";
+}
+
 /// A web application: its components, its database, and the rules by which a change reaches production.
 /// Editing it releases it: each change of components, database, migration or traffic becomes a Release.
 #[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, KubeSchema)]
@@ -27,6 +33,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "The reason of the condition Ready"),
     printcolumn(name = "Live", type_ = "string", json_path = ".status.live.release", description = "The Release that serves"),
     printcolumn(name = "Desired", type_ = "string", json_path = ".status.desired", description = "The Release that the spec asks for"),
+    printcolumn(name = "Backup", type_ = "date", json_path = ".status.backup.lastVerified.takenAt", description = "Time since the newest verified backup, of an App with backup.schedule"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 30 characters, because names of pods are derived from it; use a-z, 0-9 and -, starting with a letter"),
@@ -43,7 +50,8 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("!has(self.backup) || has(self.database) || has(self.migration)").message("backup requires spec.database; add it with image and connection").field_path(".backup"))]
 pub struct AppSpec {
     /// If true, no release starts, and a release in progress holds before its next irreversible step. A running
-    /// migration is not interrupted, and a candidate that has the traffic is still watched. Defaults to false.
+    /// migration is not interrupted, and a candidate that has the traffic is still watched. Scheduled backups are
+    /// skipped meanwhile. Defaults to false.
     #[serde(default)]
     pub suspend: bool,
     /// The components, at most 16. All are released together.
@@ -106,12 +114,62 @@ pub enum TrafficDriver {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupSettings {
+    /// When backups are taken beside those of releases. Editing it takes effect at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<BackupSchedule>,
+    /// Which verified backups are kept. This version says so in `status.keptBecause` of each Backup, and removes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it
     /// the dump is streamed over one connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
     /// Where backups are stored.
     pub store: Store,
+}
+
+/// When backups are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackupSchedule {
+    /// Five fields of cron: minute, hour, day of month, month and day of week, such as `15 2 * * *` for 02:15 every
+    /// day. A backup begins a little later, by the same part of the interval each time: at most a tenth of it, and ten
+    /// minutes. Where the clock is set forward, a time that is left out is the first moment after that; where it is set
+    /// back, a time that comes twice counts once. At least five minutes lie between two backups.
+    #[schemars(schema_with = "crate::text::cron")]
+    pub cron: String,
+    /// Time zone of `cron`, by its name in the IANA database, such as `Europe/Warsaw`. Defaults to `UTC`.
+    #[serde(default = "utc")]
+    #[schemars(schema_with = "crate::text::time_zone")]
+    pub time_zone: String,
+}
+
+/// How many verified backups are kept. Of each day, week, month and year the newest one is, by the clock of
+/// `backup.schedule.timeZone`; one without a backup is not counted. What a release in progress or the live one refers to is
+/// kept beside these, and so is what has a `keepUntil`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Keep {
+    /// How many of the newest backups. Defaults to 3.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub last: u16,
+    /// Of how many days. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub daily: u16,
+    /// Of how many weeks, which begin on Monday. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub weekly: u16,
+    /// Of how many months. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub monthly: u16,
+    /// Of how many years. Defaults to 0.
+    #[serde(default)]
+    #[schemars(range(max = 100))]
+    pub yearly: u16,
 }
 
 /// A scratch volume on the node for a dump in several files.
@@ -160,7 +218,7 @@ pub struct AppStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready` (the live version is healthy) is always present. `Reconciling`, `Stalled`, `Baking`,
-    /// `DivergedFromSpec` and `SchemaAhead` are present only while they are true.
+    /// `DivergedFromSpec`, `SchemaAhead`, `BackupOverdue` and `FinalBackupTaken` are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -177,6 +235,68 @@ pub struct AppStatus {
     /// The Release that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
+    /// Name of the Backup that the annotation `fairway.dev/final-backup` asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_backup: Option<String>,
+    /// Scheduled backups; absent without `backup.schedule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupState>,
+}
+
+/// Scheduled backups of an App, and what they have come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupState {
+    /// When the next three scheduled backups begin. None while `spec.suspend` is true, or the schedule is not valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub next_runs: Vec<jiff::Timestamp>,
+    /// The run of the schedule for which a Backup was created last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<ScheduledRun>,
+    /// The newest verified backup, scheduled or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified: Option<VerifiedBackup>,
+    /// The schedule by which runs are counted, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<CountedSchedule>,
+}
+
+/// A run of the schedule of backups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduledRun {
+    /// The time that `cron` names.
+    #[schemars(with = "String")]
+    pub at: jiff::Timestamp,
+    /// Name of the Backup.
+    pub backup: String,
+}
+
+/// A verified backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedBackup {
+    /// Name of the Backup.
+    pub name: String,
+    /// When the dump began.
+    #[schemars(with = "String")]
+    pub taken_at: jiff::Timestamp,
+    /// How far the copy was proven.
+    pub level: String,
+}
+
+/// A schedule, and since when its runs count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CountedSchedule {
+    /// `backup.schedule.cron` as it was seen.
+    pub cron: String,
+    /// `backup.schedule.timeZone` as it was seen.
+    pub time_zone: String,
+    /// When it was seen first. No backup is taken for an earlier run.
+    #[schemars(with = "String")]
+    pub since: jiff::Timestamp,
 }
 
 /// The Release that serves.
@@ -197,6 +317,12 @@ fn drain(_: &mut SchemaGenerator) -> Schema {
 }
 fn bake(_: &mut SchemaGenerator) -> Schema {
     duration::between("0s", "168h", "10m")
+}
+fn three() -> u16 {
+    3
+}
+fn utc() -> String {
+    "UTC".to_owned()
 }
 fn ten_seconds() -> Duration {
     Duration::from_seconds(10)

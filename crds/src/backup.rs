@@ -7,8 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One proven copy of an App's database. It outlives the App. Immutable; created for each Release, or applied by
-/// hand for a one-off.
+/// One proven copy of an App's database. It outlives the App. Immutable but for `keepUntil`; created for each Release and by
+/// the App's schedule, or applied by hand for a one-off.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "fairway.dev",
@@ -19,19 +19,20 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     category = "fairway",
     shortname = "fbak",
-    doc = "One proven copy of an App's database. It outlives the App. Fairway creates one for each Release; apply one by hand for a one-off backup.",
+    doc = "One proven copy of an App's database. It outlives the App. Fairway creates one for each Release and by the App's schedule; apply one by hand for a one-off backup.",
     printcolumn(name = "App", type_ = "string", json_path = ".spec.app"),
     printcolumn(name = "Succeeded", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].status"#),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].reason"#),
     printcolumn(name = "Level", type_ = "string", json_path = ".status.level", description = "How far the copy was proven"),
     printcolumn(name = "Bytes", type_ = "integer", json_path = ".status.bytes"),
+    printcolumn(name = "Kept", type_ = "string", json_path = ".status.keptBecause[0]", description = "The first reason for which backup.keep of the App keeps it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Succeeded")].message"#, priority = 1),
     selectable = ".spec.app",
     validation = Rule::new("size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 52 characters, because names of pods are derived from it; use a-z, 0-9 and -")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("self == oldSelf").message("a Backup cannot be changed, because it may have run; create a new one with another name"))]
+#[x_kube(validation = Rule::new("self.app == oldSelf.app && has(self.release) == has(oldSelf.release) && (!has(self.release) || self.release == oldSelf.release) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("a Backup cannot be changed but for keepUntil, because it may have run; create a new one with another name"))]
 pub struct BackupSpec {
     /// Name of the App whose database is backed up.
     #[schemars(schema_with = "crate::text::app_name")]
@@ -45,6 +46,11 @@ pub struct BackupSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub reason: String,
+    /// Until when it is kept, whatever `backup.keep` of the App says, such as `2027-01-31T00:00:00Z`. The only field that may
+    /// be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::text::moment")]
+    pub keep_until: Option<jiff::Timestamp>,
 }
 
 /// The observed state of a Backup.
@@ -86,6 +92,11 @@ pub struct BackupStatus {
     /// beside it in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Why `backup.keep` of the App keeps it: what refers to it, `keepUntil`, `last`, or the newest one of which day, week,
+    /// month or year it is. Empty for one that is not kept. Of an App without `backup.keep`, or that is gone, only `keepUntil`
+    /// is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_because: Vec<String>,
     /// Attempts to take the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,

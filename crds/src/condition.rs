@@ -22,3 +22,7 @@ pub const DIVERGED_FROM_SPEC: &str = "DivergedFromSpec";
 pub const SCHEMA_AHEAD: &str = "SchemaAhead";
 /// The API server warned of the pods of a release. It is advice: no release fails because of it.
 pub const WARNED: &str = "Warned";
+/// No backup of the App was verified in the time that the schedule allows.
+pub const BACKUP_OVERDUE: &str = "BackupOverdue";
+/// The final backup of the App that a user has asked for is verified: the App may be deleted.
+pub const FINAL_BACKUP_TAKEN: &str = "FinalBackupTaken";

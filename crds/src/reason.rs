@@ -103,6 +103,10 @@ pub enum Reason {
     /// The backup store does not return what was written to it: the SHA-256 differs, a file is missing, or the manifest
     /// is unreadable.
     StoreCorrupt,
+    /// A dump by the role of `database.connection` would fail: the role may not read everything, policies of row level
+    /// security apply to it, a row is too large for `pg_dump`, or the server cannot lock that many tables. It was found
+    /// before any dump.
+    DumpNotPossible,
     /// `pg_dump` failed, or its output was empty. The message contains the last line of its error output.
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.
@@ -134,7 +138,7 @@ pub enum Reason {
     /// values.
     Unreadable,
     /// The Backup or Migration refers to something that does not exist: the App, its `spec.backup` or `spec.database`,
-    /// or the Release.
+    /// or the Release. Or a final backup of an App without `spec.backup` was asked for.
     AppMissing,
     /// A container has no image: neither the App's template nor `spec.images` of the Release names one.
     ImageMissing,
@@ -177,6 +181,12 @@ pub enum Reason {
     /// The migration was applied and committed, but one of `migration.checks` returned an unexpected result, or an
     /// index is invalid.
     MigrationCheckFailed,
+    /// `backup.schedule` of the App cannot be followed: a field of `cron` is not valid, no date matches it, its runs are less
+    /// than five minutes apart, or `timeZone` is not a time zone. No scheduled backup is taken.
+    ScheduleInvalid,
+    /// No backup of the App has been verified in the time that its schedule allows: a run of the schedule must lead to a
+    /// verified backup before the next run, and within 24 hours.
+    BackupOverdue,
     /// The Backup for this release failed, or was not complete within 24 hours. The message repeats the reason of the
     /// Backup.
     BackupFailed,
@@ -213,8 +223,11 @@ pub enum Reason {
     /// The Release was applied by hand with a revision that leaves a gap after the App's. The App accepts only the next one.
     RevisionNotNext,
     /// Another Backup of this App or database is under way or goes first, or a Backup by hand has just ended. Backups run one
-    /// after the other, those by hand five minutes apart.
+    /// after the other, those by hand five minutes apart, and none beside a migration.
     WaitingForBackup,
+    /// A migration of this App is about to run, or is running. A backup beside it would hold locks for which the migration
+    /// waits, so it begins afterwards.
+    WaitingForMigration,
     /// The App does not exist yet, or has not accepted the Release yet: there is no snapshot (a ControllerRevision of the
     /// same name) for it.
     WaitingForApp,
@@ -268,6 +281,8 @@ pub enum Reason {
     /// Another field manager (`kubectl edit`, `kubectl set image`, a controller) changed the spec of a Deployment of Fairway's.
     /// The change was reverted, because the Deployment runs what its Release releases and nothing else.
     ChangeReverted,
+    /// The final backup that the annotation `fairway.dev/final-backup` of the App asks for is verified. The App may be deleted.
+    FinalBackupTaken,
     /// The version that the App's spec asks for serves.
     Live,
     /// The Release, Migration or Backup has completed successfully.

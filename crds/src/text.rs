@@ -211,3 +211,31 @@ pub(crate) fn region(_: &mut SchemaGenerator) -> Schema {
         "must be the name of a region; use letters, digits and -, such as eu-central-1",
     )
 }
+
+/// Five fields of cron. Whether each value is one that its field can have, and whether the date exists, the operator says.
+pub(crate) fn cron(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        128,
+        "self.matches(r'^ *[-*,/0-9]+( +[-*,/0-9]+){2}( +([-*,/0-9]|[a-zA-Z]{3})+){2} *$')",
+        "must be five fields of cron; write minute, hour, day of month, month and day of week, such as 15 2 * * *, without seconds and without names such as @daily",
+    )
+}
+
+/// Name of a time zone in the IANA database.
+pub(crate) fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        64,
+        "self.matches(r'^[A-Za-z][-+_A-Za-z0-9]*(/[-+_A-Za-z0-9]+)*$')",
+        "must be the name of a time zone in the IANA database; use one such as Europe/Warsaw, or UTC",
+    )
+}
+
+/// A moment. The second part of the rule also refuses a day that a month does not have, and the last part what the operator could
+/// not read: its last moment is some hours before the year 10000. Without the format `date-time`, with which a rule sees no text.
+pub(crate) fn moment(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        40,
+        "self.matches(r'^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[-+][0-9]{2}:[0-9]{2})$') && timestamp(self) > timestamp('1970-01-01T00:00:00Z') && timestamp(self) < timestamp('9999-01-01T00:00:00Z')",
+        "must be a moment with its zone, before the year 9999; use one such as 2027-01-31T00:00:00Z",
+    )
+}

@@ -98,6 +98,12 @@ struct AgentImage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfApp {
+    namespace: String,
+    app: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RoundResult {
     result: &'static str,
 }
@@ -126,6 +132,8 @@ pub(crate) struct Metrics {
     events_lost: Counter,
     unreadable: Gauge,
     failing: Family<Watch, Gauge>,
+    last_verified: Family<OfApp, Gauge>,
+    overdue: Family<OfApp, Gauge>,
     agent_image: Family<AgentImage, Gauge>,
 }
 
@@ -180,6 +188,8 @@ impl Metrics {
             events_lost: Counter::default(),
             unreadable: Gauge::default(),
             failing: Family::default(),
+            last_verified: Family::default(),
+            overdue: Family::default(),
             agent_image: Family::default(),
         };
         let mut registry = Registry::default();
@@ -291,6 +301,16 @@ impl Metrics {
             "Whether a kind is not watched: its list or watch fails, or its first list is under way",
             m.failing.clone(),
         );
+        registry.register(
+            "fairway_backup_last_verified_timestamp_seconds",
+            "When the newest verified backup of an App with a schedule was taken",
+            m.last_verified.clone(),
+        );
+        registry.register(
+            "fairway_backup_overdue",
+            "Whether no backup of an App was verified in the time that its schedule allows",
+            m.overdue.clone(),
+        );
         (metrics, registry)
     }
 
@@ -349,6 +369,7 @@ impl Metrics {
             let kind = kind.as_str();
             self.failing.get_or_create(&Watch { kind }).set(fails.into());
         }
+        self.refresh_backups(engine);
         let under_way = self.under_way();
         for kind in OwnKind::ALL {
             let (load, controller) = (engine.load(kind), kind.controller());
@@ -373,6 +394,22 @@ impl Metrics {
             let name = QueueName::of(kind);
             self.unfinished.get_or_create(&name).set(sum);
             self.longest.get_or_create(&name).set(longest);
+        }
+    }
+
+    /// Brings up to date what is said of scheduled backups; an App that is gone is not shown any more.
+    fn refresh_backups(&self, engine: &Engine) {
+        self.last_verified.clear();
+        self.overdue.clear();
+        for (key, backups) in engine.backed_up() {
+            let app = OfApp {
+                namespace: key.namespace.to_string(),
+                app: key.name.to_string(),
+            };
+            self.overdue.get_or_create(&app).set(backups.overdue.into());
+            if let Some(at) = backups.last_verified {
+                self.last_verified.get_or_create(&app).set(at);
+            }
         }
     }
 
@@ -469,6 +506,48 @@ mod tests {
         assert!(shown(&engine).contains(failing));
         engine.watch_works(&Kind::Deployment.into());
         assert!(!shown(&engine).contains(failing));
+    }
+
+    #[test]
+    fn an_overdue_backup_is_shown_by_app() {
+        let (metrics, registry) = Metrics::new();
+        let mut engine = crate::fake::engine();
+        let now = Now {
+            wall: jiff::Timestamp::UNIX_EPOCH,
+            monotonic: fairway_engine::Instant::default(),
+        };
+        let shown = |engine: &Engine| {
+            metrics.refresh(engine);
+            text(&registry).unwrap()
+        };
+        let overdue = r#"fairway_backup_overdue{namespace="shop",app="crm"} 1"#;
+        let verified =
+            r#"fairway_backup_last_verified_timestamp_seconds{namespace="shop",app="crm"} 1767320100"#;
+        assert!(!shown(&engine).contains("fairway_backup_overdue{"));
+        let mut app: fairway_crds::App = serde_json::from_value(serde_json::json!({
+            "apiVersion": "fairway.dev/v1alpha1", "kind": "App",
+            "metadata": {"name": "crm", "namespace": "shop", "uid": "u", "resourceVersion": "7"},
+            "spec": {
+                "components": [],
+                "backup": {"store": {"volume": {"claimName": "backups"}}, "schedule": {"cron": "15 2 * * *"}},
+            },
+            "status": {
+                "conditions": [{
+                    "type": "BackupOverdue", "status": "True", "reason": "BackupOverdue", "message": "m",
+                    "lastTransitionTime": "2026-01-03T02:15:00Z",
+                }],
+                "backup": {"lastVerified": {"name": "b", "takenAt": "2026-01-02T02:15:00Z", "level": "Decoded"}},
+            },
+        }))
+        .unwrap();
+        engine.put(app.clone(), now);
+        let text = shown(&engine);
+        assert!(text.contains(overdue) && text.contains(verified), "{text}");
+        app.spec.backup = None;
+        app.metadata.resource_version = Some("8".to_owned());
+        engine.put(app, now);
+        let text = shown(&engine);
+        assert!(!text.contains("shop"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

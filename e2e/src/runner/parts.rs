@@ -131,6 +131,21 @@ pub const PARTS: &[Part] = &[
         set: TestSet::Long,
     },
     Part {
+        name: "databases",
+        proves: "ten thousand tables are backed up in little memory, and what is called too large is too large; needs no cluster",
+        images: &[],
+        variables: &[],
+        phases: &[Phase {
+            lanes: &[Lane {
+                package: "fairway-agent",
+                target: "agent",
+                module: "databases::",
+                at_once: 1,
+            }],
+        }],
+        set: TestSet::Long,
+    },
+    Part {
         name: "cluster",
         proves: "the embedded cluster starts and goes without a trace after it was killed anywhere",
         images: &[],

@@ -40,6 +40,10 @@ use serde_json::{Value, json};
     spec["components"][0]["health"]["deadline"] = json!("1h30m");
     spec["policy"]["bake"]["for"] = json!("0s");
 }))]
+#[case::a_schedule_in_utc(edited(app(), |spec| {
+    spec["backup"]["schedule"] = json!({"cron": "*/30 8-18 * jan-nov MON,5"});
+    spec["backup"]["keep"] = json!({"last": 3, "daily": 7, "weekly": 4, "monthly": 6, "yearly": 0});
+}))]
 #[case::everything_a_pod_may_have(edited(app(), |spec| {
     spec["components"][0]["template"]["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {}}]);
     spec["components"][0]["template"]["spec"]["initContainers"] = json!([

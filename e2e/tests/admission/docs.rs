@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::release::annotation;
 use fairway_e2e::command::{feed, last_lines, run};
 use fairway_e2e::install::OPERATOR_NAMESPACE;
@@ -336,6 +337,7 @@ fn kinds_and_annotations_in_documented_commands_exist() -> Result<()> {
         annotation::ROLLBACK,
         annotation::RETRY,
         annotation::RESOLVE,
+        FINAL_BACKUP,
     ];
     let mut commands = 0;
     for document in documents()? {

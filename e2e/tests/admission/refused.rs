@@ -127,6 +127,16 @@ type Spoil = fn(&mut Value);
     "spec.backup.store.webdav", "requires userFrom and passwordFrom together")]
 #[case::certificates_from_nowhere(|app: &mut Value| app["spec"]["backup"]["store"] = json!({"webdav": {"endpoint": "https://dav.example.com", "caFrom": {}}}),
     "spec.backup.store.webdav.caFrom", "exactly one of configMapKeyRef and secretKeyRef")]
+#[case::a_schedule_with_seconds(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "0 15 2 * * *"}),
+    "spec.backup.schedule.cron", "such as 15 2 * * *, without seconds")]
+#[case::a_schedule_by_name(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "@reboot"}),
+    "spec.backup.schedule.cron", "without names such as @daily")]
+#[case::a_schedule_with_its_zone(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "15 2 * * * Europe/Warsaw"}),
+    "spec.backup.schedule.cron", "must be five fields of cron")]
+#[case::a_retention_that_keeps_nothing(|app: &mut Value| app["spec"]["backup"]["keep"] = json!({"last": 0}),
+    "spec.backup.keep.last", "greater than or equal to 1")]
+#[case::a_zone_with_spaces(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "15 2 * * *", "timeZone": "Europe / Warsaw"}),
+    "spec.backup.schedule.timeZone", "use one such as Europe/Warsaw, or UTC")]
 // Traffic and policy
 #[case::another_driver(|app: &mut Value| app["spec"]["traffic"]["driver"] = json!("Gateway"),
     "spec.traffic.driver", "supported values: \"Service\"")]
@@ -169,7 +179,7 @@ async fn a_migration(#[case] spoil: Spoil, #[case] field: &str, #[case] message:
 #[rstest]
 #[case::in_a_component(|app: &mut Value| component(app)["replica"] = json!(3), "spec.components[0].replica")]
 #[case::in_on_start(|app: &mut Value| app["spec"]["migration"] = json!({"component": "web", "onStart": {"after": "1s"}}), "spec.migration.onStart.after")]
-#[case::of_a_later_version(|app: &mut Value| app["spec"]["backup"]["schedule"] = json!({"cron": "0 2 * * *"}), "spec.backup.schedule")]
+#[case::of_a_later_version(|app: &mut Value| app["spec"]["backup"]["drill"] = json!({"cron": "0 2 * * *"}), "spec.backup.drill")]
 #[tokio::test]
 async fn an_unknown_field(#[case] spoil: Spoil, #[case] field: &str) -> Result<()> {
     let mut object = app();

@@ -4,29 +4,35 @@
 mod decode;
 mod diagnosis;
 mod dump;
+mod large_objects;
 pub(crate) mod manifest;
+mod notes;
 mod process;
+mod snapshot;
 mod stream;
 mod tools;
 
 use std::{sync::Arc, time::Instant};
 
 use fairway_protocol::{BackupEvidence, BackupReport, BackupTask, Failure, Reason};
-use tokio_postgres::{IsolationLevel, Transaction};
+use tokio_postgres::IsolationLevel;
 
 use crate::{
     blocking::blocking,
     connection::Connection,
+    dumpable,
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint::fingerprint,
     lock,
-    session::{SearchPath, Session, statement_failed},
+    session::{SearchPath, Session, cause, statement_failed},
     store::{self, Attempt, Published, SetPath, Store, StoredManifest},
     termination::Termination,
 };
+use large_objects::LargeObjects;
 use manifest::{DumpFormat, FORMAT_VERSION, Manifest, StoredFile};
 use process::Programs;
+use snapshot::Snapshot;
 use tools::{Kit, Login};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
@@ -114,6 +120,7 @@ impl Backup<'_> {
             .map_err(|error| statement_failed("reading the server's version", &error))?;
         let kit = Kit {
             tools: tools::find(self.environment, major)?,
+            major,
             login: Login::new(connection, major)?,
             scratch: self.task.scratch.then(|| self.environment.scratch_directory()),
             redactor: self.environment.redactor(),
@@ -150,6 +157,7 @@ impl Backup<'_> {
         server_version: String,
         unusable: Option<&StoredManifest>,
     ) -> Result<(Published, Manifest), Failure> {
+        dumpable::check_catalog(session, kit.major).await?;
         self.attempt.begin().await?;
         let start = Instant::now();
         let dumped = self.dump(session, kit).await?;
@@ -160,6 +168,8 @@ impl Backup<'_> {
             globals,
             taken_at,
             fingerprint,
+            notes,
+            large_objects: _,
         } = dumped;
         let (globals, globals_note) = match globals {
             Ok(stored) => (Some(stored), None),
@@ -187,6 +197,7 @@ impl Backup<'_> {
             corrupt_note: kept.map(|name| {
                 format!("What lay in the backup's place was corrupt or not its own, and is kept as {name}")
             }),
+            notes,
             seal: String::new(),
         };
         let manifest = manifest.sealed(&self.task.backup_uid)?;
@@ -205,20 +216,21 @@ impl Backup<'_> {
             .start()
             .await
             .map_err(doing)?;
-        if let Some(failure) = lock::other_dump(&transaction, &self.task.backup_uid)
+        let other_dump = lock::other_dump(&transaction, &self.task.backup_uid)
             .await
-            .map_err(doing)?
-        {
+            .map_err(doing)?;
+        let migration = lock::migration(&transaction).await.map_err(doing)?;
+        if let Some(failure) = other_dump.or(migration) {
             return Err(failure);
         }
-        let (snapshot, taken_at) = export_snapshot(&transaction).await.map_err(doing)?;
+        let snapshot = Snapshot::export(&transaction).await.map_err(doing)?;
         let fingerprint = fingerprint(transaction.client())
             .await
             .map_err(|error| statement_failed("reading the schema", &error))?;
         tracing::info!("dumping the database");
         let dump = async {
             let database = dump::database(kit, &snapshot, self.attempt.as_ref()).await?;
-            let globals = dump::globals(kit, self.attempt.as_ref()).await?;
+            let globals = dump::globals(kit, &snapshot, self.attempt.as_ref()).await?;
             Ok((database, globals))
         };
         tokio::pin!(dump);
@@ -237,13 +249,25 @@ impl Backup<'_> {
                 ));
             }
         };
+        let notes = notes::notes(transaction.client(), kit.major)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!("what the dump leaves out is not known: {}", cause(&error));
+                Vec::new()
+            });
+        let large_objects = match kit.scratch {
+            Some(_) => LargeObjects::of(transaction.client()).await,
+            None => None,
+        };
         // The snapshot lives as long as this transaction.
         transaction.rollback().await.map_err(doing)?;
         Ok(Dumped {
             database,
             globals,
-            taken_at,
+            taken_at: snapshot.taken_at.clone(),
             fingerprint,
+            notes,
+            large_objects,
         })
     }
 
@@ -252,7 +276,7 @@ impl Backup<'_> {
         if let Ok(globals) = &dumped.globals {
             decode::hashes(globals, self.attempt.read(globals.objects()).await?).await?;
         }
-        decode::database(kit, &dumped.database, self.attempt.as_ref()).await
+        decode::database(kit, &dumped.database, dumped.large_objects, self.attempt.as_ref()).await
     }
 
     async fn prove_again(&self, found: &StoredManifest) -> Result<BackupEvidence, Failure> {
@@ -278,17 +302,10 @@ struct Dumped {
     globals: Result<StoredFile, String>,
     taken_at: String,
     fingerprint: String,
-}
-
-async fn export_snapshot(transaction: &Transaction<'_>) -> Result<(String, String), tokio_postgres::Error> {
-    let row = transaction
-        .query_one(
-            "select pg_export_snapshot(), \
-             to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
-            &[],
-        )
-        .await?;
-    Ok((row.get(0), row.get(1)))
+    /// What somebody who restores it should know.
+    notes: Vec<String>,
+    /// What there is of large objects, where that is known and needed.
+    large_objects: Option<LargeObjects>,
 }
 
 fn is_corrupt(failure: &Failure) -> bool {

@@ -13,6 +13,7 @@ mod blocking;
 mod checks;
 mod child;
 mod connection;
+mod dumpable;
 mod environment;
 mod failure;
 mod fingerprint;

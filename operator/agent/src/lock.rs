@@ -166,6 +166,31 @@ pub(crate) async fn other_dump(
     }))
 }
 
+/// The refusal of a dump while a migration runs on the database: the locks of each would hold the other up. The lock is only
+/// looked for; taking it would keep a migration from it.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn migration(
+    transaction: &Transaction<'_>,
+) -> Result<Option<Failure>, tokio_postgres::Error> {
+    let holder = transaction
+        .query_opt(
+            "select l.pid from pg_locks l where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+             and (l.classid::int8 << 32) | l.objid::int8 = $1 \
+             and l.database = (select oid from pg_database where datname = current_database()) limit 1",
+            &[&KEY],
+        )
+        .await?;
+    Ok(holder.map(|row| {
+        let pid: i32 = row.get(0);
+        environment(
+            Reason::WaitingForMigration,
+            format!("A migration runs on this database (pid {pid}), and no dump begins beside it."),
+        )
+    }))
+}
+
 /// Whether statements of one connection reach the server on different sessions.
 ///
 /// A pooler in transaction mode passes a session on between statements: then a second connection is served by the very

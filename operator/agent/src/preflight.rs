@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use crate::{
     backup::check_tools,
     connection::Connection,
+    dumpable,
     environment::Environment,
     failure::environment as environment_failure,
     fingerprint,
@@ -67,6 +68,9 @@ async fn check(
             "ledgerCreation",
             schema::rehearse(session.client_mut()).await,
         )?;
+    }
+    if task.store.is_some() {
+        record(report, "dump", dumpable::check(&session, major).await)?;
     }
     drop(session);
     if let Some(options) = &task.store {

@@ -197,6 +197,11 @@ pub(crate) fn statement_failed(doing: &str, error: &tokio_postgres::Error) -> Fa
         );
     }
     let message = match error.code() {
+        Some(&SqlState::CHARACTER_NOT_IN_REPERTOIRE) => format!(
+            "The database has text that is not UTF-8 (noticed while {doing}: {}), as one with encoding SQL_ASCII may. Write \
+             the names and definitions in its catalog, and the rows of its migration history, in UTF-8.",
+            cause(error)
+        ),
         Some(code) if !is_transient(code) => format!(
             "The database refused a statement while {doing} ({}). Grant the role of database.connection what it lacks, \
              or fix what the error names.",

@@ -42,6 +42,25 @@ pub(crate) fn sentence(text: &str) -> String {
     format!("{start}{}.", characters.as_str().trim_end_matches('.'))
 }
 
+/// The first names of `count` objects, and how many more there are, such as `a, b and 2 more`. A name comes from a database: it is
+/// shortened, and shown without control characters.
+pub(crate) fn listed(count: usize, names: &[String]) -> String {
+    let shown: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let printable: String = name.chars().filter(|c| !c.is_control()).collect();
+            shortened(&printable, NAME)
+        })
+        .collect();
+    match count.saturating_sub(names.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Longest name in a list, in bytes.
+const NAME: usize = 64;
+
 /// Lower-case hexadecimal digits of some bytes.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -101,6 +120,18 @@ mod tests {
         let abridged = abridged(text, limit);
         assert_eq!(abridged, expected);
         assert!(abridged.len() <= limit);
+    }
+
+    #[test]
+    fn a_list_says_how_many_it_leaves_out() {
+        let names = ["a".to_owned(), format!("b\n{}", "c".repeat(100))];
+        assert_eq!(listed(1, &names[..1]), "a");
+        let list = listed(5, &names);
+        assert!(
+            list.starts_with("a, bcc") && list.ends_with("… and 3 more"),
+            "{list}"
+        );
+        assert!(list.len() < 90, "{list}");
     }
 
     #[rstest]

@@ -9,7 +9,7 @@ mod store;
 pub use group::{Cached, ForKind, Group, for_each};
 pub use keep::KeptSnapshot;
 pub(crate) use serving::Serving;
-pub use store::{Kept, Store};
+pub use store::{Backups, Kept, Store};
 
 use crate::clock::Instant;
 use crate::expectations::{Expectations, Seen, Until};
@@ -184,10 +184,17 @@ impl Caches {
         }
         let work_for = work_for(object.meta()).map(str::to_owned);
         let mut sharing = BTreeSet::new();
+        let mut retention = None;
         match object.keep() {
             Some(kept) => {
                 if let Some(current) = kept.current_releases() {
                     group.current = current;
+                }
+                if K::KIND == Kind::App {
+                    group.backed_up = kept.backups();
+                    retention = Some(kept.has_retention());
+                    // An end of it concerns Backups, too.
+                    group.has_retention |= kept.has_retention();
                 }
                 if let (Some(served), Some(app)) = (kept.served(), group_key.app()) {
                     sharing = self.serving.set(app, &group.served, &served);
@@ -205,6 +212,9 @@ impl Caches {
         };
         work.extend(self.concerned(&group_key, change));
         work.extend(sharing.iter().flat_map(|app| self.concerned_of(app, change)));
+        if let (Some(has_retention), Some(group)) = (retention, self.groups.get_mut(&group_key)) {
+            group.has_retention = has_retention;
+        }
         self.group_of.entry(K::KIND).or_default().insert(key, group_key);
         work
     }
@@ -296,6 +306,12 @@ impl Caches {
     /// Number of objects of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.group_of.get(&kind).map_or(0, BTreeMap::len)
+    }
+
+    /// What metrics say of the backups of Apps with a schedule.
+    pub(crate) fn backed_up(&self) -> impl Iterator<Item = (&NamespacedName, Backups)> {
+        let groups = self.groups.iter();
+        groups.filter_map(|(key, group)| Some((key.app()?, group.backed_up?)))
     }
 
     /// Number of objects that could not be parsed.
@@ -402,6 +418,7 @@ impl Caches {
             K::store_mut(group).remove(&key.name);
             if let (Kind::App, Some(app)) = (K::KIND, group_key.app()) {
                 group.current = [None, None];
+                group.backed_up = None;
                 let served = std::mem::take(&mut group.served);
                 sharing = self.serving.set(app, &served, &BTreeSet::new());
             }
@@ -413,6 +430,9 @@ impl Caches {
             };
             work.extend(self.concerned(&group_key, change));
             work.extend(sharing.iter().flat_map(|app| self.concerned_of(app, change)));
+            if let (Kind::App, Some(group)) = (K::KIND, self.groups.get_mut(&group_key)) {
+                group.has_retention = false;
+            }
             if self.groups.get(&group_key).is_some_and(Group::is_empty) {
                 self.groups.remove(&group_key);
             }

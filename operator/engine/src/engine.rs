@@ -1,7 +1,7 @@
 //! The operator's state between passes.
 
 use crate::announcement::{Announcement, Severity};
-use crate::caches::Cached;
+use crate::caches::{Backups, Cached};
 use crate::clock::{Instant, Now};
 use crate::key::{NamespacedName, ObjectKey};
 use crate::kinds::{Kind, OwnKind, Unreadable};
@@ -249,6 +249,11 @@ impl Engine {
     /// Number of objects of a kind that are cached.
     pub fn cached<K: Cached>(&self) -> usize {
         self.state.caches.count(K::KIND)
+    }
+
+    /// The backups of each App with a schedule, as metrics show them.
+    pub fn backed_up(&self) -> impl Iterator<Item = (&NamespacedName, Backups)> {
+        self.state.caches.backed_up()
     }
 
     /// Number of objects that could not be parsed.

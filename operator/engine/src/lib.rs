@@ -39,7 +39,7 @@ mod watched;
 
 pub use announcement::{Announcement, Severity};
 pub use answer::{shorten, without_values};
-pub use caches::{Cached, ForKind, Group, Kept, KeptSnapshot, Store, for_each, version_of};
+pub use caches::{Backups, Cached, ForKind, Group, Kept, KeptSnapshot, Store, for_each, version_of};
 pub use clock::{Instant, Now};
 pub use engine::{Engine, Failing};
 pub use key::{NamespacedName, ObjectKey};

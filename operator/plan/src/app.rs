@@ -1,8 +1,10 @@
-//! The App: turns edits into Releases and sums up what serves.
+//! The App: turns edits into Releases, has backups taken by its schedule, and sums up what serves.
 //!
 //! Revision and spec hash are recorded in the App's status before the Release exists, so a crash between the two finds
 //! the Release missing and creates it, and no revision is ever used twice.
 
+mod backups;
+mod final_backup;
 mod summary;
 
 use crate::build::control;
@@ -58,11 +60,15 @@ pub fn plan(observed: &AppObserved, _: &Settings, now: Timestamp) -> Decision<Ap
         Next::Held => Finding::Held,
         Next::AwaitRelease(containers) => Finding::AwaitingRelease(containers),
     };
-    summary::write(observed, &mut status, &finding, now);
+    let backups = backups::plan(observed, &mut status, now);
+    let final_backup = final_backup::plan(observed, &mut status, now);
+    summary::write(observed, &mut status, &finding, (&backups, &final_backup), now);
+    steps.extend(backups.steps);
+    steps.extend(final_backup.step);
     Decision {
         steps,
         status,
-        wake: Wake::OnChange,
+        wake: backups.wake,
         rung: None,
     }
 }

@@ -12,20 +12,22 @@ use crate::message;
 use crate::missing::{Comes, Missing};
 use crate::names;
 use crate::observed::{BackupObserved, Settings};
+use crate::proof::since;
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
-use crate::release::history::has_ended;
+use crate::release::history::{happened, has_ended};
+use crate::retention;
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, Identity};
 use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
-use fairway_crds::condition::SUCCEEDED;
-use fairway_crds::release::Attempts;
-use fairway_crds::{Backup, Reason, Release};
+use fairway_crds::condition::STALLED;
+use fairway_crds::migration::MigrationStatus;
+use fairway_crds::release::{Attempts, MilestoneKind};
+use fairway_crds::{App, Backup, Migration, Reason, Release};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::sync::Arc;
 
@@ -52,10 +54,17 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
         };
     }
     if status.outcome.is_some() {
+        // An edit of `keepUntil` changes nothing about how it ended.
+        let generation = backup.metadata.generation;
+        status.observed_generation = generation;
+        for condition in &mut status.conditions {
+            condition.observed_generation = generation;
+        }
+        let wake = keep(observed, &mut status, now);
         return Decision {
             steps: leftovers(observed, None),
             status,
-            wake: Wake::OnChange,
+            wake,
             rung: None,
         };
     }
@@ -76,6 +85,27 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
     }
 }
 
+/// Says why a Backup that has ended is kept. Returns when that may be another, without any change.
+fn keep(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) -> Wake {
+    let settings = observed.app.as_ref().and_then(|app| app.spec.backup.as_ref());
+    let until = observed.backup.spec.keep_until.filter(|until| *until > now);
+    let Some((settings, keep)) = settings.and_then(|settings| Some((settings, settings.keep?))) else {
+        // A final backup outlives the App that would say more.
+        status.kept_because = until.map(retention::wanted).into_iter().collect();
+        return until.map_or(Wake::OnChange, Wake::At);
+    };
+    let name = observed.backup.name_any();
+    let mut kept = retention::kept(&observed.candidates, &keep, &retention::zone_of(settings), now);
+    status.kept_because = kept.remove(&name).unwrap_or_default();
+    // Backups of a clock that was ahead begin to count, for all of them.
+    let ahead = observed
+        .candidates
+        .iter()
+        .filter_map(|candidate| candidate.verified);
+    let next = ahead.filter(|time| *time > now).chain(until).min();
+    next.map_or(Wake::OnChange, Wake::At)
+}
+
 fn next(
     observed: &BackupObserved,
     settings: &Settings,
@@ -87,13 +117,31 @@ fn next(
         now,
     };
     match schedule.due(status.attempts.as_ref()) {
-        Due::Begin(attempts) => match turn(observed, now).filter(|_| status.attempts.is_none()) {
-            Some(wait) => wait,
-            None => begin(observed, status, attempts, now),
-        },
+        Due::Begin(attempts) => {
+            let has_begun = status.attempts.is_some();
+            let wait = after_migration(observed).or_else(|| turn(observed, now).filter(|_| !has_begun));
+            wait.unwrap_or_else(|| begin(observed, status, attempts, now))
+        }
         Due::Paused { next, message } => attempt::paused(next, message),
         Due::Current(attempts) => attend(observed, settings, status, schedule, attempts),
     }
+}
+
+/// The wait for the end of a migration beside which no attempt begins; `None` when there is none, when a Release waits for this
+/// Backup before it migrates, or when a user has to apply first what the Backup names.
+fn after_migration(observed: &BackupObserved) -> Option<Planned> {
+    let names_release = observed.backup.spec.release.is_some();
+    let is_missing = observed.app.is_none() || names_release && observed.release.is_none();
+    let is_waited_for = names_release && !is_by_hand(&observed.backup, observed.release.as_deref(), None);
+    let may_begin = is_missing || is_waited_for;
+    let migration = observed.migration.as_ref().filter(|_| !may_begin)?;
+    let message =
+        format!("Waiting for the end of Migration {migration}: no backup begins beside a migration.");
+    Some(Planned::new(Progress::new(
+        State::Waiting,
+        Reason::WaitingForMigration,
+        message,
+    )))
 }
 
 /// The wait until it is this Backup's turn; `None` when it is.
@@ -107,7 +155,12 @@ fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
     }
     let (last, ended) = observed.last_by_hand.as_ref()?;
     let turn = ended.saturating_add(LEAST_INTERVAL).unwrap_or(Timestamp::MAX);
-    let waits = now < turn && is_by_hand(&observed.backup, observed.release.as_deref());
+    let waits = now < turn
+        && is_by_hand(
+            &observed.backup,
+            observed.release.as_deref(),
+            observed.app.as_deref(),
+        );
     waits.then(|| {
         waiting(format!(
             "Waiting until {}: Backup {last} has just ended, and {} lie between two backups of App {app} that are applied \
@@ -119,11 +172,25 @@ fn turn(observed: &BackupObserved, now: Timestamp) -> Option<Planned> {
     })
 }
 
+/// Whether a Backup is that of the last run of its App's schedule, or the final one, as the App has recorded it: anybody can
+/// give a Backup such a name.
+fn is_of_app(backup: &Backup, app: Option<&App>) -> bool {
+    let Some(status) = app.and_then(|app| app.status.as_ref()) else {
+        return false;
+    };
+    let last_run = status.backup.as_ref().and_then(|state| state.last_run.as_ref());
+    let mut recorded = last_run
+        .map(|run| &run.backup)
+        .into_iter()
+        .chain(&status.final_backup);
+    recorded.any(|name| Some(name) == backup.metadata.name.as_ref())
+}
+
 /// Whether a Backup was applied by hand: one that Fairway creates for a Release that is in progress has a part of the
-/// Release's UID in its name.
-pub fn is_by_hand(backup: &Backup, release: Option<&Release>) -> bool {
+/// Release's UID in its name, and one that the App takes is recorded in its status.
+pub fn is_by_hand(backup: &Backup, release: Option<&Release>, app: Option<&App>) -> bool {
     let Some(release) = release else {
-        return true;
+        return !is_of_app(backup, app);
     };
     let uid = release.metadata.uid.as_deref().unwrap_or_default();
     let name = backup.name_any();
@@ -140,21 +207,44 @@ pub fn is_by_hand(backup: &Backup, release: Option<&Release>) -> bool {
     !is_of_release || ended.is_some_and(|ended| created > Some(ended))
 }
 
-/// When a Backup that has run ended.
-pub fn ended_at(backup: &Backup) -> Option<Timestamp> {
-    let status = backup.status.as_ref()?;
-    let has_run = status.outcome.is_some() && status.attempts.is_some();
-    has_run.then(|| since(&status.conditions)).flatten()
+/// Whether a Release is about to migrate, or migrates: its backup is proven, and it waits for no user.
+pub fn is_about_to_migrate(release: &Release, snapshot: &Snapshot, suspended: bool) -> bool {
+    let Some(status) = &release.status else {
+        return false;
+    };
+    let has = |kind| happened(status, kind).is_some();
+    let begins = has(MilestoneKind::Migrating)
+        || status.evidence.backup.is_some() && (!suspended || has(MilestoneKind::HandingOver));
+    let is_over = has(MilestoneKind::Migrated) || has(MilestoneKind::RollingBack) || has_ended(release);
+    let mut conditions = status.conditions.iter();
+    let waits_for_user = conditions.any(|condition| condition.type_ == STALLED && condition.status == "True");
+    snapshot.migration.is_some()
+        && begins
+        && !is_over
+        && !waits_for_user
+        && release.metadata.deletion_timestamp.is_none()
 }
 
-/// Since when the condition `Succeeded` has its value.
-fn since(conditions: &[Condition]) -> Option<Timestamp> {
-    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
-    Some(succeeded.last_transition_time.0)
+/// Whether a Migration may run: it has not ended.
+pub fn may_migrate(migration: &Migration) -> bool {
+    let has_ended = |status: &MigrationStatus| status.outcome.is_some();
+    migration.metadata.deletion_timestamp.is_none() && !migration.status.as_ref().is_some_and(has_ended)
 }
 
-/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else the
-/// oldest. A dump reads the whole database, so there is never more than one.
+/// Whether an attempt at a Backup is under way, rather than to begin or between two attempts.
+pub fn is_under_way(backup: &Backup) -> bool {
+    let Some(status) = &backup.status else {
+        return false;
+    };
+    let works = status
+        .attempts
+        .as_ref()
+        .is_some_and(|attempts| attempts.next.is_none());
+    works && status.outcome.is_none() && backup.metadata.deletion_timestamp.is_none()
+}
+
+/// The Backup of the same App that runs before this one: the one that has begun, else one that names a Release, else one
+/// that the App takes, else the oldest. A dump reads the whole database, so there is never more than one.
 fn first_in_line(observed: &BackupObserved) -> Option<String> {
     let rank = |backup: &Backup| {
         let has_begun = backup
@@ -165,6 +255,7 @@ fn first_in_line(observed: &BackupObserved) -> Option<String> {
         (
             !has_begun,
             backup.spec.release.is_none(),
+            !is_of_app(backup, observed.app.as_deref()),
             created,
             backup.name_any(),
         )

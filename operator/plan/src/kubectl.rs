@@ -6,6 +6,7 @@ use crate::object::Kind;
 use crate::protocol::Resolution;
 use crate::readings::SERVICE_NAME;
 use crate::resolution;
+use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::release::annotation;
 
 /// A value that no earlier annotation had: the shell puts the time in.
@@ -103,6 +104,11 @@ pub fn rollback(namespace: &str, release: &str) -> String {
 pub fn resolve(namespace: &str, object: Resource, resolution: Resolution) -> String {
     let value = resolution::value(resolution, TOKEN);
     annotate(namespace, object, annotation::RESOLVE, &value)
+}
+
+/// The command that asks for a final backup of an App.
+pub fn final_backup(namespace: &str, app: &str) -> String {
+    annotate(namespace, Resource::App(app), FINAL_BACKUP, TOKEN)
 }
 
 /// The command that removes a pod from the API although its node does not answer.

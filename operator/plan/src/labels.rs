@@ -1,5 +1,6 @@
 //! Labels and annotations that Fairway sets and reads.
 
+use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::release::annotation;
 
 /// Name of the App.
@@ -31,7 +32,7 @@ pub const REPLICAS: &str = "fairway.dev/replicas";
 pub const ASKED_BEFORE: &str = "fairway.dev/asked-before";
 /// Annotations that planners read on objects that are observed. No other is kept: whoever can label an object could fill the
 /// memory with them.
-pub const READ_ANNOTATIONS: [&str; 9] = [
+pub const READ_ANNOTATIONS: [&str; 10] = [
     RETRY_OF,
     APPLIED_HASH,
     APPLICATION,
@@ -41,6 +42,7 @@ pub const READ_ANNOTATIONS: [&str; 9] = [
     annotation::ROLLBACK,
     annotation::RETRY,
     annotation::RESOLVE,
+    FINAL_BACKUP,
 ];
 /// Longest value of an annotation that is read, in bytes. A longer one counts as absent.
 pub const LONGEST_ANNOTATION: usize = 1024;

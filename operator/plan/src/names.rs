@@ -8,6 +8,9 @@
 //! one meaning.
 
 use fairway_crds::{Migration, Release};
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 /// A Release, its ControllerRevision and Migration: `crm-42`.
@@ -28,6 +31,41 @@ pub fn backup(release: &str, release_uid: &str, number: u32) -> String {
         0 | 1 => first,
         _ => format!("{first}-{number}"),
     }
+}
+
+/// The Backup of a run of an App's schedule: `crm-20260102t0115z`, with the time of the run in UTC. Another App of the same
+/// name that is created later has no run of that time.
+pub fn scheduled_backup(app: &str, run: Timestamp) -> String {
+    let time = TimeZone::UTC.to_datetime(run);
+    format!(
+        "{app}-{:04}{:02}{:02}t{:02}{:02}z",
+        time.year(),
+        time.month(),
+        time.day(),
+        time.hour(),
+        time.minute()
+    )
+}
+
+/// The final Backup of an App that was asked for with this text: `crm-final-1a2b3c4d`. The UID tells it from that of another App
+/// of the same name.
+pub fn final_backup(app: &str, uid: &str, asked: &str) -> String {
+    let hash = short_hash(serde_json::json!([uid, asked]).to_string());
+    format!("{app}-final-{}", &hash[..8])
+}
+
+/// The run in the name of a scheduled Backup of an App. Whoever may create Backups can give one such a name.
+pub fn scheduled_run(app: &str, backup: &str) -> Option<Timestamp> {
+    let time = backup.strip_prefix(app)?.strip_prefix('-')?;
+    let (date, time) = time.strip_suffix('z')?.split_once('t')?;
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if date.len() != 8 || time.len() != 4 || !is_number(date) || !is_number(time) {
+        return None;
+    }
+    let (month, day) = (date[4..6].parse().ok()?, date[6..].parse().ok()?);
+    let date = Date::new(date[..4].parse().ok()?, month, day).ok()?;
+    let time = Time::new(time[..2].parse().ok()?, time[2..].parse().ok()?, 0, 0).ok()?;
+    TimeZone::UTC.to_timestamp(DateTime::from_parts(date, time)).ok()
 }
 
 /// The Deployment of one component of one release: `crm-web-42`, and `crm--api-web-42` where the component has a hyphen.
@@ -152,6 +190,30 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_scheduled_backup_is_named_by_its_run() {
+        let run: Timestamp = "2026-01-02T01:15:00Z".parse().unwrap();
+        let name = scheduled_backup("crm", run);
+        assert_eq!(name, "crm-20260102t0115z");
+        assert_eq!(scheduled_run("crm", &name), Some(run));
+        assert!(
+            name.len() + 30 - "crm".len() <= 52,
+            "the longest name of an App fits"
+        );
+        for other in [
+            "crm-20260102t0115",
+            "crm-20261302t0115z",
+            "crm-20260102t2460z",
+            "crm-2026+102t0115z",
+            "crm-x-20260102t0115z",
+            "crm-42-1a2b3c4d",
+            "crm20260102t0115z",
+            "crm-\u{fc}\u{fc}\u{fc}\u{fc}t0115z",
+        ] {
+            assert_eq!(scheduled_run("crm", other), None, "{other}");
         }
     }
 

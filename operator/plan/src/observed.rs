@@ -2,6 +2,7 @@
 
 use crate::message::quoting;
 use crate::probe_token::{ProbeKey, ProbeToken};
+use crate::retention::Candidate;
 use crate::snapshot::Snapshot;
 use crate::{ObjectRef, Step};
 use fairway_crds::agent::AgentPods;
@@ -60,6 +61,8 @@ pub struct AppObserved {
     pub pods: Vec<Arc<Pod>>,
     /// Every Migration of the App.
     pub migrations: Vec<Arc<Migration>>,
+    /// Every Backup of the App, if its spec has a schedule or a user asks for a final one.
+    pub backups: Vec<Arc<Backup>>,
     /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
     pub refused: BTreeMap<String, Refusal>,
 }
@@ -178,6 +181,8 @@ pub struct MigrationObserved {
     pub release: Option<Arc<Release>>,
     /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// A Backup of the App under way: no migration begins beside it.
+    pub backup: Option<String>,
     /// Jobs whose label `fairway.dev/work-for` names the object.
     pub jobs: Vec<Arc<Job>>,
     /// Pods whose label `fairway.dev/work-for` names the object.
@@ -197,6 +202,10 @@ pub struct BackupObserved {
     pub others: Vec<Arc<Backup>>,
     /// The Backup of the App that was applied by hand and ended last, by name, and when it ended.
     pub last_by_hand: Option<(String, Timestamp)>,
+    /// The Migration of the App that is about to run, or runs.
+    pub migration: Option<String>,
+    /// All Backups of the App as retention sees them, once this one has ended, if the App's spec says which are kept.
+    pub candidates: Vec<Candidate>,
     /// The App of the Backup; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
     /// The Release for which the backup is made.

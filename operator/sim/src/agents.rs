@@ -4,10 +4,12 @@
 use crate::cluster::Cluster;
 use crate::database::{Claim, Effect, environment, report};
 use crate::pod_run::{Answer, PodRun};
+use fairway_plan::message::moment;
 use fairway_plan::protocol::{
     BackupEvidence, BackupReport, BackupTask, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
     PreflightReport, PreflightTask, Reason, RunIdentity, SettleTask, Task,
 };
+use jiff::SignedDuration;
 
 /// Seconds for which an unreachable database is waited for.
 const REACH: u32 = 3;
@@ -67,6 +69,17 @@ impl Cluster {
             };
             return Some(Answer::of(&report, 1));
         }
+        if run.worked == 1 && self.is_locked_by_other(uid) {
+            let failure = environment(
+                Reason::WaitingForMigration,
+                "A migration runs on this database, and no dump begins beside it.",
+            );
+            let report = BackupReport {
+                evidence: None,
+                failure: Some(failure),
+            };
+            return Some(Answer::of(&report, 1));
+        }
         if run.worked < 3 {
             self.database
                 .dumps
@@ -83,7 +96,7 @@ impl Cluster {
             level: "Decoded".to_owned(),
             bytes: 4096,
             sha256: fairway_plan::names::sha256_hex(self.database.fingerprint()),
-            taken_at: "2026-01-01T00:00:00Z".to_owned(),
+            taken_at: moment(self.now - SignedDuration::from_secs(2)),
             server_version: "16.4".to_owned(),
             fingerprint: self.database.fingerprint(),
             seconds: 2.0,

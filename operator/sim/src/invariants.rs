@@ -4,7 +4,8 @@
 //! or which release serves, it shares with the planners ([`fairway_plan::readings`], [`fairway_plan::release::history`]);
 //! those readings have tests of their own.
 
-mod at_rest;
+pub(crate) mod at_rest;
+mod backups;
 mod conditions;
 mod history;
 mod migrations;
@@ -49,6 +50,8 @@ pub struct Checker {
     proven: BTreeSet<(String, Option<String>)>,
     created: BTreeSet<(String, i64)>,
     snapshots: BTreeMap<String, Arc<Snapshot>>,
+    /// Names of scheduled Backups that were created and that no user has deleted.
+    scheduled: BTreeSet<String>,
 }
 
 impl Checker {
@@ -71,6 +74,7 @@ impl Checker {
         }
         self.migrations(cluster);
         self.dumps(after);
+        self.scheduled(before, cluster);
         self.services(before, after);
         self.scaling(before, after);
         self.stopping(after);

@@ -25,6 +25,7 @@ pub mod wire;
 
 use cluster::{Cluster, Rules};
 use fairway_engine::{Answer, Decided, ObjectKey, Pass, ReleaseStep};
+use invariants::at_rest::is_under_way;
 use invariants::{Checker, Observations};
 use jiff::{SignedDuration, Timestamp};
 use operator::{Driven, Operator, Stops, drive};
@@ -92,6 +93,8 @@ pub struct Sim {
     steps: usize,
     /// No leap goes further.
     horizon: Option<Timestamp>,
+    /// Whether nothing moves when the next thing to happen is a run of a schedule: that of backups never ends.
+    rests_at_schedule: bool,
 }
 
 impl Sim {
@@ -122,6 +125,7 @@ impl Sim {
             seen: 0,
             steps: 0,
             horizon: None,
+            rests_at_schedule: false,
         };
         sim.start_operators();
         sim
@@ -161,18 +165,27 @@ impl Sim {
         Ok(())
     }
 
-    /// Goes on until nothing moves any more.
+    /// Goes on until nothing moves any more, before the next run of a schedule.
     ///
     /// # Errors
     /// When that never comes.
     pub fn settle(&mut self) -> Result<(), Stuck> {
+        self.rests_at_schedule = true;
         while self.step()? {}
         if self.stopped.is_some() {
             self.resume();
             while self.step()? {}
         }
+        self.rests_at_schedule = false;
         self.rest();
         Ok(())
+    }
+
+    /// When the next run of a schedule begins, as the Apps say.
+    fn next_run(&self) -> Option<Timestamp> {
+        let apps = self.cluster.objects().apps.values();
+        let states = apps.filter_map(|app| app.status.as_ref()?.backup.as_ref());
+        states.filter_map(|state| state.next_runs.first().copied()).min()
     }
 
     /// Checks what must hold when nothing moves any more; nothing need while nobody acts.
@@ -368,10 +381,13 @@ impl Sim {
             is_busy |= operator.engine.is_ready();
             next = next.into_iter().chain(operator.engine.next_timer()).min();
         }
+        let next = next.map(|next| self.cluster.moment(next));
+        let rests = self.rests_at_schedule && !is_under_way(self.cluster.objects());
+        let run = self.next_run().filter(|_| rests);
         match next {
             _ if is_busy => true,
+            Some(next) if run.is_some_and(|run| run <= next) => false,
             Some(next) => {
-                let next = self.cluster.moment(next);
                 let next = self.horizon.map_or(next, |horizon| next.min(horizon));
                 self.cluster.now = next.max(self.cluster.now);
                 true

@@ -14,8 +14,9 @@ use crate::images::digest;
 use crate::pod_run::Sidecar;
 use crate::store::{NAMESPACE, Stored};
 use crate::{Sim, Stuck};
+use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::backup::BackupSpec;
-use fairway_crds::condition::{READY, SUCCEEDED};
+use fairway_crds::condition::{BACKUP_OVERDUE, READY, SUCCEEDED};
 use fairway_crds::database::{MigrationCheck, OnStart};
 use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::annotation;
@@ -150,6 +151,7 @@ impl Command {
     /// | `edit image=crm:2 replicas=3 worker=none suspend=true bake=0s …` | and edits it |
     /// | `edit /components/web/health/http/0/status=204` | or any field of it, by its path, with a value in JSON without spaces |
     /// | `annotate crm-2 abort=now`, `annotate migration once resolve=applied:now` | a user asks something of a Release, or of a Migration |
+    /// | `annotate app final-backup=1` | a user asks for a final backup of the App |
     /// | `release crm-1 web=crm:1`, `… version=1.0 trigger=ci` | somebody applies a Release by hand |
     /// | `app old web=old:1 service=crm` | a user applies another App |
     /// | `apply backup nightly`, `apply backup nightly release=crm-1 reason=audit` | somebody applies a Backup by hand |
@@ -158,6 +160,7 @@ impl Command {
     /// | `restore app` | the App comes back without its status |
     /// | `image crm:2 unhealthy` (`healthy`, `crashing`, `starting`, `unpullable`, `pullable`) | how a version behaves |
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
+    /// | `app … schedule=15_2_*_*_*@Europe/Warsaw`, `edit schedule=none` | the App has backups taken by a schedule |
     /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the environment |
     /// | `probes blocked`, `quota used-up` (`3`, `raised`), `pods crm:2 forbidden` (`warned`), `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `sidecars endless` (`native`) | somebody injects such a container into every pod |
@@ -182,7 +185,7 @@ impl Command {
     /// | `set-image crm-web-2 other:9`, `add-container crm-web-2 spy:1` | another field manager changes a Deployment of ours |
     /// | `operator away`, `operator back` | nobody is there to act |
     /// | `pace linger=9 endpoints=2 ready=5 migration=9` | how many seconds things take |
-    /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration exists`, `until migration runs`, `until backup runs` | time passes |
+    /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration exists`, `until migration runs`, `until backup runs`, `until backup nightly ended`, `until app overdue` | time passes |
     /// | `wait 30s`, `settle` | time passes |
     /// | `show` | what serves and what runs at this moment |
     pub fn parse(line: &str) -> Self {
@@ -209,6 +212,7 @@ impl Command {
                         .add(sim.cluster.now, format!("the edit is refused: {why}"));
                 }
             }
+            ["annotate", "app"] => self.annotate::<App>(cluster, APP),
             ["annotate", release] => {
                 if let Some(release) = release_named(cluster, release) {
                     self.annotate::<Release>(cluster, &release);
@@ -404,6 +408,7 @@ impl Command {
                     "rollback" => annotation::ROLLBACK,
                     "retry" => annotation::RETRY,
                     "resolve" => annotation::RESOLVE,
+                    "final-backup" => FINAL_BACKUP,
                     other => other,
                 };
                 object.annotations_mut().insert(key.to_owned(), token.clone());
@@ -437,6 +442,7 @@ impl Command {
             app: APP.to_owned(),
             release: self.get("release").map(str::to_owned),
             reason: self.get("reason").unwrap_or_default().to_owned(),
+            keep_until: self.get("keep-until").and_then(|until| until.parse().ok()),
         };
         let _ = cluster.api.create(Backup::new(name, spec), cluster.now);
     }
@@ -806,6 +812,17 @@ fn has_come(cluster: &Cluster, what: &[String]) -> bool {
                 .get(labels::WORK)
                 .is_some_and(|work| work == labels::Work::Backup.as_str())
         }),
+        ["backup", name, "ended"] => {
+            let status = objects
+                .backups
+                .get(name)
+                .and_then(|backup| backup.status.as_ref());
+            status.is_some_and(|status| status.outcome.is_some())
+        }
+        ["app", "overdue"] => {
+            let status = objects.apps.get(APP).and_then(|app| app.status.as_ref());
+            status.is_some_and(|status| said(&status.conditions, BACKUP_OVERDUE).is_some())
+        }
         ["app", "says", reason] => {
             let status = objects.apps.get(APP).and_then(|app| app.status.as_ref());
             status

@@ -2,6 +2,8 @@
 
 use crate::store::{ApiError, Objects};
 use crate::traffic::destination;
+use fairway_crds::Reason;
+use fairway_crds::app::BackupState;
 use fairway_crds::condition::{READY, SUCCEEDED, WARNED};
 use fairway_crds::release::ReleaseOutcome;
 use fairway_engine::kinds::Kind;
@@ -167,6 +169,8 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                         .map(|live| format!("live is {}", live.release)),
                 );
                 lines.extend(conditions(&status.conditions, READY));
+                lines.extend(status.backup.iter().flat_map(of_backups));
+                lines.extend(told(&status.conditions));
                 lines
             }),
         Kind::Release => objects
@@ -210,10 +214,38 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 let mut lines = Vec::new();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
+                let kept = status.kept_because.join(", ");
+                lines.extend((!kept.is_empty()).then(|| format!("kept because of {kept}")));
                 lines
             }),
         _ => Vec::new(),
     }
+}
+
+/// What an App says of its scheduled backups.
+fn of_backups(state: &BackupState) -> Vec<String> {
+    let next = state.next_runs.first();
+    let next = next.map(|next| format!("the next scheduled backup begins at {next}"));
+    let newest = state.last_verified.as_ref();
+    let newest = newest.map(|newest| format!("Backup {} is the newest verified one", newest.name));
+    next.into_iter().chain(newest).collect()
+}
+
+/// What an App says of backups that are not taken.
+fn told(conditions: &[Condition]) -> Vec<String> {
+    let tells = |condition: &&Condition| {
+        let reasons = [
+            Reason::BackupOverdue,
+            Reason::ScheduleInvalid,
+            Reason::FinalBackupTaken,
+            Reason::BackupFailed,
+        ]
+        .map(Reason::as_str);
+        reasons.contains(&condition.reason.as_str())
+    };
+    let told = conditions.iter().filter(tells);
+    told.map(|condition| format!("{}: {}", condition.reason, condition.message))
+        .collect()
 }
 
 /// The leading condition with reason and message, and every other one that is true.

@@ -2,7 +2,8 @@
 //! all. (`pg_restore --list` reads only the table of contents and accepts truncated and corrupted dumps.)
 
 use std::{
-    io,
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -13,6 +14,7 @@ use fairway_protocol::{Failure, Reason};
 use super::{
     diagnosis::SCRATCH_FULL,
     dump::{self, Scratch},
+    large_objects::LargeObjects,
     manifest::StoredFile,
     process::Running,
     stream::{ReadBack, read_back},
@@ -32,10 +34,12 @@ pub(crate) async fn hashes(stored: &StoredFile, content: Content) -> Result<(), 
     blocking(move || compare(&stored, read_back(content, &mut io::sink()))).await
 }
 
-/// Reads the stored dump, compares its hashes and lets `pg_restore` decode it.
+/// Reads the stored dump, compares its hashes and lets `pg_restore` decode it. `large_objects` are those of the database,
+/// where they are known.
 pub(crate) async fn database(
     kit: &Arc<Kit>,
     stored: &StoredFile,
+    large_objects: Option<LargeObjects>,
     attempt: &dyn Attempt,
 ) -> Result<(), Failure> {
     let content = attempt.read(stored.objects()).await?;
@@ -45,7 +49,7 @@ pub(crate) async fn database(
     };
     hashes(&stored, content).await?;
     let content = attempt.read(stored.objects()).await?;
-    blocking(move || from_directory(&kit.tools, content, &scratch, &kit.redactor)).await
+    blocking(move || from_directory(&kit.tools, content, &scratch, large_objects, &kit.redactor)).await
 }
 
 fn from_stream(
@@ -74,6 +78,7 @@ fn from_directory(
     tools: &Tools,
     content: Content,
     scratch: &Path,
+    large_objects: Option<LargeObjects>,
     redactor: &Redactor,
 ) -> Result<(), Failure> {
     let unpacked = Scratch::new(scratch, "fairway-check")?;
@@ -85,6 +90,10 @@ fn from_directory(
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => dump::unusable(&error),
         _ => not_decoded(&error.to_string()),
     })?;
+    check_ends(&unpacked.path)?;
+    if let Some(expected) = large_objects {
+        check_large_objects(&unpacked.path, expected)?;
+    }
     let mut command = tools.offline("pg_restore");
     command
         .args(["--format=directory", "--file=/dev/null"])
@@ -93,6 +102,54 @@ fn from_directory(
     let running =
         Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
     restored(running.end(), redactor)
+}
+
+/// What `pg_dump` writes after the rows of each table.
+const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
+
+/// Proves that the rows of no table were cut off. `pg_restore` takes the end of a file for the end of the rows in it.
+fn check_ends(folder: &Path) -> Result<(), Failure> {
+    let without_end = || -> io::Result<Option<String>> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let has_rows = name
+                .strip_suffix(".dat")
+                .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+            if has_rows && !ends_with_end_of_rows(&entry.path())? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    };
+    match without_end() {
+        Ok(None) => Ok(()),
+        Ok(Some(name)) => Err(not_decoded(&format!("the rows in {name} were cut off"))),
+        Err(error) => Err(not_decoded(&error.to_string())),
+    }
+}
+
+fn ends_with_end_of_rows(file: &Path) -> io::Result<bool> {
+    let mut file = File::open(file)?;
+    let length = END_OF_ROWS.len() as u64;
+    let Some(start) = file.metadata()?.len().checked_sub(length) else {
+        return Ok(false);
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let mut end = Vec::new();
+    file.take(length).read_to_end(&mut end)?;
+    Ok(end == END_OF_ROWS)
+}
+
+fn check_large_objects(folder: &Path, expected: LargeObjects) -> Result<(), Failure> {
+    let found = LargeObjects::in_folder(folder).map_err(|error| not_decoded(&error.to_string()))?;
+    match found == expected {
+        true => Ok(()),
+        false => Err(not_decoded(&format!(
+            "it has {} large objects with {} bytes, and the database has {} with {}",
+            found.count, found.bytes, expected.count, expected.bytes
+        ))),
+    }
 }
 
 fn restored(ended: io::Result<(ExitStatus, Tail)>, redactor: &Redactor) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ use super::{
     diagnosis::{dump_failed, program_failed, why_without_globals},
     manifest::{DumpFormat, StoredFile},
     process::{Programs, Running},
+    snapshot::Snapshot,
     stream::{FillError, pump, upload},
     tools::{Kit, Login, Tools},
 };
@@ -53,7 +54,7 @@ pub(crate) fn check_reach(tools: &Tools, login: &Login, redactor: &Redactor) -> 
 /// Dumps the database under an exported snapshot.
 pub(crate) async fn database(
     kit: &Arc<Kit>,
-    snapshot: &str,
+    snapshot: &Snapshot,
     attempt: &dyn Attempt,
 ) -> Result<StoredFile, Failure> {
     let stored = match &kit.scratch {
@@ -70,11 +71,11 @@ pub(crate) async fn database(
 }
 
 /// `pg_dump -Fc`, streamed.
-async fn custom(kit: &Arc<Kit>, snapshot: &str, attempt: &dyn Attempt) -> Result<StoredFile, Failure> {
+async fn custom(kit: &Arc<Kit>, snapshot: &Snapshot, attempt: &dyn Attempt) -> Result<StoredFile, Failure> {
     let mut command = kit.tools.command("pg_dump", &kit.login);
     command
         .args(["--format=custom", "--compress=0", "--no-password", LOCK_WAIT])
-        .arg(format!("--snapshot={snapshot}"))
+        .args(snapshot.arguments())
         .stdout(Stdio::piped());
     let kit = kit.clone();
     upload(attempt, DumpFormat::Custom.file(), move |to| {
@@ -89,7 +90,7 @@ async fn custom(kit: &Arc<Kit>, snapshot: &str, attempt: &dyn Attempt) -> Result
 /// `pg_dump -Fd -j 2` into the scratch volume, then a tar archive into the store.
 async fn directory(
     kit: &Arc<Kit>,
-    snapshot: &str,
+    snapshot: &Snapshot,
     attempt: &dyn Attempt,
     scratch: &Path,
 ) -> Result<StoredFile, Failure> {
@@ -103,7 +104,7 @@ async fn directory(
             "--no-password",
             LOCK_WAIT,
         ])
-        .arg(format!("--snapshot={snapshot}"))
+        .args(snapshot.arguments())
         .arg("--file")
         .arg(&dumped.path)
         .stdout(Stdio::null());
@@ -130,17 +131,14 @@ async fn directory(
 /// Stores roles and tablespaces without passwords; or the note that says why the role may not read them.
 pub(crate) async fn globals(
     kit: &Arc<Kit>,
+    snapshot: &Snapshot,
     attempt: &dyn Attempt,
 ) -> Result<Result<StoredFile, String>, Failure> {
     let mut command = kit.tools.command("pg_dumpall", &kit.login);
     command
-        .args([
-            "--globals-only",
-            "--no-role-passwords",
-            "--no-password",
-            "--database",
-        ])
-        .arg(&kit.login.connection.database)
+        .args(["--globals-only", "--no-role-passwords", "--no-password"])
+        .arg(format!("--encoding={}", snapshot.encoding))
+        .arg(format!("--database={}", by_name(&kit.login.connection.database)))
         .stdout(Stdio::piped());
     let reading = kit.clone();
     let read = blocking(move || {
@@ -154,6 +152,12 @@ pub(crate) async fn globals(
             .map(Ok),
         Err(errors) => why_without_globals(&errors, &kit.redactor).map(Err),
     }
+}
+
+/// A connection string of libpq that names a database and nothing else. A bare name would be read as a connection string where
+/// it has an equals sign in it, or begins like a URL. (`PGDATABASE` is always a name.)
+fn by_name(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
 /// Copies what a program writes; the last lines of its errors when the program failed.
@@ -208,5 +212,27 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // The next backup removes what could not be removed now.
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::pairs;
+
+    #[test]
+    fn a_database_of_any_name_is_named_and_nothing_else() {
+        for name in [
+            "crm",
+            "a=b",
+            "postgresql://x",
+            "it's",
+            r"back\slash\",
+            " two  words ",
+            "host=x",
+        ] {
+            let read = pairs::libpq(&by_name(name)).unwrap();
+            assert_eq!(read, [("dbname".to_owned(), name.to_owned())]);
+        }
     }
 }

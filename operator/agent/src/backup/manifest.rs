@@ -46,6 +46,9 @@ pub(crate) struct Manifest {
     /// Where an earlier copy of the set is kept that proved corrupt.
     #[serde(default)]
     pub(crate) corrupt_note: Option<String>,
+    /// What somebody who restores the set should know: one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
     /// Proof that an agent of this very Backup wrote the manifest: an HMAC of all the rest but `seconds`, hex.
     #[serde(default)]
     pub(crate) seal: String,
@@ -187,6 +190,7 @@ impl Manifest {
                 .globals_note
                 .iter()
                 .chain(&self.corrupt_note)
+                .chain(&self.notes)
                 .cloned()
                 .collect(),
         }

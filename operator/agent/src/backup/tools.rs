@@ -29,6 +29,8 @@ const FOLDERS: [&str; 4] = [
 pub(crate) struct Kit {
     /// PostgreSQL's programs.
     pub(crate) tools: Tools,
+    /// Major version of the server, and of its programs.
+    pub(crate) major: u32,
     /// How they reach the database.
     pub(crate) login: Login,
     /// The scratch volume, where there is one.

@@ -140,10 +140,72 @@ type Asked = (http::Method, http::Uri);
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// A status that is none of success.
-    Status(u16),
+    /// A status that is none of success, and the server's own code for the error, where it is a known one.
+    Status(u16, Option<Code>),
     /// Nothing, and why: no connection, or one that broke.
     NoResponse(String),
+}
+
+/// A server's own code for an error, and what it means. Statuses say less: a bucket over its quota answers 403, as one does
+/// that denies access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Code {
+    /// The code.
+    pub(super) name: &'static str,
+    /// What it means.
+    pub(super) meaning: Meaning,
+}
+
+/// What a server's code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// There is no room, or no more than a quota permits.
+    Full,
+    /// The credentials were valid once.
+    Expired,
+    /// The server does not know the credentials.
+    Unknown,
+    /// The request's signature does not fit the secret key.
+    WrongSecret,
+    /// The clocks of client and server differ.
+    Clock,
+    /// There are too many requests.
+    TooMany,
+}
+
+/// Codes of Amazon S3, <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, and of other servers that speak
+/// its protocol: Ceph, versitygw and Scaleway (`QuotaExceeded`), MinIO (`XMinio…`).
+const CODES: [(&str, Meaning); 16] = [
+    ("QuotaExceeded", Meaning::Full),
+    ("StorageQuotaExceeded", Meaning::Full),
+    ("StorageFull", Meaning::Full),
+    ("InsufficientStorage", Meaning::Full),
+    ("InsufficientCapacity", Meaning::Full),
+    ("XMinioStorageFull", Meaning::Full),
+    ("XMinioAdminBucketQuotaExceeded", Meaning::Full),
+    ("ExpiredToken", Meaning::Expired),
+    ("TokenRefreshRequired", Meaning::Expired),
+    ("InvalidAccessKeyId", Meaning::Unknown),
+    ("InvalidToken", Meaning::Unknown),
+    ("SignatureDoesNotMatch", Meaning::WrongSecret),
+    ("RequestTimeTooSkewed", Meaning::Clock),
+    ("RequestExpired", Meaning::Clock),
+    ("SlowDown", Meaning::TooMany),
+    ("TooManyRequests", Meaning::TooMany),
+];
+
+impl Code {
+    /// The code in the body of an answer, if it is a known one. Nothing of the body is kept.
+    fn of(body: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Body {
+            #[serde(rename = "Code")]
+            code: String,
+        }
+        let body: Body = quick_xml::de::from_reader(body).ok()?;
+        let (name, meaning) = CODES.into_iter().find(|(name, _)| *name == body.code)?;
+        Some(Self { name, meaning })
+    }
 }
 
 impl Answers {
@@ -205,7 +267,7 @@ impl Extent {
                 opendal::ErrorKind::Unexpected,
                 "the server answers a range with the whole object",
             )),
-            (Self::Object | Self::Range, status) if status.is_success() => Ok(answer),
+            (Self::Object | Self::Range, _) => Ok(answer),
             _ => Ok(answer.map(at_most)),
         }
     }
@@ -231,15 +293,24 @@ impl HttpTransport for Observed {
         // A request that is cancelled by its timeout leaves no answer: the one to an earlier attempt must not explain it.
         self.answers.forget(&asked);
         let extent = Extent::of(&request);
-        let answer = self.inner.fetch(request).await;
-        match &answer {
-            Ok(answer) if answer.status().is_success() => {}
-            Ok(answer) => self
-                .answers
-                .record(asked, Answer::Status(answer.status().as_u16())),
-            Err(error) => self.answers.record(asked, Answer::NoResponse(innermost(error))),
+        match self.inner.fetch(request).await {
+            Ok(answer) if answer.status().is_success() => extent.check(answer),
+            Ok(answer) => {
+                let (parts, body) = answer.into_parts();
+                let body = at_most(body).to_buffer().await;
+                let code = body.as_ref().ok().and_then(|body| Code::of(&body.to_bytes()));
+                self.answers
+                    .record(asked, Answer::Status(parts.status.as_u16(), code));
+                let body = body?;
+                let length = body.len() as u64;
+                let body = HttpBody::new(futures::stream::iter([Ok(body)]), Some(length));
+                Ok(http::Response::from_parts(parts, body))
+            }
+            Err(error) => {
+                self.answers.record(asked, Answer::NoResponse(innermost(&error)));
+                Err(error)
+            }
         }
-        extent.check(answer?)
     }
 }
 
@@ -273,6 +344,32 @@ mod tests {
         format!("http://{address}")
     }
 
+    #[test]
+    fn errors_of_more_than_a_minute_are_bridged() {
+        let pauses = std::iter::successors(Some(FIRST_PAUSE), |pause| Some((*pause * 2).min(LONGEST_PAUSE)));
+        let least: Duration = pauses.take(REPEATS).sum();
+        assert!(least > Duration::from_secs(60), "{least:?}");
+    }
+
+    #[test]
+    fn a_code_is_known_or_not_kept() {
+        let code = |body: &str| Code::of(body.as_bytes()).map(|code| code.name);
+        let error = "<?xml version=\"1.0\"?>\n<Error><Code>QuotaExceeded</Code><Message>m</Message></Error>";
+        assert_eq!(code(error), Some("QuotaExceeded"));
+        let of_namespace =
+            "<Error xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Code>ExpiredToken</Code></Error>";
+        assert_eq!(code(of_namespace), Some("ExpiredToken"));
+        for other in [
+            "",
+            "<html>",
+            "<Error><Code>s3cret</Code></Error>",
+            "<Error/>",
+            "{}",
+        ] {
+            assert_eq!(code(other), None, "{other}");
+        }
+    }
+
     #[tokio::test]
     async fn a_request_does_not_hide_how_another_failed() {
         let server = server().await;
@@ -286,7 +383,7 @@ mod tests {
             let answer = transport.fetch(request.body(Buffer::new()).unwrap()).await;
             (answer.unwrap().status().as_u16(), http.answers.latest())
         };
-        let full = Some(Answer::Status(507));
+        let full = Some(Answer::Status(507, None));
         assert_eq!(fetch("part").await, (507, full.clone()));
         assert_eq!(fetch("other-part").await, (200, full));
         assert_eq!(fetch("part").await, (200, None), "it was repeated with success");

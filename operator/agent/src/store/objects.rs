@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::{
     content::{Content, pipe},
-    http::{Answer, Answers, Http, with_retries},
+    http::{Answer, Answers, Code, Http, Meaning, with_retries},
     port::{Attempt, LARGEST_MANIFEST, MANIFEST, Published, PutError, SetPath, Store, StoredManifest},
     uploads::Uploads,
 };
@@ -35,6 +35,9 @@ const TEST: &str = "fairway";
 const END_UPLOADS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Times that a manifest may be replaced while it is read.
 const MOST_REPLACED: u32 = 4;
+
+/// What to do about a store without room.
+const ENLARGE: &str = "Enlarge it or its quota, or delete what is not needed.";
 
 /// What one kind of storage service supports.
 #[derive(Clone, Copy, Debug)]
@@ -133,22 +136,21 @@ impl Objects {
         let name = &self.name;
         let answer = self.answers.latest();
         let (reason, what, fix) = match (error.kind(), &answer) {
-            (kind, Some(Answer::Status(404))) if kind == self.service.missing => (
+            (_, Some(Answer::Status(_, Some(code)))) => by_code(*code, doing),
+            (kind, Some(Answer::Status(404, _))) if kind == self.service.missing => (
                 Reason::StoreMissing,
                 "does not exist".to_owned(),
                 "Create it, or correct spec.backup.store of the App.",
             ),
-            (_, Some(Answer::Status(401 | 403))) | (ErrorKind::PermissionDenied, _) => (
+            (_, Some(Answer::Status(401 | 403, _))) | (ErrorKind::PermissionDenied, _) => (
                 Reason::StoreAccessDenied,
                 format!("refuses access ({doing})"),
                 "Check the credentials in the Secret that spec.backup.store of the App names, what they permit, and the clock of the node.",
             ),
-            (_, Some(Answer::Status(413 | 507))) => (
-                Reason::StoreFull,
-                format!("is full ({doing})"),
-                "Enlarge it, or delete what is not needed.",
-            ),
-            (_, Some(Answer::Status(status))) => (
+            (_, Some(Answer::Status(413 | 507, _))) => {
+                (Reason::StoreFull, format!("is full ({doing})"), ENLARGE)
+            }
+            (_, Some(Answer::Status(status, _))) => (
                 Reason::StoreUnreachable,
                 format!("answers with status {status} ({doing})"),
                 "Check the service behind it.",
@@ -273,6 +275,46 @@ impl Objects {
             writer.forward(std::pin::pin!(pieces)).await;
         });
         Ok(content)
+    }
+}
+
+/// What a server's own code means: the reason, what the store does, and the fix.
+fn by_code(code: Code, doing: &str) -> (Reason, String, &'static str) {
+    let Code { name, meaning } = code;
+    match meaning {
+        Meaning::Full => (
+            Reason::StoreFull,
+            format!("is full, or over its quota ({doing}: {name})"),
+            ENLARGE,
+        ),
+        Meaning::Expired => (
+            Reason::StoreAccessDenied,
+            format!("refuses access, because the credentials have expired ({doing}: {name})"),
+            "Write new ones into the Secret that spec.backup.store of the App names, or let the pod's own identity last longer \
+             than a backup takes.",
+        ),
+        Meaning::Unknown => (
+            Reason::StoreAccessDenied,
+            format!("does not know the access key or its session token ({doing}: {name})"),
+            "Correct them in the Secret that spec.backup.store of the App names.",
+        ),
+        Meaning::WrongSecret => (
+            Reason::StoreAccessDenied,
+            format!(
+                "refuses access, because the secret access key does not fit the access key ({doing}: {name})"
+            ),
+            "Correct it in the Secret that spec.backup.store of the App names.",
+        ),
+        Meaning::Clock => (
+            Reason::StoreAccessDenied,
+            format!("refuses access, because its clock and that of the node differ ({doing}: {name})"),
+            "Synchronize the clock of the node.",
+        ),
+        Meaning::TooMany => (
+            Reason::StoreUnreachable,
+            format!("asks for fewer requests ({doing}: {name})"),
+            "Wait, or raise the limit of the service behind it.",
+        ),
     }
 }
 

@@ -2,7 +2,13 @@
 
 mod bucket;
 
-use std::{collections::BTreeMap, fs, io::Read as _, io::Write as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use axum::http::StatusCode;
 use opendal::{ErrorKind, Operator, services::Memory};
@@ -240,6 +246,107 @@ async fn a_check_that_fails_removes_its_test_object() {
     let bucket = Bucket::new(|asked| asked.starts_with("GET").then_some(StatusCode::FORBIDDEN)).await;
     let failure = bucket.store().check("pod").await.unwrap_err();
     assert_eq!(failure.reason, Reason::StoreAccessDenied, "{}", failure.message);
+    assert_eq!(bucket.paths(), Vec::<String>::new());
+}
+
+#[rstest]
+#[case::quota(
+    403,
+    "QuotaExceeded",
+    Reason::StoreFull,
+    "over its quota (writing a test object: QuotaExceeded)"
+)]
+#[case::quota_of_minio(
+    400,
+    "XMinioAdminBucketQuotaExceeded",
+    Reason::StoreFull,
+    "Enlarge it or its quota"
+)]
+#[case::full_minio(507, "XMinioStorageFull", Reason::StoreFull, "is full")]
+#[case::full_without_a_word(507, "", Reason::StoreFull, "is full (writing a test object)")]
+#[case::expired_token(
+    400,
+    "ExpiredToken",
+    Reason::StoreAccessDenied,
+    "the credentials have expired"
+)]
+#[case::unknown_key(
+    403,
+    "InvalidAccessKeyId",
+    Reason::StoreAccessDenied,
+    "does not know the access key"
+)]
+#[case::wrong_secret(
+    403,
+    "SignatureDoesNotMatch",
+    Reason::StoreAccessDenied,
+    "does not fit the access key"
+)]
+#[case::clock(
+    403,
+    "RequestTimeTooSkewed",
+    Reason::StoreAccessDenied,
+    "Synchronize the clock of the node"
+)]
+#[case::late_request(
+    400,
+    "RequestExpired",
+    Reason::StoreAccessDenied,
+    "Synchronize the clock of the node"
+)]
+#[case::denied(403, "AccessDenied", Reason::StoreAccessDenied, "what they permit")]
+#[case::slow_down(503, "SlowDown", Reason::StoreUnreachable, "asks for fewer requests")]
+#[tokio::test]
+async fn what_a_server_says_by_its_own_code_is_told(
+    #[case] status: u16,
+    #[case] code: &'static str,
+    #[case] reason: Reason,
+    #[case] words: &str,
+) {
+    let status = StatusCode::from_u16(status).unwrap();
+    let bucket = Bucket::that_says(move |asked| asked.starts_with("PUT").then_some((status, code))).await;
+    let failure = bucket.store().check("pod").await.unwrap_err();
+    assert_eq!(failure.reason, reason, "{}", failure.message);
+    assert!(failure.message.contains(words), "{}", failure.message);
+    assert!(!failure.message.contains("canary"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_fewer_requests_is_waited_for() {
+    let refused = AtomicU32::new(0);
+    let bucket = Bucket::that_says(move |asked| {
+        let refuses = asked.starts_with("PUT") && refused.fetch_add(1, Ordering::Relaxed) < 2;
+        refuses.then_some((StatusCode::SERVICE_UNAVAILABLE, "SlowDown"))
+    })
+    .await;
+    let store = bucket.store();
+    let attempt = store.attempt(&set(), "pod").unwrap();
+    let names = put(attempt.as_ref(), "dump", b"whole").await;
+    assert_eq!(all(attempt.read(&names).await.unwrap()).await, b"whole");
+    let sent = bucket.requests();
+    let sent = sent.iter().filter(|asked| asked.starts_with("PUT")).count();
+    assert_eq!(sent, 3, "two refusals, and the one that was taken");
+}
+
+#[tokio::test]
+async fn credentials_that_expire_during_an_upload_are_said() {
+    let bucket = Bucket::that_says(|asked| {
+        let is_object = asked.starts_with("PUT") && asked.contains("dump");
+        is_object.then_some((StatusCode::BAD_REQUEST, "ExpiredToken"))
+    })
+    .await;
+    let store = bucket.store();
+    let attempt = store.attempt(&set(), "pod").unwrap();
+    let (mut writer, content) = pipe();
+    let writing =
+        tokio::task::spawn_blocking(move || writer.write_all(b"whole").and_then(|()| writer.finish()));
+    let Err(PutError::Store(failure)) = attempt.put("dump", content).await else {
+        panic!("it was stored");
+    };
+    writing.await.unwrap().unwrap();
+    assert_eq!(failure.reason, Reason::StoreAccessDenied);
+    assert!(failure.message.contains("have expired"), "{}", failure.message);
+    attempt.abort().await.unwrap();
     assert_eq!(bucket.paths(), Vec::<String>::new());
 }
 

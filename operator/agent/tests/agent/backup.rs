@@ -11,9 +11,9 @@ use crate::{
 };
 
 const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
-const SET: &str = "shop/crm/crm-1-1a2b3c4d";
+pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
-fn task(scratch: bool) -> Task {
+pub(crate) fn task(scratch: bool) -> Task {
     Task::Backup(BackupTask {
         requester: requester("crm"),
         store: store(),
@@ -72,7 +72,7 @@ fn reason_of(outcome: &Outcome) -> Reason {
 }
 
 /// Restores a stored dump as a user would, with PostgreSQL's own programs.
-fn restore(pod: &Pod, into: &Database, scratch: bool) {
+pub(crate) fn restore(pod: &Pod, into: &Database, scratch: bool) {
     let set = pod.path("store").join(SET);
     let file = fs::File::open(set.join(if scratch {
         "database.tar.zst"
@@ -199,6 +199,15 @@ async fn a_stored_backup_is_proven_again_and_not_repeated() {
     bytes[middle] ^= 1;
     fs::write(&dump, bytes).unwrap();
 })]
+#[case::cut_off(|set: &Path| {
+    let dump = set.join("database.dump.zst");
+    let bytes = fs::read(&dump).unwrap();
+    fs::write(&dump, &bytes[..bytes.len() / 2]).unwrap();
+})]
+#[case::no_bytes(|set: &Path| fs::write(set.join("database.dump.zst"), "").unwrap())]
+#[case::swapped(|set: &Path| {
+    fs::copy(set.join("globals.sql.zst"), set.join("database.dump.zst")).unwrap();
+})]
 #[case::missing_file(|set: &Path| fs::remove_file(set.join("database.dump.zst")).unwrap())]
 #[case::unreadable_manifest(|set: &Path| fs::write(set.join("manifest.json"), "{").unwrap())]
 #[tokio::test]
@@ -299,7 +308,7 @@ async fn s18b_nobody_else_can_read_a_backup() {
 }
 
 /// What is beside the backup's folder, and it itself.
-fn stored(pod: &Pod) -> Vec<String> {
+pub(crate) fn stored(pod: &Pod) -> Vec<String> {
     let folder = pod.path("store").join(SET);
     let Ok(entries) = fs::read_dir(folder.parent().unwrap()) else {
         return Vec::new();
@@ -397,6 +406,26 @@ async fn s11_a_database_is_dumped_for_one_backup_at_a_time() {
 }
 
 #[tokio::test]
+async fn no_dump_begins_while_a_migration_runs() {
+    let database = filled().await;
+    let migration = database.admin().await;
+    migration
+        .batch_execute("select pg_advisory_lock(x'66616972776179'::int8)")
+        .await
+        .expect("the lock of migrations");
+    let pod = Pod::new(&database, "pod-1");
+    let refused = pod.run(&task(false)).await;
+    assert_eq!(reason_of(&refused), Reason::WaitingForMigration);
+    assert_eq!(stored(&pod), [""; 0]);
+    migration
+        .batch_execute("select pg_advisory_unlock(x'66616972776179'::int8)")
+        .await
+        .expect("no lock");
+    let report: BackupReport = pod.run(&task(false)).await.report();
+    assert!(report.evidence.is_some());
+}
+
+#[tokio::test]
 async fn another_pods_attempt_is_not_removed() {
     let database = filled().await;
     let pod = Pod::new(&database, "pod-1");
@@ -437,11 +466,11 @@ async fn an_unreadable_table_fails_the_backup_and_leaves_nothing() {
         .expect("a superuser's table");
     let pod = Pod::new(&database, "pod-1");
     let outcome = pod.run(&task(false)).await;
-    assert_eq!(reason_of(&outcome), Reason::DumpFailed);
+    assert_eq!(reason_of(&outcome), Reason::DumpNotPossible);
     let report: BackupReport = outcome.report();
     let message = report.failure.unwrap().message;
     assert!(
-        message.contains("permission denied for table secret"),
+        message.contains("may not read 1 table (public.secret)"),
         "{message}"
     );
     assert_eq!(stored(&pod), [""; 0]);

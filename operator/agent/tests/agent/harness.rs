@@ -191,6 +191,26 @@ impl Container {
         assert!(sent.expect("kill").success());
     }
 
+    /// The most memory that the agent itself has had in use, in KiB, once it has ended; its children are not counted.
+    pub(crate) fn peak_memory(&self) -> std::thread::JoinHandle<u64> {
+        let status = format!("/proc/{}/status", self.child.id());
+        std::thread::spawn(move || {
+            let mut peak = 0;
+            // The line is gone with the memory, which is before the process is waited for.
+            while let Ok(status) = std::fs::read_to_string(&status)
+                && let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))
+            {
+                peak = line
+                    .trim()
+                    .trim_end_matches(" kB")
+                    .parse()
+                    .expect("a number of KiB");
+                std::thread::yield_now();
+            }
+            peak
+        })
+    }
+
     /// Waits until the process has a handler for SIGTERM: from then on it decides itself what that means.
     pub(crate) async fn hears_termination(&self) {
         const TERM: u64 = 1 << 14;

@@ -7,6 +7,9 @@
 )]
 
 mod backup;
+mod complaints;
+mod databases;
+mod dumps;
 mod guard;
 mod harness;
 mod hostile;

@@ -16,6 +16,7 @@ use std::{
     },
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
@@ -34,6 +35,9 @@ pub(crate) const ROLE: &str = "crm";
 pub(crate) const PASSWORD: &str = "s3cret/p@ss word";
 /// The password as a URL writes it.
 pub(crate) const PASSWORD_IN_URL: &str = "s3cret%2Fp%40ss%20word";
+
+/// What of a database's name a URL encodes.
+const NAME_IN_URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
 
 /// Starts the server, waits until it answers, and ends it when this process ends, however that happens: the
 /// shell reads from a pipe that only this process holds open.
@@ -192,14 +196,31 @@ pub(crate) struct Database {
 impl Database {
     /// Creates an empty database that [`ROLE`] owns.
     pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// Creates an empty database that [`ROLE`] owns, with these options of `create database`.
+    pub(crate) async fn with(options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::create(&name, options).await
+    }
+
+    /// Creates an empty database of this name that [`ROLE`] owns.
+    pub(crate) async fn named(name: &str) -> Self {
+        Self::create(name, "").await
+    }
+
+    async fn create(name: &str, options: &str) -> Self {
         let admin = connect("postgres").await;
+        let quoted = name.replace('"', "\"\"");
         admin
-            .batch_execute(&format!("create database {name} owner {ROLE}"))
+            .batch_execute(&format!("create database \"{quoted}\" owner {ROLE} {options}"))
             .await
             .expect("the database");
-        Self { name }
+        Self {
+            name: name.to_owned(),
+        }
     }
 
     /// The server in which it lives.
@@ -215,13 +236,15 @@ impl Database {
     /// Restores a dump into this database, as a user would.
     pub(crate) fn restore(&self, dump: &Path) {
         let server = self.server();
+        // A bare name may be read as a connection string.
+        let database = self.name.replace('\\', r"\\").replace('\'', r"\'");
         let restored = Command::new(server.programs.join("pg_restore"))
             .args([
                 "--exit-on-error",
                 "--username",
                 "postgres",
                 "--dbname",
-                &self.name,
+                &format!("dbname='{database}'"),
             ])
             .arg("--port")
             .arg(server.port.to_string())
@@ -249,7 +272,8 @@ impl Database {
     pub(crate) fn url(&self) -> String {
         format!(
             "postgres://{ROLE}:{PASSWORD_IN_URL}@127.0.0.1:{}/{}?schema=public",
-            SERVER.port, self.name
+            SERVER.port,
+            utf8_percent_encode(&self.name, NAME_IN_URL)
         )
     }
 

@@ -1,11 +1,12 @@
 //! What is cached of one App, or of what concerns Apps by a Service or namespace ([`Scope`]): found without a scan.
 
 use super::keep::{self, KeptSnapshot};
-use super::store::{Kept, Store};
+use super::store::{Backups, Kept, Store};
 use crate::for_each_kind;
 use crate::key::{NamespacedName, ObjectKey};
 use crate::kinds::*;
 use crate::read::mask::{self, Mask};
+use fairway_crds::condition::BACKUP_OVERDUE;
 use fairway_plan::ObjectRef;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
@@ -71,6 +72,10 @@ macro_rules! group {
             pub(crate) current: [Option<Arc<str>>; 2],
             /// Names of the Services that the spec serves.
             pub(crate) served: BTreeSet<String>,
+            /// What metrics say of its backups.
+            pub(crate) backed_up: Option<Backups>,
+            /// Whether the spec says which backups are kept.
+            pub(crate) has_retention: bool,
             $(pub(crate) $own_store: Store<$own>,)*
             $(pub(crate) $store: Store<<$kind as Cached>::Kept>,)*
         }
@@ -184,6 +189,23 @@ macro_rules! impl_kept {
                 Some([live.map(Arc::from), desired.map(Arc::from)])
             }
 
+            fn backups(&self) -> Option<Backups> {
+                self.spec.backup.as_ref()?.schedule.as_ref()?;
+                let status = self.status.as_ref()?;
+                let newest = status.backup.as_ref().and_then(|backup| backup.last_verified.as_ref());
+                let mut conditions = status.conditions.iter();
+                Some(Backups {
+                    last_verified: newest.map(|newest| newest.taken_at.as_second()),
+                    overdue: conditions
+                        .any(|condition| condition.type_ == BACKUP_OVERDUE && condition.status == "True"),
+                })
+            }
+
+            fn has_retention(&self) -> bool {
+                let settings = self.spec.backup.as_ref();
+                settings.is_some_and(|settings| settings.keep.is_some())
+            }
+
             fn served(&self) -> Option<BTreeSet<String>> {
                 let stays = self.metadata.deletion_timestamp.is_none();
                 let components = self.spec.components.iter().filter(|_| stays);
@@ -287,11 +309,29 @@ impl Group {
             }
             Interest::ItsWork => {
                 let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
-                // A Backup waits for the others of its App.
-                let sibling = change.kind == kind.kind() && open;
-                change.work_for == Some(name) || same(Kind::Release) || sibling || frames && open
+                // A Backup waits for the others of its App and for a migration, and a migration for a Backup.
+                let waits = open && matches!(change.kind, Kind::Migration | Kind::Backup);
+                let beside = waits || kind == OwnKind::Backup && self.may_keep(name, change);
+                change.work_for == Some(name) || same(Kind::Release) || beside || frames && open
             }
         }
+    }
+
+    /// Whether a change may be a reason to keep a Backup that has ended, or to keep it no longer.
+    fn may_keep(&self, backup: &str, change: Change<'_>) -> bool {
+        self.has_retention
+            && match change.kind {
+                Kind::App => true,
+                // One that is under way counts when it has ended.
+                Kind::Backup => !self
+                    .backups
+                    .names()
+                    .any(|(name, open)| name == change.name && open),
+                Kind::Release => backup
+                    .strip_prefix(change.name)
+                    .is_some_and(|rest| rest.starts_with('-')),
+                _ => false,
+            }
     }
 
     /// Migrations and Backups that have not ended.
@@ -451,6 +491,56 @@ mod tests {
         let work = concerned(Kind::ControllerRevision, "crm-3", None);
         assert!(work.contains(&"migration shop/crm-3".into()), "{work:?}");
         assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
+    }
+
+    #[test]
+    fn a_migration_concerns_a_backup_that_has_not_ended() {
+        let work = concerned(Kind::Migration, "once", None);
+        assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
+    }
+
+    #[test]
+    fn with_retention_what_changes_it_concerns_backups_that_have_ended() {
+        let mut group = group();
+        let mut ended = Backup::clone(&group.backups.get("crm-3-0a1b2c3d").unwrap());
+        ended.status = Some(fairway_crds::BackupStatus {
+            outcome: Some(fairway_crds::backup::BackupOutcome::Succeeded),
+            ..Default::default()
+        });
+        group
+            .backups
+            .put("crm-3-0a1b2c3d".into(), 2, Arc::new(ended.clone()));
+        group.backups.put("ended".into(), 2, Arc::new(ended.clone()));
+        ended.status = None;
+        group.backups.put("open".into(), 2, Arc::new(ended));
+        let key = NamespacedName::new("shop", "crm");
+        let concerned = |group: &Group, kind, name| {
+            let change = Change {
+                kind,
+                name,
+                work_for: None,
+            };
+            let backup = ObjectKey::new(OwnKind::Backup, key.sibling("crm-3-0a1b2c3d"));
+            group.concerned(&key, change).contains(&backup)
+        };
+        let changes = [
+            (Kind::App, "crm", true),
+            (Kind::Backup, "ended", true),
+            (Kind::Backup, "deleted", true),
+            (Kind::Backup, "open", false),
+            (Kind::Release, "crm-3", true),
+            (Kind::Release, "crm-2", false),
+            (Kind::Pod, "crm-web-3-x", false),
+        ];
+        for (kind, name, expected) in changes {
+            assert!(
+                !concerned(&group, kind, name),
+                "{name}: nothing says what is kept"
+            );
+            group.has_retention = true;
+            assert_eq!(concerned(&group, kind, name), expected, "{name}");
+            group.has_retention = false;
+        }
     }
 
     #[test]

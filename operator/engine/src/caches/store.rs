@@ -6,6 +6,15 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+/// The scheduled backups of an App, as metrics show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backups {
+    /// When the newest verified backup was taken, in seconds since 1970.
+    pub last_verified: Option<i64>,
+    /// Whether none was verified in the time that the schedule allows.
+    pub overdue: bool,
+}
+
 /// What is kept of an object.
 pub trait Kept: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Whether it ends with an outcome and has none yet.
@@ -16,6 +25,16 @@ pub trait Kept: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'st
     /// Names of the Releases that serve and that are desired, of an App.
     fn current_releases(&self) -> Option<[Option<Arc<str>>; 2]> {
         None
+    }
+
+    /// What metrics say of the backups of an App; `None` of one without a schedule.
+    fn backups(&self) -> Option<Backups> {
+        None
+    }
+
+    /// Whether the spec of an App says which backups are kept.
+    fn has_retention(&self) -> bool {
+        false
     }
 
     /// Names of the Services that an App serves; none while it is being deleted.

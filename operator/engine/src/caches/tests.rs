@@ -363,3 +363,28 @@ fn a_list_of_one_namespace_says_nothing_of_another() {
     let shop = GroupKey::App(NamespacedName::new("shop", "crm"));
     assert!(caches.groups.contains_key(&shop), "{:?}", caches.groups.keys());
 }
+
+#[test]
+fn the_end_of_retention_concerns_backups_that_have_ended() {
+    let mut caches = Caches::default();
+    let backup: Backup = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"namespace": "shop", "name": "nightly", "resourceVersion": "1"},
+        "spec": {"app": "crm"}, "status": {"outcome": "Succeeded"},
+    }))
+    .unwrap();
+    caches.put(backup);
+    let mut with_keep = app(2);
+    with_keep.spec.backup = serde_json::from_value(json!({
+        "store": {"volume": {"claimName": "backups"}}, "keep": {},
+    }))
+    .unwrap();
+    let both = ["app shop/crm", "backup shop/nightly"];
+    assert_eq!(names(&caches.put(with_keep.clone())), both);
+    assert_eq!(names(&caches.put(app(3))), both, "it says so no longer");
+    assert_eq!(names(&caches.put(app(4))), ["app shop/crm"]);
+    with_keep.metadata.resource_version = Some("5".to_owned());
+    caches.put(with_keep);
+    let deleted = caches.remove::<App>(&key("crm"), &app(6).metadata);
+    assert!(names(&deleted).contains(&both[1].to_owned()), "{deleted:?}");
+}

@@ -4,9 +4,11 @@ use super::{Observe, Scope};
 use crate::caches::Group;
 use crate::key::NamespacedName;
 use crate::kinds::Backup;
-use fairway_plan::backup::{ended_at, is_by_hand};
+use fairway_plan::backup::{is_about_to_migrate, is_by_hand, may_migrate};
 use fairway_plan::object::Kind;
 use fairway_plan::observed::BackupObserved;
+use fairway_plan::proof::ended_at;
+use fairway_plan::retention::Candidate;
 use fairway_plan::tasks;
 use jiff::Timestamp;
 
@@ -46,6 +48,8 @@ impl Observe for Backup {
                 })
                 .collect(),
             last_by_hand: last_by_hand(group, &key.name),
+            migration: migration(scope),
+            candidates: candidates(scope, &backup),
             refused: known.refused,
             dry_run_passed: known.dry_run_passed,
             backup,
@@ -55,15 +59,56 @@ impl Observe for Backup {
 
 /// The Backup that was applied by hand and ended last, other than that one.
 fn last_by_hand(group: &Group, except: &str) -> Option<(String, Timestamp)> {
+    let app = group.app();
     let ended = group.backups.all().filter_map(|backup| {
         let release = backup.spec.release.as_deref();
         let release = release.and_then(|release| group.releases.get(release));
-        let at = ended_at(&backup).filter(|_| is_by_hand(&backup, release.as_deref()))?;
+        let at = ended_at(&backup).filter(|_| is_by_hand(&backup, release.as_deref(), app.as_deref()))?;
         Some((backup.metadata.name.clone()?, at))
     });
     ended
         .filter(|(name, _)| name != except)
         .max_by_key(|(_, ended)| *ended)
+}
+
+/// All Backups of the App as retention sees them, if its spec says which are kept and this one has ended.
+fn candidates(scope: &Scope<'_>, backup: &Backup) -> Vec<Candidate> {
+    let group = scope.group;
+    let has_ended = backup
+        .status
+        .as_ref()
+        .is_some_and(|status| status.outcome.is_some());
+    let app = scope.app().filter(|app| {
+        let settings = app.spec.backup.as_ref();
+        has_ended && settings.is_some_and(|settings| settings.keep.is_some())
+    });
+    let Some(app) = app else {
+        return Vec::new();
+    };
+    let releases = scope.releases(None);
+    let live = app.status.as_ref().and_then(|status| status.live.as_ref());
+    let live = live.map(|live| live.release.as_str());
+    let all = group.backups.all();
+    all.filter(|backup| backup.metadata.deletion_timestamp.is_none())
+        .map(|backup| Candidate::of(&backup, &releases, live))
+        .collect()
+}
+
+/// The Migration of the App that is about to run, or runs. That of a Release has its name.
+fn migration(scope: &Scope<'_>) -> Option<String> {
+    let group = scope.group;
+    let suspended = scope.app().is_some_and(|app| app.spec.suspend);
+    let mut open = group.migrations.all().filter(|migration| may_migrate(migration));
+    let open = open.find_map(|migration| migration.metadata.name.clone());
+    open.or_else(|| {
+        let mut releases = group.releases.all().filter(|release| {
+            let name = release.metadata.name.as_deref().unwrap_or_default();
+            let has_migrated = group.migrations.version(name).is_some();
+            let kept = group.revisions.get(name);
+            !has_migrated && kept.is_some_and(|kept| is_about_to_migrate(release, &kept.snapshot, suspended))
+        });
+        releases.find_map(|release| release.metadata.name.clone())
+    })
 }
 
 /// Whether a Backup has begun, or could: one of a Release that does not exist yet holds up no other.

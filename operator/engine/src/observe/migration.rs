@@ -3,6 +3,7 @@
 use super::{Observe, Scope};
 use crate::key::NamespacedName;
 use crate::kinds::Migration;
+use fairway_plan::backup::is_under_way;
 use fairway_plan::object::Kind;
 use fairway_plan::observed::MigrationObserved;
 use fairway_plan::tasks;
@@ -17,6 +18,11 @@ impl Observe for Migration {
             app: scope.app(),
             release: release.and_then(|release| group.releases.get(release)),
             snapshot: scope.snapshot_for(release),
+            backup: group
+                .backups
+                .all()
+                .find(|backup| is_under_way(backup))
+                .and_then(|backup| backup.metadata.name.clone()),
             jobs: group
                 .jobs
                 .all()

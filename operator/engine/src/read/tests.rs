@@ -210,7 +210,7 @@ fn s5_an_answer_is_bounded() {
 /// is long.
 #[rstest]
 #[case::of_other_names((0..4000).map(|number| (format!("fairway.dev/{number}"), "x".repeat(50))).collect())]
-#[case::that_are_long(fairway_plan::labels::READ_ANNOTATIONS.map(|name| (name.to_owned(), "x".repeat(28_000))).into())]
+#[case::that_are_long(fairway_plan::labels::READ_ANNOTATIONS.map(|name| (name.to_owned(), "x".repeat(25_000))).into())]
 fn s5_annotations_of_a_labelled_pod_are_not_kept(
     #[case] annotations: std::collections::BTreeMap<String, String>,
 ) {

@@ -1,5 +1,7 @@
 //! What an App's status says: what serves, whether it is healthy, and which release is under way.
 
+use super::backups::Backups;
+use super::final_backup::FinalBackup;
 use crate::Step;
 use crate::conditions::{self, Desired, Progress, State, Status, reason_of};
 use crate::kubectl::{self, Resource};
@@ -12,7 +14,10 @@ use crate::release::history::{self, happened, has_begun, has_ended, live};
 use fairway_crds::Reason;
 use fairway_crds::Release;
 use fairway_crds::app::{AppStatus, Live};
-use fairway_crds::condition::{BAKING, DIVERGED_FROM_SPEC, READY, SCHEMA_AHEAD, STALLED, SUCCEEDED};
+use fairway_crds::condition::{
+    BACKUP_OVERDUE, BAKING, DIVERGED_FROM_SPEC, FINAL_BACKUP_TAKEN, READY, RECONCILING, SCHEMA_AHEAD,
+    STALLED, SUCCEEDED,
+};
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
@@ -74,7 +79,13 @@ struct StatusSummary {
 }
 
 /// Writes the status.
-pub(super) fn write(observed: &AppObserved, status: &mut AppStatus, finding: &Finding, now: Timestamp) {
+pub(super) fn write(
+    observed: &AppObserved,
+    status: &mut AppStatus,
+    finding: &Finding,
+    backups: (&Backups, &FinalBackup),
+    now: Timestamp,
+) {
     let app = &observed.app;
     let desired = status.desired.clone();
     let desired_release = observed
@@ -93,7 +104,8 @@ pub(super) fn write(observed: &AppObserved, status: &mut AppStatus, finding: &Fi
             images: release.status.clone().unwrap_or_default().digests,
         })
     });
-    let conditions = conditions(observed, serving, &own, phase, desired.as_deref());
+    let mut conditions = conditions(observed, serving, &own, phase, desired.as_deref());
+    conditions.extend(of_backups(backups, &conditions));
     status.conditions = conditions::set(&status.conditions, conditions, app.metadata.generation, now);
 }
 
@@ -326,6 +338,24 @@ fn conditions(
         ));
     }
     conditions
+}
+
+/// What is to be said of backups beside those of releases. What keeps them from being taken is for a user to fix, and is said
+/// when no release is under way or needs that user.
+fn of_backups((backups, last): (&Backups, &FinalBackup), others: &[Desired]) -> Vec<Desired> {
+    let is_told = |desired: &Desired| [RECONCILING, STALLED].contains(&desired.type_);
+    let trouble = last.trouble.as_ref().or(backups.trouble.as_ref());
+    let trouble = trouble.filter(|_| !others.iter().any(is_told));
+    let stalled = trouble.map(|(reason, message)| Desired::new(STALLED, Status::True, *reason, message));
+    let said = [
+        (BACKUP_OVERDUE, Reason::BackupOverdue, &backups.overdue),
+        (FINAL_BACKUP_TAKEN, Reason::FinalBackupTaken, &last.taken),
+    ];
+    let said = said.into_iter().filter_map(|(type_, reason, message)| {
+        let message = message.as_ref()?;
+        Some(Desired::new(type_, Status::True, reason, message))
+    });
+    stalled.into_iter().chain(said).collect()
 }
 
 /// The one condition that repeats all that the Release says: tools that wait for an App show it.

@@ -2,6 +2,8 @@ use super::*;
 use crate::bench::{self, Bench, app, reported};
 use crate::missing::APPLIED_WITHIN;
 use crate::protocol::{Cause, Failure};
+use crate::retention::Candidate;
+use fairway_crds::app::Keep;
 use fairway_crds::store::{Store, VolumeStore};
 use fairway_crds::{App, Backup};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,6 +16,7 @@ struct Story {
     app: Option<App>,
     others: Vec<Backup>,
     last_by_hand: Option<(String, Timestamp)>,
+    migration: Option<String>,
 }
 
 impl Story {
@@ -29,6 +32,7 @@ impl Story {
             app: Some(app()),
             others: Vec::new(),
             last_by_hand: None,
+            migration: None,
         }
     }
 
@@ -41,6 +45,8 @@ impl Story {
             release: None,
             others: self.others.iter().cloned().map(Arc::new).collect(),
             last_by_hand: self.last_by_hand.clone(),
+            migration: self.migration.clone(),
+            candidates: self.candidates(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),
@@ -53,6 +59,17 @@ impl Story {
             "planning is deterministic"
         );
         decision
+    }
+
+    /// What retention sees: this Backup and a newer verified one.
+    fn candidates(&self) -> Vec<Candidate> {
+        let newer = Candidate {
+            name: "newer".to_owned(),
+            verified: Some("2026-01-01T00:00:02Z".parse().unwrap()),
+            keep_until: None,
+            held_by: Vec::new(),
+        };
+        vec![Candidate::of(&self.backup, &[], None), newer]
     }
 
     /// Plans and executes until a pass changes nothing.
@@ -108,6 +125,106 @@ fn failure(cause: Cause, reason: &str) -> BackupReport {
         evidence: None,
         failure: Some(failure),
     }
+}
+
+#[test]
+fn a_backup_that_has_ended_says_why_it_is_kept() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.later(SignedDuration::from_secs(10));
+    story.answer(1, &proven());
+    assert_eq!(story.status().kept_because, [""; 0], "nobody says what is kept");
+    let keep = |last, daily| Keep {
+        last,
+        daily,
+        weekly: 0,
+        monthly: 0,
+        yearly: 0,
+    };
+    let says = |story: &mut Story, keep| {
+        let app = story.app.as_mut().unwrap();
+        app.spec.backup.as_mut().unwrap().keep = Some(keep);
+        story.settle();
+        story.status().kept_because.clone()
+    };
+    assert_eq!(says(&mut story, keep(2, 1)), ["last"]);
+    assert_eq!(says(&mut story, keep(1, 1)), [""; 0]);
+    let until = story.bench.now + SignedDuration::from_hours(1);
+    story.backup.spec.keep_until = Some(until);
+    story.backup.metadata.generation = Some(2);
+    assert_eq!(says(&mut story, keep(1, 1)), ["keepUntil 2026-01-01T01:00:10Z"]);
+    assert_eq!(story.status().observed_generation, Some(2));
+    assert_eq!(story.pass().wake, Wake::At(until));
+    story.bench.now = until;
+    story.settle();
+    assert_eq!(story.status().kept_because, [""; 0]);
+    assert_eq!(story.pass().wake, Wake::OnChange);
+}
+
+#[test]
+fn a_backup_that_outlives_its_app_still_says_until_when_it_is_kept() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.later(SignedDuration::from_secs(10));
+    story.answer(1, &proven());
+    let until = story.bench.now + SignedDuration::from_hours(1);
+    story.backup.spec.keep_until = Some(until);
+    story.app = None;
+    story.settle();
+    assert_eq!(story.status().kept_because, ["keepUntil 2026-01-01T01:00:10Z"]);
+    assert_eq!(story.pass().wake, Wake::At(until));
+    story.bench.now = until;
+    story.settle();
+    assert_eq!(story.status().kept_because, [""; 0]);
+}
+
+#[test]
+fn no_backup_begins_beside_a_migration_but_the_one_that_it_waits_for() {
+    let mut story = Story::new();
+    story.migration = Some("crm-42".to_owned());
+    story.settle();
+    assert_eq!(story.status().attempts, None);
+    assert_eq!(
+        story.reported(),
+        (
+            "Unknown/False/False".into(),
+            "WaitingForMigration".into(),
+            "Waiting for the end of Migration crm-42: no backup begins beside a migration.".into()
+        )
+    );
+    story.migration = None;
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+    // An attempt that is under way is not interrupted; the next one waits.
+    story.migration = Some("crm-43".to_owned());
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
+    story.answer(1, &failure(Cause::Environment, "StoreFull"));
+    story.bench.later(SignedDuration::from_mins(1));
+    story.settle();
+    assert_eq!(story.reported().1, "WaitingForMigration");
+    story.migration = None;
+    story.settle();
+    assert!(story.bench.has_job("nightly-backup-2"));
+}
+
+#[test]
+fn the_backup_of_the_schedule_waits_for_none_by_hand() {
+    let mut story = Story::new();
+    let older = json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"name": "older", "creationTimestamp": "2025-12-31T00:00:00Z"}, "spec": {"app": "crm"},
+    });
+    story.others = vec![serde_json::from_value(older).unwrap()];
+    story.backup.metadata.creation_timestamp = Some(Time(story.bench.now));
+    story.last_by_hand = Some(("oldest".to_owned(), story.bench.now));
+    story.settle();
+    assert_eq!(story.reported().1, "WaitingForBackup");
+    let state = json!({"lastRun": {"at": "2026-01-01T00:00:00Z", "backup": "nightly"}});
+    let app = story.app.as_mut().unwrap();
+    app.status = Some(serde_json::from_value(json!({"backup": state})).unwrap());
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-backup-1"]);
 }
 
 #[test]
@@ -523,7 +640,7 @@ fn s11_only_a_release_in_progress_has_backups_that_are_not_by_hand(
         }]});
         release.status = Some(serde_json::from_value(status).unwrap());
     }
-    assert_eq!(is_by_hand(&backup, Some(&release)), expected);
+    assert_eq!(is_by_hand(&backup, Some(&release), None), expected);
 }
 
 #[test]
@@ -551,5 +668,5 @@ fn s11_a_backup_whose_release_was_deleted_is_by_hand() {
         "metadata": {"name": "crm-7-0123abcd", "creationTimestamp": "2026-01-02T00:00:00Z"},
     }))
     .unwrap();
-    assert!(is_by_hand(&backup, None));
+    assert!(is_by_hand(&backup, None, None));
 }

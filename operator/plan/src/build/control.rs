@@ -1,10 +1,12 @@
-//! Releases and the snapshots behind them.
+//! Releases and the snapshots behind them, and the Backups of a schedule.
 
 use super::labels_of;
 use crate::json::json;
+use crate::message::moment;
 use crate::snapshot::Snapshot;
 use crate::{labels, names};
-use fairway_crds::{App, Release, ReleaseSpec};
+use fairway_crds::{App, Backup, BackupSpec, Release, ReleaseSpec};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::core::ObjectMeta;
@@ -71,4 +73,30 @@ pub fn release(
         super::annotate(&mut release.metadata, labels::RETRY_OF, retried.to_owned());
     }
     release
+}
+
+/// The Backup of a run of the App's schedule. Nobody owns it: backups outlive their App.
+pub fn scheduled_backup(app: &App, run: Timestamp) -> Backup {
+    let name = names::scheduled_backup(&app.name_any(), run);
+    backup(app, &name, format!("scheduled for {}", moment(run)))
+}
+
+/// The final Backup of an App, of that name.
+pub fn final_backup(app: &App, name: &str, keep_until: Timestamp) -> Backup {
+    let mut backup = backup(app, name, "final, before the App is deleted".to_owned());
+    backup.spec.keep_until = Some(keep_until);
+    backup
+}
+
+fn backup(app: &App, name: &str, reason: String) -> Backup {
+    let spec = BackupSpec {
+        app: app.name_any(),
+        release: None,
+        reason,
+        keep_until: None,
+    };
+    let mut backup = Backup::new(name, spec);
+    backup.metadata.namespace = app.metadata.namespace.clone();
+    backup.metadata.labels = Some(labels_of([(labels::APP, &*app.name_any())]));
+    backup
 }

@@ -8,7 +8,7 @@ use crate::attempt::{
 };
 use crate::build::InvalidTemplate;
 use crate::build::agent::{self, Initializing, Outcome};
-use crate::conditions::Progress;
+use crate::conditions::{Progress, State};
 use crate::message::{self, moment};
 use crate::missing::{Comes, Missing};
 use crate::names;
@@ -50,6 +50,10 @@ pub(super) fn begin(view: &View, status: &mut MigrationStatus) -> Planned {
             view.observed.migration.spec.app
         );
         return not_started(status, Reason::MigrationInvalid, &message);
+    }
+    if let Some(backup) = &view.observed.backup {
+        let message = format!("Waiting for Backup {backup}: no migration begins beside a backup.");
+        return Planned::new(Progress::new(State::Waiting, Reason::WaitingForBackup, message));
     }
     status.run_id = Some(names::run_id(
         &view.observed.migration,

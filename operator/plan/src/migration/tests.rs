@@ -26,6 +26,7 @@ struct Story {
     release: Option<Release>,
     app: Option<App>,
     has_snapshot: bool,
+    backup: Option<String>,
 }
 
 impl Story {
@@ -48,6 +49,7 @@ impl Story {
             release: Some(release()),
             app: Some(app()),
             has_snapshot: true,
+            backup: None,
         }
     }
 
@@ -67,6 +69,7 @@ impl Story {
                 .map(|app| Arc::new(Snapshot::of(&app.spec))),
             app: self.app.clone().map(Arc::new),
             release: self.release.clone().map(Arc::new),
+            backup: self.backup.clone(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),

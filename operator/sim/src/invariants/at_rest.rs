@@ -73,6 +73,21 @@ fn work(objects: &Objects) -> Vec<Work<'_>> {
     all
 }
 
+/// Whether anything is open that moves on by itself, sooner or later: it waits for no user, and for no other object that does.
+pub(crate) fn is_under_way(objects: &Objects) -> bool {
+    let waits = |work: &Work| {
+        let reason = work.succeeded().and_then(reason_of);
+        let waits = [
+            Reason::Suspended,
+            Reason::WaitingForRelease,
+            Reason::WaitingForMigration,
+        ];
+        reason.is_some_and(|reason| waits.contains(&reason))
+    };
+    let mut open = work(objects).into_iter().filter(|work| !work.has_ended);
+    open.any(|work| !work.is(STALLED) && !waits(&work))
+}
+
 impl Checker {
     /// Checks a state in which nothing moves and no timer runs. `pending` are the writes that would follow if everything
     /// was reconciled now: each would be a wake that was missed.
@@ -108,13 +123,14 @@ impl Checker {
         let is_held = objects.apps.get(open.app).is_some_and(|app| app.spec.suspend);
         let succeeded = open.succeeded();
         let reason = succeeded.and_then(reason_of);
-        let waits_for = match reason {
-            Some(Reason::WaitingForRelease) => Some(Kind::Release),
-            Some(Reason::WaitingForBackup) => Some(Kind::Backup),
-            _ => None,
+        let waits_for: &[Kind] = match reason {
+            Some(Reason::WaitingForRelease) => &[Kind::Release],
+            Some(Reason::WaitingForBackup) => &[Kind::Backup],
+            Some(Reason::WaitingForMigration) => &[Kind::Release, Kind::Migration],
+            _ => &[],
         };
         let other_is_open = all.iter().any(|other| {
-            Some(other.kind) == waits_for
+            waits_for.contains(&other.kind)
                 && other.app == open.app
                 && other.what != open.what
                 && !other.has_ended

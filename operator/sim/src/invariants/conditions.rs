@@ -3,7 +3,8 @@
 use super::{Checker, Observations, changed};
 use crate::store::Objects;
 use fairway_crds::condition::{
-    BAKING, DIVERGED_FROM_SPEC, READY, RECONCILING, SCHEMA_AHEAD, STALLED, SUCCEEDED, WARNED,
+    BACKUP_OVERDUE, BAKING, DIVERGED_FROM_SPEC, FINAL_BACKUP_TAKEN, READY, RECONCILING, SCHEMA_AHEAD,
+    STALLED, SUCCEEDED, WARNED,
 };
 use fairway_plan::labels;
 use fairway_plan::readings::has_finished;
@@ -17,7 +18,15 @@ use std::collections::BTreeSet;
 type Types = (&'static [&'static str], &'static [&'static str]);
 const OF_APP: Types = (
     &[READY],
-    &[RECONCILING, STALLED, BAKING, DIVERGED_FROM_SPEC, SCHEMA_AHEAD],
+    &[
+        RECONCILING,
+        STALLED,
+        BAKING,
+        DIVERGED_FROM_SPEC,
+        SCHEMA_AHEAD,
+        BACKUP_OVERDUE,
+        FINAL_BACKUP_TAKEN,
+    ],
 );
 const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],

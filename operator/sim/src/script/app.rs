@@ -54,6 +54,9 @@ pub(super) fn spec(pairs: &BTreeMap<String, String>) -> AppSpec {
     if let Some(migration) = get("migration") {
         migrate(&mut spec, migration);
     }
+    if let Some(schedule) = get("schedule") {
+        change(&mut spec, "schedule", schedule);
+    }
     serde_json::from_value(spec).unwrap_or_else(|error| panic!("the App of a story is invalid: {error}"))
 }
 
@@ -218,6 +221,14 @@ pub(super) fn change(spec: &mut Value, key: &str, value: &str) {
         "store" => {
             if !spec["database"].is_null() {
                 spec["backup"] = json!({"store": {"volume": {"claimName": value}}});
+            }
+        }
+        // `15_2_*_*_*@Europe/Warsaw`.
+        "schedule" => {
+            let (cron, zone) = value.split_once('@').unwrap_or((value, "UTC"));
+            let schedule = json!({"cron": cron.replace('_', " "), "timeZone": zone});
+            if !spec["backup"].is_null() {
+                spec["backup"]["schedule"] = if value == "none" { Value::Null } else { schedule };
             }
         }
         "agent-node" => spec["agent"] = json!({"nodeSelector": {"node": value}}),

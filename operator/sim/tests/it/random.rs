@@ -31,7 +31,7 @@ pub(crate) const APPS: [&str; 8] = [
 ];
 
 /// Edits of every field of an App.
-pub(crate) const EDITS: [&str; 86] = [
+pub(crate) const EDITS: [&str; 92] = [
     "image=crm:1",
     "image=crm:2",
     "image=crm:2",
@@ -87,6 +87,12 @@ pub(crate) const EDITS: [&str; 86] = [
     "database=postgres:17",
     "store=none",
     "store=other",
+    "schedule=*/30_*_*_*_*@Europe/Warsaw",
+    "schedule=0_3_*_*_*",
+    "schedule=61_3_*_*_*@Mars/Olympus",
+    "schedule=none",
+    r#"/backup/keep={"last":1,"daily":2}"#,
+    r#"/backup/keep={"last":2,"weekly":1,"monthly":1,"yearly":1}"#,
     "drain=30s",
     "bake=0s",
     "bake=1m",
@@ -132,7 +138,7 @@ const VERBS: [&str; 6] = [
 const RELEASES: [&str; 6] = ["newest", "newest", "live", "crm-1", "crm-2", "crm-3"];
 
 /// What users do beside editing, and what the environment does.
-pub(crate) const EVENTS: [&str; 56] = [
+pub(crate) const EVENTS: [&str; 58] = [
     "edit suspend=true",
     "edit suspend=true",
     "edit suspend=false",
@@ -142,12 +148,14 @@ pub(crate) const EVENTS: [&str; 56] = [
     "app web=crm:2",
     "app web=crm:3 worker=crm:3",
     "apply backup nightly",
-    "apply backup weekly release=crm-2 reason=audit",
+    "apply backup weekly release=crm-2 reason=audit keep-until=2026-01-01T13:00:00Z",
     "apply migration once image=crm:1",
     "apply migration twice image=crm:2 release=crm-2 timeout=30s check=SELECT(1)",
     "apply migration thrice image=crm:2 component=worker container=worker",
     "apply migration started image=crm:3 on-start=yes",
     "annotate migration twice resolve=applied:7",
+    "annotate app final-backup=1",
+    "annotate app final-backup=2",
     "release crm-2 web=crm:2 version=2.0 trigger=ci",
     "release crm-3 web=crm:3",
     "release crm-4 web=crm:3 worker=crm:2",

@@ -25,8 +25,8 @@ use crate::{
 /// Answer of a server that lists no object at all.
 const EMPTY_LIST: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
 
-/// Which requests are refused, by method and path, and with what status.
-type Refusals = fn(&str) -> Option<StatusCode>;
+/// Which requests are refused, by method and path, and with what status and code.
+type Refusals = Box<dyn Fn(&str) -> Option<(StatusCode, &'static str)> + Send + Sync>;
 
 /// A bucket behind a server of its own.
 pub(super) struct Bucket {
@@ -41,10 +41,17 @@ struct Shared {
 }
 
 impl Bucket {
-    /// An empty bucket.
-    pub(super) async fn new(refusals: Refusals) -> Self {
+    /// An empty bucket, whose server refuses some requests without a word.
+    pub(super) async fn new(refusals: fn(&str) -> Option<StatusCode>) -> Self {
+        Self::that_says(move |asked| Some((refusals(asked)?, ""))).await
+    }
+
+    /// An empty bucket, whose server refuses some requests with a code of its own.
+    pub(super) async fn that_says(
+        refusals: impl Fn(&str) -> Option<(StatusCode, &'static str)> + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            refusals,
+            refusals: Box::new(refusals),
             objects: Mutex::default(),
             requests: Mutex::default(),
         });
@@ -92,8 +99,17 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
     let asked = format!("{method} {uri}");
     locked(&shared.requests).push(asked.clone());
-    if let Some(status) = (shared.refusals)(&asked) {
-        return status.into_response();
+    match (shared.refusals)(&asked) {
+        Some((status, "")) => return status.into_response(),
+        Some((status, code)) => {
+            // Servers repeat what was sent.
+            let body = format!(
+                "<Error><Code>{code}</Code><Message>canary {}</Message></Error>",
+                uri.path()
+            );
+            return (status, body).into_response();
+        }
+        None => {}
     }
     let mut objects = locked(&shared.objects);
     let path = uri.path().to_owned();

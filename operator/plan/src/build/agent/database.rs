@@ -66,7 +66,13 @@ pub fn backup_job(
     images: &BTreeMap<String, String>,
     attempt: u32,
 ) -> Job {
-    let BackupSettings { scratch, store } = backup_settings;
+    let BackupSettings {
+        scratch,
+        store,
+        // When one is taken and how long it is kept is no matter of the pod.
+        schedule: _,
+        keep: _,
+    } = backup_settings;
     let backup_name = backup.name_any();
     let context = TaskContext {
         task: &BACKUP,

@@ -20,6 +20,31 @@ fn a_run_is_recorded_before_its_job_exists() {
 }
 
 #[test]
+fn no_migration_begins_beside_a_backup() {
+    let mut story = Story::by_command();
+    story.backup = Some("nightly".to_owned());
+    story.settle();
+    assert_eq!(story.status().run_id, None);
+    let message = "Waiting for Backup nightly: no migration begins beside a backup.";
+    assert_eq!(
+        story.reported(),
+        (
+            "Unknown/False/False".into(),
+            "WaitingForBackup".into(),
+            message.into()
+        )
+    );
+    story.backup = None;
+    story.settle();
+    assert_eq!(story.bench.names(), ["crm-42-run-1"]);
+    // One that has begun is not interrupted.
+    story.backup = Some("nightly".to_owned());
+    story.settle();
+    assert_eq!(story.bench.names(), ["crm-42-run-1"]);
+    assert_eq!(story.reported().1, "Migrating");
+}
+
+#[test]
 fn another_release_image_or_command_is_another_run() {
     let (migration, release) = (Story::by_command().migration, release());
     let id = run_id(&migration, Some(&release));

@@ -88,6 +88,7 @@ fn backup_of(view: &View, number: u32) -> Backup {
             app: view.app_name().to_owned(),
             release: Some(view.name().to_owned()),
             reason: format!("before {} changes anything", view.name()),
+            keep_until: None,
         },
     );
     backup.metadata.namespace = Some(view.namespace().to_owned());

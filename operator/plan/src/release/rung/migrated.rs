@@ -1,5 +1,6 @@
 //! Migrated: the ledger in the database says that the migration is committed.
 
+use crate::backup::is_under_way;
 use crate::release::before_migration::handed_over;
 use crate::release::children::child_labels;
 use crate::release::followed_migration;
@@ -11,7 +12,7 @@ use fairway_crds::Migration;
 use fairway_crds::Reason;
 use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::{MilestoneKind, ReleaseStatus};
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 
 /// Met when the ledger says that the migration is committed.
 ///
@@ -25,6 +26,10 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return failed_check(view).map_or(Verdict::Met, Failure::verdict);
     }
     if happened(status, MilestoneKind::Migrating).is_none() {
+        // Before the previous pods are ended: a dump may take hours.
+        if let Some(wait) = beside_backup(view) {
+            return Verdict::Wait(wait);
+        }
         if let Some(verdict) = handed_over(view, status) {
             return verdict;
         }
@@ -50,6 +55,18 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         };
     };
     followed_migration::outcome(migration, status)
+}
+
+/// The wait for a Backup whose dump is under way: its locks would hold the migration up, and the migration those who use the
+/// tables. That of this Release has ended.
+fn beside_backup(view: &View) -> Option<Wait> {
+    let mut backups = view.observed.backups.iter();
+    let backup = backups.find(|backup| is_under_way(backup))?;
+    let message = format!(
+        "Waiting for Backup {}: no migration begins beside a backup.",
+        backup.name_any()
+    );
+    Some(Wait::machine(Reason::WaitingForBackup, message))
 }
 
 fn failed_check(view: &View) -> Option<Failure> {

@@ -1,0 +1,40 @@
+//! What a Backup has proven, and when.
+
+use fairway_crds::Backup;
+use fairway_crds::backup::BackupOutcome;
+use fairway_crds::condition::SUCCEEDED;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// Whether a Backup is proven to the level that counts.
+pub fn is_verified(backup: &Backup) -> bool {
+    let status = backup.status.as_ref();
+    status.is_some_and(|status| status.outcome == Some(BackupOutcome::Succeeded))
+}
+
+/// When the dump of a verified Backup began: by the clock of the database server, but not after its end by the operator's.
+pub fn taken_at(backup: &Backup) -> Option<Timestamp> {
+    let status = backup.status.as_ref()?;
+    let ended = ended_at(backup)?;
+    let taken: Option<Timestamp> = status.taken_at.as_ref().and_then(|at| at.parse().ok());
+    Some(taken.map_or(ended, |taken| taken.min(ended)))
+}
+
+/// When a Backup that has run ended.
+pub fn ended_at(backup: &Backup) -> Option<Timestamp> {
+    let status = backup.status.as_ref()?;
+    let has_run = status.outcome.is_some() && status.attempts.is_some();
+    has_run.then(|| since(&status.conditions)).flatten()
+}
+
+/// What the condition `Succeeded` says.
+pub(crate) fn message_of(conditions: &[Condition]) -> Option<&str> {
+    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
+    Some(&succeeded.message)
+}
+
+/// Since when the condition `Succeeded` has its value.
+pub(crate) fn since(conditions: &[Condition]) -> Option<Timestamp> {
+    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
+    Some(succeeded.last_transition_time.0)
+}
