@@ -47,6 +47,10 @@ impl Lock {
     ) -> Result<Self, Failure> {
         let session = Session::connect_within(connection, SearchPath::Catalog, connect_timeout).await?;
         let doing = |error| statement_failed("taking the migration lock", &error);
+        // Before the lock: a pooler's session outlives this one, and would keep it.
+        if pooled(connection, &session).await? {
+            return Err(pooler(connection));
+        }
         let deadline = Instant::now() + lock_timeout;
         while !try_lock(&session).await.map_err(doing)? {
             if Instant::now() + PAUSE > deadline {
@@ -54,6 +58,7 @@ impl Lock {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        // And after it: that no two statements met on one session proves nothing while a pooler is busy.
         if pooled(connection, &session).await? {
             return Err(pooler(connection));
         }

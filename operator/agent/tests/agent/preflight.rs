@@ -458,4 +458,11 @@ async fn a_transaction_pooler_is_recognised(#[case] ignored: &str) {
         run.migration().failure.expect("a failure").reason,
         Reason::TransactionPooler
     );
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' \
+                 and database = (select oid from pg_database where datname = current_database())";
+    assert_eq!(
+        value(&database.admin().await, locks).await,
+        "0",
+        "the pooler's session keeps no lock"
+    );
 }
