@@ -58,7 +58,8 @@ fn processes(pids: &[i32]) -> String {
 }
 
 /// Work of sessions of this database other than the agent's own, one row for each session: its process, what tells this
-/// work from the session's next, whether it may have changed anything, and whether role or address are those of the run.
+/// work from the session's next, whether it may have changed anything, whether role or visible address are those of the
+/// run, and whether address and state are hidden.
 ///
 /// Who is in a transaction holds a lock on it, and every role may see locks, also those of other roles, whose addresses and
 /// statements are hidden. A statement may go on through several transactions (`create index concurrently`, `call`): where it
@@ -79,7 +80,8 @@ const AT_WORK: &str = "
         else (select coalesce(array_agg(format('%s/%s', a.pid, r)), '{}') from unnest(l.held) r) end as marks,
       l.writes,
       a.usesysid = (select r.oid from pg_roles r where r.rolname = session_user)
-        or coalesce(host(a.client_addr) = $1, false) as of_run
+        or coalesce(host(a.client_addr) = $1, false) as of_run,
+      a.backend_type is null as hidden
     from pg_stat_activity a join locks l on l.pid = a.pid
     where a.datname = current_database() and a.usesysid is not null and a.pid <> pg_backend_pid()
       and a.application_name <> 'fairway-agent' and coalesce(a.backend_type, 'client backend') = 'client backend'";
@@ -93,13 +95,15 @@ struct Work {
     marks: Vec<String>,
     /// Whether it may have changed anything: it has the number of a transaction that writes, or a lock to write.
     writes: bool,
-    /// Whether its role or its address are those of the run.
+    /// Whether its role, or its address where that is not hidden, are those of the run.
     of_run: bool,
+    /// Whether its address and state are hidden, as those of another role are without the rights of `pg_read_all_stats`.
+    hidden: bool,
 }
 
 impl Work {
-    /// Whether it may be the run's: of another role at another address it can only be so through a pooler or by taking on
-    /// that role, and what has changed nothing there yet is somebody's report.
+    /// Whether it may be the run's. One of another role, whose address is another or hidden, may be so as well, but what has
+    /// changed nothing there yet is taken for somebody's report.
     fn is_suspect(&self) -> bool {
         self.writes || self.of_run
     }
@@ -121,6 +125,7 @@ async fn work_in_progress(
             marks: row.get(1),
             writes: row.get(2),
             of_run: row.get(3),
+            hidden: row.get(4),
         })
         .collect())
 }
@@ -142,20 +147,23 @@ pub(crate) enum InTransaction {
 /// for `open_for`.
 ///
 /// Where the server sees another address than the pod's own (address translation, a pooler, a mesh), every session that
-/// may be the pod's counts. Most are those of the previous version, which serves, so that each is looked at until it is
-/// seen at rest, at most for `open_for` and never for more than [`FOLLOWED`].
+/// may be the pod's counts; where it sees the pod's own, also every session whose address it hides, as that of an
+/// application with another role than the agent's. Most are those of the previous version, which serves, so that each is
+/// looked at until it is seen at rest, at most for `open_for` and never for more than [`FOLLOWED`].
 pub(crate) async fn in_transaction(
     client: &Client,
     run: &Entry,
     origin: &Origin,
     open_for: Duration,
 ) -> Result<InTransaction, tokio_postgres::Error> {
+    let [shortest, longest] = FOLLOWED;
+    let time = open_for.clamp(shortest, longest);
     match origin {
-        Origin::Pod(address) => own_in_transaction(client, address, open_for).await,
-        Origin::Shared => {
-            let [shortest, longest] = FOLLOWED;
-            follow(client, run, open_for.clamp(shortest, longest)).await
-        }
+        Origin::Pod(address) => match own_in_transaction(client, address, open_for).await? {
+            InTransaction::No => follow(client, run, time, |work| work.hidden).await,
+            own => Ok(own),
+        },
+        Origin::Shared => follow(client, run, time, Work::is_suspect).await,
     }
 }
 
@@ -183,10 +191,11 @@ async fn follow(
     client: &Client,
     run: &Entry,
     time: Duration,
+    may_be_of_run: impl Fn(&Work) -> bool,
 ) -> Result<InTransaction, tokio_postgres::Error> {
     let suspects = || async {
         let mut work = work_in_progress(client, run.client_address.as_deref()).await?;
-        work.retain(|work| work.is_suspect() && !work.is_among(&run.at_work));
+        work.retain(|work| may_be_of_run(work) && !work.is_among(&run.at_work));
         Ok::<_, tokio_postgres::Error>(work)
     };
     let first = suspects().await?;

@@ -138,7 +138,7 @@ impl Backup<'_> {
             }
             Err(failure) => {
                 self.abort().await;
-                // Whoever completes a set removes what others have stored of it.
+                // In a bucket, whoever completes a set removes what others have stored of it.
                 match self.store.find(&self.set).await {
                     Ok(Some(found)) if Some(&found) != unusable.as_ref() => {
                         tracing::info!("another pod has taken this backup meanwhile; reading that one");

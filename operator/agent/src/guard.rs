@@ -255,8 +255,8 @@ impl TransactionCheck {
                     Progress::Unproven(format!(
                         "That it was over when the health requests passed is not proven: {sessions} were in a \
                          transaction, and the database does not show whether they are the application's, because \
-                         its pod reaches the database from an address that is not its own. Check that the \
-                         migration is complete."
+                         its pod reaches the database from an address that is not its own, or as another role: grant \
+                         the role of database.connection pg_read_all_stats. Check that the migration is complete."
                     ))
                 }
             }

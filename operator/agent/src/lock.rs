@@ -47,6 +47,10 @@ impl Lock {
     ) -> Result<Self, Failure> {
         let session = Session::connect_within(connection, SearchPath::Catalog, connect_timeout).await?;
         let doing = |error| statement_failed("taking the migration lock", &error);
+        // Before the lock: a pooler's session outlives this one, and would keep it.
+        if pooled(connection, &session).await? {
+            return Err(pooler(connection));
+        }
         let deadline = Instant::now() + lock_timeout;
         while !try_lock(&session).await.map_err(doing)? {
             if Instant::now() + PAUSE > deadline {
@@ -54,6 +58,7 @@ impl Lock {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        // And after it: that no two statements met on one session proves nothing while a pooler is busy.
         if pooled(connection, &session).await? {
             return Err(pooler(connection));
         }
@@ -109,24 +114,26 @@ async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Err
     let holder = session
         .client()
         .query_opt(
-            "select format('pid %s from %s, connected since %s', a.pid, coalesce(host(a.client_addr), 'a socket'), \
-             to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) \
+            // Of a session of another role only the role is visible.
+            "select case when a.backend_start is null then format('pid %s of role %I', a.pid, a.usename) \
+             else format('pid %s from %s, connected since %s', a.pid, coalesce(host(a.client_addr), 'a socket'), \
+             to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) end \
              from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted \
              and l.objsubid = 1 and (l.classid::int8 << 32) | l.objid::int8 = $1 \
              and l.database = (select oid from pg_database where datname = current_database()) limit 1",
             &[&KEY],
         )
         .await?;
-    let holder = holder.map_or_else(
-        || "a session that has just released it".to_owned(),
-        |row| row.get(0),
-    );
-    Ok(environment(
-        Reason::MigrationRunning,
-        format!(
-            "Another migration pod holds the migration lock of this database ({holder}). Wait until its run has ended."
-        ),
-    ))
+    let message = match holder {
+        Some(row) => {
+            let holder: &str = row.get(0);
+            format!(
+                "Another migration pod holds the migration lock of this database ({holder}). Wait until its run has ended."
+            )
+        }
+        None => "The migration lock was held until a moment ago; the attempt is repeated.".to_owned(),
+    };
+    Ok(environment(Reason::MigrationRunning, message))
 }
 
 /// Announces the dump of a Backup in this transaction and refuses it while a dump of another Backup goes on, whichever App
@@ -159,8 +166,8 @@ pub(crate) async fn other_dump(
         environment(
             Reason::WaitingForBackup,
             format!(
-                "Another backup of this database is under way (pid {pid}), of another App or namespace. There is one dump of \
-                 a database at a time."
+                "Another Backup dumps this database (pid {pid}). There is one dump of a database at a time: this one is \
+                 attempted again; wait, or delete the other Backup."
             ),
         )
     }))

@@ -59,10 +59,7 @@ impl Cluster {
         let mut dumps = self.database.dumps.iter();
         let is_other = |(pod, backup): (&String, &String)| *backup != task.backup_uid && self.is_running(pod);
         if dumps.any(is_other) {
-            let failure = environment(
-                Reason::WaitingForBackup,
-                "Another backup of this database is under way.",
-            );
+            let failure = environment(Reason::WaitingForBackup, "Another Backup dumps this database.");
             let report = BackupReport {
                 evidence: None,
                 failure: Some(failure),

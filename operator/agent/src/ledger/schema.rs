@@ -123,6 +123,14 @@ const GRANTEES: &str = "
     from pg_class c join pg_namespace n on n.oid = c.relnamespace cross join lateral aclexplode(c.relacl) as acl
     where n.nspname = 'fairway' and acl.grantee <> c.relowner and acl.grantee not in ({trusted})";
 
+/// The statements that make a role, in place of `ROLE`, the owner of those of the ledger's tables that the own one does not
+/// own; null when it owns all.
+const TRANSFER: &str = "
+    select string_agg(format('ALTER TABLE fairway.%I OWNER TO ROLE', c.relname), '; ' order by c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'fairway' and c.relname in ('owner', 'migration_run', 'ledger')
+      and not pg_has_role(c.relowner, 'usage')";
+
 /// What was found of the ledger in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -229,6 +237,14 @@ pub(crate) async fn rehearse(client: &mut Client) -> Result<(), Failure> {
 
 async fn create(transaction: &Transaction<'_>, found: Found, versions: &[&str]) -> Result<(), Failure> {
     let from = found.version(versions);
+    let transfer: Option<String> = match found {
+        Found::Earlier(_) => transaction
+            .query_one(TRANSFER, &[])
+            .await
+            .map_err(ledger_not_read)?
+            .get(0),
+        Found::Nothing | Found::Current => None,
+    };
     let created = async {
         // `create schema if not exists` would ask for the right to create it even where it exists.
         let row = transaction
@@ -254,7 +270,10 @@ async fn create(transaction: &Transaction<'_>, found: Found, versions: &[&str]) 
             .execute("update fairway.ledger set version = $1", &[&version])
             .await
     };
-    created.await.map_err(|error| not_created(&error))?;
+    created.await.map_err(|error| match &transfer {
+        Some(transfer) if is_refusal(&error) => not_owned(transfer),
+        _ => not_created(&error),
+    })?;
     // Event triggers may have added to it, and somebody whom its owner lets create tables in it.
     match find_of(transaction, versions).await? {
         Found::Current => Ok(()),
@@ -294,27 +313,24 @@ fn ledger_not_read(error: tokio_postgres::Error) -> Failure {
     }
 }
 
+/// Whether the server refuses a statement of the agent's own, and not one of a trigger.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|database| {
+        *database.code() == SqlState::INSUFFICIENT_PRIVILEGE && database.where_().is_none()
+    })
+}
+
 /// The failure of a statement that creates or upgrades the ledger.
 fn not_created(error: &tokio_postgres::Error) -> Failure {
     match error.as_db_error() {
-        Some(database)
-            if *database.code() == SqlState::INSUFFICIENT_PRIVILEGE && database.where_().is_none() =>
-        {
-            forbidden()
-        }
-        // The context names the function that a trigger has called.
-        Some(database)
-            if database
-                .where_()
-                .is_some_and(|context| context.contains("function")) =>
-        {
-            not_permitted(format!(
-                "An event trigger of the database does not let Fairway create its ledger, schema fairway (SQLSTATE {}). Look \
+        _ if is_refusal(error) => forbidden(),
+        // The context is the function that a trigger has called, in the server's language.
+        Some(database) if database.where_().is_some() => not_permitted(format!(
+            "An event trigger of the database does not let Fairway create its ledger, schema fairway (SQLSTATE {}). Look \
                  at the event triggers (select evtname, evtfoid::regproc from pg_event_trigger). Their functions must name \
                  tables with their schema, or set search_path themselves (ALTER FUNCTION … SET search_path).",
-                database.code().code()
-            ))
-        }
+            database.code().code()
+        )),
         _ => statement_failed("creating the ledger", error),
     }
 }
@@ -330,6 +346,14 @@ fn forbidden() -> Failure {
          database's owner, with that role in place of ROLE, run: GRANT CREATE ON DATABASE :\"DBNAME\" TO ROLE; or, where a \
          superuser owns schema fairway, let it grant USAGE and CREATE on the schema and ALL on its tables to the role.",
     )
+}
+
+/// The refusal of a role that may use the ledger and does not own it, with the statements that make it the owner.
+fn not_owned(transfer: &str) -> Failure {
+    not_permitted(format!(
+        "The role of database.connection cannot upgrade Fairway's ledger, because it does not own its tables. As a \
+         superuser, with that role in place of ROLE, run: {transfer}."
+    ))
 }
 
 fn not_trusted(what: &str) -> Failure {

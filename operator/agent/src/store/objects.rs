@@ -31,6 +31,8 @@ use crate::{failure::environment as environment_failure, text::hex};
 const UNUSABLE: &str = ".unusable";
 /// Content of the object by which a store is checked.
 const TEST: &str = "fairway";
+/// An entity tag that no object has: those of a bucket are longer.
+const NO_ETAG: &str = "\"0\"";
 /// How long ending unfinished uploads may take. The backup is complete without it.
 const END_UPLOADS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Times that a manifest may be replaced while it is read.
@@ -462,28 +464,29 @@ impl ObjectsAttempt {
         }
     }
 
-    /// Whether the server really refuses to write an object that is there. Some accept the condition and ignore it.
+    /// Whether the server really refuses to write an object that is there, or that is another than the request names. Some
+    /// accept a condition and ignore it.
     ///
     /// # Errors
     /// When the server's answers do not show it.
     async fn refuses_to_overwrite(&self) -> opendal::Result<bool> {
         let probe = format!("{}/{}/.condition", self.set.as_str(), self.folder);
-        let operator = self.store.operator();
-        let write = || operator.write_with(&probe, TEST).if_not_exists(true);
-        let mut written = write().await;
-        if written.is_ok() {
-            written = write().await;
-        }
-        let refuses = match written {
-            Ok(_) => Ok(false),
-            // Also the first time: the path is random, so that what is there was written by a request whose answer was lost.
-            Err(error) if error.kind() == ErrorKind::ConditionNotMatch => Ok(true),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = operator.delete(&probe).await {
+        let refuses = self.refuses_conditions(&probe).await;
+        if let Err(error) = self.store.operator().delete(&probe).await {
             tracing::warn!("{probe} stays in the store: {}", error.kind());
         }
         refuses
+    }
+
+    async fn refuses_conditions(&self, probe: &str) -> opendal::Result<bool> {
+        let operator = self.store.operator();
+        let create = || operator.write_with(probe, TEST).if_not_exists(true);
+        // Also the first time: the path is random, so that what is there was written by a request whose answer was lost.
+        if !is_refused(create().await)? && !is_refused(create().await)? {
+            return Ok(false);
+        }
+        // A manifest that replaces a corrupt one is sent with this condition.
+        is_refused(operator.write_with(probe, TEST).if_match(NO_ETAG).await)
     }
 
     /// Removes what killed pods have left of this set, which is published: whoever else still works on it finds it published.
@@ -496,14 +499,15 @@ impl ObjectsAttempt {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(
-                    "the store ignores conditions of requests (If-None-Match), so that what killed pods have left stays in it"
+                    "the store ignores conditions of requests (If-None-Match, If-Match), so that what killed pods have left stays \
+                     in it"
                 );
                 return;
             }
             Err(error) => {
                 tracing::warn!(
-                    "the store did not show whether it honours conditions of requests (If-None-Match), so that what killed \
-                     pods have left stays in it: {}",
+                    "the store did not show whether it honours conditions of requests (If-None-Match, If-Match), so that what \
+                     killed pods have left stays in it: {}",
                     error.kind()
                 );
                 return;
@@ -572,6 +576,15 @@ impl ObjectsAttempt {
         {
             tracing::warn!("an unfinished upload stays in the store: {}", error.kind());
         }
+    }
+}
+
+/// Whether a conditional request was refused because of its condition.
+fn is_refused<T>(written: opendal::Result<T>) -> opendal::Result<bool> {
+    match written {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::ConditionNotMatch => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -373,6 +373,32 @@ async fn a_condition_that_a_repeated_request_met_is_honoured() {
     );
 }
 
+/// A manifest that replaces a corrupt one is sent with that condition, and may then replace any other.
+#[tokio::test]
+async fn a_bucket_that_ignores_if_match_keeps_objects_of_others() {
+    let bucket = Bucket::new(|asked| {
+        let is_test = asked.contains(".condition") && asked.contains("if-none-match");
+        is_test.then_some(StatusCode::PRECONDITION_FAILED)
+    })
+    .await;
+    let attempt = complete(bucket.store().as_ref(), "pod").await;
+    let before = bucket.requests().len();
+    let published = attempt.publish(b"{}").await.unwrap();
+    assert!(matches!(published, Published::ThisAttempt));
+    let requests = bucket.requests();
+    assert!(
+        requests[before..]
+            .iter()
+            .any(|asked| asked.ends_with(".condition if-match")),
+        "the condition is tested: {requests:?}"
+    );
+    assert!(
+        !requests[before..].iter().any(|asked| asked.contains("list-type")),
+        "nothing is looked for that could be removed: {requests:?}"
+    );
+    assert!(!bucket.paths().iter().any(|path| path.contains(".condition")));
+}
+
 /// The answer that was lost may be that of a request which the server still executes.
 #[tokio::test]
 async fn objects_stay_while_their_manifest_may_replace_a_corrupt_one() {

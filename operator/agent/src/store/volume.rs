@@ -8,6 +8,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     content::{Content, pipe},
+    objects::ReadFailed,
     port::{Attempt, LARGEST_MANIFEST, MANIFEST, Published, PutError, SetPath, Store, StoredManifest},
 };
 use crate::{blocking::blocking, failure::environment as environment_failure};
@@ -80,6 +82,19 @@ impl Volume {
         }
     }
 
+    /// The failure of the volume that an error of reading means; none where it may be that of one file.
+    fn read_failure(&self, error: &io::Error) -> Option<Failure> {
+        let is_of_volume = matches!(
+            error.kind(),
+            ErrorKind::StaleNetworkFileHandle
+                | ErrorKind::TimedOut
+                | ErrorKind::NotConnected
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+        );
+        is_of_volume.then(|| self.failure("reading the backup", error))
+    }
+
     fn check_writable(&self, pod_uid: &str) -> io::Result<()> {
         let path = self.root.join(format!(".fairway-preflight-{pod_uid}"));
         let mut file = File::create(&path)?;
@@ -109,7 +124,16 @@ impl Store for Volume {
 
     async fn read(&self, set: &SetPath, objects: &[String]) -> Result<Content, Failure> {
         let (folder, objects) = (self.set(set), objects.to_owned());
-        blocking(move || folder.read(&objects)).await
+        blocking(move || {
+            // Whoever published it may have failed to make its name durable.
+            match folder.sync() {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(folder.volume.failure("making the backup durable", &error))
+                }
+                _ => folder.read(&objects),
+            }
+        })
+        .await
     }
 
     fn attempt(&self, set: &SetPath, pod_uid: &str) -> Result<Box<dyn Attempt>, Failure> {
@@ -118,6 +142,7 @@ impl Store for Volume {
             own: self.folder(set.beside(&format!("{pod_uid}.partial"))),
             kept: set.beside(&format!("{pod_uid}.unusable")),
             set,
+            naming: Arc::default(),
         }))
     }
 }
@@ -127,6 +152,8 @@ struct VolumeAttempt {
     own: Folder,
     set: Folder,
     kept: PathBuf,
+    /// Held while the attempt's folder is renamed or removed: a publication that was cancelled goes on in its thread.
+    naming: Arc<Mutex<()>>,
 }
 
 #[async_trait]
@@ -163,11 +190,10 @@ impl Attempt for VolumeAttempt {
     async fn set_aside(&self, unusable: &StoredManifest) -> Result<Option<String>, Failure> {
         let (set, kept, unusable) = (self.set.clone(), self.kept.clone(), unusable.clone());
         blocking(move || {
-            if set.found()? != Some(unusable) {
+            let unusable = Some(unusable);
+            if set.found()? != unusable || !set.set_aside(&kept, unusable.as_ref())? {
                 return Ok(None);
             }
-            set.set_aside(&kept)
-                .map_err(|error| set.volume.failure("renaming a corrupt backup", &error))?;
             let name = kept.strip_prefix(&set.volume.root).unwrap_or(&kept);
             Ok(Some(name.display().to_string()))
         })
@@ -176,8 +202,9 @@ impl Attempt for VolumeAttempt {
 
     async fn publish(&self, manifest: &[u8]) -> Result<Published, Failure> {
         let (own, set, kept) = (self.own.clone(), self.set.clone(), self.kept.clone());
-        let manifest = manifest.to_owned();
+        let (manifest, naming) = (manifest.to_owned(), self.naming.clone());
         blocking(move || {
+            let _naming = naming.lock().unwrap_or_else(PoisonError::into_inner);
             match own.write(MANIFEST, &mut manifest.as_slice()) {
                 Ok(()) => own.publish(&set, &kept),
                 Err(PutError::Store(failure)) => Err(failure),
@@ -191,8 +218,9 @@ impl Attempt for VolumeAttempt {
     }
 
     async fn abort(&self) -> Result<(), Failure> {
-        let own = self.own.clone();
+        let (own, naming) = (self.own.clone(), self.naming.clone());
         blocking(move || {
+            let _naming = naming.lock().unwrap_or_else(PoisonError::into_inner);
             own.remove()
                 .map_err(|error| own.volume.failure("removing an unfinished backup", &error))
         })
@@ -216,16 +244,25 @@ fn regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Files that are read one after the other.
-struct Joined(VecDeque<File>);
+/// Files of a volume that are read one after the other.
+struct Joined<F> {
+    volume: Volume,
+    files: VecDeque<F>,
+}
 
-impl Read for Joined {
+impl<F: Read> Read for Joined<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(file) = self.0.front_mut() {
-            match file.read(buffer)? {
-                0 if !buffer.is_empty() => self.0.pop_front(),
-                count => return Ok(count),
-            };
+        while let Some(file) = self.files.front_mut() {
+            let count = file
+                .read(buffer)
+                .map_err(|error| match self.volume.read_failure(&error) {
+                    Some(failure) => io::Error::other(ReadFailed(failure)),
+                    None => error,
+                })?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            self.files.pop_front();
         }
         Ok(0)
     }
@@ -275,14 +312,23 @@ impl Folder {
             .map(|name| self.open(name))
             .collect::<Result<Vec<File>, Failure>>()?;
         let (writer, content) = pipe();
-        tokio::task::spawn_blocking(move || {
-            writer.copy(&mut Joined(files.into()));
-        });
+        let mut joined = Joined {
+            volume: self.volume.clone(),
+            files: files.into(),
+        };
+        tokio::task::spawn_blocking(move || writer.copy(&mut joined));
         Ok(content)
     }
 
     fn open(&self, name: &str) -> Result<File, Failure> {
-        let file = regular(&self.path.join(name)).map_err(|error| {
+        let file = regular(&self.path.join(name)).map_err(|error| self.not_opened(name, &error))?;
+        // Reads from the volume and not from memory what was just written; only advice, so it may be refused.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(file)
+    }
+
+    fn not_opened(&self, name: &str, error: &io::Error) -> Failure {
+        self.volume.read_failure(error).unwrap_or_else(|| {
             environment_failure(
                 Reason::StoreCorrupt,
                 format!(
@@ -291,10 +337,7 @@ impl Folder {
                     self.volume.claim
                 ),
             )
-        })?;
-        // Reads from the volume and not from memory what was just written; only advice, so it may be refused.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        Ok(file)
+        })
     }
 
     /// Writes a file under a temporary name; only a completely written file gets its own.
@@ -334,21 +377,40 @@ impl Folder {
         if let Some(other) = set.found()? {
             return Ok(Published::AnotherAttempt(other));
         }
-        set.set_aside(kept)
-            .and_then(|()| fs::rename(&self.path, &set.path))
+        if !set.set_aside(kept, None)?
+            && let Some(other) = set.found()?
+        {
+            return Ok(Published::AnotherAttempt(other));
+        }
+        fs::rename(&self.path, &set.path)
             .and_then(|()| set.sync())
             .map(|()| Published::ThisAttempt)
             .map_err(doing)
     }
 
-    /// Keeps this folder, which is no backup or a corrupt one, under another name.
-    fn set_aside(&self, kept: &Path) -> io::Result<()> {
-        tracing::warn!(
-            "{} is not a backup; keeping it as {}",
-            self.path.display(),
-            kept.display()
-        );
-        fs::rename(&self.path, kept)
+    /// Keeps this folder, which is no backup or one with a manifest that proved unusable, under another name; whether it
+    /// did. Between a look at the folder and its renaming another pod may have completed the set: that one is put back.
+    fn set_aside(&self, kept: &Path, unusable: Option<&StoredManifest>) -> Result<bool, Failure> {
+        let doing = |error: io::Error| self.volume.failure("renaming what is no backup", &error);
+        match fs::rename(&self.path, kept) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.path.exists() => return Ok(false),
+            renamed => renamed.map_err(doing)?,
+        }
+        let moved = self.volume.folder(kept.to_owned()).found();
+        if moved.as_ref().is_ok_and(|moved| moved.as_ref() == unusable) {
+            tracing::warn!(
+                "{} is not a backup; keeping it as {}",
+                self.path.display(),
+                kept.display()
+            );
+            return Ok(true);
+        }
+        match fs::rename(kept, &self.path) {
+            // By now there is a third one, which is the set.
+            Err(_) if self.path.exists() => {}
+            renamed => renamed.and_then(|()| self.sync()).map_err(doing)?,
+        }
+        moved.map(|_| false)
     }
 
     /// Makes the names in this folder and those above it durable.
@@ -361,5 +423,124 @@ impl Folder {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::once;
+
+    use super::*;
+
+    /// A volume in a temporary folder, and the set of the tests.
+    fn volume() -> (tempfile::TempDir, Volume, SetPath) {
+        let root = tempfile::tempdir().unwrap();
+        let volume = Volume::new(root.path(), "backups");
+        (root, volume, SetPath::parse("shop/crm-1").unwrap())
+    }
+
+    /// A file that cannot be read.
+    struct Fails(ErrorKind);
+
+    impl Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn a_set_that_another_pod_completed_is_put_back() {
+        let (_root, volume, set) = volume();
+        let folder = volume.set(&set);
+        let kept = folder.beside("pod.unusable");
+        fs::create_dir_all(&folder.path).unwrap();
+        fs::write(folder.path.join(MANIFEST), "of another pod").unwrap();
+        let corrupt = StoredManifest::of(b"corrupt".to_vec());
+        for looked_at in [Some(&corrupt), None] {
+            assert_eq!(folder.set_aside(&kept, looked_at), Ok(false));
+            let found = folder.found().unwrap().unwrap();
+            assert_eq!(found.manifest, b"of another pod");
+            assert!(!kept.exists());
+        }
+    }
+
+    #[test]
+    fn a_set_that_another_pod_has_set_aside_is_not_missed() {
+        let (_root, volume, set) = volume();
+        let folder = volume.set(&set);
+        assert_eq!(folder.set_aside(&folder.beside("pod.unusable"), None), Ok(false));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_abort_during_the_publication_leaves_all_or_nothing() {
+        const FILES: usize = 300;
+        for round in 0..40 {
+            let (_root, volume, set) = volume();
+            let attempt = volume.attempt(&set, "pod").unwrap();
+            attempt.begin().await.unwrap();
+            // So many that their removal takes as long as the publication.
+            let own = volume.set(&set).beside("pod.partial");
+            for file in 0..FILES {
+                fs::write(own.join(file.to_string()), "").unwrap();
+            }
+            let publication = attempt.publish(b"{}");
+            // Its thread is started, and it is cancelled.
+            assert!(futures::poll!(publication).is_pending());
+            // At another moment of it each time.
+            std::thread::sleep(std::time::Duration::from_micros(10 * round));
+            attempt.abort().await.unwrap();
+            assert!(!own.exists());
+            let set = volume.set(&set).path;
+            if set.exists() {
+                let left = fs::read_dir(&set).unwrap().count();
+                assert_eq!(left, FILES + 1, "the manifest and all files, in round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_volume_that_fails_is_no_corrupt_backup() {
+        let (_root, volume, set) = volume();
+        let folder = volume.set(&set);
+        let of_volume = [
+            ErrorKind::StaleNetworkFileHandle,
+            ErrorKind::TimedOut,
+            ErrorKind::NotConnected,
+            ErrorKind::HostUnreachable,
+            ErrorKind::NetworkUnreachable,
+        ];
+        for kind in of_volume {
+            assert_eq!(
+                folder.not_opened("dump", &kind.into()).reason,
+                Reason::StoreReadOnly
+            );
+            let mut joined = Joined {
+                volume: volume.clone(),
+                files: once(Fails(kind)).collect(),
+            };
+            let error = joined.read(&mut [0]).unwrap_err();
+            assert_eq!(ReadFailed::of(&error).unwrap().reason, Reason::StoreReadOnly);
+        }
+        for kind in [ErrorKind::NotFound, ErrorKind::InvalidData] {
+            assert_eq!(
+                folder.not_opened("dump", &kind.into()).reason,
+                Reason::StoreCorrupt
+            );
+        }
+        let mut joined = Joined {
+            volume,
+            files: once(Fails(ErrorKind::InvalidData)).collect(),
+        };
+        assert!(ReadFailed::of(&joined.read(&mut [0]).unwrap_err()).is_none());
+    }
+
+    /// The kernel syncs no folder of `/proc`.
+    #[tokio::test]
+    async fn a_set_whose_name_cannot_be_made_durable_is_not_read() {
+        let volume = Volume::new(Path::new("/proc"), "backups");
+        let set = SetPath::parse("sys/kernel").unwrap();
+        let read = volume.read(&set, &["ostype".to_owned()]).await;
+        let failure = read.err().unwrap();
+        assert_eq!(failure.reason, Reason::StoreReadOnly, "{}", failure.message);
     }
 }

@@ -397,6 +397,11 @@ async fn s11_a_database_is_dumped_for_one_backup_at_a_time() {
     let pod = Pod::new(&database, "pod-2");
     let refused = pod.run(&other).await;
     assert_eq!(reason_of(&refused), Reason::WaitingForBackup);
+    let message = refused.message();
+    assert!(
+        message.contains("Another Backup dumps this database (pid "),
+        "{message}"
+    );
     assert_eq!(stored(&pod), [""; 0]);
     locker.batch_execute("rollback").await.expect("no lock");
     let report: BackupReport = first.end().await.report();

@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     harness::{Container, Pod, migration, psql, requested, settle},
-    postgres::{Database, release_lock, value},
+    postgres::{Database, release_lock, until, value},
     proxy::Proxy,
 };
 
@@ -300,6 +300,56 @@ async fn f10_a_healthy_application_in_a_transaction_has_not_migrated() {
     assert_eq!(value(&hold, third).await, "t");
 }
 
+/// The server hides where sessions of another role come from.
+#[tokio::test]
+async fn f10_a_transaction_of_another_role_is_waited_for() {
+    let database = Database::new().await;
+    let mut application = Application::start().await;
+    application.healthy.send_replace(true);
+    let hold = database.holding_lock().await;
+    hold.batch_execute(
+        "create role f10_application login password 'x'; grant create on schema public to f10_application",
+    )
+    .await
+    .expect("a role");
+    let (port, name) = (database.server().port, &database.name);
+    let pod = Pod::new(&database, "pod-1").with(
+        "DATABASE_URL",
+        &format!("postgres://f10_application:x@127.0.0.1:{port}/{name}"),
+    );
+    let mut started = database.listen("started").await;
+    let mut task = guard("run-1", &application);
+    task.success_threshold = 100;
+    let container = pod.start(&Task::Guard(task));
+    application.asked().await;
+    let mut migrating = pod.psql(
+        "begin; create table first (a int4); notify started; commit; \
+         begin; create table second (a int4); select pg_advisory_lock(42); create table third (a int4); commit;",
+    );
+    started.next().await;
+    let waiting = "exists (select from pg_locks where locktype = 'advisory' and not granted)";
+    until(&database.admin().await, waiting).await;
+    for _ in 0..3 {
+        application.asked().await;
+    }
+    let state = "select state from fairway.migration_run";
+    assert_eq!(
+        value(&hold, state).await,
+        "running",
+        "the second transaction is open"
+    );
+    release_lock(&hold).await;
+    let outcome = container.end().await;
+    let report = outcome.migration();
+    assert_eq!(report.outcome, MigrationOutcome::Applied, "{}", outcome.log);
+    assert_eq!(report.note, None);
+    let why = "which may be its own, are in the middle of a transaction that writes";
+    assert!(outcome.log.contains(why), "{}", outcome.log);
+    assert!(migrating.wait().expect("psql").success());
+    let third = "select to_regclass('third') is not null";
+    assert_eq!(value(&hold, third).await, "t");
+}
+
 /// A pod that the server sees at an address that is not its own, as behind address translation.
 fn translated(database: &Database) -> (Pod, Ipv4Addr) {
     let own = Ipv4Addr::new(127, 0, 0, 9);
@@ -386,6 +436,10 @@ async fn f10_behind_a_translated_address_a_report_of_others_is_noted() {
     assert_eq!(report.outcome, MigrationOutcome::Applied, "{}", outcome.log);
     let note = report.note.expect("a note");
     assert!(note.starts_with("That it was over when the health requests passed is not proven"));
+    assert!(
+        note.contains("grant the role of database.connection pg_read_all_stats"),
+        "{note}"
+    );
     let recorded = "select message from fairway.migration_run";
     assert_eq!(value(&hold, recorded).await, note, "the ledger has it, too");
     release_lock(&hold).await;

@@ -916,10 +916,12 @@ async fn a_run_whose_lock_is_held_exits_75() {
         (outcome.code, report.outcome),
         (Some(75), MigrationOutcome::NotStarted)
     );
-    assert_eq!(
-        report.failure.expect("a failure").reason,
-        Reason::MigrationRunning
-    );
+    let failure = report.failure.expect("a failure");
+    assert_eq!(failure.reason, Reason::MigrationRunning);
+    // The server hides the rest of another role's session.
+    let pid = value(&admin, "select pg_backend_pid()").await;
+    let holder = format!("(pid {pid} of role postgres)");
+    assert!(failure.message.contains(&holder), "{}", failure.message);
 }
 
 #[tokio::test]

@@ -220,7 +220,11 @@ async fn a_live_run_is_waited_for_and_an_interrupted_one_is_not() {
     let container = pod.start(&Task::Migrate(migration("run-1", "sha256:a", &script)));
     started.next().await;
     let looks = Pod::new(&database, "pod-2");
-    failed_as(&looks.run(&task("crm")).await.report(), Reason::MigrationRunning);
+    let message = failed_as(&looks.run(&task("crm")).await.report(), Reason::MigrationRunning);
+    assert!(
+        message.contains(" from 127.0.0.1, connected since 2"),
+        "{message}"
+    );
 
     container.killed().await;
     std::fs::write(go, "").expect("a file");
@@ -463,5 +467,12 @@ async fn a_transaction_pooler_is_recognised(#[case] ignored: &str) {
     assert_eq!(
         run.migration().failure.expect("a failure").reason,
         Reason::TransactionPooler
+    );
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' \
+                 and database = (select oid from pg_database where datname = current_database())";
+    assert_eq!(
+        value(&database.admin().await, locks).await,
+        "0",
+        "the pooler's session keeps no lock"
     );
 }

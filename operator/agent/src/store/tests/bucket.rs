@@ -25,7 +25,7 @@ use crate::{
 /// Answer of a server that lists no object at all.
 const EMPTY_LIST: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
 
-/// Which requests are refused, by method and path, and with what status and code.
+/// Which requests are refused, by method, path and conditions, and with what status and code.
 type Refusals = Box<dyn Fn(&str) -> Option<(StatusCode, &'static str)> + Send + Sync>;
 
 /// A bucket behind a server of its own.
@@ -86,7 +86,7 @@ impl Bucket {
         locked(&self.shared.objects).insert(path.to_owned(), content.to_owned());
     }
 
-    /// The requests that came, as method and path with query.
+    /// The requests that came, as method, path with query, and the names of their conditions.
     pub(super) fn requests(&self) -> Vec<String> {
         locked(&self.shared.requests).clone()
     }
@@ -96,8 +96,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let (method, uri) = (request.method().clone(), request.uri().clone());
     // A range is always the whole object here.
     let is_range = request.headers().contains_key(header::RANGE);
+    let conditions: String = [header::IF_NONE_MATCH, header::IF_MATCH]
+        .iter()
+        .filter(|name| request.headers().contains_key(*name))
+        .map(|name| format!(" {name}"))
+        .collect();
     let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
-    let asked = format!("{method} {uri}");
+    let asked = format!("{method} {uri}{conditions}");
     locked(&shared.requests).push(asked.clone());
     match (shared.refusals)(&asked) {
         Some((status, "")) => return status.into_response(),
