@@ -189,7 +189,7 @@ const OF_EVERYTHING: &str = r#"
     create unlogged table scratchpad as select 3 as a;
     create table secret (a int4, who text); insert into secret values (1, 'crm'), (2, 'other');
     alter table secret enable row level security; create policy own on secret using (who = current_user);
-    create publication some for table numbered where (id > 10);
+    create publication numbers for table numbered where (id > 10);
     select lo_from_bytea(424242, '\x0102');
     grant select on large object 424242 to public;
     comment on table numbered is 'it''s numbered';
@@ -205,7 +205,7 @@ const SAME: &str = r#"select concat_ws(' ',
     (select lomacl::text from pg_largeobject_metadata where oid = 424242),
     (select string_agg(pubname, ',' order by pubname) from pg_publication), (select evtname from pg_event_trigger),
     (select string_agg(extname, ',' order by extname) from pg_extension), obj_description('numbered'::regclass, 'pg_class'),
-    (select rowfilter from pg_publication_tables where pubname = 'some'))"#;
+    (select rowfilter from pg_publication_tables where pubname = 'numbers'))"#;
 
 #[rstest]
 #[tokio::test]

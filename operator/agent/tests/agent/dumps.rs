@@ -201,7 +201,7 @@ async fn all_that_a_role_may_not_dump_is_named_and_the_fix_works_as_it_is() {
     let message = refusal(&pod).await;
     for words in [
         "may not use 1 schema (closed)",
-        "6 tables (public.\"a b\", public.few, public.many and 3 more)",
+        "6 tables (public.\"a b\", public.\"none\", public.few and 3 more)",
         "1 sequence (public.\"Counter\")",
         "2 large objects (",
         "row level security in 1 table (public.mine)",
