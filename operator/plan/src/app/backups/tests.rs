@@ -296,7 +296,7 @@ fn a_backup_that_the_api_server_refuses_is_said_and_still_due() {
         .find(|step| step.id().starts_with("Backup/"));
     let refusal = Refusal {
         message: "exceeded quota: backups".to_owned(),
-        conflict: false,
+        conflicts: Vec::new(),
         may_pass: true,
     };
     story.refused.insert(step.unwrap().key(), refusal);
