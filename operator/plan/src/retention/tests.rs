@@ -144,6 +144,9 @@ fn a_backup_of_a_clock_that_was_ahead_is_kept_and_pushes_out_no_other() {
     );
 }
 
+/// The first day of the span that a day is in.
+type FirstDay = fn(Date) -> Date;
+
 /// Says plainly what is to be kept, span by span, with everything written out.
 fn reference(candidates: &[Candidate], keep: &Keep, zone: &TimeZone, now: Timestamp) -> BTreeSet<String> {
     let mut kept = BTreeSet::new();
@@ -161,8 +164,7 @@ fn reference(candidates: &[Candidate], keep: &Keep, zone: &TimeZone, now: Timest
     all.sort();
     all.reverse();
     kept.extend(all.iter().take(keep.last.into()).map(|(_, name)| name.clone()));
-    // The first day of the span that a day is in.
-    let first_day: [(fn(Date) -> Date, u16); 4] = [
+    let first_day: [(FirstDay, u16); 4] = [
         (|day| day, keep.daily),
         (
             |day| day - i64::from(day.weekday().to_monday_zero_offset()).days(),
