@@ -1,9 +1,9 @@
 //! One run of a database migration.
 
-use crate::Reason;
 use crate::attempts::Attempts;
 use crate::database::{MigrationCheck, OnStart};
 use crate::duration::Duration;
+use crate::reason::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
