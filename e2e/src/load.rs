@@ -114,7 +114,7 @@ pub async fn start(context: &Context, load: &Load) -> Result<Running> {
                 "args": arguments,
                 "readinessProbe": {"httpGet": {"path": "/report", "port": 8080}, "periodSeconds": 1},
                 // Without a request it gets what all others leave over, and a busy node makes it miss its own deadlines.
-                "resources": {"requests": {"cpu": "250m", "memory": "32Mi"}},
+                "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}},
             }],
         })),
     }))?;
