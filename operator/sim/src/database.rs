@@ -88,6 +88,10 @@ pub struct Database {
     pub is_locked_out: bool,
     /// The store for backups is full.
     pub store_is_full: bool,
+    /// No server takes its dump back.
+    pub is_not_restorable: bool,
+    /// Size of a backup in bytes; 4096 where no story says it.
+    pub dump_bytes: Option<u64>,
     /// By image: what its migration does.
     pub effects: BTreeMap<String, Effect>,
     /// UID of the pod that holds the lock.

@@ -185,11 +185,7 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                     .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
-                let warned = status
-                    .conditions
-                    .iter()
-                    .filter(|condition| condition.type_ == WARNED);
-                lines.extend(warned.map(|condition| format!("{}: {}", condition.reason, condition.message)));
+                lines.extend(warned(&status.conditions));
                 lines
             }),
         Kind::Migration => objects
@@ -216,6 +212,7 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
                 let kept = status.kept_because.join(", ");
                 lines.extend((!kept.is_empty()).then(|| format!("kept because of {kept}")));
+                lines.extend(warned(&status.conditions));
                 lines
             }),
         _ => Vec::new(),
@@ -246,6 +243,12 @@ fn told(conditions: &[Condition]) -> Vec<String> {
     let told = conditions.iter().filter(tells);
     told.map(|condition| format!("{}: {}", condition.reason, condition.message))
         .collect()
+}
+
+/// What an object is warned of.
+fn warned(conditions: &[Condition]) -> Option<String> {
+    let warned = conditions.iter().find(|condition| condition.type_ == WARNED)?;
+    Some(format!("{}: {}", warned.reason, warned.message))
 }
 
 /// The leading condition with reason and message, and every other one that is true.

@@ -97,6 +97,25 @@ impl Tools {
         command
     }
 
+    /// Whether the image has the server of these programs.
+    pub(crate) fn has_server(&self) -> bool {
+        ["initdb", "postgres"]
+            .iter()
+            .all(|program| self.folder.join(program).is_file())
+    }
+
+    /// The failure of a restore in an image without a server.
+    pub(crate) fn without_server(&self) -> Failure {
+        environment_failure(
+            Reason::ToolMissing,
+            format!(
+                "database.image has pg_restore {} but not initdb and postgres beside it, so that a backup cannot be restored \
+                 to prove it. Set database.image to the image that the server runs, or backup.verify to Decoded.",
+                self.version
+            ),
+        )
+    }
+
     /// A command that needs no database.
     pub(crate) fn offline(&self, program: &str) -> Command {
         let mut command = Command::new(self.folder.join(program));

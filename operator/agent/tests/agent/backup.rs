@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, path::Path, process::Command};
 
-use fairway_protocol::{BackupReport, BackupTask, Reason, Task};
+use fairway_protocol::{BackupReport, BackupTask, Level, Reason, Task};
 use rstest::rstest;
 
 use crate::{
@@ -14,14 +14,21 @@ const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
 pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
 pub(crate) fn task(scratch: bool) -> Task {
-    Task::Backup(BackupTask {
+    Task::Backup(backup(scratch))
+}
+
+/// A Backup of App crm, which is decoded.
+pub(crate) fn backup(scratch: bool) -> BackupTask {
+    BackupTask {
         requester: requester("crm"),
         store: store(),
         set: SET.into(),
         scratch,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
         backup_uid: UID.into(),
-    })
+        verify: Level::Decoded,
+        without_extensions: Vec::new(),
+    }
 }
 
 /// A schema with something of everything, and a dropped column, which no restored copy has.
@@ -54,7 +61,7 @@ const SETTINGS: &str = "do $do$ declare setting text; begin
 /// Makes pg_dump wait, and nobody else: the fingerprint waits for tables of which a view tells.
 const HOLD_UP: &str = "begin; lock table plain in access exclusive mode";
 
-async fn filled() -> Database {
+pub(crate) async fn filled() -> Database {
     let database = Database::new().await;
     database
         .admin()

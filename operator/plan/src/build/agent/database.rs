@@ -7,13 +7,14 @@ use super::pod::{
     Access, TaskContext, agent_container, agent_pod_spec, empty_dir, environment, forbid_disruption, install,
     job, mount_everywhere, run_copied_agent, run_own_agent,
 };
-use super::{sidecars, store};
+use super::{clone, sidecars, store};
 use crate::build::annotate;
 use crate::observed::Settings;
 use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
 use fairway_crds::app::BackupSettings;
+use fairway_crds::backup::Level;
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::store::Store;
@@ -57,7 +58,7 @@ pub fn preflight_job(
     finish(&context, snapshot, pod, HOUR)
 }
 
-/// The Job that makes a backup and reads it back.
+/// The Job that makes a backup, reads it back and restores it, as far as the settings ask.
 pub fn backup_job(
     settings: &Settings,
     backup: &Backup,
@@ -69,10 +70,13 @@ pub fn backup_job(
     let BackupSettings {
         scratch,
         store,
+        verify: _,
         // When one is taken and how long it is kept is no matter of the pod.
         schedule: _,
         keep: _,
     } = backup_settings;
+    let database = snapshot.database.as_ref();
+    let cloned = database.and_then(|database| database.clone.as_ref());
     let backup_name = backup.name_any();
     let context = TaskContext {
         task: &BACKUP,
@@ -90,6 +94,10 @@ pub fn backup_job(
         scratch: scratch.is_some(),
         images: images.clone(),
         backup_uid: backup.metadata.uid.clone().unwrap_or_default(),
+        verify: backup_settings.level(),
+        without_extensions: cloned
+            .map(|clone| clone.without_extensions.clone())
+            .unwrap_or_default(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     store::attach(&mut pod, store);
@@ -98,6 +106,9 @@ pub fn backup_job(
             .get_or_insert_default()
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
         mount_everywhere(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY, Access::ReadWrite);
+        if let Some(database) = database.filter(|_| backup_settings.level() >= Level::Restored) {
+            clone::attach(&mut pod, settings, database, SCRATCH_VOLUME, &scratch.size);
+        }
     }
     finish(&context, snapshot, pod, DAY)
 }
@@ -201,6 +212,7 @@ fn finish(context: &TaskContext, snapshot: &Snapshot, pod: PodSpec, deadline_sec
     };
     forbid_disruption(&mut metadata);
     sidecars::as_component(&mut metadata, worker(snapshot));
+    clone::keep_identity_out(&mut metadata, &pod);
     job(
         context.metadata(),
         PodTemplateSpec {
