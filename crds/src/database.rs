@@ -23,7 +23,7 @@ pub struct Database {
 }
 
 /// The throwaway PostgreSQL server into which a backup is restored to prove it. It runs in the backup's pod, in a container
-/// with `database.image`, without a Secret and without a network address.
+/// with `database.image` and without a Secret, and listens on a socket alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CloneSettings {
