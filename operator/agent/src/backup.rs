@@ -84,13 +84,14 @@ async fn unless_stopped(task: &BackupTask, environment: &Environment) -> Result<
     }
 }
 
-/// Proves that the image has the programs that a backup needs and that they reach the database.
+/// Proves that the image has the programs that a backup of this level needs and that they reach the database.
 pub(crate) async fn check_tools(
     environment: &Environment,
     connection: &Connection,
     major: u32,
+    level: Level,
 ) -> Result<(), Failure> {
-    let tools = tools::find(environment, major)?;
+    let tools = tools::find(environment, major, level)?;
     let login = Login::new(connection.clone(), major)?;
     let redactor = environment.redactor();
     blocking(move || dump::check_reach(&tools, &login, &redactor)).await
@@ -125,10 +126,7 @@ impl Backup<'_> {
             .server_version()
             .await
             .map_err(|error| statement_failed("reading the server's version", &error))?;
-        let tools = tools::find(self.environment, major)?;
-        if self.restores() && !tools.has_server() {
-            return Err(tools.without_server());
-        }
+        let tools = tools::find(self.environment, major, self.task.verify)?;
         let kit = Kit {
             tools,
             major,

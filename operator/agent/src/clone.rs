@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use fairway_protocol::{CLONE_VARIABLE, CloneTask, Failure};
+use fairway_protocol::{CLONE_VARIABLE, CloneTask, Failure, Level};
 use rustix::process::{getgid, getuid};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -145,7 +145,7 @@ impl Container<'_> {
         if let Some(server) = self.server.take() {
             server.stop();
         }
-        let tools = match tools::find(self.environment, major) {
+        let tools = match tools::find(self.environment, major, Level::Restored) {
             Ok(tools) => tools,
             Err(failure) => return Reply::Failed(failure),
         };

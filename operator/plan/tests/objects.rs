@@ -315,12 +315,12 @@ fn the_pod_that_pulls_images() {
 
 #[test]
 fn the_preflight() {
-    let store = app().spec.backup.unwrap().store;
+    let to = app().spec.backup.unwrap();
     insta::assert_yaml_snapshot!(agent::preflight_job(
         &settings(),
         &release(),
         &snapshot(),
-        Some(&store),
+        Some(&to),
         2
     ));
 }

@@ -47,6 +47,9 @@ pub struct PreflightTask {
     pub migrates: bool,
     /// The store for backups, which must be writable; none when no backup will be taken.
     pub store: Option<Store>,
+    /// How far a backup is to be proven: [`Level::Restored`] needs a server in the image.
+    #[serde(default)]
+    pub verify: Level,
 }
 
 /// The content of [`Task::Backup`].

@@ -250,7 +250,8 @@ mod tests {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .max()
             .unwrap();
-        let tools = tools::find(&Environment::of_process(std::collections::BTreeMap::new()), major).unwrap();
+        let environment = Environment::of_process(std::collections::BTreeMap::new());
+        let tools = tools::find(&environment, major, fairway_protocol::Level::Decoded).unwrap();
         let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();
         hashes(&stored, content).await.unwrap();
         let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();

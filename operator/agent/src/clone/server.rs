@@ -82,7 +82,7 @@ impl Server {
     /// Starts a server with a new data directory in a folder, in place of what an earlier one left there.
     ///
     /// # Errors
-    /// `ToolMissing` when the image has no server, `CloneFailed` with the server's own words otherwise.
+    /// `CloneFailed` with the server's own words.
     pub(super) fn start(
         tools: Tools,
         folder: &Path,
@@ -90,9 +90,6 @@ impl Server {
         settings: &BTreeMap<String, String>,
         programs: &Arc<Programs>,
     ) -> Result<Self, Failure> {
-        if !tools.has_server() {
-            return Err(tools.without_server());
-        }
         if let Some(name) = no_name(settings) {
             return Err(failed(&format!(
                 "{name:?} in database.clone.settings is no name of a setting"

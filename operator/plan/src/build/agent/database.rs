@@ -17,7 +17,6 @@ use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::Level;
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
-use fairway_crds::store::Store;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
@@ -33,7 +32,7 @@ pub fn preflight_job(
     settings: &Settings,
     release: &Release,
     snapshot: &Snapshot,
-    store: Option<&Store>,
+    backup: Option<&BackupSettings>,
     attempt: u32,
 ) -> Job {
     let release_name = release.name_any();
@@ -49,11 +48,12 @@ pub fn preflight_job(
     let task = Task::Preflight(PreflightTask {
         requester: context.requester(),
         migrates: snapshot.migration.is_some(),
-        store: store.cloned(),
+        store: backup.map(|backup| backup.store.clone()),
+        verify: backup.map(BackupSettings::level).unwrap_or_default(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
-    if let Some(store) = store {
-        store::attach(&mut pod, store);
+    if let Some(backup) = backup {
+        store::attach(&mut pod, &backup.store);
     }
     finish(&context, snapshot, pod, HOUR)
 }
