@@ -19,7 +19,10 @@ use std::{
 
 use fairway_protocol::{CLONE_VARIABLE, CloneTask, Failure, Level};
 use rustix::process::{getgid, getuid};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+};
 
 use crate::{
     backup::{
@@ -60,17 +63,17 @@ pub(crate) async fn serve(environment: &Environment, passwd: Option<&Path>) -> i
     let socket = socket(environment);
     remove(fs::remove_file(&socket))?;
     let listener = UnixListener::bind(&socket)?;
-    let programs = Arc::<Programs>::default();
     let mut clone = Container {
         environment,
         task: task(environment),
         server: None,
-        programs: programs.clone(),
+        programs: Arc::default(),
     };
     tokio::select! {
         error = clone.accept(&listener) => return Err(error),
-        () = termination.requested() => programs.end(),
+        () = termination.requested() => {}
     }
+    clone.programs.end();
     if let Some(server) = clone.server.take() {
         server.stop();
     }
@@ -108,6 +111,7 @@ struct Container<'a> {
     environment: &'a Environment,
     task: CloneTask,
     server: Option<Server>,
+    /// What runs for the agent that is answered.
     programs: Arc<Programs>,
 }
 
@@ -118,6 +122,8 @@ impl Container<'_> {
                 Ok((agent, _)) => agent,
                 Err(error) => return error,
             };
+            // Those of an agent that is gone are ended for good.
+            self.programs = Arc::default();
             if let Err(error) = self.answer(agent).await {
                 tracing::warn!("the agent is gone: {error}");
             }
@@ -130,15 +136,31 @@ impl Container<'_> {
 
     async fn answer(&mut self, mut agent: UnixStream) -> io::Result<()> {
         let (reading, mut writing) = agent.split();
-        let mut reading = tokio::io::BufReader::new(reading);
+        let mut reading = BufReader::new(reading);
         while let Some(request) = wire::read(&mut reading).await? {
-            let reply = match request {
-                Request::Start { major } => self.start(major).await,
-                Request::Restore(restore) => self.restore(restore).await,
+            let programs = self.programs.clone();
+            let work = self.reply(request);
+            tokio::pin!(work);
+            let reply = tokio::select! {
+                reply = &mut work => reply,
+                () = hung_up(&mut reading) => {
+                    // Nobody waits for it any more, and the code of a dump may run for ever.
+                    programs.end();
+                    // A server that is being started is only known at the end of that.
+                    work.await;
+                    return Ok(());
+                }
             };
             wire::write(&mut writing, &reply).await?;
         }
         Ok(())
+    }
+
+    async fn reply(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Start { major } => self.start(major).await,
+            Request::Restore(restore) => self.restore(restore).await,
+        }
     }
 
     async fn start(&mut self, major: u32) -> Reply {
@@ -283,6 +305,14 @@ impl Work {
     }
 }
 
+/// Resolves when an agent, which says nothing while it waits for an answer, has closed its side.
+async fn hung_up(agent: &mut (impl AsyncBufRead + Unpin)) {
+    match agent.fill_buf().await {
+        Ok(said) if !said.is_empty() => std::future::pending().await,
+        Ok(_) | Err(_) => {}
+    }
+}
+
 /// How many connections a pass uses: as many as the dump did, where order does not count.
 fn jobs(pass: Pass) -> u32 {
     match pass {
@@ -312,6 +342,10 @@ fn last<'a>(lines: impl DoubleEndedIterator<Item = &'a str> + ExactSizeIterator)
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::{io::AsyncWriteExt as _, time::timeout};
+
     use super::*;
 
     #[test]
@@ -325,6 +359,19 @@ mod tests {
         assert!(once.lines().nth(1).unwrap().starts_with(&own), "{once}");
         name_user(&passwd).unwrap();
         assert_eq!(fs::read_to_string(&passwd).unwrap(), once);
+    }
+
+    #[tokio::test]
+    async fn only_an_agent_that_closes_its_side_has_hung_up() {
+        let soon = Duration::from_millis(50);
+        let (mut agent, clone) = UnixStream::pair().unwrap();
+        let mut clone = BufReader::new(clone);
+        assert!(timeout(soon, hung_up(&mut clone)).await.is_err());
+        agent.write_all(b"{").await.unwrap();
+        assert!(timeout(soon, hung_up(&mut clone)).await.is_err());
+        let (agent, clone) = UnixStream::pair().unwrap();
+        drop(agent);
+        hung_up(&mut BufReader::new(clone)).await;
     }
 
     #[test]

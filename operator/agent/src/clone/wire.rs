@@ -90,7 +90,7 @@ pub(crate) struct Started {
     pub(crate) restorer: String,
 }
 
-/// The clone, as an agent uses it. Dropping it ends the clone's server.
+/// The clone, as an agent uses it. Dropping it ends what the clone does for it, and the clone's server.
 pub(crate) struct CloneClient {
     stream: BufReader<UnixStream>,
 }

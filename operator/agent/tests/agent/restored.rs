@@ -1,6 +1,6 @@
 //! Backups that are proven by restoring them, and dumps that no server takes back.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use fairway_protocol::{BackupEvidence, BackupReport, BackupTask, Cause, Failure, Level, Reason, Task};
 use rstest::rstest;
@@ -307,6 +307,40 @@ async fn what_only_a_superuser_restores_is_named() {
         of_the_copy(&evidence),
         ["Left out of the restored copy: EVENT TRIGGER - noticed postgres."]
     );
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let wait = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    waited.expect("it within a minute");
+}
+
+/// An agent ends when a restore has exceeded its limit, and when its container is killed.
+#[tokio::test]
+async fn a_restore_ends_with_the_agent_that_asked_for_it() {
+    let database = filled().await;
+    let owner = database.session_of_owner().await;
+    owner
+        .batch_execute(
+            "create function endless(a int4) returns boolean language plpgsql as $$ begin
+               if current_database() = 'restored' then perform pg_sleep(3600); end if; return true; end $$;
+             create table slow (a int4 check (public.endless(a))); insert into slow values (1)",
+        )
+        .await
+        .expect("a table");
+    let pod = Pod::new(&database, "pod-1");
+    let _clone = pod.start_clone(&[]);
+    let agent = pod.start_as_user(&Task::Backup(task()));
+    let restoring = pod.path("clone-data/restore.list");
+    until(|| restoring.exists()).await;
+    let server = pod.path("clone-data/data/postmaster.pid");
+    assert!(server.exists());
+    agent.killed().await;
+    until(|| !server.exists()).await;
 }
 
 #[tokio::test]
