@@ -243,7 +243,8 @@ fn forbidden(undumpable: &[Undumpable], major: u32) -> String {
     )
 }
 
-/// Why the server cannot lock all tables at a time, where it cannot.
+/// Why the server cannot lock all tables and sequences at a time, where it cannot. Of a server of version 18 or later, pg_dump
+/// reads all sequences by one function, without a lock on each.
 async fn too_many_tables(client: &Client) -> Result<Option<String>, Error> {
     // A server process is a client's session, a worker or a prepared transaction:
     // https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION.
@@ -251,7 +252,8 @@ async fn too_many_tables(client: &Client) -> Result<Option<String>, Error> {
         .query_one(
             &format!(
                 "select (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-                   where {DUMPED} and c.relkind in ('r', 'p')), \
+                   where {DUMPED} and (c.relkind in ('r', 'p') \
+                   or c.relkind = 'S' and current_setting('server_version_num')::int4 < 180000)), \
                  current_setting('max_locks_per_transaction')::int8, \
                  1 + current_setting('max_connections')::int8 + current_setting('max_prepared_transactions')::int8 \
                    + coalesce(current_setting('autovacuum_worker_slots', true), current_setting('autovacuum_max_workers'))::int8 \
@@ -263,14 +265,14 @@ async fn too_many_tables(client: &Client) -> Result<Option<String>, Error> {
     Ok(beyond_locks(row.get(0), row.get(1), row.get(2)))
 }
 
-/// What to say of this number of tables, where each of `processes` has room for `locks`.
+/// What to say of this number of tables and sequences, where each of `processes` has room for `locks`.
 fn beyond_locks(tables: i64, locks: i64, processes: i64) -> Option<String> {
     let room = locks * processes;
     (tables > room).then(|| {
         // Other sessions need some too.
         let enough = (tables + tables / 4) / processes + 1;
         format!(
-            "pg_dump locks all {tables} tables at once, and the server has room for {room} locks, of all its sessions. Set \
+            "pg_dump locks all {tables} tables and sequences at once, and the server has room for {room} locks, of all its sessions. Set \
              max_locks_per_transaction of the server to {enough} or more, and restart it."
         )
     })
@@ -380,7 +382,7 @@ mod tests {
         assert_eq!(beyond_locks(7808, locks, processes), None);
         let refusal = beyond_locks(10_000, locks, processes).unwrap();
         assert!(
-            refusal.contains("all 10000 tables") && refusal.contains("room for 7808 locks"),
+            refusal.contains("all 10000 tables and sequences") && refusal.contains("room for 7808 locks"),
             "{refusal}"
         );
         assert!(refusal.contains("to 103 or more"), "{refusal}");

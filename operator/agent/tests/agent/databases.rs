@@ -264,19 +264,24 @@ async fn what_belongs_to_replication_is_noted() {
         .expect("it can go");
 }
 
-/// Tables of an application, and a backup of them, with the agent's own memory.
-async fn many_tables(count: u32) {
-    let database = Database::new().await;
+/// Tables of an application, with a first column of that type.
+async fn create_tables(database: &Database, count: u32, id: &str) {
     let admin = database.admin().await;
     // Each transaction locks what it creates.
     for first in (1..=count).step_by(1000) {
         let create = format!(
-            "set role crm; do $$ begin for i in {first}..{} loop execute format('create table table_%s (id serial primary key, \
-             a text default ''x'', b int4 check (b > 0)); insert into table_%1$s (b) values (1)', i); end loop; end $$",
+            "set role crm; do $$ begin for i in {first}..{} loop execute format('create table table_%s (id {id} primary key, \
+             a text default ''x'', b int4 check (b > 0)); insert into table_%1$s (id, b) values (1, 1)', i); end loop; end $$",
             first + 999
         );
         admin.batch_execute(&create).await.expect("content");
     }
+}
+
+/// A backup of many tables, with the agent's own memory.
+async fn many_tables(count: u32) {
+    let database = Database::new().await;
+    create_tables(&database, count, "int4").await;
     let pod = Pod::new(&database, "pod-1");
     let running = pod.start(&task(true));
     let memory = running.peak_memory();
@@ -300,6 +305,23 @@ async fn two_thousand_tables_are_backed_up_in_little_memory() {
 #[ignore = "make test-long PART=databases"]
 async fn ten_thousand_tables_are_backed_up_in_little_memory() {
     many_tables(10_000).await;
+}
+
+/// pg_dump locks them as it locks tables, and fails where the server has no room for more locks.
+#[tokio::test]
+#[ignore = "make test-long PART=databases"]
+async fn ten_thousand_tables_with_sequences_are_more_than_can_be_locked() {
+    let database = Database::new().await;
+    create_tables(&database, 10_000, "serial").await;
+    let pod = Pod::new(&database, "pod-1");
+    let report: PreflightReport = pod.run(&preflight()).await.report();
+    let failure = report.failure.expect("a failure");
+    assert_eq!(failure.reason, Reason::DumpNotPossible, "{}", failure.message);
+    assert!(
+        failure.message.contains("all 20000 tables and sequences"),
+        "{}",
+        failure.message
+    );
 }
 
 /// It takes gigabytes of memory.
