@@ -478,30 +478,34 @@ mod tests {
     use super::*;
     use fairway_engine::Now;
 
+    const NOW: Now = Now {
+        wall: jiff::Timestamp::UNIX_EPOCH,
+        monotonic: fairway_engine::Instant::after_origin(std::time::Duration::ZERO),
+    };
+
+    /// The page of metrics.
+    fn shown(metrics: &Metrics, registry: &Registry, engine: &Engine) -> String {
+        metrics.refresh(engine);
+        text(registry).unwrap()
+    }
+
     /// S18g: a watch that fails shows in a metric.
     #[test]
     fn s18g_a_failing_watch_is_counted() {
         let (metrics, registry) = Metrics::new();
         let mut engine = crate::fake::engine();
-        let now = Now {
-            wall: jiff::Timestamp::UNIX_EPOCH,
-            monotonic: fairway_engine::Instant::default(),
-        };
-        let shown = |engine: &Engine| {
-            metrics.refresh(engine);
-            text(&registry).unwrap()
-        };
+        let shown = |engine: &Engine| shown(&metrics, &registry, engine);
         let failing = r#"fairway_watch_failing{kind="Deployment"} 1"#;
         assert!(
             shown(&engine).contains(failing),
             "the first list is not there yet"
         );
-        crate::fake::complete(&mut engine, now);
+        crate::fake::complete(&mut engine, NOW);
         assert!(!shown(&engine).contains(failing));
         engine.watch_failed(
             Kind::Deployment.into(),
             "the API server answered 500".to_owned(),
-            now,
+            NOW,
         );
         assert!(shown(&engine).contains(failing));
         engine.watch_works(&Kind::Deployment.into());
@@ -512,14 +516,7 @@ mod tests {
     fn an_overdue_backup_is_shown_by_app() {
         let (metrics, registry) = Metrics::new();
         let mut engine = crate::fake::engine();
-        let now = Now {
-            wall: jiff::Timestamp::UNIX_EPOCH,
-            monotonic: fairway_engine::Instant::default(),
-        };
-        let shown = |engine: &Engine| {
-            metrics.refresh(engine);
-            text(&registry).unwrap()
-        };
+        let shown = |engine: &Engine| shown(&metrics, &registry, engine);
         let overdue = r#"fairway_backup_overdue{namespace="shop",app="crm"} 1"#;
         let verified =
             r#"fairway_backup_last_verified_timestamp_seconds{namespace="shop",app="crm"} 1767320100"#;
@@ -540,12 +537,12 @@ mod tests {
             },
         }))
         .unwrap();
-        engine.put(app.clone(), now);
+        engine.put(app.clone(), NOW);
         let text = shown(&engine);
         assert!(text.contains(overdue) && text.contains(verified), "{text}");
         app.spec.backup = None;
         app.metadata.resource_version = Some("8".to_owned());
-        engine.put(app, now);
+        engine.put(app, NOW);
         let text = shown(&engine);
         assert!(!text.contains("shop"), "{text}");
     }
@@ -555,16 +552,12 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         metrics.set_concurrency(16);
         let mut engine = crate::fake::engine();
-        let now = Now {
-            wall: jiff::Timestamp::UNIX_EPOCH,
-            monotonic: fairway_engine::Instant::default(),
-        };
-        crate::fake::complete(&mut engine, now);
-        engine.set_leads(true, now);
+        crate::fake::complete(&mut engine, NOW);
+        engine.set_leads(true, NOW);
         for name in ["crm-1", "crm-2", "crm-3"] {
-            engine.put(crate::fake::release(name), now);
+            engine.put(crate::fake::release(name), NOW);
         }
-        let _under_way = engine.start(now);
+        let _under_way = engine.start(NOW);
         let failed = metrics.pass_started(OwnKind::Release, Duration::from_millis(3));
         tokio::time::advance(Duration::from_secs(2)).await;
         metrics.pass_ended(&failed, PassLabel::Error);

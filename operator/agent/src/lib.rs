@@ -12,6 +12,7 @@ mod backup;
 mod blocking;
 mod checks;
 mod child;
+mod collation;
 mod connection;
 mod dumpable;
 mod environment;

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 
 use crate::{
     backup::check_tools,
+    collation,
     connection::Connection,
     dumpable,
     environment::Environment,
@@ -102,7 +103,7 @@ async fn read(
     report.server_version = Some(version);
     report.database_bytes = Some(database_bytes(client).await.map_err(doing)?);
     record(report, "collation", Ok(()))?;
-    if !collation_is_current(client).await.map_err(doing)? {
+    if collation::outdated(client, major).await.map_err(doing)?.is_some() {
         set_false(report, "collation");
     }
     record(report, "primary", primary(connection, client).await)?;
@@ -165,29 +166,6 @@ async fn database_bytes(client: &Client) -> Result<u64, tokio_postgres::Error> {
         .query_one("select pg_database_size(current_database())", &[])
         .await?;
     Ok(row.get::<_, i64>(0).unsigned_abs())
-}
-
-/// Whether the database's collation is still the one with which its indexes were built. After a change of the image's
-/// libc it may not be, and indexes on text may then miss rows.
-async fn collation_is_current(client: &Client) -> Result<bool, tokio_postgres::Error> {
-    // Both names came with PostgreSQL 15.
-    let known = client
-        .query_one(
-            "select current_setting('server_version_num')::int4 >= 150000",
-            &[],
-        )
-        .await?;
-    if !known.get::<_, bool>(0) {
-        return Ok(true);
-    }
-    let row = client
-        .query_one(
-            "select datcollversion is not distinct from pg_database_collation_actual_version(oid) \
-             from pg_database where datname = current_database()",
-            &[],
-        )
-        .await?;
-    Ok(row.get(0))
 }
 
 async fn ledger_usable(task: &PreflightTask, client: &Client) -> Result<Found, Failure> {

@@ -21,8 +21,8 @@ use fairway_plan::{ObjectRef, labels};
 use group::Change;
 use group_key::GroupKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
 use kube::core::ObjectMeta;
-use kube::{Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ impl Caches {
 
     /// Stores an object and returns the objects to reconcile; none when nothing has changed.
     pub(crate) fn put<K: Cached>(&mut self, object: K) -> Vec<ObjectKey> {
-        let key = key_of(&object);
+        let key = NamespacedName::of(object.meta());
         let Some(version) = version_of(object.meta()) else {
             return self.put_unreadable::<K>(object.meta()).unwrap_or_default();
         };
@@ -240,8 +240,7 @@ impl Caches {
     /// Returns the objects to reconcile, or `None` when this version is known to be unreadable.
     pub(crate) fn put_unreadable<K: Cached>(&mut self, meta: &ObjectMeta) -> Option<Vec<ObjectKey>> {
         let kind = K::KIND;
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
-        let key = NamespacedName::new(namespace, meta.name.as_deref().unwrap_or_default());
+        let key = NamespacedName::of(meta);
         let app = match kind.unreadable() {
             Unreadable::Ignored => None,
             // Of one that was applied by hand, only what was cached of it says to which App it belongs.
@@ -264,9 +263,7 @@ impl Caches {
 
     /// Whether an App is not reconciled because this object could not be parsed.
     pub(crate) fn blocks_app(&self, kind: Kind, meta: &ObjectMeta) -> bool {
-        let name = meta.name.as_deref().unwrap_or_default();
-        let key = NamespacedName::new(meta.namespace.as_deref().unwrap_or_default(), name);
-        let object = self.unreadable.get(&(kind, key));
+        let object = self.unreadable.get(&(kind, NamespacedName::of(meta)));
         object.is_some_and(|object| object.blocks.is_some())
     }
 
@@ -482,14 +479,6 @@ fn app_of_unreadable(kind: Kind, meta: &ObjectMeta) -> Option<&str> {
     let mut owners = meta.owner_references.iter().flatten();
     let owner = owners.find(is_app).map(|owner| owner.name.as_str());
     Scope::App.owner(meta).or(owner)
-}
-
-/// Namespace and name of an object, which everything that was stored has.
-pub(crate) fn key_of(object: &impl Resource<DynamicType = ()>) -> NamespacedName {
-    NamespacedName::new(
-        object.meta().namespace.as_deref().unwrap_or_default(),
-        &object.name_any(),
-    )
 }
 
 /// The resource version of an object as a number, if it is one. Comparable as integers since Kubernetes 1.35

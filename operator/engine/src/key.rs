@@ -1,6 +1,7 @@
 //! Names of objects, and of objects to reconcile.
 
 use crate::kinds::OwnKind;
+use kube::core::ObjectMeta;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,6 +21,12 @@ impl NamespacedName {
             namespace: namespace.into(),
             name: name.into(),
         }
+    }
+
+    /// The key of the object with this metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        Self::new(namespace, metadata.name.as_deref().unwrap_or_default())
     }
 
     /// The key of another object of the same namespace.

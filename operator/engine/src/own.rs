@@ -1,7 +1,6 @@
 //! Objects of our own kinds where the kind does not matter: observed, planned, committed.
 
 use crate::announcement::{Announcement, news};
-use crate::caches::key_of;
 use crate::for_each_kind;
 use crate::key::NamespacedName;
 use crate::kinds::*;
@@ -123,7 +122,7 @@ macro_rules! own {
             /// Namespace and name of the object.
             pub fn key(&self) -> NamespacedName {
                 match self {
-                    $(Self::$own(object) => key_of(&**object),)*
+                    $(Self::$own(object) => NamespacedName::of(&object.metadata),)*
                 }
             }
 

@@ -7,12 +7,11 @@
 use crate::answers::Answers;
 use crate::attempt::{self, Advanced, Attempt, Child, DeadlineFor, Failed, Impossible, Planned, SLOW_START};
 use crate::build::agent;
-use crate::conditions::{self, Progress, State};
+use crate::conditions::{self, Progress, State, succeeded_since};
 use crate::message;
 use crate::missing::{Comes, Missing};
 use crate::names;
 use crate::observed::{BackupObserved, Settings};
-use crate::proof::since;
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
 use crate::release::history::{happened, has_ended};
 use crate::retention;
@@ -202,7 +201,7 @@ pub fn is_by_hand(backup: &Backup, release: Option<&Release>, app: Option<&App>)
             .is_some_and(|number| number.parse::<u32>().is_ok()),
     };
     let status = release.status.as_ref().filter(|_| has_ended(release));
-    let ended = status.and_then(|status| since(&status.conditions));
+    let ended = status.and_then(|status| succeeded_since(&status.conditions));
     let created = backup.metadata.creation_timestamp.as_ref().map(|time| time.0);
     !is_of_release || ended.is_some_and(|ended| created > Some(ended))
 }

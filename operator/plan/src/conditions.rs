@@ -81,6 +81,21 @@ pub fn set(
         .collect()
 }
 
+/// What the condition `Succeeded` says, if anything.
+pub(crate) fn succeeded_message(conditions: &[Condition]) -> Option<&str> {
+    let message = succeeded(conditions)?.message.as_str();
+    (!message.is_empty()).then_some(message)
+}
+
+/// Since when the condition `Succeeded` has its value.
+pub(crate) fn succeeded_since(conditions: &[Condition]) -> Option<Timestamp> {
+    Some(succeeded(conditions)?.last_transition_time.0)
+}
+
+fn succeeded(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == SUCCEEDED)
+}
+
 /// Why a condition is as it is, unless another version of Fairway wrote it.
 pub fn reason_of(condition: &Condition) -> Option<Reason> {
     condition.reason.parse().ok()

@@ -1,6 +1,6 @@
 //! What planners see: objects as last observed, and what probes found.
 
-use crate::message::quoting;
+use crate::message::{quoting, sentences};
 use crate::probe_token::{ProbeKey, ProbeToken};
 use crate::retention::Candidate;
 use crate::snapshot::Snapshot;
@@ -141,6 +141,18 @@ impl Refusal {
     pub fn of_creating(&self, step: &Step) -> String {
         let statement = format!("The API server refused to create {}", step.object_name());
         quoting(&statement, Some(&self.message))
+    }
+
+    /// That the API server refused to create or change the object of a step, why, and that it is asked again, as sentences.
+    pub fn retried(&self, step: &Step) -> String {
+        let said = match step {
+            Step::Create(_) => self.of_creating(step),
+            _ => {
+                let statement = format!("The API server refused to change {}", step.object_name());
+                quoting(&statement, Some(&self.message))
+            }
+        };
+        sentences([&*said, "Fairway retries automatically."])
     }
 }
 

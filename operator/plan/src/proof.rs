@@ -1,10 +1,9 @@
 //! What a Backup has proven, and when.
 
+use crate::conditions::succeeded_since;
 use fairway_crds::Backup;
 use fairway_crds::backup::BackupOutcome;
-use fairway_crds::condition::SUCCEEDED;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// Whether a Backup is proven to the level that counts.
 pub fn is_verified(backup: &Backup) -> bool {
@@ -24,17 +23,5 @@ pub fn taken_at(backup: &Backup) -> Option<Timestamp> {
 pub fn ended_at(backup: &Backup) -> Option<Timestamp> {
     let status = backup.status.as_ref()?;
     let has_run = status.outcome.is_some() && status.attempts.is_some();
-    has_run.then(|| since(&status.conditions)).flatten()
-}
-
-/// What the condition `Succeeded` says.
-pub(crate) fn message_of(conditions: &[Condition]) -> Option<&str> {
-    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
-    Some(&succeeded.message)
-}
-
-/// Since when the condition `Succeeded` has its value.
-pub(crate) fn since(conditions: &[Condition]) -> Option<Timestamp> {
-    let succeeded = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
-    Some(succeeded.last_transition_time.0)
+    has_run.then(|| succeeded_since(&status.conditions)).flatten()
 }

@@ -285,7 +285,7 @@ impl Feed {
     fn put<K: Cached>(&self, reading: Reading<K>) -> Option<NamespacedName> {
         match reading {
             Reading::Object(object) => {
-                let key = key_of(object.meta());
+                let key = NamespacedName::of(object.meta());
                 self.engine.with(|engine, now| engine.put(object, now));
                 Some(key)
             }
@@ -295,7 +295,7 @@ impl Feed {
                 None
             }
             Reading::Unreadable(metadata, message) => {
-                let key = key_of(&metadata);
+                let key = NamespacedName::of(&metadata);
                 let announcement = self
                     .engine
                     .with(|engine, now| engine.put_unreadable::<K>(&metadata, &message, now));
@@ -313,7 +313,7 @@ impl Feed {
     }
 
     fn remove<K: Cached>(&self, metadata: &ObjectMeta) {
-        let key = key_of(metadata);
+        let key = NamespacedName::of(metadata);
         self.engine
             .with(|engine, now| engine.remove::<K>(&key, metadata, now));
     }
@@ -393,11 +393,6 @@ fn nameless<K: Cached>(kind: Kind, reading: &Reading<K>) {
     if let Reading::Nameless(message) = reading {
         tracing::warn!(kind = kind.as_str(), %message, "an object without a name cannot be read");
     }
-}
-
-fn key_of(metadata: &ObjectMeta) -> NamespacedName {
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    NamespacedName::new(namespace, metadata.name.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 
 use tokio_postgres::{Client, Error};
 
-use crate::dumpable::{DUMPED, counted, some_of};
+use crate::{
+    collation::{self, Outdated},
+    dumpable::{DUMPED, counted, some_of},
+};
 
 /// First version in which a publication may be of all tables in a schema.
 const SCHEMA_PUBLICATIONS: u32 = 15;
@@ -29,7 +32,7 @@ pub(crate) async fn notes(client: &Client, major: u32) -> Result<Vec<String>, Er
         .await?
         .map(|what| format!("Only a superuser can restore {what}."));
     let large_objects = many_large_objects(client, major).await?;
-    let collation = collation(client, major).await?;
+    let collation = collation::outdated(client, major).await?.map(reindex);
     Ok([left_out, superusers, large_objects, collation]
         .into_iter()
         .flatten()
@@ -128,25 +131,15 @@ async fn many_large_objects(client: &Client, major: u32) -> Result<Option<String
 }
 
 /// What to do about indexes that were built with another version of the database's collation. Those of a restored copy are
-/// built anew.
-async fn collation(client: &Client, major: u32) -> Result<Option<String>, Error> {
-    if major < 15 {
-        return Ok(None);
-    }
-    let row = client
-        .query_one(
-            "select datcollversion is distinct from pg_database_collation_actual_version(oid), \
-             coalesce(datcollversion, 'none'), coalesce(pg_database_collation_actual_version(oid), 'none'), \
-             format('%I', datname) from pg_database where datname = current_database()",
-            &[],
-        )
-        .await?;
-    let (differs, old, new, database): (bool, &str, &str, &str) =
-        (row.get(0), row.get(1), row.get(2), row.get(3));
-    Ok(differs.then(|| {
-        format!(
-            "Indexes on text may miss rows: they were built with version {old} of the collation, and the server has {new}. \
-             Run REINDEX DATABASE {database}; then ALTER DATABASE {database} REFRESH COLLATION VERSION;"
-        )
-    }))
+/// new.
+fn reindex(outdated: Outdated) -> String {
+    let Outdated {
+        built_with,
+        current,
+        database,
+    } = outdated;
+    format!(
+        "Indexes on text may miss rows: they were built with version {built_with} of the collation, and the server has \
+         {current}. Run REINDEX DATABASE {database}; then ALTER DATABASE {database} REFRESH COLLATION VERSION;"
+    )
 }

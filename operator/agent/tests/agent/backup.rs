@@ -54,17 +54,6 @@ const SETTINGS: &str = "do $do$ declare setting text; begin
 /// Makes pg_dump wait, and nobody else: the fingerprint waits for tables of which a view tells.
 const HOLD_UP: &str = "begin; lock table plain in access exclusive mode";
 
-async fn filled() -> Database {
-    let database = Database::new().await;
-    database
-        .admin()
-        .await
-        .batch_execute(CONTENT)
-        .await
-        .expect("content");
-    database
-}
-
 fn reason_of(outcome: &Outcome) -> Reason {
     let report: BackupReport = outcome.report();
     assert_eq!((outcome.code, &report.evidence), (Some(1), &None));
@@ -92,7 +81,7 @@ pub(crate) fn restore(pod: &Pod, into: &Database, scratch: bool) {
 #[rstest]
 #[tokio::test]
 async fn a_backup_restores_to_the_same_fingerprint(#[values(false, true)] scratch: bool) {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     let outcome = pod.run(&task(scratch)).await;
     let report: BackupReport = outcome.report();
@@ -119,7 +108,7 @@ async fn a_backup_restores_to_the_same_fingerprint(#[values(false, true)] scratc
 
 #[tokio::test]
 async fn every_change_of_the_schema_changes_the_fingerprint() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let admin = database.admin().await;
     let fingerprint = async || {
         let report: BackupReport = Pod::new(&database, "pod-1").run(&task(false)).await.report();
@@ -183,7 +172,7 @@ async fn the_fingerprint_has_what_frameworks_record_as_applied() {
 
 #[tokio::test]
 async fn a_stored_backup_is_proven_again_and_not_repeated() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     let first: BackupReport = pod.run(&task(false)).await.report();
     let second: BackupReport = pod.run(&task(false)).await.report();
@@ -212,7 +201,7 @@ async fn a_stored_backup_is_proven_again_and_not_repeated() {
 #[case::unreadable_manifest(|set: &Path| fs::write(set.join("manifest.json"), "{").unwrap())]
 #[tokio::test]
 async fn a_corrupt_backup_is_kept_and_another_one_is_taken(#[case] corrupt: fn(&Path)) {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     let first: BackupReport = pod.run(&task(false)).await.report();
     corrupt(&pod.path("store").join(SET));
@@ -261,7 +250,7 @@ async fn a_corrupt_backup_is_kept_and_another_one_is_taken(#[case] corrupt: fn(&
 })]
 #[tokio::test]
 async fn s18c_a_forged_backup_is_not_taken_for_the_own_one(#[case] forge: fn(&Path)) {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     // Taken by another Backup, whose set then lies where the own one would.
     let Task::Backup(own) = task(false) else {
@@ -285,7 +274,7 @@ async fn s18c_a_forged_backup_is_not_taken_for_the_own_one(#[case] forge: fn(&Pa
 #[tokio::test]
 async fn s18b_nobody_else_can_read_a_backup() {
     use std::os::unix::fs::MetadataExt as _;
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     let report: BackupReport = pod.run(&task(false)).await.report();
     assert!(report.evidence.is_some());
@@ -326,7 +315,7 @@ pub(crate) fn stored(pod: &Pod) -> Vec<String> {
 #[case::is_stopped(Some("TERM"))]
 #[tokio::test]
 async fn a_late_pod_does_not_touch_its_successors_backup(#[case] signal: Option<&str>) {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let (admin, locker) = (database.admin().await, database.admin().await);
     let late = Pod::new(&database, "pod-1");
     let store = late.path("store").display().to_string();
@@ -358,7 +347,7 @@ async fn a_late_pod_does_not_touch_its_successors_backup(#[case] signal: Option<
 
 #[tokio::test]
 async fn a_dump_ends_when_its_snapshots_session_is_lost() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let (admin, locker) = (database.admin().await, database.admin().await);
     locker.batch_execute(HOLD_UP).await.expect("a lock");
     let pod = Pod::new(&database, "pod-1");
@@ -377,7 +366,7 @@ async fn a_dump_ends_when_its_snapshots_session_is_lost() {
 
 #[tokio::test]
 async fn s11_a_database_is_dumped_for_one_backup_at_a_time() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let (admin, locker) = (database.admin().await, database.admin().await);
     locker.batch_execute(HOLD_UP).await.expect("a lock");
     let running = Pod::new(&database, "pod-1");
@@ -412,7 +401,7 @@ async fn s11_a_database_is_dumped_for_one_backup_at_a_time() {
 
 #[tokio::test]
 async fn no_dump_begins_while_a_migration_runs() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let migration = database.admin().await;
     migration
         .batch_execute("select pg_advisory_lock(x'66616972776179'::int8)")
@@ -432,7 +421,7 @@ async fn no_dump_begins_while_a_migration_runs() {
 
 #[tokio::test]
 async fn another_pods_attempt_is_not_removed() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     let set = pod.path("store").join(SET);
     let other = set.with_file_name("crm-1-1a2b3c4d.pod-0.partial");
@@ -462,7 +451,7 @@ async fn another_pods_attempt_is_not_removed() {
 
 #[tokio::test]
 async fn an_unreadable_table_fails_the_backup_and_leaves_nothing() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     database
         .admin()
         .await
@@ -504,7 +493,7 @@ async fn a_database_that_refuses_has_its_reason() {
 
 #[tokio::test]
 async fn a_backup_without_roles_says_so() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     // Privileges of a shared table are those of each database.
     database
         .admin()
@@ -575,7 +564,7 @@ async fn an_unwritable_volume_has_its_reason_and_stays_clean(
     #[case] scratch: bool,
     #[case] reason: Reason,
 ) {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let pod = Pod::new(&database, "pod-1");
     let path = pod.path(volume);
     let Some(_mounted) = Volume::mount(&path, options) else {

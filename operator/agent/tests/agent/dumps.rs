@@ -49,20 +49,19 @@ async fn backup(database: &Database, script: &str, scratch: bool) -> (BackupRepo
     (container.end().await.report(), pod)
 }
 
-async fn filled() -> Database {
-    let database = Database::new().await;
-    database
-        .admin()
-        .await
-        .batch_execute(CONTENT)
-        .await
-        .expect("content");
-    database
+/// What this script dumps in the place of `pg_dump` is refused for that reason, in those words, and not stored.
+async fn is_refused(scratch: bool, script: &str, reason: Reason, words: &str) {
+    let database = Database::filled(CONTENT).await;
+    let (report, pod) = backup(&database, script, scratch).await;
+    let failure = report.failure.expect("a failure");
+    assert_eq!(failure.reason, reason, "{}", failure.message);
+    assert!(failure.message.contains(words), "{}", failure.message);
+    assert_eq!(stored(&pod), [""; 0]);
 }
 
 #[tokio::test]
 async fn c15_a_dump_of_no_bytes_is_no_backup() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let (report, pod) = backup(&database, "exit 0", false).await;
     let failure = report.failure.expect("a failure");
     assert_eq!(failure.reason, Reason::DumpFailed, "{}", failure.message);
@@ -85,12 +84,7 @@ async fn c17_a_dump_that_failed_is_no_backup(
     #[case] script: &str,
     #[case] words: &str,
 ) {
-    let database = filled().await;
-    let (report, pod) = backup(&database, script, scratch).await;
-    let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, Reason::DumpFailed, "{}", failure.message);
-    assert!(failure.message.contains(words), "{}", failure.message);
-    assert_eq!(stored(&pod), [""; 0]);
+    is_refused(scratch, script, Reason::DumpFailed, words).await;
 }
 
 /// C16: `pg_dump` says that it succeeded, and what it wrote was cut off.
@@ -133,17 +127,12 @@ async fn c16_a_dump_that_was_cut_off_is_no_backup(
     #[case] script: &str,
     #[case] words: &str,
 ) {
-    let database = filled().await;
-    let (report, pod) = backup(&database, script, scratch).await;
-    let failure = report.failure.expect("a failure");
-    assert_eq!(failure.reason, Reason::DecodeFailed, "{}", failure.message);
-    assert!(failure.message.contains(words), "{}", failure.message);
-    assert_eq!(stored(&pod), [""; 0]);
+    is_refused(scratch, script, Reason::DecodeFailed, words).await;
 }
 
 #[tokio::test]
 async fn a_script_in_the_place_of_pg_dump_changes_nothing_by_itself() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     for scratch in [false, true] {
         let (report, _) = backup(&database, "exec \"$REAL/pg_dump\" \"$@\"", scratch).await;
         assert!(report.evidence.is_some(), "{:?}", report.failure);
@@ -185,7 +174,7 @@ async fn refusal(pod: &Pod) -> String {
 
 #[tokio::test]
 async fn all_that_a_role_may_not_dump_is_named_and_the_fix_works_as_it_is() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let admin = database.admin().await;
     admin
         .batch_execute(
@@ -228,7 +217,7 @@ async fn all_that_a_role_may_not_dump_is_named_and_the_fix_works_as_it_is() {
 /// temporary ones, rows of a foreign table, a view.
 #[tokio::test]
 async fn what_pg_dump_does_not_read_stops_nothing() {
-    let database = filled().await;
+    let database = Database::filled(CONTENT).await;
     let admin = database.admin().await;
     admin
         .batch_execute(

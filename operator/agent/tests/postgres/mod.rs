@@ -206,6 +206,14 @@ impl Database {
         Self::create(&name, options).await
     }
 
+    /// Creates a database that [`ROLE`] owns, in which a superuser has executed this.
+    pub(crate) async fn filled(content: &str) -> Self {
+        let database = Self::new().await;
+        let admin = database.admin().await;
+        admin.batch_execute(content).await.expect("content");
+        database
+    }
+
     /// Creates an empty database of this name that [`ROLE`] owns.
     pub(crate) async fn named(name: &str) -> Self {
         Self::create(name, "").await

@@ -165,9 +165,7 @@ fn follow(observed: &AppObserved, state: &mut BackupState, view: &View) -> Backu
         let step = Step::Create(Box::new(Object::Backup(backup)));
         let refused = refusal(&observed.refused, &step).filter(|_| !exists);
         if let Some(refused) = refused {
-            let said = refused.of_creating(&step);
-            let message = message::sentences([&*said, "Fairway retries automatically."]);
-            trouble = Some((Reason::WriteRefused, message));
+            trouble = Some((Reason::WriteRefused, refused.retried(&step)));
         } else if exists || !is_under_way(observed, &app) {
             steps.extend((!exists).then_some(step));
             state.last_run = Some(ScheduledRun {

@@ -4,11 +4,12 @@
 //! again when a user deletes it.
 
 use crate::build::control;
+use crate::conditions::succeeded_message;
 use crate::kubectl;
 use crate::message::{self, moment};
 use crate::names;
 use crate::observed::{AppObserved, refusal};
-use crate::proof::{is_verified, message_of, taken_at};
+use crate::proof::{is_verified, taken_at};
 use crate::{Object, Step};
 use fairway_crds::Reason;
 use fairway_crds::app::{AppStatus, annotation};
@@ -59,7 +60,7 @@ pub(super) fn plan(observed: &AppObserved, status: &mut AppStatus, now: Timestam
             };
         }
         let failed = found.outcome == Some(BackupOutcome::Failed);
-        let why = message_of(&found.conditions).unwrap_or_default();
+        let why = succeeded_message(&found.conditions).unwrap_or_default();
         return match failed {
             true => trouble(
                 Reason::BackupFailed,
@@ -84,8 +85,7 @@ pub(super) fn plan(observed: &AppObserved, status: &mut AppStatus, now: Timestam
     let backup = control::final_backup(app, &name, message::to_seconds(until));
     let step = Step::Create(Box::new(Object::Backup(backup)));
     if let Some(refused) = refusal(&observed.refused, &step) {
-        let said = refused.of_creating(&step);
-        return trouble(Reason::WriteRefused, &[&said, "Fairway retries automatically."]);
+        return trouble(Reason::WriteRefused, &[&refused.retried(&step)]);
     }
     status.final_backup = Some(name);
     FinalBackup {

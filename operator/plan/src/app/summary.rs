@@ -22,6 +22,7 @@ use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What this pass found about the spec.
@@ -44,14 +45,7 @@ pub(super) enum Finding {
 impl Finding {
     /// The API server refused to create a Release or its snapshot, or to take over a Release.
     pub(super) fn refused(step: &Step, refusal: &Refusal) -> Self {
-        let said = match step {
-            Step::Create(_) => refusal.of_creating(step),
-            _ => {
-                let what = format!("The API server refused to change {}", step.object_name());
-                message::quoting(&what, Some(&refusal.message))
-            }
-        };
-        Self::Refused(message::sentences([&said, "Fairway retries automatically."]))
+        Self::Refused(refusal.retried(step))
     }
 }
 
@@ -392,9 +386,9 @@ fn unready(observed: &AppObserved, serving: &str) -> Option<String> {
         .iter()
         .filter(|component| component.replicas > 0)
         .find_map(|component| {
-            let is_part = |labels_of: &dyn Fn(&str) -> Option<String>| {
-                labels_of(labels::COMPONENT).as_ref() == Some(&component.name)
-                    && labels_of(labels::RELEASE).as_ref() == Some(&name)
+            let is_part = |found: &BTreeMap<String, String>| {
+                found.get(labels::COMPONENT) == Some(&component.name)
+                    && found.get(labels::RELEASE) == Some(&name)
             };
             let exists = match observed.snapshots.get(&name) {
                 Some(snapshot) => snapshot.component(&component.name).is_some(),
@@ -402,12 +396,12 @@ fn unready(observed: &AppObserved, serving: &str) -> Option<String> {
                 None => observed
                     .deployments
                     .iter()
-                    .any(|deployment| is_part(&|key| deployment.labels().get(key).cloned())),
+                    .any(|deployment| is_part(deployment.labels())),
             };
             let ready = observed
                 .pods
                 .iter()
-                .any(|pod| is_part(&|key| pod.labels().get(key).cloned()) && is_ready(pod));
+                .any(|pod| is_part(pod.labels()) && is_ready(pod));
             (exists && !ready).then(|| format!("No pod of component {} is ready.", component.name))
         })
 }

@@ -4,9 +4,7 @@ use super::view::View;
 use crate::labels;
 use crate::names;
 use crate::readings::owned_by;
-use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::{Backup, Migration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,9 +39,4 @@ pub(super) fn child_labels(view: &View) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect()
-}
-
-pub(super) fn status_message(conditions: &[Condition]) -> Option<String> {
-    let condition = conditions.iter().find(|condition| condition.type_ == SUCCEEDED)?;
-    (!condition.message.is_empty()).then(|| condition.message.clone())
 }

@@ -1,7 +1,7 @@
 //! What a Migration that has been created means for its Release.
 
-use super::children::status_message;
 use super::verdict::{Failure, Verdict, Wait};
+use crate::conditions::succeeded_message;
 use fairway_crds::migration::MigrationOutcome;
 use fairway_crds::release::{MigrationEvidence, MilestoneKind, ReleaseStatus};
 use fairway_crds::{Migration, Reason};
@@ -9,7 +9,7 @@ use fairway_crds::{Migration, Reason};
 /// Follows a migration that has been created to its end. What it came to is recorded.
 pub(super) fn outcome(migration: &Migration, status: &mut ReleaseStatus) -> Verdict {
     let found = migration.status.clone().unwrap_or_default();
-    let message = status_message(&found.conditions);
+    let message = succeeded_message(&found.conditions).map(str::to_owned);
     match found.outcome {
         None => {
             let message = message.unwrap_or_else(|| "The migration is about to start.".to_owned());

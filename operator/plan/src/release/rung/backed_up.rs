@@ -1,7 +1,8 @@
 //! BackedUp: a Backup of this release is proven.
 
+use crate::conditions::succeeded_message;
 use crate::message::sentence;
-use crate::release::children::{child_labels, status_message};
+use crate::release::children::child_labels;
 use crate::release::history::happened;
 use crate::release::verdict::{Failure, Verdict, Wait};
 use crate::release::view::View;
@@ -62,14 +63,14 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         }
         Some(BackupOutcome::Failed) => {
             let failed = format!("Backup {} failed.", backup.name_any());
-            let message = match status_message(&found.conditions) {
-                Some(message) => format!("{failed} {}", sentence(&message)),
+            let message = match succeeded_message(&found.conditions) {
+                Some(message) => format!("{failed} {}", sentence(message)),
                 None => failed,
             };
             Failure::new(Reason::BackupFailed, message).verdict()
         }
         None => {
-            let message = status_message(&found.conditions).unwrap_or_else(|| waiting.to_owned());
+            let message = succeeded_message(&found.conditions).unwrap_or(waiting);
             Verdict::Wait(Wait::machine(Reason::BackingUp, message))
         }
     }

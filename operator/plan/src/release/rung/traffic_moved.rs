@@ -52,8 +52,9 @@ fn health_lost(view: &View, status: &ReleaseStatus) -> Option<Verdict> {
 
 /// Moves the traffic to the candidate.
 fn switch(view: &View, status: &ReleaseStatus) -> Verdict {
+    let has_traffic = has_traffic(view);
     // A switch that has been made is finished: a candidate that has the traffic is watched.
-    if view.suspended() && !has_traffic(view) && !is_interrupted(view, status) {
+    if view.suspended() && !has_traffic && !is_interrupted(view, status) {
         return Verdict::Wait(view.held("it moves traffic"));
     }
     if !is_previous_recorded(view, status) {
@@ -66,7 +67,7 @@ fn switch(view: &View, status: &ReleaseStatus) -> Verdict {
             ),
         ));
     }
-    let failure = if has_traffic(view) {
+    let failure = if has_traffic {
         // A pass that was killed before it recorded the milestone may have switched the Service.
         comparison::failure(view, status)
     } else {
