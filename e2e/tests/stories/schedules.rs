@@ -89,9 +89,9 @@ async fn a_backup_is_taken_when_its_time_comes_and_the_app_says_which_is_the_new
             let newest = state(app).and_then(|state| state.last_verified.as_ref());
             newest.is_some_and(|newest| newest.name == name)
         };
-        let told = seen::app(&context, "crm", "names the newest backup", newest, SOON).await?;
+        let app = seen::app(&context, "crm", "names the newest backup", newest, SOON).await?;
         ensure!(
-            !seen::holds(seen::app_condition(&told, "BackupOverdue")),
+            !seen::holds(seen::app_condition(&app, "BackupOverdue")),
             "it is overdue"
         );
         let backups = context.api::<Backup>().list(&ListParams::default()).await?;
@@ -176,8 +176,8 @@ async fn an_app_says_when_its_final_backup_is_taken_and_the_backup_outlives_it()
         apps.patch("crm", &PatchParams::default(), &Patch::Merge(asked))
             .await?;
         let is_taken = |app: &App| seen::holds(seen::app_condition(app, "FinalBackupTaken"));
-        let told = seen::app(&context, "crm", "has its final backup", is_taken, crm::PATIENCE).await?;
-        let name = told
+        let app = seen::app(&context, "crm", "has its final backup", is_taken, crm::PATIENCE).await?;
+        let name = app
             .status
             .and_then(|status| status.final_backup)
             .context("no name")?;

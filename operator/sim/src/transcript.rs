@@ -170,7 +170,7 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 );
                 lines.extend(conditions(&status.conditions, READY));
                 lines.extend(status.backup.iter().flat_map(of_backups));
-                lines.extend(told(&status.conditions));
+                lines.extend(conditions_of_backups(&status.conditions));
                 lines
             }),
         Kind::Release => objects
@@ -231,9 +231,9 @@ fn of_backups(state: &BackupState) -> Vec<String> {
     next.into_iter().chain(newest).collect()
 }
 
-/// What an App says of backups that are not taken.
-fn told(conditions: &[Condition]) -> Vec<String> {
-    let tells = |condition: &&Condition| {
+/// What an App's conditions say of its backups.
+fn conditions_of_backups(conditions: &[Condition]) -> Vec<String> {
+    let is_of_backups = |condition: &&Condition| {
         let reasons = [
             Reason::BackupOverdue,
             Reason::ScheduleInvalid,
@@ -243,8 +243,9 @@ fn told(conditions: &[Condition]) -> Vec<String> {
         .map(Reason::as_str);
         reasons.contains(&condition.reason.as_str())
     };
-    let told = conditions.iter().filter(tells);
-    told.map(|condition| format!("{}: {}", condition.reason, condition.message))
+    let shown = conditions.iter().filter(is_of_backups);
+    shown
+        .map(|condition| format!("{}: {}", condition.reason, condition.message))
         .collect()
 }
 
