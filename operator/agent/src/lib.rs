@@ -31,6 +31,7 @@ mod pin;
 mod preflight;
 mod probe;
 mod program;
+mod prune;
 mod redact;
 mod report;
 mod run;

@@ -4,7 +4,7 @@ use std::{io::Write as _, path::Path};
 
 use fairway_protocol::{
     BackupReport, Begun, EXIT_OTHER_OWNER, Failure, MigrationOutcome, MigrationReport, PreflightReport,
-    REPORT_LIMIT, Reason, Versioned,
+    PruneReport, REPORT_LIMIT, Reason, Versioned,
 };
 use serde::Serialize;
 
@@ -69,6 +69,19 @@ impl Report for BackupReport {
     fn texts(&mut self) -> Vec<&mut String> {
         let notes = self.evidence.iter_mut().flat_map(|evidence| &mut evidence.notes);
         message(&mut self.failure).into_iter().chain(notes).collect()
+    }
+
+    fn exit_code(&self) -> u8 {
+        exit_code(self.failure.is_some())
+    }
+}
+
+impl Report for PruneReport {
+    fn texts(&mut self) -> Vec<&mut String> {
+        message(&mut self.failure)
+            .into_iter()
+            .chain(self.note.as_mut())
+            .collect()
     }
 
     fn exit_code(&self) -> u8 {

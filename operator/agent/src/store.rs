@@ -8,9 +8,11 @@ mod http;
 mod objects;
 mod port;
 mod s3;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod versions;
 mod volume;
 mod webdav;
 
@@ -18,7 +20,7 @@ use fairway_protocol::{Failure, Store as StoreOptions};
 
 pub(crate) use content::{Content, Writer, pipe};
 pub(crate) use objects::ReadFailed;
-pub(crate) use port::{Attempt, Published, PutError, SetPath, Store, StoredManifest};
+pub(crate) use port::{Attempt, End, Own, Published, PutError, Removal, SetPath, Store, StoredManifest};
 
 use crate::environment::Environment;
 

@@ -5,13 +5,13 @@
 
 use std::future::Future;
 
-use fairway_protocol::{BackupReport, Failure, MigrationReport, PreflightReport, Reason, Task};
+use fairway_protocol::{BackupReport, Failure, MigrationReport, PreflightReport, PruneReport, Reason, Task};
 
 use crate::{
     backup,
     environment::Environment,
     failure::environment as environment_failure,
-    guard, migrate, preflight, probe,
+    guard, migrate, preflight, probe, prune,
     report::{Answer, not_started},
     settle,
     termination::Termination,
@@ -78,6 +78,7 @@ tasks! {
     // task       its file     what it answers      SIGTERM    may be repeated
     Preflight:    preflight -> PreflightReport,     Ends,      Yes;
     Backup:       backup    -> BackupReport,        Reaches,   Yes;
+    Prune:        prune     -> PruneReport,         Ends,      Yes;
     Migrate:      migrate   -> MigrationReport,     Reaches,   Once;
     Guard:        guard     -> MigrationReport,     Reaches,   Once;
     Settle:       settle    -> MigrationReport,     Ends,      Yes;
@@ -123,7 +124,9 @@ mod tests {
         let preflight: PreflightReport =
             serde_json::from_str(&stopped(r#"{"preflight":{}}"#)).expect("a report");
         let backup: BackupReport = serde_json::from_str(&stopped(r#"{"backup":{}}"#)).expect("a report");
-        for failure in [preflight.failure, backup.failure] {
+        let prune: PruneReport = serde_json::from_str(&stopped(r#"{"prune":{}}"#)).expect("a report");
+        assert_eq!(prune.outcome, None);
+        for failure in [preflight.failure, backup.failure, prune.failure] {
             assert_eq!(failure.expect("a failure").message, "The pod was stopped.");
         }
         for (task, outcome) in [

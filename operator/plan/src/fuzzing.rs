@@ -3,7 +3,7 @@
 
 use crate::message::{self, fit, one_line, quote};
 use crate::protocol::{
-    BackupReport, Begun, Failure, MigrationReport, PinReport, PreflightReport, ProbeVerdict,
+    BackupReport, Begun, Failure, MigrationReport, PinReport, PreflightReport, ProbeVerdict, PruneReport,
 };
 use crate::{requester, resolution};
 use serde::Serialize;
@@ -58,6 +58,7 @@ fn text(words: &str) {
 pub fn report(data: &[u8]) {
     as_written::<PreflightReport>(data);
     as_written::<BackupReport>(data);
+    as_written::<PruneReport>(data);
     as_written::<MigrationReport>(data);
     as_written::<Begun>(data);
     as_written::<PinReport>(data);

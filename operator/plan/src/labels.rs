@@ -60,6 +60,8 @@ pub enum Work {
     Preflight,
     /// Makes a backup.
     Backup,
+    /// Removes the set of a backup.
+    Prune,
     /// Migrates.
     Migrate,
     /// Settles a migration that was cut off.
@@ -75,6 +77,7 @@ impl Work {
             Self::Pin => "pin",
             Self::Preflight => "preflight",
             Self::Backup => "backup",
+            Self::Prune => "prune",
             Self::Migrate => "migrate",
             Self::Settle => "settle",
             Self::Probe => "probe",

@@ -112,6 +112,20 @@ pub const BACKUP: Task = Task {
     repeat: "yes: a set with a manifest is proven again, one without is removed and taken again",
 };
 
+/// Removes the set of a backup that retention does not keep.
+pub const PRUNE: Task = Task {
+    name: "prune",
+    work: Work::Prune,
+    form: Form::Job,
+    work_for: Kind::Backup,
+    suffix: "prune",
+    owner: Owner::WorkFor,
+    removal: Removal::WithNext,
+    runs_in: "Fairway's image",
+    answers: "what has become of the set",
+    repeat: "yes: it goes on with what is left of the set",
+};
+
 /// Migrates by a command.
 pub const MIGRATE: Task = Task {
     name: "migrate",
@@ -170,7 +184,9 @@ pub const PROBE: Task = Task {
 };
 
 /// All tasks, in the order of a release.
-pub const TASKS: [&Task; 7] = [&PIN, &PREFLIGHT, &BACKUP, &MIGRATE, &GUARD, &SETTLE, &PROBE];
+pub const TASKS: [&Task; 8] = [
+    &PIN, &PREFLIGHT, &BACKUP, &PRUNE, &MIGRATE, &GUARD, &SETTLE, &PROBE,
+];
 
 impl Task {
     /// Name of the Job or pod of an attempt.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
 use fairway_crds::agent::AgentPods;
+use fairway_crds::backup::BackupSet;
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::build::agent::{self, Pull};
 use fairway_plan::build::control;
@@ -132,6 +133,10 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
     let by_command = migration(json!({"command": ["migrate"]}));
     let on_start = migration(json!({"onStart": {}}));
     let to = app.spec.backup.clone().unwrap();
+    let set = BackupSet {
+        store: to.store.clone(),
+        path: agent::set_path(&backup),
+    };
     let pulls = Pull::all(&snapshot, &snapshot.images());
     let pull = pulls
         .iter()
@@ -161,6 +166,10 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
                 &snapshot.images(),
                 1,
             )),
+        ),
+        (
+            "prune",
+            of_job(agent::prune_job(settings, &backup, &snapshot, &set, 1)),
         ),
         ("migrate", of_job(run)),
         ("guard", of_pod(guarded)),

@@ -17,11 +17,11 @@ pub use fairway_crds::{
 pub use probe::{Header, HttpRequest, ProbeCall, ProbeVerdict, Scheme};
 pub use report::{
     BackupEvidence, BackupReport, Begun, Cause, Failure, MigrationOutcome, MigrationReport, PinReport,
-    PreflightReport,
+    PreflightReport, PruneOutcome, PruneReport,
 };
 pub use task::{
-    BackupTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, RequestedRun,
-    Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
+    BackupTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, PruneTask,
+    RequestedRun, Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
 };
 pub use version::{FIRST_PROTOCOL_VERSION, NewerReport, PROTOCOL_VERSION, Versioned, read_report};
 

@@ -97,6 +97,38 @@ pub struct BackupEvidence {
     pub notes: Vec<String>,
 }
 
+/// The answer to [`Task::Prune`](crate::Task::Prune).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneReport {
+    /// What has become of the set; none when the store failed.
+    pub outcome: Option<PruneOutcome>,
+    /// Number of files or objects that were removed by this attempt.
+    pub objects: u64,
+    /// Bytes of these files or objects.
+    pub bytes: u64,
+    /// Until when the store keeps the set, where it says so (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// What is left, and why: whole sentences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Why nothing can be said of the set, when the store failed. Another attempt goes on where this one ended.
+    pub failure: Option<Failure>,
+}
+
+/// What has become of a set that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PruneOutcome {
+    /// Nothing is left of it that Fairway wrote.
+    Removed,
+    /// Nothing of it is listed any more, and the bucket keeps versions of it.
+    Hidden,
+    /// The store refused the removal, or the set is not the Backup's. What is left of it stays.
+    Retained,
+}
+
 /// How a migration ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

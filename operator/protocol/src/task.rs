@@ -15,6 +15,8 @@ pub enum Task {
     Preflight(PreflightTask),
     /// Dump the database into the store and prove that the dump decodes.
     Backup(BackupTask),
+    /// Remove the set of a backup that retention does not keep from its store.
+    Prune(PruneTask),
     /// Run the migration as a child process, under the migration lock and with a row in the ledger.
     Migrate(MigrationTask),
     /// Hold the migration lock and a ledger row beside an application that migrates its database when it starts.
@@ -66,6 +68,20 @@ pub struct BackupTask {
     /// UID of the Backup, the key of the seal by which an agent knows the manifest of this Backup again. It stands nowhere
     /// in the store: who can only write there cannot forge a set. Empty from an operator that does not know of seals.
     #[serde(default)]
+    pub backup_uid: String,
+}
+
+/// The content of [`Task::Prune`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneTask {
+    /// The App and Release for which the backup was taken.
+    pub requester: Requester,
+    /// The store that the backup is in.
+    pub store: Store,
+    /// Path of the backup in the store, as in [`BackupTask::set`].
+    pub set: String,
+    /// UID of the Backup, the key of the seal of its manifest: a set with another seal is left alone.
     pub backup_uid: String,
 }
 

@@ -7,7 +7,8 @@ use crate::pod_run::{Answer, PodRun};
 use fairway_plan::message::moment;
 use fairway_plan::protocol::{
     BackupEvidence, BackupReport, BackupTask, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
-    PreflightReport, PreflightTask, Reason, RunIdentity, SettleTask, Task,
+    PreflightReport, PreflightTask, PruneOutcome, PruneReport, PruneTask, Reason, RunIdentity, SettleTask,
+    Task,
 };
 use jiff::SignedDuration;
 
@@ -23,6 +24,7 @@ impl Cluster {
         match task {
             Task::Preflight(task) => self.preflight(run, task),
             Task::Backup(task) => self.back_up(uid, run, task),
+            Task::Prune(task) => self.prune(run, task),
             Task::Migrate(task) => self.migrate(uid, run, task),
             Task::Guard(task) => self.guard(uid, run, task),
             Task::Settle(task) => self.settle(uid, run, task),
@@ -89,6 +91,10 @@ impl Cluster {
             .store_is_full
             .then(|| environment(Reason::StoreFull, "The store is full."));
         let failure = self.database.refusal().or(full);
+        if failure.is_none() {
+            let manifest = (task.backup_uid.clone(), true);
+            self.database.sets.insert(task.set.clone(), manifest);
+        }
         let evidence = failure.is_none().then(|| BackupEvidence {
             level: "Decoded".to_owned(),
             bytes: 4096,
@@ -106,6 +112,40 @@ impl Cluster {
             },
             i32::from(failure.is_some()),
         ))
+    }
+
+    /// Removes the manifest of a set in the first second, and the rest in the second one.
+    fn prune(&mut self, run: &PodRun, task: &PruneTask) -> Option<Answer> {
+        let database = &mut self.database;
+        let answer = |outcome, note: Option<&str>| {
+            let report = PruneReport {
+                outcome: Some(outcome),
+                objects: 2,
+                bytes: 4096,
+                until: None,
+                note: note.map(str::to_owned),
+                failure: None,
+            };
+            Some(Answer::of(&report, 0))
+        };
+        if database.store_is_locked {
+            return answer(PruneOutcome::Retained, Some("The store refuses to delete."));
+        }
+        match database.sets.get_mut(&task.set) {
+            Some((uid, has_manifest)) if *uid != task.backup_uid && *has_manifest => {
+                return answer(PruneOutcome::Retained, Some("The set is of another Backup."));
+            }
+            Some((_, has_manifest)) if run.worked < 2 => {
+                *has_manifest = false;
+                return None;
+            }
+            _ => {}
+        }
+        database.sets.remove(&task.set);
+        match database.store_has_versions {
+            true => answer(PruneOutcome::Hidden, Some("The bucket keeps versions.")),
+            false => answer(PruneOutcome::Removed, None),
+        }
     }
 
     fn migrate(&mut self, uid: &str, run: &mut PodRun, task: &MigrationTask) -> Option<Answer> {

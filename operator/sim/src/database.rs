@@ -88,6 +88,12 @@ pub struct Database {
     pub is_locked_out: bool,
     /// The store for backups is full.
     pub store_is_full: bool,
+    /// The store for backups refuses to delete anything.
+    pub store_is_locked: bool,
+    /// The store for backups keeps versions of what is deleted.
+    pub store_has_versions: bool,
+    /// Sets of backups in the store by path: UID of the Backup, and whether the manifest is there.
+    pub sets: BTreeMap<String, (String, bool)>,
     /// By image: what its migration does.
     pub effects: BTreeMap<String, Effect>,
     /// UID of the pod that holds the lock.

@@ -11,7 +11,7 @@ use fairway_protocol::{Failure, Reason};
 
 use super::{
     diagnosis::{dump_failed, program_failed, why_without_globals},
-    manifest::{DumpFormat, StoredFile},
+    manifest::{DumpFormat, GLOBALS_FILE, StoredFile},
     process::{Programs, Running},
     snapshot::Snapshot,
     stream::{FillError, pump, upload},
@@ -24,8 +24,6 @@ use crate::{
 
 /// Longest wait for a table that another session has locked.
 const LOCK_WAIT: &str = "--lock-wait-timeout=300000";
-/// The file with roles and tablespaces.
-const GLOBALS_FILE: &str = "globals.sql.zst";
 
 /// Proves that `pg_dump` reaches the database: libpq has more conditions than the agent's own driver, such as a
 /// private key that no other user may read.

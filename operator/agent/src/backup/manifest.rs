@@ -12,6 +12,14 @@ use crate::{failure::environment as environment_failure, text::hex};
 
 /// Version of the manifest and of the files that it names.
 pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The file with roles and tablespaces.
+pub(crate) const GLOBALS_FILE: &str = "globals.sql.zst";
+/// Names of the files that a backup may have. By these the removal of a set knows what an agent has written.
+pub(crate) const FILES: &[&str] = &[
+    DumpFormat::Custom.file(),
+    DumpFormat::Directory.file(),
+    GLOBALS_FILE,
+];
 
 /// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +79,7 @@ impl DumpFormat {
     }
 
     /// The file that holds a dump of this format.
-    pub(crate) fn file(self) -> &'static str {
+    pub(crate) const fn file(self) -> &'static str {
         match self {
             Self::Custom => "database.dump.zst",
             Self::Directory => "database.tar.zst",
@@ -156,6 +164,13 @@ impl Manifest {
                  spec.backup.",
             )),
         }
+    }
+
+    /// Whether what is in a store is a manifest that an agent of the Backup with this UID wrote.
+    pub(crate) fn is_of(text: &[u8], key: &str) -> bool {
+        Self::parse(text)
+            .and_then(|manifest| manifest.check_seal(key))
+            .is_ok()
     }
 
     fn authentication(&self, key: &str) -> Result<Hmac<Sha256>, Failure> {

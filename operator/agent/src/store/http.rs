@@ -41,6 +41,8 @@ pub(super) struct Http {
     client: ReqwestTransport,
     /// What the server answered to requests that failed.
     pub(super) answers: Answers,
+    /// What the server said of objects that it keeps although they are deleted.
+    pub(super) protection: Protection,
 }
 
 impl Http {
@@ -50,23 +52,29 @@ impl Http {
         Ok(Self {
             client: ReqwestTransport::new(client(environment)?),
             answers: Answers::default(),
+            protection: Protection::default(),
         })
     }
 
     /// The client, for requests that no operator makes. Their answers do not explain what an operator's requests meet.
     pub(super) fn beside(&self) -> HttpTransporter {
-        self.transporter(Answers::default())
+        self.transporter(Answers::default(), Protection::default())
     }
 
-    fn transporter(&self, answers: Answers) -> HttpTransporter {
+    fn transporter(&self, answers: Answers, protection: Protection) -> HttpTransporter {
         let inner = self.client.clone();
-        HttpTransporter::new(Observed { inner, answers })
+        HttpTransporter::new(Observed {
+            inner,
+            answers,
+            protection,
+        })
     }
 
     /// Makes an operator send its requests this way, each within a time.
     pub(super) fn attach(&self, operator: Operator) -> Operator {
+        let transporter = self.transporter(self.answers.clone(), self.protection.clone());
         operator
-            .with_context(OperationContext::new().with_http_transport(self.transporter(self.answers.clone())))
+            .with_context(OperationContext::new().with_http_transport(transporter))
             .layer(
                 TimeoutLayer::new()
                     .with_timeout(TIMEOUT)
@@ -232,10 +240,53 @@ impl Answers {
     }
 }
 
-/// A transport that remembers which requests failed, and takes no more than was asked for.
+/// The header with which a bucket with versions answers a deletion: it has put a marker before the object.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObject.html>
+const MARKER: &str = "x-amz-delete-marker";
+/// The header that says until when Object Lock keeps an object.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html>
+const RETAINED_UNTIL: &str = "x-amz-object-lock-retain-until-date";
+
+/// What a server says of objects that it keeps although they are deleted, in headers that the library does not pass on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Protection(Arc<Mutex<Said>>);
+
+#[derive(Debug, Default)]
+struct Said {
+    has_marked: bool,
+    until: Option<String>,
+}
+
+impl Protection {
+    /// Whether an object was deleted by a marker, so that its bytes are still there.
+    pub(super) fn has_marked(&self) -> bool {
+        self.locked().has_marked
+    }
+
+    /// Until when the object is kept of which the server has spoken since this was asked last.
+    pub(super) fn take_until(&self) -> Option<String> {
+        self.locked().until.take()
+    }
+
+    fn hear(&self, method: &http::Method, headers: &http::HeaderMap) {
+        let header = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut said = self.locked();
+        said.has_marked |= method == http::Method::DELETE && header(MARKER) == Some("true");
+        if let Some(until) = header(RETAINED_UNTIL) {
+            said.until = Some(until.to_owned());
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transport that remembers which requests failed and which objects are kept, and takes no more than was asked for.
 struct Observed {
     inner: ReqwestTransport,
     answers: Answers,
+    protection: Protection,
 }
 
 /// What of a request decides how its answer is read.
@@ -294,7 +345,10 @@ impl HttpTransport for Observed {
         self.answers.forget(&asked);
         let extent = Extent::of(&request);
         match self.inner.fetch(request).await {
-            Ok(answer) if answer.status().is_success() => extent.check(answer),
+            Ok(answer) if answer.status().is_success() => {
+                self.protection.hear(&asked.0, answer.headers());
+                extent.check(answer)
+            }
             Ok(answer) => {
                 let (parts, body) = answer.into_parts();
                 let body = at_most(body).to_buffer().await;
@@ -377,6 +431,7 @@ mod tests {
         let transport = Observed {
             inner: http.client.clone(),
             answers: http.answers.clone(),
+            protection: http.protection.clone(),
         };
         let fetch = async |path: &str| {
             let request = http::Request::get(format!("{server}/{path}"));

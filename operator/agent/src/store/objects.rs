@@ -3,6 +3,8 @@
 //! An attempt's objects lie under a name of its own with a random part, so that nothing is ever written twice. The
 //! manifest lies at the set's place and names them.
 
+mod removal;
+
 use std::{
     io,
     sync::{
@@ -21,9 +23,13 @@ use tokio::sync::Mutex;
 
 use super::{
     content::{Content, pipe},
-    http::{Answer, Answers, Code, Http, Meaning, with_retries},
-    port::{Attempt, LARGEST_MANIFEST, MANIFEST, Published, PutError, SetPath, Store, StoredManifest},
+    http::{Answer, Answers, Code, Http, Meaning, Protection, with_retries},
+    port::{
+        Attempt, LARGEST_MANIFEST, MANIFEST, Own, Published, PutError, Removal, SetPath, Store,
+        StoredManifest,
+    },
     uploads::Uploads,
+    versions::Versions,
 };
 use crate::{failure::environment as environment_failure, text::hex};
 
@@ -72,9 +78,11 @@ pub(super) struct Objects {
     retrying: Operator,
     without_retries: Operator,
     answers: Answers,
+    protection: Protection,
     name: String,
     service: Service,
     uploads: Option<Uploads>,
+    versions: Option<Versions>,
 }
 
 impl Objects {
@@ -107,16 +115,19 @@ impl Objects {
             retrying: with_retries(without_retries.clone()),
             without_retries,
             answers: http.answers.clone(),
+            protection: http.protection.clone(),
             name,
             service,
             uploads: None,
+            versions: None,
         }
     }
 
-    /// This store, whose server keeps uploads that were not completed.
-    pub(super) fn with_uploads(self, uploads: Uploads) -> Self {
+    /// This store, whose server keeps uploads that were not completed, and may keep versions of what was deleted.
+    pub(super) fn of_bucket(self, uploads: Uploads, versions: Versions) -> Self {
         Self {
             uploads: Some(uploads),
+            versions: Some(versions),
             ..self
         }
     }
@@ -230,6 +241,19 @@ impl Objects {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(failed(&error)),
             }
+        }
+    }
+
+    /// Ends the uploads of objects whose paths start with `prefix`.
+    async fn end_uploads(&self, prefix: &str) {
+        let Some(uploads) = &self.uploads else {
+            return;
+        };
+        // Permission to write does not include permission to list uploads; a lifecycle rule of the bucket then ends them.
+        match tokio::time::timeout(END_UPLOADS_TIMEOUT, uploads.end(prefix)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("unfinished uploads may stay in the store: {error}"),
+            Err(_) => tracing::warn!("unfinished uploads may stay in the store: the server does not answer"),
         }
     }
 
@@ -386,6 +410,10 @@ impl Store for Objects {
             sent: AtomicBool::default(),
         }))
     }
+
+    async fn remove(&self, set: &SetPath, own: &Own) -> Result<Removal, Failure> {
+        self.remove_set(set, own).await
+    }
 }
 
 fn manifest_of(set: &SetPath) -> String {
@@ -452,16 +480,8 @@ impl ObjectsAttempt {
 
     /// Ends the uploads of objects whose paths in this set's folder start with `prefix`.
     async fn end_uploads(&self, prefix: &str) {
-        let Some(uploads) = &self.store.uploads else {
-            return;
-        };
         let prefix = format!("{}/{prefix}", self.set.as_str());
-        // Permission to write does not include permission to list uploads; a lifecycle rule of the bucket then ends them.
-        match tokio::time::timeout(END_UPLOADS_TIMEOUT, uploads.end(&prefix)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("unfinished uploads may stay in the store: {error}"),
-            Err(_) => tracing::warn!("unfinished uploads may stay in the store: the server does not answer"),
-        }
+        self.store.end_uploads(&prefix).await;
     }
 
     /// Whether the server really refuses to write an object that is there, or that is another than the request names. Some

@@ -5,6 +5,8 @@
 //! what another pod has completed. Everything is streamed and may be cancelled: a store that sends parts of a file over
 //! the network ends an unfinished upload in [`Attempt::abort`].
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use fairway_protocol::{Failure, Reason};
 use sha2::{Digest as _, Sha256};
@@ -37,6 +39,98 @@ pub(crate) trait Store: Send + Sync {
     /// The attempt of one pod at a set. Its files are named by the pod: one that was replaced and still works, on a
     /// node that cannot be reached, makes another attempt.
     fn attempt(&self, set: &SetPath, pod_uid: &str) -> Result<Box<dyn Attempt>, Failure>;
+
+    /// Removes all that the attempts at a set have stored: the manifest first, so that nobody takes what is left for a
+    /// backup. Another call goes on where one was killed. A set whose manifest is not the Backup's is left as it is, and
+    /// what has no name by which agents store is left too.
+    async fn remove(&self, set: &SetPath, own: &Own) -> Result<Removal, Failure>;
+}
+
+/// By what a store knows what of a set its Backup has written.
+#[derive(Clone)]
+pub(crate) struct Own {
+    /// Names of the files that a backup may have, as [`Attempt::put`] is given them.
+    pub(crate) files: &'static [&'static str],
+    /// Whether a manifest is the Backup's.
+    pub(crate) has_sealed: Arc<dyn Fn(&[u8]) -> bool + Send + Sync>,
+}
+
+impl Own {
+    /// Whether an object has the name of a file of a backup, or of a later object of one: `database.dump.zst.000001`.
+    pub(super) fn has_name(&self, object: &str) -> bool {
+        self.files.iter().any(|file| match object.strip_prefix(file) {
+            Some("") => true,
+            Some(rest) => rest.strip_prefix('.').is_some_and(is_number),
+            None => false,
+        })
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.len() >= 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether this may be the UID of a pod.
+pub(super) fn is_pod(text: &str) -> bool {
+    let is_of_uid = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_of_uid)
+}
+
+/// What has become of a set that was to be removed.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    /// Number of files or objects that were removed.
+    pub(crate) objects: u64,
+    /// Bytes of these files or objects.
+    pub(crate) bytes: u64,
+    /// Paths in the store of what is left there that no agent of this Backup wrote.
+    pub(crate) foreign: Vec<String>,
+    /// How it ended.
+    pub(crate) end: End,
+}
+
+impl Removal {
+    /// One that has removed nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            objects: 0,
+            bytes: 0,
+            foreign: Vec::new(),
+            end: End::Removed,
+        }
+    }
+
+    /// Takes note that something was removed.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.objects += 1;
+        self.bytes += bytes;
+    }
+
+    /// This one, ended by the store's refusal to remove that object.
+    pub(super) fn refused(self, object: String, until: Option<String>) -> Self {
+        Self {
+            end: End::Refused { object, until },
+            ..self
+        }
+    }
+}
+
+/// How the removal of a set ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing is left that the Backup wrote.
+    Removed,
+    /// Nothing is listed any more that the Backup wrote, and the store keeps versions of it.
+    Hidden,
+    /// The store refuses to remove an object. Others may be removed already, but none before the manifest.
+    Refused {
+        /// Path of the object in the store.
+        object: String,
+        /// Until when it is kept, where the store says so (RFC 3339).
+        until: Option<String>,
+    },
+    /// The manifest in the set's place is not the Backup's, or cannot be read: nothing was removed.
+    NotOwn,
 }
 
 /// One pod's attempt at a set.

@@ -11,7 +11,9 @@ use reqsign_core::ProvideCredentialChain;
 use super::{
     http::Http,
     objects::{Objects, Publishing, Service},
+    signed::Signed,
     uploads::Uploads,
+    versions::Versions,
 };
 use crate::environment::Environment;
 
@@ -61,14 +63,15 @@ pub(super) fn open(s3: &S3Store, options: &Store, environment: &Environment) -> 
         }
     };
     let http = Http::new(environment)?;
-    let uploads = Uploads::new(
+    let bucket = Signed::new(
         http.beside(),
         credentials(credentials_from.as_ref(), environment),
         region,
         url,
         folder,
     );
-    Ok(Objects::build(builder, &http, options.to_string(), SERVICE)?.with_uploads(uploads))
+    let objects = Objects::build(builder, &http, options.to_string(), SERVICE)?;
+    Ok(objects.of_bucket(Uploads(bucket.clone()), Versions(bucket)))
 }
 
 /// The access key that the App names; without one, the identity of the pod's service account.

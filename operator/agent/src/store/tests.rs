@@ -1,6 +1,7 @@
 //! What every store must do. A new store is a case of each test.
 
 mod bucket;
+mod removal;
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,8 @@
 //! The store that is a volume: one folder per set. An attempt fills a folder of its own, which is renamed to the set's
 //! name when it is complete.
 
+mod removal;
+
 use std::{
     collections::VecDeque,
     ffi::OsStr,
@@ -18,7 +20,10 @@ use rustix::{fs::OFlags, io::Errno};
 use super::{
     content::{Content, pipe},
     objects::ReadFailed,
-    port::{Attempt, LARGEST_MANIFEST, MANIFEST, Published, PutError, SetPath, Store, StoredManifest},
+    port::{
+        Attempt, LARGEST_MANIFEST, MANIFEST, Own, Published, PutError, Removal, SetPath, Store,
+        StoredManifest,
+    },
 };
 use crate::{blocking::blocking, failure::environment as environment_failure};
 
@@ -144,6 +149,11 @@ impl Store for Volume {
             set,
             naming: Arc::default(),
         }))
+    }
+
+    async fn remove(&self, set: &SetPath, own: &Own) -> Result<Removal, Failure> {
+        let (folder, own) = (self.set(set), own.clone());
+        blocking(move || folder.remove_set(&own)).await
     }
 }
 

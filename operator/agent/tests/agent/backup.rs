@@ -10,7 +10,7 @@ use crate::{
     postgres::{Database, value},
 };
 
-const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
+pub(crate) const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
 pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
 pub(crate) fn task(scratch: bool) -> Task {

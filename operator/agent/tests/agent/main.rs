@@ -19,6 +19,7 @@ mod postgres;
 mod preflight;
 mod probe;
 mod proxy;
+mod prune;
 mod settle;
 mod strings;
 mod tls;

@@ -11,8 +11,8 @@ use crate::{
     servers::{Kind, Place},
 };
 
-const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
-const SET: &str = "shop/crm/crm-1-1a2b3c4d";
+pub(crate) const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
+pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
 pub(crate) fn task(place: &Place) -> Task {
     Task::Backup(BackupTask {

@@ -15,4 +15,5 @@ mod failures;
 mod harness;
 #[path = "../postgres/mod.rs"]
 mod postgres;
+mod prune;
 mod servers;

@@ -20,17 +20,18 @@ use crate::{
 /// A user of the servers, who is not their administrator.
 pub(crate) const USER: &str = "fairway";
 
-/// Starts versitygw with a user that owns a bucket, for a shell.
+/// Starts versitygw with a user that owns two buckets, for a shell.
 const GATEWAY: &str = r#"
 set -e
-mkdir -p "$DIR/data" "$DIR/iam"
+mkdir -p "$DIR/data" "$DIR/iam" "$DIR/versions"
 ROOT_ACCESS_KEY=root ROOT_SECRET_KEY=rootsecret "$PROGRAM" --port "127.0.0.1:$PORT" --quiet --iam-dir "$DIR/iam" \
-  --cert "$TLS/server.crt" --key "$TLS/server.key" posix "$DIR/data" >"$DIR/log" 2>&1 </dev/null &
+  --cert "$TLS/server.crt" --key "$TLS/server.key" posix --versioning-dir "$DIR/versions" "$DIR/data" >"$DIR/log" 2>&1 </dev/null &
 server=$!
 admin() { "$PROGRAM" admin --access root --secret rootsecret --allow-insecure --endpoint-url "https://127.0.0.1:$PORT" "$@"; }
 until admin list-users >"$DIR/admin.log" 2>&1; do kill -0 $server; done
 admin create-user --access "$USER" --secret "$PASSWORD" --role user >>"$DIR/admin.log" 2>&1
 admin create-bucket --bucket backups --owner "$USER" >>"$DIR/admin.log" 2>&1
+admin create-bucket --bucket versioned --owner "$USER" >>"$DIR/admin.log" 2>&1
 "#;
 
 /// Starts Apache with a WebDAV share, for a shell.
@@ -143,11 +144,29 @@ pub(crate) struct Place {
     pub(crate) files: PathBuf,
 }
 
+/// A folder of its own for a test.
+fn next_prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Place {
+    /// A folder of its own in a bucket that keeps versions of what is deleted.
+    pub(crate) fn with_versions() -> Self {
+        let (bucket, prefix) = (S3.data.join("versioned"), next_prefix());
+        // As versitygw's PutBucketVersioning does it.
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&bucket, "user.versioning", &[1], flags).expect("an attribute");
+        Self {
+            kind: Kind::S3,
+            store: Self::s3("versioned", &prefix, S3.port),
+            files: bucket.join(prefix),
+        }
+    }
+
     /// A folder of its own on the server of this process.
     pub(crate) fn new(kind: Kind) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = next_prefix();
         let (store, files) = match kind {
             Kind::S3 => (
                 Self::s3("backups", &prefix, S3.port),

@@ -1,7 +1,7 @@
 //! A bucket in memory, whose server a test can make refuse requests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -9,12 +9,13 @@ use axum::{
     Router,
     body::to_bytes,
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use fairway_protocol::{
     STORE_ACCESS_KEY_ID_VARIABLE, STORE_SECRET_ACCESS_KEY_VARIABLE, Store as StoreOptions,
 };
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::{
@@ -28,6 +29,9 @@ const EMPTY_LIST: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></Li
 /// Which requests are refused, by method, path and conditions, and with what status and code.
 type Refusals = Box<dyn Fn(&str) -> Option<(StatusCode, &'static str)> + Send + Sync>;
 
+/// A header of the answers to some requests, by method and path.
+type Headers = fn(&str) -> Option<(&'static str, &'static str)>;
+
 /// A bucket behind a server of its own.
 pub(super) struct Bucket {
     port: u16,
@@ -36,6 +40,8 @@ pub(super) struct Bucket {
 
 struct Shared {
     refusals: Refusals,
+    /// The header that the server adds, once it lists what it holds.
+    lists: Mutex<Option<Headers>>,
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     requests: Mutex<Vec<String>>,
 }
@@ -52,6 +58,7 @@ impl Bucket {
     ) -> Self {
         let shared = Arc::new(Shared {
             refusals: Box::new(refusals),
+            lists: Mutex::default(),
             objects: Mutex::default(),
             requests: Mutex::default(),
         });
@@ -76,6 +83,11 @@ impl Bucket {
         open(&options, &Environment::of_process(variables.into())).unwrap()
     }
 
+    /// Lets the server list what it holds, and add a header to some answers.
+    pub(super) fn list(&self, headers: Headers) {
+        *locked(&self.shared.lists) = Some(headers);
+    }
+
     /// Paths of the objects that it holds.
     pub(super) fn paths(&self) -> Vec<String> {
         locked(&self.shared.objects).keys().cloned().collect()
@@ -93,6 +105,52 @@ impl Bucket {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let asked = format!("{} {}", request.method(), request.uri());
+    let header = locked(&shared.lists).and_then(|headers| headers(&asked));
+    let mut answer = answer_plainly(&shared, request).await;
+    if let Some((name, value)) = header {
+        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
+
+/// The keys below the prefix that a list asks for: each object, or the folder in which it lies.
+fn list(objects: &BTreeMap<String, Vec<u8>>, query: &str) -> String {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let prefix = pairs
+        .filter(|(name, _)| *name == "prefix")
+        .map(|(_, value)| value)
+        .next();
+    let prefix = percent_decode_str(prefix.unwrap_or_default())
+        .decode_utf8_lossy()
+        .into_owned();
+    let mut folders = BTreeSet::new();
+    let mut list = String::from("<ListBucketResult><IsTruncated>false</IsTruncated>");
+    for (path, content) in objects {
+        let key = path.trim_start_matches("/backups/");
+        let Some(rest) = key.strip_prefix(&prefix) else {
+            continue;
+        };
+        match rest.split_once('/') {
+            Some((folder, _)) => {
+                folders.insert(format!("{prefix}{folder}/"));
+            }
+            None => list.push_str(&format!(
+                "<Contents><Key>{key}</Key><Size>{}</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>",
+                content.len()
+            )),
+        }
+    }
+    for folder in folders {
+        list.push_str(&format!(
+            "<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"
+        ));
+    }
+    list + "</ListBucketResult>"
+}
+
+async fn answer_plainly(shared: &Shared, request: Request) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     // A range is always the whole object here.
     let is_range = request.headers().contains_key(header::RANGE);
@@ -127,7 +185,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             objects.remove(&path);
             StatusCode::NO_CONTENT.into_response()
         }
-        _ if uri.query().is_some() => EMPTY_LIST.into_response(),
+        _ if uri.query().is_some() => {
+            let query = uri.query().filter(|query| query.contains("list-type"));
+            let lists = locked(&shared.lists).is_some();
+            match query.filter(|_| lists) {
+                Some(query) => list(&objects, query).into_response(),
+                None => EMPTY_LIST.into_response(),
+            }
+        }
         _ => match objects.get(&path) {
             Some(object) if is_range => {
                 let (length, last) = (object.len(), object.len() - 1);

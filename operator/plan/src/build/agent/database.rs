@@ -1,4 +1,4 @@
-//! Work on the database: preflight, backup, settling.
+//! Work on the database and its backups: preflight, backup, the removal of one, settling.
 
 use super::files::mount_files;
 use super::migrate::mark;
@@ -10,10 +10,13 @@ use super::pod::{
 use super::{sidecars, store};
 use crate::build::annotate;
 use crate::observed::Settings;
-use crate::protocol::{BackupTask, PreflightTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task};
+use crate::protocol::{
+    BackupTask, PreflightTask, PruneTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task,
+};
 use crate::snapshot::Snapshot;
-use crate::tasks::{BACKUP, PREFLIGHT, SETTLE};
+use crate::tasks::{BACKUP, PREFLIGHT, PRUNE, SETTLE};
 use fairway_crds::app::BackupSettings;
+use fairway_crds::backup::BackupSet;
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::store::Store;
@@ -99,6 +102,39 @@ pub fn backup_job(
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
         mount_everywhere(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY, Access::ReadWrite);
     }
+    finish(&context, snapshot, pod, DAY)
+}
+
+/// The Job that removes the set of a backup. It needs the store and not the database.
+pub fn prune_job(
+    settings: &Settings,
+    backup: &Backup,
+    snapshot: &Snapshot,
+    set: &BackupSet,
+    attempt: u32,
+) -> Job {
+    let BackupSet { store, path } = set;
+    let backup_name = backup.name_any();
+    let context = TaskContext {
+        task: &PRUNE,
+        name: &PRUNE.child(&backup_name, attempt),
+        namespace: backup.metadata.namespace.as_ref(),
+        app: &backup.spec.app,
+        release: backup.spec.release.as_deref(),
+        work_for: &backup_name,
+        owner: backup.controller_owner_ref(&()),
+    };
+    let task = Task::Prune(PruneTask {
+        requester: context.requester(),
+        store: store.clone(),
+        set: path.clone(),
+        backup_uid: backup.metadata.uid.clone().unwrap_or_default(),
+    });
+    let mut pod = agent_pod_spec(settings, place(settings, snapshot));
+    let mut container = agent_container(settings, environment(&task, None));
+    run_own_agent(&mut container, settings);
+    pod.containers = vec![container];
+    store::attach(&mut pod, store);
     finish(&context, snapshot, pod, DAY)
 }
 
