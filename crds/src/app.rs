@@ -117,7 +117,8 @@ pub struct BackupSettings {
     /// When backups are taken beside those of releases. Editing it takes effect at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<BackupSchedule>,
-    /// Which verified backups are kept. This version says so in `status.keptBecause` of each Backup, and removes none.
+    /// Which verified backups are kept; `status.keptBecause` of each says why. The others are removed, one after the other, with
+    /// their sets in the store. Without it nothing is ever removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
     /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it
@@ -144,7 +145,7 @@ pub struct BackupSchedule {
     pub time_zone: String,
 }
 
-/// How many verified backups are kept. Of each day, week, month and year the newest one is, by the clock of
+/// How many verified backups are kept. One that failed goes after 7 days, when there is a newer verified one. Of each day, week, month and year the newest one is, by the clock of
 /// `backup.schedule.timeZone`; one without a backup is not counted. What a release in progress or the live one refers to is
 /// kept beside these, and so is what has a `keepUntil`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

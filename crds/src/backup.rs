@@ -100,6 +100,53 @@ pub struct BackupStatus {
     /// Attempts to take the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,
+    /// Its removal, once retention has decided it. From then on the backup counts as proof for nothing, and nothing brings
+    /// it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
+}
+
+/// The removal of a backup that `backup.keep` of the App does not keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// When it was decided.
+    #[schemars(with = "String")]
+    pub since: jiff::Timestamp,
+    /// How far it is.
+    pub state: RemovalState,
+    /// What is removed.
+    pub set: BackupSet,
+    /// Number of files or objects that were removed.
+    #[serde(default)]
+    pub objects: i64,
+    /// Bytes of these files or objects.
+    #[serde(default)]
+    pub bytes: i64,
+    /// Until when the store keeps the set, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub until: Option<jiff::Timestamp>,
+    /// What is left in the store, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Attempts to remove the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Attempts>,
+}
+
+/// How far the removal of a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RemovalState {
+    /// The set is to be removed, or some of it is.
+    Removing,
+    /// Nothing of the set is left. The Backup is deleted next.
+    Removed,
+    /// Nothing of the set is listed any more, but the bucket keeps versions: a rule of its lifecycle removes the bytes. The
+    /// Backup is deleted next.
+    Hidden,
+    /// The store refuses to remove the set, or the set is not the Backup's. The store is asked again.
+    Retained,
 }
 
 /// Where a backup is stored.

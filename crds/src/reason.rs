@@ -281,6 +281,14 @@ pub enum Reason {
     /// Another field manager (`kubectl edit`, `kubectl set image`, a controller) changed the spec of a Deployment of Fairway's.
     /// The change was reverted, because the Deployment runs what its Release releases and nothing else.
     ChangeReverted,
+    /// Retention removes this Backup, which `backup.keep` of the App does not keep any more: its set in the store first, then the
+    /// Backup. It counts as proof for nothing.
+    RemovingBackup,
+    /// Retention has removed a Backup and its set in the store.
+    BackupRemoved,
+    /// Retention does not keep this Backup, but its set stays: the store refuses to remove it, or what lies in its place was not
+    /// written by this Backup. The store is asked again when the date that it says has passed, and once a day otherwise.
+    BackupRetained,
     /// The final backup that the annotation `fairway.dev/final-backup` of the App asks for is verified. The App may be deleted.
     FinalBackupTaken,
     /// The version that the App's spec asks for serves.

@@ -38,6 +38,34 @@ impl fmt::Display for Store {
     }
 }
 
+impl Store {
+    /// Whether both are the same place, whatever the credentials with which it is reached.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Volume(one), Self::Volume(other)) => one == other,
+            (Self::S3(one), Self::S3(other)) => {
+                let place = |store: &S3Store| {
+                    let S3Store {
+                        bucket,
+                        prefix,
+                        endpoint,
+                        region,
+                        addressing: _,
+                        credentials_from: _,
+                        ca_from: _,
+                    } = store.clone();
+                    (bucket, prefix, endpoint, region)
+                };
+                place(one) == place(other)
+            }
+            (Self::Webdav(one), Self::Webdav(other)) => {
+                (&one.endpoint, &one.prefix) == (&other.endpoint, &other.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The serialized form of [`Store`]: exactly one field is set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -336,6 +336,27 @@ async fn s15_operator_deletes_only_services_that_an_app_owns() -> Result<()> {
     .await
 }
 
+/// The operator may delete Backups, but data goes first: only one whose status says that its set is gone.
+#[tokio::test]
+async fn operator_deletes_only_backups_whose_sets_are_removed() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let operator = User {
+            context: context.clone(),
+            name: operator::USER.to_owned(),
+        };
+        // Of an App that does not exist, so that nobody takes it.
+        let backup = json!({
+            "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup", "metadata": {"name": "nightly"},
+            "spec": {"app": "nobody"}
+        });
+        allowed(&create(&context.client, &context.namespace, &backup, Effect::Stored, None).await?);
+        let said = "Fairway may delete a Backup only when its set is removed from the store";
+        denied(&operator.deletes(&backup).await?, said);
+        Ok(())
+    })
+    .await
+}
+
 /// S15: of a Service that a team brought, the operator takes the selector and nothing else.
 #[tokio::test]
 async fn s15_operator_changes_only_the_selector_of_a_service_that_it_takes_over() -> Result<()> {

@@ -102,7 +102,7 @@ fn the_rendered_role_is_this_and_no_more(#[case] values: &[&str]) -> Result<()> 
         ("fairway.dev/apps", "list watch"),
         ("fairway.dev/releases", "get list watch create patch delete"),
         ("fairway.dev/migrations", "get list watch create"),
-        ("fairway.dev/backups", "get list watch create"),
+        ("fairway.dev/backups", "get list watch create delete"),
         ("fairway.dev/apps/status", "update"),
         ("fairway.dev/releases/status", "update"),
         ("fairway.dev/migrations/status", "update"),

@@ -67,7 +67,7 @@ macro_rules! for_each_kind {
                     unreadable: BlocksApp,
                 }
                 Backup backups backup {
-                    may: [get, create],
+                    may: [get, create, delete],
                     app: |object| Some(&object.spec.app),
                     status: BackupStatus,
                     observed: BackupObserved,

@@ -3,6 +3,12 @@
 //! Every attempt is a Job of its own number. The number is recorded before the Job exists, so a crash between the
 //! two creates the same Job again. What the environment causes (store full, claim missing, wrong password) is retried
 //! for a day; the Job of an attempt that failed is removed when the next begins, the last one at the end.
+//!
+//! One that has ended says why retention keeps it, and is removed when nothing does: [`removal`].
+
+mod removal;
+
+pub use removal::removed;
 
 use crate::answers::Answers;
 use crate::attempt::{self, Advanced, Attempt, Child, DeadlineFor, Failed, Impossible, Planned, SLOW_START};
@@ -14,7 +20,7 @@ use crate::names;
 use crate::observed::{BackupObserved, Settings};
 use crate::protocol::{BackupEvidence, BackupReport, Cause};
 use crate::release::history::{happened, has_ended};
-use crate::retention;
+use crate::retention::{self, Candidate};
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, Identity};
@@ -59,6 +65,9 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
         for condition in &mut status.conditions {
             condition.observed_generation = generation;
         }
+        if let Some(decided) = status.removal.take() {
+            return removal::plan(observed, settings, status, decided, now);
+        }
         let wake = keep(observed, &mut status, now);
         return Decision {
             steps: leftovers(observed, None),
@@ -84,7 +93,7 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
     }
 }
 
-/// Says why a Backup that has ended is kept. Returns when that may be another, without any change.
+/// Says why a Backup that has ended is kept, or that it is to be removed. Returns when that may be another, without any change.
 fn keep(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) -> Wake {
     let settings = observed.app.as_ref().and_then(|app| app.spec.backup.as_ref());
     let until = observed.backup.spec.keep_until.filter(|until| *until > now);
@@ -96,12 +105,19 @@ fn keep(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) ->
     let name = observed.backup.name_any();
     let mut kept = retention::kept(&observed.candidates, &keep, &retention::zone_of(settings), now);
     status.kept_because = kept.remove(&name).unwrap_or_default();
+    if status.kept_because.is_empty() {
+        removal::decide(observed, status, now);
+    }
     // Backups of a clock that was ahead begin to count, for all of them.
     let ahead = observed
         .candidates
         .iter()
         .filter_map(|candidate| candidate.verified);
-    let next = ahead.filter(|time| *time > now).chain(until).min();
+    let mut candidates = observed.candidates.iter();
+    let own = candidates.find(|candidate| candidate.name == name);
+    let unproven = own.and_then(Candidate::unproven_until);
+    let times = ahead.chain(unproven).filter(|time| *time > now);
+    let next = times.chain(until).min();
     next.map_or(Wake::OnChange, Wake::At)
 }
 

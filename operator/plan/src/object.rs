@@ -34,7 +34,8 @@ pub enum Step {
     /// Creation. An object with the same name and owner (or, without an owner, with the same `fairway.dev/app` label)
     /// is adopted; any other object with that name is an error.
     Create(Box<Object>),
-    /// Deletion with the UID as precondition; an object that is gone already is fine.
+    /// Deletion with the UID as precondition, and with the resource version where [`Kind::is_deleted_unchanged`]; an object
+    /// that is gone already, or has changed since, is fine.
     Delete(ObjectRef),
 }
 
@@ -131,6 +132,12 @@ macro_rules! objects {
                     $(Self::$kind => stringify!($kind),)*
                 }
             }
+
+            /// Whether an object of the kind is only deleted in the version that was observed: what a user has changed since
+            /// may be a reason to keep it.
+            pub const fn is_deleted_unchanged(self) -> bool {
+                matches!(self, Self::Backup)
+            }
         }
     };
 }
@@ -165,7 +172,7 @@ pub struct ObjectRef {
     pub name: String,
     /// The UID that the object must have: another object with the same name, created meanwhile, is left alone.
     pub uid: String,
-    /// The resource version that was observed: what is scaled must still have it, what is deleted need not.
+    /// The resource version that was observed: what is scaled must still have it, what is deleted need not, but for a Backup.
     pub resource_version: Option<String>,
 }
 

@@ -218,6 +218,8 @@ pub struct BackupObserved {
     pub migration: Option<String>,
     /// All Backups of the App as retention sees them, once this one has ended, if the App's spec says which are kept.
     pub candidates: Vec<Candidate>,
+    /// The other Backups of the App that retention removes, once this one has ended.
+    pub removals: Vec<Arc<Backup>>,
     /// The App of the Backup; absent when the App is gone or being deleted.
     pub app: Option<Arc<App>>,
     /// The Release for which the backup is made.

@@ -5,10 +5,17 @@ use fairway_crds::Backup;
 use fairway_crds::backup::BackupOutcome;
 use jiff::Timestamp;
 
-/// Whether a Backup is proven to the level that counts.
+/// Whether a Backup is proven to the level that counts, and not being removed.
 pub fn is_verified(backup: &Backup) -> bool {
     let status = backup.status.as_ref();
-    status.is_some_and(|status| status.outcome == Some(BackupOutcome::Succeeded))
+    status.is_some_and(|status| status.outcome == Some(BackupOutcome::Succeeded) && status.removal.is_none())
+}
+
+/// When a Backup failed that is not being removed.
+pub fn failed_at(backup: &Backup) -> Option<Timestamp> {
+    let status = backup.status.as_ref()?;
+    let has_failed = status.outcome == Some(BackupOutcome::Failed) && status.removal.is_none();
+    has_failed.then(|| since(&status.conditions)).flatten()
 }
 
 /// When the dump of a verified Backup began: by the clock of the database server, but not after its end by the operator's.

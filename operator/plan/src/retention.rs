@@ -3,19 +3,24 @@
 //! Only verified backups count: one that failed takes nobody's place. They are counted by the date on which they were taken, in
 //! the time zone of the App. Of each day, week, month and year the newest one is kept, for as many of these as the App says,
 //! counted from the newest back; days without a backup are not counted, so a pause of the backups removes nothing.
+//!
+//! One that failed may have left something in the store. It goes after a while, when a newer one is verified.
 
 use crate::message::moment;
-use crate::proof::{is_verified, taken_at};
+use crate::proof::{failed_at, is_verified, taken_at};
 use crate::zone;
 use fairway_crds::app::{BackupSettings, Keep};
 use fairway_crds::{Backup, Release};
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// For how long a backup that failed is kept.
+const UNPROVEN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What retention looks at of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Candidate {
     pub name: String,
     /// When it was taken, if it is verified.
     pub verified: Option<Timestamp>,
+    /// When it failed, if it did.
+    pub failed: Option<Timestamp>,
     /// Until when a user wants it to be kept.
     pub keep_until: Option<Timestamp>,
     /// What refers to it, such as `Release crm-42`.
@@ -79,6 +86,7 @@ impl Candidate {
         let holders = releases.iter().filter(refers);
         Self {
             verified: is_verified(backup).then(|| taken_at(backup)).flatten(),
+            failed: failed_at(backup),
             keep_until: backup.spec.keep_until,
             held_by: holders
                 .map(|release| format!("Release {}", release.name_any()))
@@ -86,6 +94,21 @@ impl Candidate {
             name,
         }
     }
+
+    /// When it is not kept any more for having failed a short while ago.
+    pub fn unproven_until(&self) -> Option<Timestamp> {
+        let failed = self.failed?;
+        Some(failed.saturating_add(UNPROVEN).unwrap_or(Timestamp::MAX))
+    }
+}
+
+/// Whether one of these is verified and newer than a backup of that moment and name. A clock that was ahead proves nothing.
+pub fn has_newer(candidates: &[Candidate], than: (Timestamp, &str), now: Timestamp) -> bool {
+    let mut verified = candidates.iter().filter_map(|candidate| {
+        let taken = candidate.verified.filter(|taken| *taken <= now)?;
+        Some((taken, candidate.name.as_str()))
+    });
+    verified.any(|newer| newer > than)
 }
 
 /// The time zone by whose dates backups are counted: that of the schedule, or UTC.
@@ -119,6 +142,13 @@ pub fn kept(
         }
         if let Some(until) = candidate.keep_until.filter(|until| *until > now) {
             keeps(candidate, wanted(until));
+        }
+        if let Some(until) = candidate.unproven_until().filter(|until| *until > now) {
+            keeps(candidate, format!("unproven, to {}", moment(until)));
+        } else if let Some(failed) = candidate.failed
+            && !has_newer(candidates, (failed, &candidate.name), now)
+        {
+            keeps(candidate, "unproven, and no newer one is verified".to_owned());
         }
         // Counted, it would push out others until its time comes.
         if candidate.verified.is_some_and(|taken| taken > now) {

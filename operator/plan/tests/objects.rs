@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
 use fairway_crds::app::BackupSettings;
+use fairway_crds::backup::BackupSet;
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::build::agent::{self, Pull};
 use fairway_plan::build::deployment::{self, DeploymentInput};
@@ -334,6 +335,16 @@ fn a_backup_with_scratch() {
         &digests(),
         1
     ));
+}
+
+#[test]
+fn the_removal_of_a_backup_needs_the_store_and_no_database() {
+    let set = BackupSet {
+        store: app().spec.backup.unwrap().store,
+        path: agent::set_path(&backup()),
+    };
+    let job = agent::prune_job(&settings(), &backup(), &snapshot(), &set, 1);
+    insta::assert_yaml_snapshot!(job);
 }
 
 #[test]

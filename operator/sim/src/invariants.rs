@@ -18,6 +18,7 @@ use fairway_crds::component::Component;
 use fairway_plan::build;
 use fairway_plan::release::history::live;
 use fairway_plan::snapshot::Snapshot;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,6 +53,10 @@ pub struct Checker {
     snapshots: BTreeMap<String, Arc<Snapshot>>,
     /// Names of scheduled Backups that were created and that no user has deleted.
     scheduled: BTreeSet<String>,
+    /// Sets of backups that were ever verified, by path: when each was taken, and the name of the Backup.
+    verified: BTreeMap<String, (Timestamp, String)>,
+    /// Sets of backups in the store as they were last, by path: whether the manifest is there.
+    sets: BTreeMap<String, bool>,
 }
 
 impl Checker {
@@ -75,6 +80,7 @@ impl Checker {
         self.migrations(cluster);
         self.dumps(after);
         self.scheduled(before, cluster);
+        self.removals(before, cluster);
         self.services(before, after);
         self.scaling(before, after);
         self.stopping(after);

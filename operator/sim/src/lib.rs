@@ -181,11 +181,16 @@ impl Sim {
         Ok(())
     }
 
-    /// When the next run of a schedule begins, as the Apps say.
+    /// When the next run of a schedule begins, as the Apps say, or a store is asked again on another day.
     fn next_run(&self) -> Option<Timestamp> {
         let apps = self.cluster.objects().apps.values();
         let states = apps.filter_map(|app| app.status.as_ref()?.backup.as_ref());
-        states.filter_map(|state| state.next_runs.first().copied()).min()
+        let runs = states.filter_map(|state| state.next_runs.first().copied());
+        let backups = self.cluster.objects().backups.values();
+        let removals = backups.filter_map(|backup| backup.status.as_ref()?.removal.as_ref());
+        let later = self.cluster.now + SignedDuration::from_hours(1);
+        let again = removals.filter_map(|removal| removal.attempts.as_ref()?.next);
+        runs.chain(again.filter(|next| *next > later)).min()
     }
 
     /// Checks what must hold when nothing moves any more; nothing need while nobody acts.

@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, Propagation};
 use crate::database::{Effect, State};
 use crate::images::digest;
 use crate::pod_run::Sidecar;
-use crate::store::{NAMESPACE, Stored};
+use crate::store::{NAMESPACE, Objects, Stored};
 use crate::{Sim, Stuck};
 use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::backup::BackupSpec;
@@ -161,7 +161,8 @@ impl Command {
     /// | `image crm:2 unhealthy` (`healthy`, `crashing`, `starting`, `unpullable`, `pullable`) | how a version behaves |
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
     /// | `app … schedule=15_2_*_*_*@Europe/Warsaw`, `edit schedule=none` | the App has backups taken by a schedule |
-    /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`) | the environment |
+    /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`, `locked`, `unlocked`, `versioned`) | the environment |
+    /// | `keep nightly 2027-01-31T00:00:00Z` | a user sets `keepUntil` of a Backup |
     /// | `probes blocked`, `quota used-up` (`3`, `raised`), `pods crm:2 forbidden` (`warned`), `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `sidecars endless` (`native`) | somebody injects such a container into every pod |
     /// | `claim uploads ReadWriteOncePod`, `app … mounts=uploads`, `edit mounts=uploads` | there is such a claim, and the web component mounts it |
@@ -185,7 +186,7 @@ impl Command {
     /// | `set-image crm-web-2 other:9`, `add-container crm-web-2 spy:1` | another field manager changes a Deployment of ours |
     /// | `operator away`, `operator back` | nobody is there to act |
     /// | `pace linger=9 endpoints=2 ready=5 migration=9` | how many seconds things take |
-    /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration exists`, `until migration runs`, `until backup runs`, `until backup nightly ended`, `until app overdue` | time passes |
+    /// | `until crm-2 Migrating`, `until crm-2 ended`, `until crm-2 says Baking`, `until migration exists`, `until migration runs`, `until backup runs`, `until backup nightly ended`, `until removal runs`, `until app overdue` | time passes |
     /// | `wait 30s`, `settle` | time passes |
     /// | `show` | what serves and what runs at this moment |
     pub fn parse(line: &str) -> Self {
@@ -244,7 +245,18 @@ impl Command {
                 "locked-out" | "open" => cluster.database.is_locked_out = how == "locked-out",
                 _ => return Err(Failed::NotUnderstood),
             },
-            ["store", how] => cluster.database.store_is_full = how == "full",
+            ["store", how] => match how {
+                "full" | "empty" => cluster.database.store_is_full = how == "full",
+                "locked" | "unlocked" => cluster.database.store_is_locked = how == "locked",
+                "versioned" => cluster.database.store_has_versions = true,
+                _ => return Err(Failed::NotUnderstood),
+            },
+            ["keep", backup, until] => {
+                let until = until.parse().map_err(|_| Failed::NotUnderstood)?;
+                cluster
+                    .api
+                    .change::<Backup>(backup, |backup| backup.spec.keep_until = Some(until));
+            }
             ["probes", how] => cluster.rules.probes_are_blocked = how == "blocked",
             ["health", how] => {
                 cluster.rules.health_flaps = how == "flaps";
@@ -791,6 +803,15 @@ fn end_migration(cluster: &mut Cluster, how: &str) {
     }
 }
 
+/// Whether a pod of the agent does that work.
+fn works(objects: &Objects, work: labels::Work) -> bool {
+    let mut pods = objects.pods.values();
+    pods.any(|pod| {
+        let done = pod.labels().get(labels::WORK);
+        done.is_some_and(|done| done == work.as_str())
+    })
+}
+
 fn has_come(cluster: &Cluster, what: &[String]) -> bool {
     let what: Vec<&str> = what.iter().map(String::as_str).collect();
     let objects = cluster.objects();
@@ -807,11 +828,8 @@ fn has_come(cluster: &Cluster, what: &[String]) -> bool {
             .iter()
             .any(|row| row.state == State::Running),
         ["migration", "exists"] => !objects.migrations.is_empty(),
-        ["backup", "runs"] => objects.pods.values().any(|pod| {
-            pod.labels()
-                .get(labels::WORK)
-                .is_some_and(|work| work == labels::Work::Backup.as_str())
-        }),
+        ["backup", "runs"] => works(objects, labels::Work::Backup),
+        ["removal", "runs"] => works(objects, labels::Work::Prune),
         ["backup", name, "ended"] => {
             let status = objects
                 .backups

@@ -216,6 +216,8 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
                 let kept = status.kept_because.join(", ");
                 lines.extend((!kept.is_empty()).then(|| format!("kept because of {kept}")));
+                let removal = status.removal.as_ref();
+                lines.extend(removal.map(|removal| format!("removal {:?}", removal.state)));
                 lines
             }),
         _ => Vec::new(),

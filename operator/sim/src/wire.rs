@@ -334,6 +334,12 @@ fn execute(cluster: &mut Cluster, step: &Step) -> Result<Option<ObjectMeta>, Api
             match cluster.objects().meta(target.kind.into(), &target.name) {
                 None => return Err(ApiError::NotFound),
                 Some(meta) if meta.uid.as_ref() != Some(&target.uid) => return Err(ApiError::Conflict),
+                Some(meta)
+                    if target.kind.is_deleted_unchanged()
+                        && meta.resource_version != target.resource_version =>
+                {
+                    return Err(ApiError::Conflict);
+                }
                 Some(_) => cluster.delete(target.kind.into(), &target.name),
             }
             // A pod ends later.

@@ -196,7 +196,10 @@ impl Transport {
         let parameters = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: Some(target.uid.clone()),
-                resource_version: None,
+                resource_version: target
+                    .resource_version
+                    .clone()
+                    .filter(|_| target.kind.is_deleted_unchanged()),
             }),
             // Without it a Job would leave its pods behind.
             ..DeleteParams::background()

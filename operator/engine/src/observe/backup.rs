@@ -11,6 +11,7 @@ use fairway_plan::proof::ended_at;
 use fairway_plan::retention::Candidate;
 use fairway_plan::tasks;
 use jiff::Timestamp;
+use std::sync::Arc;
 
 impl Observe for Backup {
     fn observe(scope: &mut Scope<'_>, key: &NamespacedName) -> Option<BackupObserved> {
@@ -36,12 +37,8 @@ impl Observe for Backup {
                 .backups
                 .all()
                 .filter(|other| {
-                    let ended = other
-                        .status
-                        .as_ref()
-                        .is_some_and(|status| status.outcome.is_some());
                     let goes = other.metadata.deletion_timestamp.is_some();
-                    !ended
+                    !has_ended(other)
                         && !goes
                         && may_run(group, other)
                         && other.metadata.name.as_deref() != Some(&key.name)
@@ -50,6 +47,7 @@ impl Observe for Backup {
             last_by_hand: last_by_hand(group, &key.name),
             migration: migration(scope),
             candidates: candidates(scope, &backup),
+            removals: removals(group, &backup),
             refused: known.refused,
             dry_run_passed: known.dry_run_passed,
             backup,
@@ -71,16 +69,29 @@ fn last_by_hand(group: &Group, except: &str) -> Option<(String, Timestamp)> {
         .max_by_key(|(_, ended)| *ended)
 }
 
+fn has_ended(backup: &Backup) -> bool {
+    let status = backup.status.as_ref();
+    status.is_some_and(|status| status.outcome.is_some())
+}
+
+/// The other Backups that retention removes, if this one has ended.
+fn removals(group: &Group, backup: &Backup) -> Vec<Arc<Backup>> {
+    if !has_ended(backup) {
+        return Vec::new();
+    }
+    let is_removed = |other: &Arc<Backup>| {
+        let status = other.status.as_ref();
+        other.metadata.name != backup.metadata.name && status.is_some_and(|status| status.removal.is_some())
+    };
+    group.backups.all().filter(is_removed).collect()
+}
+
 /// All Backups of the App as retention sees them, if its spec says which are kept and this one has ended.
 fn candidates(scope: &Scope<'_>, backup: &Backup) -> Vec<Candidate> {
     let group = scope.group;
-    let has_ended = backup
-        .status
-        .as_ref()
-        .is_some_and(|status| status.outcome.is_some());
     let app = scope.app().filter(|app| {
         let settings = app.spec.backup.as_ref();
-        has_ended && settings.is_some_and(|settings| settings.keep.is_some())
+        has_ended(backup) && settings.is_some_and(|settings| settings.keep.is_some())
     });
     let Some(app) = app else {
         return Vec::new();

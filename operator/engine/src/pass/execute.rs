@@ -9,12 +9,15 @@ use crate::caches::version_of;
 use crate::clock::Now;
 use crate::expectations::Until;
 use crate::key::NamespacedName;
+use crate::kinds::App;
+use crate::own::Own;
 use crate::request::{Answer, Request, Resource, written};
 use crate::state::State;
 use fairway_crds::Reason;
 use fairway_plan::message::quoting;
 use fairway_plan::observed::Refusal;
-use fairway_plan::{Step, object};
+use fairway_plan::{ObjectRef, Step, object};
+use kube::Resource as _;
 use kube::core::ObjectMeta;
 
 impl Pass {
@@ -114,6 +117,9 @@ impl Pass {
                     None => Until::Gone(target.uid.clone()),
                 };
                 self.wrote = true;
+                self.ended
+                    .announcements
+                    .extend(removed(state, &self.app, &execution, target));
                 state
                     .caches
                     .expect_deletion(&self.app, kind.into(), &key, until, now.monotonic);
@@ -239,6 +245,31 @@ impl Pass {
             }
         }
     }
+}
+
+/// That a Backup was deleted because retention does not keep it, in an Event of its App: of the Backup nobody reads one any more.
+fn removed(
+    state: &State,
+    app: &NamespacedName,
+    execution: &Execution,
+    target: &ObjectRef,
+) -> Option<Announcement> {
+    let Then::Commit { observed, .. } = &execution.then else {
+        return None;
+    };
+    let Own::Backup(backup) = observed else {
+        return None;
+    };
+    if target.kind != object::Kind::Backup {
+        return None;
+    }
+    let app = state.caches.get::<App>(app)?;
+    Some(Announcement {
+        about: app.object_ref(&()),
+        severity: Severity::Normal,
+        reason: Reason::BackupRemoved.to_string(),
+        message: fairway_plan::backup::removed(backup)?,
+    })
 }
 
 /// That a Deployment was put right which these field managers had changed.

@@ -358,6 +358,51 @@ fn an_object_that_ends_later_is_awaited_in_the_version_in_which_it_began_to() {
 }
 
 #[test]
+fn the_deletion_of_a_backup_is_an_event_of_its_app() {
+    let mut state = state();
+    let backup: crate::kinds::Backup = serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"namespace": "shop", "name": "nightly", "uid": "b-1", "resourceVersion": "7"},
+        "spec": {"app": "crm"},
+        "status": {"removal": {
+            "since": "2026-01-01T00:00:00Z", "state": "Removed", "objects": 2, "bytes": 7,
+            "set": {"store": {"volume": {"claimName": "backups"}}, "path": "shop/crm/nightly-b"},
+        }},
+    }))
+    .unwrap();
+    state.caches.put(backup.clone());
+    let mut pass = Pass::new(
+        ObjectKey::new(OwnKind::Backup, NamespacedName::new("shop", "nightly")),
+        NOW.monotonic,
+        Duration::ZERO,
+    );
+    pass.app = app();
+    let decided = Decided {
+        object: Own::Backup(Arc::new(backup)),
+        steps: vec![Step::Delete(reference(object::Kind::Backup, "nightly", "b-1"))],
+        commit: None,
+        wake: Wake::OnChange,
+        probes: None,
+    };
+    let asked = pass.execute(&mut state, decided, NOW);
+    assert!(matches!(asked, Action::Ask(Request::Write(_))), "{asked:?}");
+    let action = pass.next(&mut state, Answer::Done, NOW);
+    let ended = ended(action);
+    let [announcement] = &*ended.announcements else {
+        panic!("{:?}", ended.announcements);
+    };
+    assert_eq!(announcement.about.kind.as_deref(), Some("App"));
+    assert_eq!(announcement.reason, "BackupRemoved");
+    assert!(
+        announcement
+            .message
+            .starts_with("Retention has removed Backup nightly: 2 files"),
+        "{}",
+        announcement.message
+    );
+}
+
+#[test]
 fn what_was_changed_meanwhile_is_planned_again_without_a_failure() {
     let mut state = state();
     let (_, action) = one(&mut state, Step::Apply(desired_service()), error(409, "Conflict"));

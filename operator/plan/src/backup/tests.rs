@@ -2,7 +2,6 @@ use super::*;
 use crate::bench::{self, Bench, app, reported};
 use crate::missing::APPLIED_WITHIN;
 use crate::protocol::{Cause, Failure};
-use crate::retention::Candidate;
 use fairway_crds::app::Keep;
 use fairway_crds::store::{Store, VolumeStore};
 use fairway_crds::{App, Backup};
@@ -47,6 +46,7 @@ impl Story {
             last_by_hand: self.last_by_hand.clone(),
             migration: self.migration.clone(),
             candidates: self.candidates(),
+            removals: Vec::new(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
             refused: self.bench.refused.clone(),
@@ -66,6 +66,7 @@ impl Story {
         let newer = Candidate {
             name: "newer".to_owned(),
             verified: Some("2026-01-01T00:00:02Z".parse().unwrap()),
+            failed: None,
             keep_until: None,
             held_by: Vec::new(),
         };

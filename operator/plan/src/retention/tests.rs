@@ -36,6 +36,7 @@ fn verified(times: &[&str]) -> Vec<Candidate> {
         .map(|time| Candidate {
             name: (*time).to_owned(),
             verified: Some(at(time)),
+            failed: None,
             keep_until: None,
             held_by: Vec::new(),
         })
@@ -131,6 +132,28 @@ fn c24_what_is_referred_to_is_kept_whatever_its_age_and_level() {
 }
 
 #[test]
+fn a_backup_that_failed_goes_after_a_week_when_a_newer_one_is_verified() {
+    let mut candidates = verified(&["2026-05-01T20:00:00Z", "2026-05-02T20:00:00Z"]);
+    candidates[0].failed = candidates[0].verified.take();
+    let keep = Keep { last: 1, ..NONE };
+    let why = |candidates: &[Candidate], now: &str| {
+        let reasons = kept(candidates, &keep, &zone("UTC"), at(now));
+        reasons.get("2026-05-01T20:00:00Z").cloned()
+    };
+    let soon = why(&candidates, "2026-05-08T19:59:59Z");
+    assert_eq!(soon, Some(vec!["unproven, to 2026-05-08T20:00:00Z".to_owned()]));
+    assert_eq!(why(&candidates, "2026-05-08T20:00:00Z"), None);
+    let alone = why(&candidates[..1], "2026-06-01T00:00:00Z");
+    assert_eq!(
+        alone,
+        Some(vec!["unproven, and no newer one is verified".to_owned()])
+    );
+    let older = "2026-04-01T20:00:00Z";
+    candidates[1].verified = Some(at(older));
+    assert_eq!(why(&candidates, "2026-06-01T00:00:00Z"), alone);
+}
+
+#[test]
 fn a_backup_of_a_clock_that_was_ahead_is_kept_and_pushes_out_no_other() {
     let candidates = verified(&["2026-03-01T20:00:00Z", "2031-01-01T00:00:00Z"]);
     let keep = Keep {
@@ -154,7 +177,12 @@ fn reference(candidates: &[Candidate], keep: &Keep, zone: &TimeZone, now: Timest
         let is_held = !candidate.held_by.is_empty();
         let until = candidate.keep_until.is_some_and(|until| until > now);
         let is_ahead = candidate.verified.is_some_and(|taken| taken > now);
-        if is_held || until || is_ahead {
+        let is_unproven = candidate.failed.is_some_and(|failed| {
+            let is_newer = |taken: Timestamp| taken > failed && taken <= now;
+            let mut verified = candidates.iter().filter_map(|other| other.verified);
+            now < failed + SignedDuration::from_hours(168) || !verified.any(is_newer)
+        });
+        if is_held || until || is_ahead || is_unproven {
             kept.insert(candidate.name.clone());
         }
     }
@@ -240,6 +268,7 @@ fn history(begin: Timestamp, nexts: &[Next]) -> (Vec<(Timestamp, Candidate)>, Ti
         let candidate = Candidate {
             name: format!("b{number:04}"),
             verified: next.verified.then_some(taken),
+            failed: (!next.verified).then_some(taken),
             keep_until: next.keep_for.map(|span| now + SignedDuration::from_mins(span)),
             held_by: next
                 .held
@@ -284,6 +313,47 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 100, ..ProptestConfig::default() })]
+
+    /// Removed one by one in any order, as planners do it, each with a newer verified one beside it: what is left is what was
+    /// kept at first, nothing more goes, and the newest verified one is always there.
+    #[test]
+    fn one_removal_after_the_other_ends_with_what_is_kept(
+        keep in keeps(),
+        begin in 1_200_000_000..1_800_000_000_i64,
+        nexts in prop::collection::vec(next(), 1..60),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 60),
+    ) {
+        let zone = zone("Europe/Warsaw");
+        let (history, now) = history(Timestamp::from_second(begin).unwrap(), &nexts);
+        let mut left: Vec<_> = history.into_iter().map(|(_, candidate)| candidate).collect();
+        let newest = |left: &[Candidate]| {
+            let counts = |candidate: &&Candidate| candidate.verified.is_some_and(|taken| taken <= now);
+            let newest = left.iter().filter(counts).max_by_key(|candidate| (candidate.verified, candidate.name.clone()));
+            newest.map(|newest| newest.name.clone())
+        };
+        let (first, at_first) = (kept(&left, &keep, &zone, now), newest(&left));
+        for index in order {
+            let names = kept(&left, &keep, &zone, now);
+            let may_go = |candidate: &Candidate| {
+                let age = candidate.verified.or(candidate.failed);
+                !names.contains_key(&candidate.name)
+                    && age.is_some_and(|age| has_newer(&left, (age, &candidate.name), now))
+            };
+            let going: Vec<_> = left.iter().filter(|candidate| may_go(candidate)).map(|candidate| candidate.name.clone()).collect();
+            if going.is_empty() {
+                break;
+            }
+            let gone = index.get(&going).clone();
+            left.retain(|candidate| candidate.name != gone);
+            prop_assert_eq!(newest(&left), at_first.clone());
+        }
+        let left: BTreeSet<_> = left.into_iter().map(|candidate| candidate.name).collect();
+        prop_assert_eq!(left, first.into_keys().collect::<BTreeSet<_>>());
+    }
 }
 
 proptest! {

@@ -4,10 +4,10 @@ use super::{Checker, Observations, changed, same_in};
 use crate::cluster::Cluster;
 use crate::database::Database;
 use crate::store::Objects;
-use fairway_crds::backup::BackupOutcome;
+use fairway_crds::backup::{BackupOutcome, RemovalState};
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{Milestone, MilestoneKind, ReleaseOutcome};
-use fairway_crds::{Reason, Release, ReleaseStatus};
+use fairway_crds::{Backup, Reason, Release, ReleaseStatus};
 use fairway_engine::kinds::Kind;
 use fairway_plan::release::history::{happened, has_begun, has_ended};
 use kube::ResourceExt;
@@ -177,7 +177,7 @@ impl Checker {
         }
     }
 
-    /// Backups are not deleted, and what a revision releases does not change.
+    /// Backups are not deleted but when their sets are removed, and what a revision releases does not change.
     pub(super) fn kept(&mut self, before: &Objects, after: &Objects) {
         let gone: Vec<_> = before
             .backups
@@ -185,6 +185,7 @@ impl Checker {
             .filter(|name| !after.backups.contains_key(*name))
             // What a user deletes goes later.
             .filter(|name| before.backups[*name].metadata.deletion_timestamp.is_none())
+            .filter(|name| !is_removed(&before.backups[*name]))
             .cloned()
             .collect();
         for name in gone {
@@ -206,6 +207,13 @@ impl Checker {
             }
         }
     }
+}
+
+/// Whether the status of a Backup says that its set is removed.
+fn is_removed(backup: &Backup) -> bool {
+    let status = backup.status.as_ref();
+    let removal = status.and_then(|status| status.removal.as_ref());
+    removal.is_some_and(|removal| matches!(removal.state, RemovalState::Removed | RemovalState::Hidden))
 }
 
 /// Whether a user has said how a migration ended: in the annotation that the Migration answers with this write, or before.

@@ -20,6 +20,7 @@ mod interrupted;
 mod lost_answer;
 mod play;
 mod random;
+mod retention;
 mod schedule;
 mod stale;
 mod steps;

@@ -138,7 +138,7 @@ const VERBS: [&str; 6] = [
 const RELEASES: [&str; 6] = ["newest", "newest", "live", "crm-1", "crm-2", "crm-3"];
 
 /// What users do beside editing, and what the environment does.
-pub(crate) const EVENTS: [&str; 58] = [
+pub(crate) const EVENTS: [&str; 61] = [
     "edit suspend=true",
     "edit suspend=true",
     "edit suspend=false",
@@ -186,6 +186,9 @@ pub(crate) const EVENTS: [&str; 58] = [
     "database open",
     "store full",
     "store empty",
+    "store locked",
+    "store unlocked",
+    "store versioned",
     "probes blocked",
     "probes open",
     "health flaps",

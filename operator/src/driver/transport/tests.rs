@@ -220,6 +220,20 @@ async fn deleting_names_the_uid_and_takes_the_pods_along() {
 }
 
 #[tokio::test]
+async fn a_backup_is_deleted_in_the_version_that_was_observed() {
+    let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Success"});
+    let (_, asked) = write(Step::Delete(reference(object::Kind::Backup)), (200, gone)).await;
+    assert_eq!(
+        asked.what,
+        "DELETE /apis/fairway.dev/v1alpha1/namespaces/shop/backups/crm-web-2"
+    );
+    assert_eq!(
+        asked.body["preconditions"],
+        json!({"uid": "d-2", "resourceVersion": "7"})
+    );
+}
+
+#[tokio::test]
 async fn an_object_that_ends_later_comes_back() {
     let step = Step::Delete(reference(object::Kind::Deployment));
     let (answer, _) = write(step, (200, deployment(Some("8")))).await;

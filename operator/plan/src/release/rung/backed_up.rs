@@ -51,7 +51,11 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     };
     let found = backup.status.clone().unwrap_or_default();
     match found.outcome {
-        Some(BackupOutcome::Succeeded) if begins && is_stale(&found.conditions, view.now) => take(number + 1),
+        Some(BackupOutcome::Succeeded)
+            if begins && is_stale(&found.conditions, view.now) || found.removal.is_some() =>
+        {
+            take(number + 1)
+        }
         Some(BackupOutcome::Succeeded) => {
             status.evidence.backup = Some(BackupEvidence {
                 name: backup.name_any(),
