@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const SERVER: &str = "s3";
 
 /// Starts an S3 server with bucket `backups` of user `fairway`.
-async fn server(context: &Context) -> Result<()> {
+pub(crate) async fn server(context: &Context) -> Result<()> {
     let image = context.target.image(S3_SERVER, "1");
     let serve = json!({
         "name": "server", "image": image,
@@ -99,7 +99,8 @@ async fn pod(context: &Context, name: &str, spec: Value) -> Result<()> {
     Ok(())
 }
 
-async fn access_key(context: &Context, secret: &str) -> Result<()> {
+/// Writes the Secret with the access key.
+pub(crate) async fn access_key(context: &Context, secret: &str) -> Result<()> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SERVER},
         "stringData": {"id": "fairway", "secret": secret},
@@ -108,7 +109,8 @@ async fn access_key(context: &Context, secret: &str) -> Result<()> {
     Ok(())
 }
 
-fn bucket() -> Result<Store> {
+/// The bucket, as an App names it.
+pub(crate) fn bucket() -> Result<Store> {
     let key = |key: &str| json!({"secretKeyRef": {"name": SERVER, "key": key}});
     Ok(serde_json::from_value(json!({"s3": {
         "bucket": "backups", "prefix": "tests", "endpoint": "http://s3:7070",
