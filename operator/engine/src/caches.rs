@@ -183,6 +183,7 @@ impl Caches {
             return work;
         }
         let work_for = work_for(object.meta()).map(str::to_owned);
+        let seen = group.seen_by_retention(K::KIND, &key.name);
         let mut sharing = BTreeSet::new();
         let mut retention = None;
         match object.keep() {
@@ -204,11 +205,13 @@ impl Caches {
             }
             None => K::store_mut(group).remove(&key.name),
         }
+        let for_retention = seen != group.seen_by_retention(K::KIND, &key.name);
         group.arrange();
         let change = Change {
             kind: K::KIND,
             name: &key.name,
             work_for: work_for.as_deref(),
+            for_retention,
         };
         work.extend(self.concerned(&group_key, change));
         work.extend(sharing.iter().flat_map(|app| self.concerned_of(app, change)));
@@ -392,6 +395,7 @@ impl Caches {
             kind: Kind::App,
             name: &app.name,
             work_for: None,
+            for_retention: false,
         };
         self.concerned_of(&app, change)
     }
@@ -424,6 +428,7 @@ impl Caches {
                 kind: K::KIND,
                 name: &key.name,
                 work_for,
+                for_retention: true,
             };
             work.extend(self.concerned(&group_key, change));
             work.extend(sharing.iter().flat_map(|app| self.concerned_of(app, change)));

@@ -8,7 +8,7 @@
 
 mod removal;
 
-pub use removal::removed;
+pub use removal::{SeenByOthers, removed};
 
 use crate::answers::Answers;
 use crate::attempt::{self, Advanced, Attempt, Child, DeadlineFor, Failed, Impossible, Planned, SLOW_START};

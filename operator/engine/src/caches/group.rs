@@ -8,6 +8,7 @@ use crate::kinds::*;
 use crate::read::mask::{self, Mask};
 use fairway_crds::condition::BACKUP_OVERDUE;
 use fairway_plan::ObjectRef;
+use fairway_plan::backup::SeenByOthers;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
 use serde::Serialize;
@@ -242,6 +243,8 @@ pub(crate) struct Change<'a> {
     pub(crate) name: &'a str,
     /// The Migration or Backup that a Job or pod works for.
     pub(crate) work_for: Option<&'a str>,
+    /// Whether retention of the other Backups sees the change of a Backup.
+    pub(crate) for_retention: bool,
 }
 
 impl Group {
@@ -323,15 +326,21 @@ impl Group {
             && match change.kind {
                 Kind::App => true,
                 // One that is under way counts when it has ended.
-                Kind::Backup => !self
-                    .backups
-                    .names()
-                    .any(|(name, open)| name == change.name && open),
+                Kind::Backup => {
+                    let mut backups = self.backups.names();
+                    change.for_retention && !backups.any(|(name, open)| name == change.name && open)
+                }
                 Kind::Release => backup
                     .strip_prefix(change.name)
                     .is_some_and(|rest| rest.starts_with('-')),
                 _ => false,
             }
+    }
+
+    /// What retention of the other Backups sees of a cached one, if the spec says which are kept.
+    pub(crate) fn seen_by_retention(&self, kind: Kind, name: &str) -> Option<SeenByOthers> {
+        let backup = (self.has_retention && kind == Kind::Backup).then(|| self.backups.get(name));
+        backup.flatten().map(|backup| SeenByOthers::of(&backup))
     }
 
     /// Migrations and Backups that have not ended.
@@ -400,7 +409,12 @@ mod tests {
         group()
             .concerned(
                 &NamespacedName::new("shop", "crm"),
-                Change { kind, name, work_for },
+                Change {
+                    kind,
+                    name,
+                    work_for,
+                    for_retention: true,
+                },
             )
             .iter()
             .map(ToString::to_string)
@@ -461,6 +475,7 @@ mod tests {
             kind: Kind::Release,
             name: "crm-3",
             work_for: None,
+            for_retention: true,
         };
         let app = NamespacedName::new("shop", "crm");
         let migration = ObjectKey::new(OwnKind::Migration, app.sibling("crm-3"));
@@ -519,6 +534,7 @@ mod tests {
                 kind,
                 name,
                 work_for: None,
+                for_retention: true,
             };
             let backup = ObjectKey::new(OwnKind::Backup, key.sibling("crm-3-0a1b2c3d"));
             group.concerned(&key, change).contains(&backup)
@@ -550,6 +566,7 @@ mod tests {
             kind: Kind::App,
             name: "crm",
             work_for: None,
+            for_retention: true,
         };
         assert_eq!(
             group.concerned(&NamespacedName::new("shop", "crm"), change).len(),
@@ -559,6 +576,7 @@ mod tests {
             kind: Kind::Pod,
             name: "x",
             work_for: Some("crm-1"),
+            for_retention: true,
         };
         assert_eq!(
             group
@@ -571,6 +589,7 @@ mod tests {
             kind: Kind::Service,
             name: "x",
             work_for: None,
+            for_retention: true,
         };
         assert!(
             group

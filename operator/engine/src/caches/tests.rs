@@ -388,3 +388,52 @@ fn the_end_of_retention_concerns_backups_that_have_ended() {
     let deleted = caches.remove::<App>(&key("crm"), &app(6).metadata);
     assert!(names(&deleted).contains(&both[1].to_owned()), "{deleted:?}");
 }
+
+#[test]
+fn only_what_retention_sees_of_an_ended_backup_concerns_others() {
+    let backup = |name: &str, version: u64, change: serde_json::Value| -> Backup {
+        let mut backup = json!({
+            "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+            "metadata": {"namespace": "shop", "name": name, "resourceVersion": version.to_string()},
+            "spec": {"app": "crm"},
+            "status": {"outcome": "Succeeded", "takenAt": "2026-01-01T00:00:00Z", "conditions": [{
+                "type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:05Z",
+            }]},
+        });
+        for (path, value) in change.as_object().unwrap() {
+            let (part, field) = path.split_once('.').unwrap();
+            backup[part][field] = value.clone();
+        }
+        serde_json::from_value(backup).unwrap()
+    };
+    let removal = |state: &str, attempts: serde_json::Value| {
+        let set = json!({"store": {"volume": {"claimName": "backups"}}, "path": "shop/crm/newest"});
+        json!({"status.removal": {"since": "2026-01-02T00:00:00Z", "state": state, "set": set, "attempts": attempts}})
+    };
+    let at_work = json!({"current": 1, "since": "2026-01-02T00:00:00Z"});
+    let paused = json!({"current": 1, "since": "2026-01-02T00:00:00Z", "next": "2026-01-03T00:00:00Z"});
+    let mut caches = Caches::default();
+    let mut with_keep = app(1);
+    with_keep.spec.backup = serde_json::from_value(json!({
+        "store": {"volume": {"claimName": "backups"}}, "keep": {},
+    }))
+    .unwrap();
+    caches.put(with_keep);
+    caches.put(backup("older", 2, json!({})));
+    let changes = [
+        ("it is new", json!({}), true),
+        ("why it is kept", json!({"status.keptBecause": ["last"]}), false),
+        ("until when it is kept", json!({"spec.keepUntil": "2026-02-01T00:00:00Z"}), true),
+        ("it is to be removed", removal("Removing", serde_json::Value::Null), true),
+        ("an attempt", removal("Removing", at_work), false),
+        ("the others need not wait for it", removal("Retained", paused.clone()), true),
+        ("it still is", removal("Retained", paused), false),
+        ("it is being deleted", json!({"metadata.deletionTimestamp": "2026-01-04T00:00:00Z"}), true),
+    ];
+    for (version, (what, change, expected)) in (3..).zip(changes) {
+        let work = names(&caches.put(backup("newest", version, change)));
+        assert!(work.contains(&"backup shop/newest".to_owned()), "{what}");
+        assert_eq!(work.contains(&"backup shop/older".to_owned()), expected, "{what}");
+    }
+}

@@ -22,7 +22,7 @@ use crate::message::{self, moment};
 use crate::observed::{BackupObserved, Settings};
 use crate::proof::{since, taken_at};
 use crate::protocol::{Cause, PruneOutcome, PruneReport};
-use crate::retention::has_newer;
+use crate::retention::{Candidate, has_newer};
 use crate::retry::{Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::PRUNE;
@@ -297,6 +297,27 @@ fn is_in_line(backup: &Backup, now: Timestamp) -> bool {
         None => false,
         Some(true) => is_at_work(backup),
         Some(false) => backup.spec.keep_until.is_none_or(|until| until <= now),
+    }
+}
+
+/// What the retention of the other Backups of its App sees of a Backup. Other changes of one that has ended do not concern them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenByOthers {
+    /// Without what refers to it: that is no change of the Backup.
+    candidate: Candidate,
+    is_being_deleted: bool,
+    /// Whether the others wait for its removal, once its `keepUntil` has passed.
+    is_in_line: bool,
+}
+
+impl SeenByOthers {
+    /// What the others see of this Backup.
+    pub fn of(backup: &Backup) -> Self {
+        Self {
+            candidate: Candidate::of(backup, &[], None),
+            is_being_deleted: backup.metadata.deletion_timestamp.is_some(),
+            is_in_line: is_in_line(backup, Timestamp::MAX),
+        }
     }
 }
 

@@ -2,7 +2,6 @@ use super::*;
 use crate::backup::plan;
 use crate::bench::{self, Bench, app, reported};
 use crate::protocol::Failure;
-use crate::retention::Candidate;
 use crate::{Decision, Wake};
 use fairway_crds::App;
 use fairway_crds::app::Keep;
