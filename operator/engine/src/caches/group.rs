@@ -450,6 +450,7 @@ mod tests {
                     kind,
                     name,
                     work_for: None,
+                    for_retention: true,
                 };
                 let work = group.concerned(&app, change);
                 assert_eq!(work.contains(&migration), concerns, "{kind:?} {outcome:?}");
