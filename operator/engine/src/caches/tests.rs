@@ -424,12 +424,28 @@ fn only_what_retention_sees_of_an_ended_backup_concerns_others() {
     let changes = [
         ("it is new", json!({}), true),
         ("why it is kept", json!({"status.keptBecause": ["last"]}), false),
-        ("until when it is kept", json!({"spec.keepUntil": "2026-02-01T00:00:00Z"}), true),
-        ("it is to be removed", removal("Removing", serde_json::Value::Null), true),
+        (
+            "until when it is kept",
+            json!({"spec.keepUntil": "2026-02-01T00:00:00Z"}),
+            true,
+        ),
+        (
+            "it is to be removed",
+            removal("Removing", serde_json::Value::Null),
+            true,
+        ),
         ("an attempt", removal("Removing", at_work), false),
-        ("the others need not wait for it", removal("Retained", paused.clone()), true),
+        (
+            "the others need not wait for it",
+            removal("Retained", paused.clone()),
+            true,
+        ),
         ("it still is", removal("Retained", paused), false),
-        ("it is being deleted", json!({"metadata.deletionTimestamp": "2026-01-04T00:00:00Z"}), true),
+        (
+            "it is being deleted",
+            json!({"metadata.deletionTimestamp": "2026-01-04T00:00:00Z"}),
+            true,
+        ),
     ];
     for (version, (what, change, expected)) in (3..).zip(changes) {
         let work = names(&caches.put(backup("newest", version, change)));
