@@ -6,6 +6,7 @@
 //!
 //! One that has ended says why retention keeps it, and is removed when nothing does: [`removal`].
 
+mod jobs;
 mod removal;
 
 pub use removal::{SeenByOthers, removed};
@@ -23,8 +24,8 @@ use crate::release::history::{happened, has_ended};
 use crate::retention::{self, Candidate};
 use crate::retry::{self, Due, Schedule};
 use crate::snapshot::Snapshot;
-use crate::tasks::{BACKUP, Identity};
-use crate::{Decision, Object, ObjectRef, Step, Wake, object::Kind};
+use crate::tasks::BACKUP;
+use crate::{Decision, Object, Wake};
 use fairway_crds::app::BackupSettings;
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
 use fairway_crds::condition::STALLED;
@@ -32,9 +33,8 @@ use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::{Attempts, MilestoneKind};
 use fairway_crds::{App, Backup, Migration, Reason, Release};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
+use jobs::{identity, leftovers};
 use kube::ResourceExt;
-use std::sync::Arc;
 
 /// Time for all attempts together.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(24);
@@ -477,27 +477,6 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
     status.fingerprint = Some(fingerprint);
     status.notes = notes;
     Planned::new(Progress::succeeded(Reason::Succeeded, message))
-}
-
-/// What tells the Jobs and pods of this Backup from those of an earlier one with its name.
-fn identity(observed: &BackupObserved) -> Identity<'_> {
-    Identity::OwnerUid(observed.backup.metadata.uid.as_deref().unwrap_or_default())
-}
-
-/// Removal of the Jobs of attempts that are over.
-fn leftovers(observed: &BackupObserved, keep: Option<&str>) -> Vec<Step> {
-    let over = |job: &&Arc<Job>| {
-        identity(observed).matches(&job.metadata)
-            && job.metadata.deletion_timestamp.is_none()
-            && Some(&*job.name_any()) != keep
-    };
-    observed
-        .jobs
-        .iter()
-        .filter(over)
-        .filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata))
-        .map(Step::Delete)
-        .collect()
 }
 
 #[cfg(test)]

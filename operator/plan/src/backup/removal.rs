@@ -11,7 +11,7 @@
 //! Each is recorded before what follows from it is done. Data is only removed while its App wants that, and while a newer
 //! verified backup is there: otherwise it waits, also where it is decided already. Sets are removed one after the other.
 
-use super::{identity, leftovers};
+use super::jobs::{identity, leftovers};
 use crate::answers::Answers;
 use crate::attempt::{
     self, Advanced, Attempt, Child, DeadlineFor, Failed, Found, Impossible, Planned, SLOW_START,

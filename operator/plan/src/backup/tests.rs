@@ -8,6 +8,7 @@ use fairway_crds::{App, Backup};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rstest::rstest;
 use serde_json::json;
+use std::sync::Arc;
 
 struct Story {
     bench: Bench,
