@@ -15,7 +15,7 @@ pub fn is_verified(backup: &Backup) -> bool {
 pub fn failed_at(backup: &Backup) -> Option<Timestamp> {
     let status = backup.status.as_ref()?;
     let has_failed = status.outcome == Some(BackupOutcome::Failed) && status.removal.is_none();
-    has_failed.then(|| since(&status.conditions)).flatten()
+    has_failed.then(|| succeeded_since(&status.conditions)).flatten()
 }
 
 /// When the dump of a verified Backup began: by the clock of the database server, but not after its end by the operator's.

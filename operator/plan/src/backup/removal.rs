@@ -20,7 +20,7 @@ use crate::build::agent;
 use crate::conditions::{self, Desired, Progress, State, Status};
 use crate::message::{self, moment};
 use crate::observed::{BackupObserved, Settings};
-use crate::proof::{since, taken_at};
+use crate::proof::taken_at;
 use crate::protocol::{Cause, PruneOutcome, PruneReport};
 use crate::retention::{Candidate, has_newer};
 use crate::retry::{Due, Schedule};
@@ -264,7 +264,7 @@ fn age(backup: &Backup) -> Option<Timestamp> {
     let status = backup.status.as_ref()?;
     match status.outcome? {
         BackupOutcome::Succeeded => taken_at(backup),
-        BackupOutcome::Failed => since(&status.conditions),
+        BackupOutcome::Failed => conditions::succeeded_since(&status.conditions),
     }
 }
 
