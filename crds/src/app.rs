@@ -145,9 +145,10 @@ pub struct BackupSchedule {
     pub time_zone: String,
 }
 
-/// How many verified backups are kept. One that failed goes after 7 days, when there is a newer verified one. Of each day, week, month and year the newest one is, by the clock of
+/// How many verified backups are kept. Of each day, week, month and year the newest one is, by the clock of
 /// `backup.schedule.timeZone`; one without a backup is not counted. What a release in progress or the live one refers to is
-/// kept beside these, and so is what has a `keepUntil`.
+/// kept beside these, and so is what has a `keepUntil`. A backup that failed is removed after 7 days, when a newer one is
+/// verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Keep {

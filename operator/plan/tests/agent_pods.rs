@@ -447,7 +447,7 @@ fn f12_injectors_are_kept_out_of_the_agents_own_pods() {
     let mut own = templates(&settings(), &app(ties()));
     // What migrates is made from the team's template.
     own.retain(|(task, _)| !["migrate", "guard"].contains(task));
-    assert_eq!(own.len(), 5);
+    assert_eq!(own.len(), 6);
     for (task, template) in own {
         assert_eq!(said_to_injectors(&template), kept_out, "{task}");
     }

@@ -75,11 +75,10 @@ impl Checker {
             .collect();
         let earlier = std::mem::replace(&mut self.sets, sets.clone());
         for (path, had_manifest) in earlier {
-            match sets.get(&path) {
-                Some(has_manifest) if *has_manifest || !had_manifest => {}
-                None if had_manifest => self.violated(format!("set {path} was removed before its manifest")),
-                None => {}
-                Some(_) => self.going(after, &path),
+            // Between two checks the manifest may go alone, or with the rest.
+            let has_manifest = sets.get(&path).is_some_and(|has_manifest| *has_manifest);
+            if had_manifest && !has_manifest {
+                self.going(after, &path);
             }
         }
     }
@@ -139,7 +138,7 @@ impl Checker {
         }
     }
 
-    /// The manifest of a set is removed.
+    /// The manifest of a set is removed, and perhaps the rest of the set, too.
     fn going(&mut self, after: &Objects, path: &str) {
         let decided = after.backups.values().any(|backup| {
             let removal = removal_of(backup);
