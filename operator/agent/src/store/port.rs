@@ -46,13 +46,16 @@ pub(crate) trait Store: Send + Sync {
     async fn remove(&self, set: &SetPath, own: &Own) -> Result<Removal, Failure>;
 }
 
+/// Answers whether a manifest is the Backup's.
+type IsOwn = dyn Fn(&[u8]) -> bool + Send + Sync;
+
 /// By what a store knows what of a set its Backup has written.
 #[derive(Clone)]
 pub(crate) struct Own {
     /// Names of the files that a backup may have, as [`Attempt::put`] is given them.
     pub(crate) files: &'static [&'static str],
     /// Whether a manifest is the Backup's.
-    pub(crate) has_sealed: Arc<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    pub(crate) has_sealed: Arc<IsOwn>,
 }
 
 impl Own {
