@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 impl<'a> View<'a> {
     /// Pods that a component of this release should have: as many as the App says today. Of one that the App has
-    /// dropped since, as many as its Deployment has; without a Deployment none, unless it serves.
+    /// dropped since, as many as its Deployment has; if it serves at least one, since a user may have scaled that to zero.
     pub fn replicas(&self, component: &Component) -> i32 {
         let deployment = self.deployment(&component.name, self.release().spec.revision);
+        let least = component.serves.is_some().into();
         self.replicas_today(component)
-            .or_else(|| deployment.map(|deployment| replicas_of(deployment)))
-            .unwrap_or(component.serves.is_some().into())
+            .unwrap_or_else(|| deployment.map_or(0, |deployment| replicas_of(deployment)).max(least))
     }
 
     /// Pods that a component of the release that served before should have. Its Deployment may have been ended for its
