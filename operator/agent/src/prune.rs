@@ -71,6 +71,15 @@ fn report(task: &PruneTask, removal: Removal) -> PruneReport {
         end,
     } = removal;
     let (outcome, why, until) = match end {
+        End::Removed if objects == 0 => (
+            PruneOutcome::Removed,
+            Some(format!(
+                "Nothing of the set was in {}: an earlier attempt has removed it, or this is not the store to which it was \
+                 written.",
+                task.store
+            )),
+            None,
+        ),
         End::Removed => (PruneOutcome::Removed, None, None),
         End::Hidden => (
             PruneOutcome::Hidden,
@@ -116,9 +125,9 @@ fn left(foreign: &[String]) -> Option<String> {
     let more = foreign.len().saturating_sub(NAMED);
     match (foreign.len(), more) {
         (0, _) => None,
-        (_, 0) => Some(format!("{named} stays: this Backup did not write it.")),
+        (_, 0) => Some(format!("{named} stays: nothing shows that this Backup wrote it.")),
         _ => Some(format!(
-            "{named} and {more} more stay: this Backup did not write them."
+            "{named} and {more} more stay: nothing shows that this Backup wrote them."
         )),
     }
 }
@@ -162,11 +171,11 @@ mod tests {
         assert_eq!(left(&[]), None);
         assert_eq!(
             left(&["a"]).as_deref(),
-            Some("a stays: this Backup did not write it.")
+            Some("a stays: nothing shows that this Backup wrote it.")
         );
         assert_eq!(
             left(&["a", "b", "c"]).as_deref(),
-            Some("a, b and 1 more stay: this Backup did not write them.")
+            Some("a, b and 1 more stay: nothing shows that this Backup wrote them.")
         );
     }
 }

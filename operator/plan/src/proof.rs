@@ -18,12 +18,15 @@ pub fn failed_at(backup: &Backup) -> Option<Timestamp> {
     has_failed.then(|| succeeded_since(&status.conditions)).flatten()
 }
 
-/// When the dump of a verified Backup began: by the clock of the database server, but not after its end by the operator's.
+/// When the dump of a verified Backup began: by the clock of the database server, but not after its end by the operator's, and
+/// not before the Backup was created by that of the API server. One that is behind would make the newest backup the oldest.
 pub fn taken_at(backup: &Backup) -> Option<Timestamp> {
     let status = backup.status.as_ref()?;
     let ended = ended_at(backup)?;
     let taken: Option<Timestamp> = status.taken_at.as_ref().and_then(|at| at.parse().ok());
-    Some(taken.map_or(ended, |taken| taken.min(ended)))
+    let created = backup.metadata.creation_timestamp.as_ref();
+    let earliest = created.map_or(Timestamp::MIN, |created| created.0).min(ended);
+    Some(taken.map_or(ended, |taken| taken.clamp(earliest, ended)))
 }
 
 /// When a Backup that has run ended.

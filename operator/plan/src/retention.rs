@@ -6,11 +6,12 @@
 //!
 //! One that failed may have left something in the store. It goes after a while, when a newer one is verified.
 
+use crate::build::agent;
 use crate::message::moment;
-use crate::proof::{failed_at, is_verified, taken_at};
+use crate::proof::{ended_at, failed_at, is_verified, taken_at};
 use crate::zone;
 use fairway_crds::app::{BackupSettings, Keep};
-use fairway_crds::{Backup, Release};
+use fairway_crds::{App, Backup, Release};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 const UNPROVEN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What retention looks at of a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// Name of the Backup.
     pub name: String,
@@ -35,6 +36,10 @@ pub struct Candidate {
     pub keep_until: Option<Timestamp>,
     /// What refers to it, such as `Release crm-42`.
     pub held_by: Vec<String>,
+    /// Whether it ended before its App was created: then it is of another App that had the name.
+    pub is_of_earlier_app: bool,
+    /// Whether its set is named by another UID than the Backup has: it was written before the cluster was restored.
+    pub has_other_uid: bool,
 }
 
 /// A span of the calendar of which the newest backup is kept.
@@ -71,9 +76,12 @@ impl Span {
 }
 
 impl Candidate {
-    /// What retention looks at of a Backup; `live` is the name of the Release that serves.
-    pub fn of(backup: &Backup, releases: &[Arc<Release>], live: Option<&str>) -> Self {
+    /// What retention looks at of a Backup of an App. A Release holds the backups of its own until it has ended, and for as
+    /// long as no later one serves: what a migration left half done is repaired with them.
+    pub fn of(backup: &Backup, releases: &[Arc<Release>], app: Option<&App>) -> Self {
         let name = backup.name_any();
+        let live = app.and_then(|app| app.status.as_ref()?.live.as_ref());
+        let is_replaced = |release: &Release| live.is_some_and(|live| release.spec.revision < live.revision);
         let refers = |release: &&Arc<Release>| {
             let of_release = release.name_any();
             let status = release.status.as_ref();
@@ -81,9 +89,11 @@ impl Candidate {
             let has_ended = status.is_some_and(|status| status.outcome.is_some());
             let is_its = backup.spec.release.as_ref() == Some(&of_release)
                 || evidence.is_some_and(|evidence| evidence.name == name);
-            is_its && (!has_ended || live == Some(&*of_release))
+            is_its && !(has_ended && is_replaced(release))
         };
         let holders = releases.iter().filter(refers);
+        let created = app.and_then(|app| app.metadata.creation_timestamp.as_ref());
+        let set = backup.status.as_ref().and_then(|status| status.set.as_ref());
         Self {
             verified: is_verified(backup).then(|| taken_at(backup)).flatten(),
             failed: failed_at(backup),
@@ -91,8 +101,18 @@ impl Candidate {
             held_by: holders
                 .map(|release| format!("Release {}", release.name_any()))
                 .collect(),
+            is_of_earlier_app: created
+                .zip(ended_at(backup))
+                .is_some_and(|(created, ended)| ended < created.0),
+            has_other_uid: set.is_some_and(|set| set.path != agent::set_path(backup)),
             name,
         }
+    }
+
+    /// Whether a removal of it that was decided waits for something that does not concern the others.
+    pub(crate) fn is_held(&self, now: Timestamp) -> bool {
+        let is_wanted = self.keep_until.is_some_and(|until| until > now);
+        is_wanted || self.is_of_earlier_app || !self.held_by.is_empty()
     }
 
     /// When it is not kept any more for having failed a short while ago.
@@ -150,6 +170,14 @@ pub fn kept(
         {
             keeps(candidate, "unproven, and no newer one is verified".to_owned());
         }
+        // The data of an App that was deleted is nobody's to remove.
+        if candidate.is_of_earlier_app {
+            keeps(candidate, "taken of an earlier App of this name".to_owned());
+        }
+        // An agent would not take the set for this Backup's.
+        if candidate.has_other_uid {
+            keeps(candidate, "its set has another UID".to_owned());
+        }
         // Counted, it would push out others until its time comes.
         if candidate.verified.is_some_and(|taken| taken > now) {
             keeps(candidate, "taken by a clock that was ahead".to_owned());
@@ -158,6 +186,7 @@ pub fn kept(
     let taken = |candidate: &&Candidate| candidate.verified.filter(|taken| *taken <= now);
     let mut verified: Vec<_> = candidates
         .iter()
+        .filter(|candidate| !candidate.is_of_earlier_app)
         .filter_map(|candidate| Some((taken(&candidate)?, candidate)))
         .collect();
     verified.sort_by_key(|(taken, candidate)| Reverse((*taken, candidate.name.as_str())));

@@ -56,6 +56,29 @@ async fn a_backup_is_removed_whole_and_the_rest_of_the_volume_stays(#[values(fal
     assert!(beside.join("manifest.json").exists());
     let again = run(&pod, prune()).await;
     assert_eq!((again.outcome, again.objects), (Some(PruneOutcome::Removed), 0));
+    let note = again.note.unwrap_or_default();
+    assert!(note.starts_with("Nothing of the set was in claim "), "{note}");
+}
+
+/// Whoever may write beside the set links to the set of another Backup, as if it were an attempt, or puts it in its place.
+#[rstest]
+#[case::as_an_attempt(true)]
+#[case::in_its_place(false)]
+#[tokio::test]
+async fn what_is_behind_a_link_stays(#[case] as_attempt: bool) {
+    let database = Database::new().await;
+    let pod = backed_up(&database, false).await;
+    let set = pod.path("store").join(SET);
+    let other = pod.path("store").join("shop/crm/crm-2-99999999");
+    fs::rename(&set, &other).unwrap();
+    let link = match as_attempt {
+        true => set.with_file_name("crm-1-1a2b3c4d.pod-2.partial"),
+        false => set,
+    };
+    std::os::unix::fs::symlink(&other, link).unwrap();
+    let report = run(&pod, prune()).await;
+    assert_eq!(report.objects, 0, "{report:?}");
+    assert!(other.join("manifest.json").exists());
 }
 
 #[tokio::test]
@@ -115,7 +138,7 @@ async fn what_others_have_put_beside_a_backup_stays_and_is_named() {
     assert_eq!(report.outcome, Some(PruneOutcome::Removed), "{report:?}");
     assert_eq!(
         report.note.as_deref(),
-        Some("shop/crm/crm-1-1a2b3c4d/why.txt stays: this Backup did not write it.")
+        Some("shop/crm/crm-1-1a2b3c4d/why.txt stays: nothing shows that this Backup wrote it.")
     );
     let left: Vec<_> = fs::read_dir(&set)
         .unwrap()

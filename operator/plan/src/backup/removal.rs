@@ -22,22 +22,28 @@ use crate::message::{self, moment};
 use crate::observed::{BackupObserved, Settings};
 use crate::proof::taken_at;
 use crate::protocol::{Cause, PruneOutcome, PruneReport};
+use crate::readings::has_finished;
 use crate::retention::{Candidate, has_newer};
 use crate::retry::{Due, Schedule};
 use crate::snapshot::Snapshot;
 use crate::tasks::PRUNE;
-use crate::{Decision, Object, ObjectRef, Step, object::Kind};
+use crate::{Decision, Object, ObjectRef, Step, labels, object::Kind};
 use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus, Removal, RemovalState};
 use fairway_crds::condition::{READY, SUCCEEDED};
 use fairway_crds::release::Attempts;
 use fairway_crds::{Backup, Reason};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 /// Time for attempts one soon after the other.
 const DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 /// Time after which a store is asked again that has failed for that long, or refuses and does not say until when.
 const AGAIN: SignedDuration = SignedDuration::from_hours(24);
+/// Time for attempts on a later day: what cannot begin then holds up the others no longer than that.
+const LATER_DEADLINE: SignedDuration = SignedDuration::from_mins(5);
+/// Time after which a store is asked again, whatever date it says.
+const LATEST: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Message while an attempt is at work.
 const WORKING: &str =
     "Removing the set of this backup from the store: backup.keep of the App does not keep it.";
@@ -69,7 +75,14 @@ impl Hold {
 
 /// Records that a Backup which nothing keeps is to be removed, unless that has to wait.
 pub(super) fn decide(observed: &BackupObserved, status: &mut BackupStatus, now: Timestamp) {
-    let others = || observed.removals.iter().any(|other| is_in_line(other, now));
+    let waits = |other: &Backup| {
+        let mut candidates = observed.candidates.iter();
+        candidates.any(|candidate| candidate.name == other.name_any() && candidate.is_held(now))
+    };
+    let others = || {
+        let mut others = observed.removals.iter();
+        others.any(|other| is_at_work(other) || is_in_line(other, now) && !waits(other))
+    };
     if on_hold(observed, now).is_some() || others() {
         return;
     }
@@ -173,8 +186,9 @@ fn advance(observed: &BackupObserved, settings: &Settings, removal: &mut Removal
         let backup = ObjectRef::of(Kind::Backup, &observed.backup.metadata);
         return gone().with(backup.map(Step::Delete));
     }
+    let is_first_day = now.duration_since(removal.since) < AGAIN;
     let schedule = Schedule {
-        deadline: Some(DEADLINE),
+        deadline: Some(if is_first_day { DEADLINE } else { LATER_DEADLINE }),
         now,
     };
     match schedule.due(removal.attempts.as_ref()) {
@@ -240,10 +254,7 @@ fn on_hold(observed: &BackupObserved, now: Timestamp) -> Option<Hold> {
     }
     if let Some(until) = backup.spec.keep_until.filter(|until| *until > now) {
         return Some(Hold {
-            message: format!(
-                "What is left of its set stays until {}, its keepUntil.",
-                moment(until)
-            ),
+            message: format!("It stays as it is until {}, its keepUntil.", moment(until)),
             until: Some(until),
         });
     }
@@ -251,12 +262,31 @@ fn on_hold(observed: &BackupObserved, now: Timestamp) -> Option<Hold> {
         .candidates
         .iter()
         .find(|candidate| candidate.name == name);
+    if own.is_some_and(|own| own.is_of_earlier_app) {
+        return Some(Hold::new(format!(
+            "It was taken of an earlier App {of}, so its set stays. To forget it, delete this Backup."
+        )));
+    }
+    // One on a node that was lost may come back, and would publish the set once more.
+    let writer = observed.pods.iter().find(|pod| is_writing(pod));
+    if let Some(writer) = writer {
+        return Some(Hold::new(format!(
+            "Pod {} of an attempt to take it has not ended, and may still write.",
+            writer.name_any()
+        )));
+    }
     let holder = own.and_then(|own| own.held_by.first());
     if let Some(holder) = holder {
         return Some(Hold::new(format!("{holder} refers to it.")));
     }
     let is_replaced = age(backup).is_some_and(|age| has_newer(&observed.candidates, (age, &name), now));
     (!is_replaced).then(|| Hold::new(format!("No newer backup of App {of} is verified.")))
+}
+
+/// Whether this is a pod that takes a backup, and has not ended.
+fn is_writing(pod: &Pod) -> bool {
+    let work = pod.labels().get(labels::WORK);
+    work.is_some_and(|work| work == labels::Work::Backup.as_str()) && !has_finished(pod)
 }
 
 /// When a Backup was taken, or failed. What is stored of its removal does not change that.
@@ -290,12 +320,21 @@ fn is_at_work(backup: &Backup) -> bool {
     attempts.is_some_and(|attempts| attempts.next.is_none())
 }
 
+/// Whether an attempt has failed a short while ago, and another follows: as long as a store fails, no more is decided.
+fn is_tried_again_soon(backup: &Backup) -> bool {
+    let attempts = removal_of(backup).and_then(|removal| removal.attempts.as_ref());
+    attempts.is_some_and(|attempts| {
+        let end = attempts.since.saturating_add(DEADLINE).unwrap_or(Timestamp::MAX);
+        attempts.next.is_some_and(|next| next < end)
+    })
+}
+
 /// Whether the set of a Backup is being removed, or is next.
 fn is_in_line(backup: &Backup, now: Timestamp) -> bool {
     let has_begun = removal_of(backup).map(|removal| removal.attempts.is_some());
     match has_begun {
         None => false,
-        Some(true) => is_at_work(backup),
+        Some(true) => is_at_work(backup) || is_tried_again_soon(backup),
         Some(false) => backup.spec.keep_until.is_none_or(|until| until <= now),
     }
 }
@@ -335,6 +374,9 @@ fn attend(
     let has_begun =
         !matches!(child.found, Found::Nothing) || agent::pods_of(&child.pods, &name).next().is_some();
     if !has_begun && let Some(hold) = on_hold(observed, schedule.now) {
+        // It begins again as another attempt, and holds up no other Backup until then.
+        attempts.next = Some(schedule.now);
+        removal.attempts = Some(attempts);
         return hold.planned();
     }
     let attempt = Attempt {
@@ -467,7 +509,8 @@ fn conclude(removal: &mut Removal, attempts: Attempts, end: End, now: Timestamp)
         return gone();
     }
     let tomorrow = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
-    let next = until.filter(|until| *until > now).unwrap_or(tomorrow);
+    let latest = now.saturating_add(LATEST).unwrap_or(Timestamp::MAX);
+    let next = until.filter(|until| *until > now).map_or(tomorrow, |until| until.min(latest));
     removal.attempts = Some(Attempts {
         next: Some(next),
         reason: Some(Reason::BackupRetained.into()),

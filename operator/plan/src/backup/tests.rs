@@ -67,9 +67,7 @@ impl Story {
         let newer = Candidate {
             name: "newer".to_owned(),
             verified: Some("2026-01-01T00:00:02Z".parse().unwrap()),
-            failed: None,
-            keep_until: None,
-            held_by: Vec::new(),
+            ..Candidate::default()
         };
         vec![Candidate::of(&self.backup, &[], None), newer]
     }

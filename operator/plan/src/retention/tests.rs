@@ -1,7 +1,9 @@
 use super::*;
 use jiff::{SignedDuration, ToSpan as _};
 use proptest::prelude::*;
+use fairway_crds::release::ReleaseOutcome;
 use rstest::rstest;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 const ZONES: [&str; 5] = [
@@ -36,9 +38,7 @@ fn verified(times: &[&str]) -> Vec<Candidate> {
         .map(|time| Candidate {
             name: (*time).to_owned(),
             verified: Some(at(time)),
-            failed: None,
-            keep_until: None,
-            held_by: Vec::new(),
+            ..Candidate::default()
         })
         .collect()
 }
@@ -129,6 +129,70 @@ fn c24_what_is_referred_to_is_kept_whatever_its_age_and_level() {
     candidates[0].held_by = vec!["Release crm-42".to_owned()];
     let keep = Keep { last: 1, ..NONE };
     assert_eq!(names(&candidates, keep, "UTC").len(), 2);
+}
+
+/// A Backup of the Release `crm-2`, taken at that moment by the clock of the database.
+fn of_release_2(taken: &str) -> Backup {
+    serde_json::from_value(json!({
+        "apiVersion": "fairway.dev/v1alpha1", "kind": "Backup",
+        "metadata": {"name": "crm-2-0a1b2c3d", "namespace": "shop", "creationTimestamp": "2026-03-01T20:00:00Z"},
+        "spec": {"app": "crm", "release": "crm-2"},
+        "status": {
+            "outcome": "Succeeded", "takenAt": taken, "attempts": {"current": 1, "since": "2026-03-01T20:00:01Z"},
+            "conditions": [{
+                "type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "",
+                "lastTransitionTime": "2026-03-01T20:00:09Z",
+            }],
+        },
+    }))
+    .unwrap()
+}
+
+#[rstest]
+#[case::in_progress(None, 1, true)]
+#[case::that_failed(Some(ReleaseOutcome::Failed), 1, true)]
+#[case::that_serves(Some(ReleaseOutcome::Succeeded), 2, true)]
+#[case::before_one_that_serves(Some(ReleaseOutcome::Failed), 3, false)]
+fn the_backup_of_a_release_is_held(
+    #[case] outcome: Option<ReleaseOutcome>,
+    #[case] live: i64,
+    #[case] is_held: bool,
+) {
+    let mut app = crate::bench::app();
+    let live = json!({"live": {"release": format!("crm-{live}"), "revision": live}});
+    app.status = Some(serde_json::from_value(live).unwrap());
+    let mut release = crate::build::control::release(&app, 2, "hash", BTreeMap::new(), "AppEdited", None);
+    release.status.get_or_insert_default().outcome = outcome;
+    let candidate = Candidate::of(
+        &of_release_2("2026-03-01T20:00:05Z"),
+        &[Arc::new(release)],
+        Some(&app),
+    );
+    assert_eq!(candidate.held_by == ["Release crm-2"], is_held);
+}
+
+#[rstest]
+#[case::right("2026-03-01T20:00:05Z", "2026-03-01T20:00:05Z")]
+#[case::behind("2025-03-01T20:00:05Z", "2026-03-01T20:00:00Z")]
+#[case::ahead("2027-03-01T20:00:05Z", "2026-03-01T20:00:09Z")]
+fn a_clock_of_the_database_that_is_wrong_does_not_move_a_backup(#[case] taken: &str, #[case] counted: &str) {
+    assert_eq!(taken_at(&of_release_2(taken)), Some(at(counted)));
+}
+
+#[test]
+fn backups_of_an_app_that_was_deleted_are_kept_and_take_nobodys_place() {
+    let mut candidates = verified(&["2026-05-01T20:00:00Z", "2026-05-02T20:00:00Z", "2026-05-03T20:00:00Z"]);
+    candidates[0].is_of_earlier_app = true;
+    candidates[2].is_of_earlier_app = true;
+    let keep = Keep { last: 1, ..NONE };
+    assert_eq!(names(&candidates, keep, "UTC").len(), 3);
+    let mut app = crate::bench::app();
+    let mut is_of_earlier = |created: &str| {
+        app.metadata.creation_timestamp = Some(serde_json::from_value(json!(created)).unwrap());
+        Candidate::of(&of_release_2("2026-03-01T20:00:05Z"), &[], Some(&app)).is_of_earlier_app
+    };
+    assert!(is_of_earlier("2026-03-02T00:00:00Z"));
+    assert!(!is_of_earlier("2026-03-01T19:00:00Z"));
 }
 
 #[test]
@@ -275,6 +339,7 @@ fn history(begin: Timestamp, nexts: &[Next]) -> (Vec<(Timestamp, Candidate)>, Ti
                 .then(|| "Release crm-1".to_owned())
                 .into_iter()
                 .collect(),
+            ..Candidate::default()
         };
         history.push((now, candidate));
     }

@@ -55,7 +55,7 @@ impl Checker {
     }
 
     /// A set goes only when that is stored in its Backup, while its App is there, and never the newest verified one of those
-    /// in the store; and nothing that a release in progress refers to is to be removed.
+    /// in the store; and nothing that a release refers to is to be removed before it has ended and a later one serves.
     pub(super) fn removals(&mut self, before: &Objects, cluster: &Cluster) {
         let after = cluster.objects();
         for (name, backup) in changed(&before.backups, &after.backups) {
@@ -91,13 +91,16 @@ impl Checker {
                 self.violated(format!("Backup {name} came back after its removal was decided"));
             }
             (Some(false), true) if self.observations == Observations::Current => {
+                let app = after.apps.get(&backup.spec.app);
+                let live = app.and_then(|app| app.status.as_ref()?.live.as_ref());
                 let mut releases = after.releases.values();
                 let holder = releases.find(|release| {
                     let evidence = release.status.as_ref();
                     let evidence = evidence.and_then(|status| status.evidence.backup.as_ref());
                     let refers = backup.spec.release.as_ref() == Some(&release.name_any())
                         || evidence.is_some_and(|evidence| evidence.name == name);
-                    refers && !has_ended(release)
+                    let is_replaced = live.is_some_and(|live| release.spec.revision < live.revision);
+                    refers && !(has_ended(release) && is_replaced)
                 });
                 if let Some(holder) = holder {
                     self.violated(format!(

@@ -58,8 +58,12 @@ impl Objects {
         }
         let contents = self.contents(set, own).await?;
         let is_listed = contents.own.iter().any(|object| object.path() == manifest);
-        if found.is_some() && !is_listed {
-            return Err(self.inconsistent(&format!("has {manifest} and does not list it")));
+        match (found, is_listed) {
+            (Some(_), false) => {
+                return Err(self.inconsistent(&format!("has {manifest} and does not list it")));
+            }
+            (None, true) => return Err(self.inconsistent(&format!("lists {manifest} and does not have it"))),
+            _ => {}
         }
         // A stable sort: the manifests first, then the rest as it was listed.
         let mut objects = contents.own;

@@ -16,10 +16,11 @@ const PARTIAL: &str = ".partial";
 /// End of the name of a folder that lay in the set's place and was no backup.
 const UNUSABLE: &str = ".unusable";
 
-/// One entry of a folder.
+/// One entry of a folder: a file, a folder, or something else such as a link.
 struct Entry {
     name: String,
     is_file: bool,
+    is_folder: bool,
 }
 
 impl Entry {
@@ -39,9 +40,11 @@ fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
     found
         .map(|entry| {
             let entry = entry?;
+            let kind = entry.file_type()?;
             Ok(Entry {
                 name: entry.file_name().to_string_lossy().into_owned(),
-                is_file: entry.file_type()?.is_file(),
+                is_file: kind.is_file(),
+                is_folder: kind.is_dir(),
             })
         })
         .collect()
@@ -57,7 +60,7 @@ impl Folder {
             let found = folder.found()?;
             Ok(found.is_some_and(|found| !(own.has_sealed)(&found.manifest)))
         };
-        if is_other(self)? {
+        if self.is_behind_a_link() || is_other(self)? {
             return Ok(Removal {
                 end: End::NotOwn,
                 ..removal
@@ -65,8 +68,9 @@ impl Folder {
         }
         let mut folders = vec![self.clone()];
         for (beside, ending) in self.of_attempts()? {
-            // What was set aside is only known by its seal.
-            if ending == UNUSABLE && (is_other(&beside)? || beside.found()?.is_none()) {
+            // What was set aside is only known by its seal; an attempt has a manifest just before it is published.
+            let is_unknown = ending == UNUSABLE && beside.found()?.is_none();
+            if is_unknown || is_other(&beside)? {
                 removal.foreign.push(beside.in_store());
             } else {
                 folders.push(beside);
@@ -80,6 +84,12 @@ impl Folder {
         Ok(removal)
     }
 
+    /// Whether a link leads to this folder: agents make none, and what lies behind it may be the set of another Backup.
+    fn is_behind_a_link(&self) -> bool {
+        let below = self.path.ancestors().take_while(|path| **path != *self.volume.root);
+        below.filter_map(|path| fs::symlink_metadata(path).ok()).any(|about| about.is_symlink())
+    }
+
     /// The folders beside this one that attempts at it have made, with the ends of their names.
     fn of_attempts(&self) -> Result<Vec<(Self, &'static str)>, Failure> {
         let Some(parent) = self.path.parent() else {
@@ -91,7 +101,7 @@ impl Folder {
         let of_attempt = |entry: Entry| {
             let rest = entry.name.strip_prefix(&*prefix)?;
             let ending = [PARTIAL, UNUSABLE].into_iter().find(|end| rest.ends_with(end))?;
-            let is_folder_of_pod = !entry.is_file && is_pod(rest.strip_suffix(ending)?);
+            let is_folder_of_pod = entry.is_folder && is_pod(rest.strip_suffix(ending)?);
             is_folder_of_pod.then(|| (self.volume.folder(parent.join(&entry.name)), ending))
         };
         Ok(found.into_iter().filter_map(of_attempt).collect())

@@ -7,6 +7,7 @@ use fairway_crds::App;
 use fairway_crds::app::Keep;
 use fairway_crds::store::{Store, VolumeStore};
 use rstest::rstest;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -50,12 +51,13 @@ impl Story {
         let newer = Candidate {
             name: "newer".to_owned(),
             verified: self.newer,
-            failed: None,
-            keep_until: None,
-            held_by: Vec::new(),
+            ..Candidate::default()
         };
-        let mut own = Candidate::of(&self.backup, &[], None);
+        let mut own = Candidate::of(&self.backup, &[], self.app.as_ref());
         own.held_by = self.held_by.clone();
+        let others = self.others.iter();
+        let others = others.map(|other| Candidate::of(other, &[], self.app.as_ref()));
+        let candidates = [own, newer].into_iter().chain(others).collect();
         let observed = BackupObserved {
             backup: Arc::new(self.backup.clone()),
             app: self.app.clone().map(Arc::new),
@@ -64,7 +66,7 @@ impl Story {
             others: Vec::new(),
             last_by_hand: None,
             migration: None,
-            candidates: vec![own, newer],
+            candidates,
             removals: self.others.iter().cloned().map(Arc::new).collect(),
             jobs: self.bench.jobs.clone(),
             pods: self.bench.pods.clone(),
@@ -240,13 +242,25 @@ fn a_crash_after_any_pass_changes_nothing_about_the_end() {
 #[case::restored(|story: &mut Story| story.app.as_mut().unwrap().status = None, "is not reconciled yet")]
 #[case::kept_by_a_user(
     |story: &mut Story| story.backup.spec.keep_until = Some("2026-02-01T00:00:00Z".parse().unwrap()),
-    "stays until 2026-02-01T00:00:00Z"
+    "stays as it is until 2026-02-01T00:00:00Z"
 )]
 #[case::newest(|story: &mut Story| story.newer = None, "No newer backup of App crm is verified")]
 #[case::newest_by_a_clock_that_was_ahead(
     |story: &mut Story| story.newer = Some("2031-01-01T00:00:00Z".parse().unwrap()),
     "No newer backup of App crm is verified"
 )]
+#[case::of_an_earlier_app(
+    |story: &mut Story| {
+        let created = Time("2026-01-01T12:00:00Z".parse().unwrap());
+        story.app.as_mut().unwrap().metadata.creation_timestamp = Some(created);
+    },
+    "It was taken of an earlier App crm"
+)]
+#[case::of_a_pod_that_may_still_write(|story: &mut Story| story.bench.pods.push(Arc::new(serde_json::from_value(json!({
+    "apiVersion": "v1", "kind": "Pod",
+    "metadata": {"name": "nightly-backup-1-x", "namespace": "shop", "labels": {"fairway.dev/work": "backup"}},
+    "status": {"phase": "Running"},
+})).unwrap())), "Pod nightly-backup-1-x of an attempt")]
 #[case::in_use(|story: &mut Story| story.held_by = vec!["Release crm-3".to_owned()], "Release crm-3 refers to it")]
 fn what_speaks_against_it_keeps_a_backup_and_stops_a_removal(
     #[case] change: fn(&mut Story),
@@ -261,7 +275,7 @@ fn what_speaks_against_it_keeps_a_backup_and_stops_a_removal(
     late.step(false);
     change(&mut late);
     late.settle();
-    assert_eq!(late.bench.names(), [""; 0], "nothing has begun");
+    assert!(late.bench.jobs.is_empty(), "nothing has begun");
     assert!(late.removal().is_some(), "it does not come back");
     let (state, reason, message) = late.reported();
     assert_eq!((&*state, &*reason), ("True/False/False", "RemovingBackup"));
@@ -277,6 +291,51 @@ fn an_attempt_that_was_stored_does_not_begin_when_its_app_is_gone() {
     story.app = None;
     story.settle();
     assert_eq!(story.bench.names(), [""; 0]);
+}
+
+#[test]
+fn an_attempt_that_waits_for_a_user_holds_up_no_other_backup() {
+    let mut waiting = Story::new();
+    waiting.step(false);
+    waiting.step(false);
+    waiting.backup.spec.keep_until = Some("2030-01-01T00:00:00Z".parse().unwrap());
+    waiting.settle();
+    assert!(waiting.reported().2.contains("It stays as it is until"));
+
+    let mut other = waiting.backup.clone();
+    other.metadata.name = Some("other".to_owned());
+    let mut story = Story::new();
+    story.others = vec![other];
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-prune-1"]);
+}
+
+#[test]
+fn on_a_later_day_what_cannot_begin_holds_up_the_others_for_minutes() {
+    let mut story = Story::new();
+    story.settle();
+    story.bench.later(SignedDuration::from_hours(2));
+    story.settle();
+    assert_eq!(story.reported().1, "WaitingForEnvironment", "{:?}", story.reported());
+    story.bench.later(SignedDuration::from_hours(24));
+    story.settle();
+    assert_eq!(story.bench.names(), ["nightly-prune-2"]);
+    story.bench.later(LATER_DEADLINE + SignedDuration::from_secs(1));
+    story.settle();
+    assert_eq!(story.bench.names(), [""; 0]);
+    assert!(story.removal().unwrap().attempts.as_ref().unwrap().next.is_some());
+}
+
+#[test]
+fn a_set_of_another_uid_is_kept() {
+    let mut story = Story::new();
+    story.backup.metadata.uid = Some("99999999-uid".to_owned());
+    story.settle();
+    assert_eq!(story.removal(), None);
+    assert_eq!(
+        story.backup.status.as_ref().unwrap().kept_because,
+        ["its set has another UID"]
+    );
 }
 
 #[test]
@@ -314,6 +373,7 @@ fn sets_are_removed_one_after_the_other() {
 #[case::without_a_date(None, 24)]
 #[case::with_a_date(Some("2026-01-04T00:00:00Z"), 48)]
 #[case::with_a_date_that_has_passed(Some("2025-01-04T00:00:00Z"), 24)]
+#[case::with_a_date_that_is_far(Some("9999-01-04T00:00:00Z"), 30 * 24)]
 fn c29_a_refused_removal_is_said_and_asked_again(#[case] until: Option<&str>, #[case] hours: i64) {
     let mut story = Story::new();
     story.settle();
