@@ -510,7 +510,9 @@ fn conclude(removal: &mut Removal, attempts: Attempts, end: End, now: Timestamp)
     }
     let tomorrow = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
     let latest = now.saturating_add(LATEST).unwrap_or(Timestamp::MAX);
-    let next = until.filter(|until| *until > now).map_or(tomorrow, |until| until.min(latest));
+    let next = until
+        .filter(|until| *until > now)
+        .map_or(tomorrow, |until| until.min(latest));
     removal.attempts = Some(Attempts {
         next: Some(next),
         reason: Some(Reason::BackupRetained.into()),

@@ -18,8 +18,11 @@ impl<'a> View<'a> {
     pub fn replicas(&self, component: &Component) -> i32 {
         let deployment = self.deployment(&component.name, self.release().spec.revision);
         let least = component.serves.is_some().into();
-        self.replicas_today(component)
-            .unwrap_or_else(|| deployment.map_or(0, |deployment| replicas_of(deployment)).max(least))
+        self.replicas_today(component).unwrap_or_else(|| {
+            deployment
+                .map_or(0, |deployment| replicas_of(deployment))
+                .max(least)
+        })
     }
 
     /// Pods that a component of the release that served before should have. Its Deployment may have been ended for its

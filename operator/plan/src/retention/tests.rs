@@ -1,7 +1,7 @@
 use super::*;
+use fairway_crds::release::ReleaseOutcome;
 use jiff::{SignedDuration, ToSpan as _};
 use proptest::prelude::*;
-use fairway_crds::release::ReleaseOutcome;
 use rstest::rstest;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -181,7 +181,11 @@ fn a_clock_of_the_database_that_is_wrong_does_not_move_a_backup(#[case] taken: &
 
 #[test]
 fn backups_of_an_app_that_was_deleted_are_kept_and_take_nobodys_place() {
-    let mut candidates = verified(&["2026-05-01T20:00:00Z", "2026-05-02T20:00:00Z", "2026-05-03T20:00:00Z"]);
+    let mut candidates = verified(&[
+        "2026-05-01T20:00:00Z",
+        "2026-05-02T20:00:00Z",
+        "2026-05-03T20:00:00Z",
+    ]);
     candidates[0].is_of_earlier_app = true;
     candidates[2].is_of_earlier_app = true;
     let keep = Keep { last: 1, ..NONE };

@@ -86,8 +86,13 @@ impl Folder {
 
     /// Whether a link leads to this folder: agents make none, and what lies behind it may be the set of another Backup.
     fn is_behind_a_link(&self) -> bool {
-        let below = self.path.ancestors().take_while(|path| **path != *self.volume.root);
-        below.filter_map(|path| fs::symlink_metadata(path).ok()).any(|about| about.is_symlink())
+        let below = self
+            .path
+            .ancestors()
+            .take_while(|path| **path != *self.volume.root);
+        below
+            .filter_map(|path| fs::symlink_metadata(path).ok())
+            .any(|about| about.is_symlink())
     }
 
     /// The folders beside this one that attempts at it have made, with the ends of their names.

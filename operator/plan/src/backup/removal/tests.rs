@@ -6,8 +6,8 @@ use crate::{Decision, Wake};
 use fairway_crds::App;
 use fairway_crds::app::Keep;
 use fairway_crds::store::{Store, VolumeStore};
-use rstest::rstest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rstest::rstest;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -316,7 +316,12 @@ fn on_a_later_day_what_cannot_begin_holds_up_the_others_for_minutes() {
     story.settle();
     story.bench.later(SignedDuration::from_hours(2));
     story.settle();
-    assert_eq!(story.reported().1, "WaitingForEnvironment", "{:?}", story.reported());
+    assert_eq!(
+        story.reported().1,
+        "WaitingForEnvironment",
+        "{:?}",
+        story.reported()
+    );
     story.bench.later(SignedDuration::from_hours(24));
     story.settle();
     assert_eq!(story.bench.names(), ["nightly-prune-2"]);
