@@ -1,6 +1,7 @@
 //! What runs and how it is released: the only object that you must write.
 
 use crate::agent::AgentPods;
+use crate::backup::Level;
 use crate::component::Component;
 use crate::database::{Database, MigrationTemplate};
 use crate::duration::{self, Duration};
@@ -111,8 +112,9 @@ pub enum TrafficDriver {
 }
 
 /// Where backups are stored and how they are taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.verify) || self.verify != 'Restored' || has(self.scratch)").message("backup.verify: Restored requires backup.scratch, because the dump is restored from there; add it, or set verify to Decoded").field_path(".verify"))]
 pub struct BackupSettings {
     /// When backups are taken beside those of releases. Editing it takes effect at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,12 +123,29 @@ pub struct BackupSettings {
     /// their sets in the store. Without it nothing is ever removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections. Without it
-    /// the dump is streamed over one connection.
+    /// Scratch volume for `pg_dump -Fd -j`, which dumps large databases with several connections, and from which the
+    /// dump is restored. Without it the dump is streamed over one connection, and decoded only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
     /// Where backups are stored.
     pub store: Store,
+    /// How far a backup is proven before it counts: no migration begins on a backup below this level. `Decoded`: it is
+    /// read back and decoded. `Restored`: it is also restored into a throwaway server of `database.image` in the
+    /// backup's pod, which takes about as long as `pg_restore -j2` and a second volume of `scratch.size`. Defaults to
+    /// Restored where `scratch` is set, else to Decoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Level>,
+}
+
+impl BackupSettings {
+    /// How far a backup is proven before it counts.
+    pub fn level(&self) -> Level {
+        let default = match self.scratch {
+            Some(_) => Level::Restored,
+            None => Level::Decoded,
+        };
+        self.verify.unwrap_or(default)
+    }
 }
 
 /// When backups are taken.
@@ -178,7 +197,8 @@ pub struct Keep {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scratch {
     /// Size as a Kubernetes quantity, such as `20Gi`: one to two times the size of the database. The pod is
-    /// evicted if it uses more.
+    /// evicted if it uses more. A backup that is proven to the level Restored has a second volume of this size, for the
+    /// restored copy.
     #[schemars(schema_with = "crate::text::size")]
     pub size: String,
 }

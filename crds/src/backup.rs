@@ -60,16 +60,25 @@ pub struct BackupStatus {
     /// The generation of the spec that this status describes; -1 until a controller has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Succeeded` and `Ready` are always present. `Reconciling` and `Stalled` are present only while they are true.
+    /// `Succeeded` and `Ready` are always present. `Reconciling`, `Stalled` and `Warned` are present only while they are
+    /// true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// How the backup ended; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BackupOutcome>,
-    /// How far the copy was proven. `Decoded`: pg_restore read everything that is in the store.
+    /// How far the copy was to be proven: as the App asked when the first attempt began, or less if it asked for less when
+    /// a later one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Level>,
+    /// How far the copy was proven. `Decoded`: pg_restore read everything that is in the store. `Restored`: it was restored
+    /// into a throwaway server, with its roles, owners, extensions and privileges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
+    /// What restoring the copy took and found; absent below the level `Restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<RestoreProof>,
     /// Where the backup is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<BackupSet>,
@@ -147,6 +156,46 @@ pub enum RemovalState {
     Hidden,
     /// The store refuses to remove the set, or the set is not the Backup's. The store is asked again.
     Retained,
+}
+
+/// How far a backup is proven. A higher level includes the lower ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Level {
+    /// What is in the store was read back, has the hashes of what was written, and `pg_restore` decodes all of it.
+    #[default]
+    Decoded,
+    /// What is in the store was restored into a throwaway PostgreSQL server in the backup's pod, with its roles, owners,
+    /// extensions and privileges.
+    Restored,
+}
+
+impl Level {
+    /// The level as the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decoded => "Decoded",
+            Self::Restored => "Restored",
+        }
+    }
+
+    /// The level of that name; none where another version of Fairway knows it and this one does not.
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Decoded, Self::Restored]
+            .into_iter()
+            .find(|level| level.as_str() == name)
+    }
+}
+
+/// What restoring a backup into a throwaway server took and found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreProof {
+    /// Whole seconds from the start of the throwaway server to the end of the last check.
+    pub seconds: i64,
+    /// Tables in the restored database.
+    pub tables: i64,
+    /// Size of the restored database, in bytes.
+    pub bytes: i64,
 }
 
 /// Where a backup is stored.

@@ -1,9 +1,11 @@
 //! The database of an App and how its migration runs.
 
+use crate::agent::Resources;
 use crate::duration::{self, Duration};
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The App's PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +17,29 @@ pub struct Database {
     pub image: String,
     /// How to connect to the server: directly, not through a transaction pooler, which breaks session locks.
     pub connection: Connection,
+    /// The throwaway server into which a backup is restored to prove it. Editing it takes effect with the next backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone: Option<CloneSettings>,
+}
+
+/// The throwaway PostgreSQL server into which a backup is restored to prove it. It runs in the backup's pod, in a container
+/// with `database.image` and without a Secret, and listens on a socket alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CloneSettings {
+    /// Settings of the server as in `postgresql.conf`, such as `shared_preload_libraries: timescaledb`. Those by which it
+    /// listens, and by which it need not survive a crash, are Fairway's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "server_settings")]
+    pub settings: BTreeMap<String, String>,
+    /// CPU and memory of the server's container. Defaults to those of Fairway's other containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Extensions that are left out of the restored copy, because the image does not have them or only a superuser can
+    /// restore what needs them. The backup itself is complete, and its notes name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "extensions")]
+    pub without_extensions: Vec<String>,
 }
 
 /// A connection string, or its parts.
@@ -125,4 +150,24 @@ pub(crate) fn timeout(_: &mut SchemaGenerator) -> Schema {
 }
 fn thirty_minutes() -> Duration {
     Duration::from_seconds(1800)
+}
+
+fn server_settings(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": crate::text::setting(generator),
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, size(name) <= 128)",
+            "message": "must be a map from names of PostgreSQL's settings, of at most 128 characters, to values; use a name such as shared_preload_libraries",
+        }],
+    })
+}
+
+fn extensions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {"type": "string", "minLength": 1, "maxLength": 63},
+    })
 }

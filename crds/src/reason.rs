@@ -86,7 +86,8 @@ pub enum Reason {
     /// The migration's pod ended before the migration was executed: the ledger has no row for this run, so nothing was
     /// changed.
     MigrationNotStarted,
-    /// `database.image` does not contain all of `pg_dump`, `pg_dumpall` and `pg_restore`.
+    /// `database.image` does not contain all of `pg_dump`, `pg_dumpall` and `pg_restore`; or, where backups are restored to
+    /// prove them, not the server, `initdb` and `postgres`.
     ToolMissing,
     /// The `pg_dump` in `database.image` has another major version than the database server.
     ToolVersionMismatch,
@@ -111,6 +112,14 @@ pub enum Reason {
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.
     DecodeFailed,
+    /// The dump is in the store as it was written, but it could not be restored into a throwaway server. The message names
+    /// the object that could not be restored.
+    BackupNotRestorable,
+    /// The throwaway PostgreSQL server into which a backup is restored could not be started, or it ended before the backup
+    /// was restored.
+    CloneFailed,
+    /// The backup is proven, but it has less than half the size of the last proven one of this App.
+    BackupShrank,
     /// An image cannot be pulled. The message contains what the kubelet reports.
     ImagePullFailed,
     /// A Fairway pod is not starting. The message contains what Kubernetes reports, or a command that shows it.
@@ -242,7 +251,7 @@ pub enum Reason {
     /// A Job checks the database and the backup store before the release changes anything.
     CheckingDatabase,
     /// The database is being backed up for this release. The dump is hashed while it is written, then read back from
-    /// the store, hashed again and decoded to the end by `pg_restore`.
+    /// the store, hashed again, and decoded to the end by `pg_restore` or restored into a throwaway server.
     BackingUp,
     /// The database migration of this release is about to run, or is running. One that has begun is not interrupted, not
     /// even by an abort.

@@ -236,7 +236,7 @@ pub struct ApiServerWarning {
 pub struct BackupEvidence {
     /// Name of the Backup object.
     pub name: String,
-    /// How far the backup was proven: `Decoded`.
+    /// How far the backup was proven: `Decoded` or `Restored`.
     pub level: String,
     /// Size in the store, in bytes.
     pub bytes: i64,

@@ -157,6 +157,15 @@ pub(crate) fn header_value(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
+/// Value of a setting of a PostgreSQL server.
+pub(crate) fn setting(_: &mut SchemaGenerator) -> Schema {
+    checked(
+        1024,
+        r"!self.contains('\n') && !self.contains('\r')",
+        "must be a single line; remove the line break",
+    )
+}
+
 /// Host of a database server: a name, or an IPv4 or IPv6 address.
 pub(crate) fn database_host(_: &mut SchemaGenerator) -> Schema {
     checked(

@@ -44,6 +44,13 @@ use serde_json::{Value, json};
     spec["backup"]["schedule"] = json!({"cron": "*/30 8-18 * jan-nov MON,5"});
     spec["backup"]["keep"] = json!({"last": 3, "daily": 7, "weekly": 4, "monthly": 6, "yearly": 0});
 }))]
+#[case::a_backup_that_is_restored(edited(app(), |spec| {
+    spec["backup"]["verify"] = json!("Restored");
+    spec["database"]["clone"] = json!({
+        "settings": {"shared_preload_libraries": "timescaledb", "timescaledb.max_background_workers": "4"},
+        "resources": {"limits": {"memory": "1Gi"}}, "withoutExtensions": ["pg_cron"]
+    });
+}))]
 #[case::everything_a_pod_may_have(edited(app(), |spec| {
     spec["components"][0]["template"]["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {}}]);
     spec["components"][0]["template"]["spec"]["initContainers"] = json!([

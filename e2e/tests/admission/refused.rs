@@ -109,6 +109,10 @@ type Spoil = fn(&mut Value);
     "spec.backup", "requires spec.database")]
 #[case::a_scratch_that_is_no_size(|app: &mut Value| app["spec"]["backup"]["scratch"]["size"] = json!("twenty"),
     "spec.backup.scratch.size", "use a number with Mi, Gi or Ti, such as 20Gi")]
+#[case::restored_without_scratch(|app: &mut Value| { app["spec"]["backup"].as_object_mut().unwrap().remove("scratch"); app["spec"]["backup"]["verify"] = json!("Restored"); },
+    "spec.backup.verify", "requires backup.scratch")]
+#[case::a_setting_with_a_line_break(|app: &mut Value| app["spec"]["database"]["clone"] = json!({"settings": {"jit": "on\nfsync = on"}}),
+    "spec.database.clone.settings", "remove the line break")]
 #[case::a_claim_with_its_namespace(|app: &mut Value| app["spec"]["backup"]["store"]["volume"]["claimName"] = json!("shop/backups"),
     "spec.backup.store.volume.claimName", "without a namespace")]
 #[case::two_stores(|app: &mut Value| app["spec"]["backup"]["store"]["s3"] = json!({"bucket": "backups", "region": "eu-central-1"}),

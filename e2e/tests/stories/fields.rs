@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fairway_crds::app::Scratch;
-use fairway_crds::backup::{BackupOutcome, BackupStatus};
+use fairway_crds::backup::{BackupOutcome, BackupStatus, Level};
 use fairway_crds::database::MigrationCheck;
 use fairway_crds::migration::{MigrationOutcome, MigrationStatus};
 use fairway_crds::release::{MilestoneKind, ReleaseOutcome, annotation};
@@ -224,10 +224,10 @@ async fn an_app_without_an_image_waits_for_releases_that_name_it() -> Result<()>
     .await
 }
 
-/// The folder of a Backup holds, file by file, what its status says. Returns its manifest.
-fn stored(context: &Context, status: &BackupStatus) -> Result<Value> {
+/// The folder of a Backup that is proven to that level holds, file by file, what its status says. Returns its manifest.
+fn stored(context: &Context, status: &BackupStatus, level: Level) -> Result<Value> {
     ensure!(status.outcome == Some(BackupOutcome::Succeeded), "{status:?}");
-    ensure!(status.level.as_deref() == Some("Decoded"), "{status:?}");
+    ensure!(status.level.as_deref() == Some(level.as_str()), "{status:?}");
     let set = status.set.as_ref().context("the backup is nowhere")?;
     let Store::Volume(VolumeStore { claim_name }) = &set.store else {
         bail!("it is in another store: {}", set.store);
@@ -293,7 +293,7 @@ async fn a_backup_applied_by_hand_is_made_and_lies_where_it_says() -> Result<()>
         let status = backup.status.unwrap_or_default();
         let succeeded = seen::condition(&status.conditions, "Succeeded");
         ensure!(seen::holds(succeeded), "{status:?}");
-        let manifest = stored(&context, &status)?;
+        let manifest = stored(&context, &status, Level::Decoded)?;
         ensure!(manifest["databaseFormat"] == "custom", "{manifest}");
         ensure!(
             seen::releases(&context, "crm").await?.len() == 1,
@@ -412,7 +412,7 @@ async fn connection_by_parts_and_directory_dump_serve_a_migration() -> Result<()
             .status
             .unwrap_or_default();
         ensure!(status.bytes == Some(backup.bytes) && status.sha256.as_ref() == Some(&backup.sha256));
-        let manifest = stored(&context, &status)?;
+        let manifest = stored(&context, &status, Level::Restored)?;
         ensure!(manifest["databaseFormat"] == "directory", "{manifest}");
         Ok(())
     })

@@ -1,5 +1,5 @@
-//! The task `backup`: the database is dumped under one snapshot, compressed, hashed, read back and decoded before a
-//! manifest says that the backup exists.
+//! The task `backup`: the database is dumped under one snapshot, compressed, hashed, read back, and decoded or restored
+//! before a manifest says that the backup exists.
 
 mod decode;
 mod diagnosis;
@@ -7,14 +7,19 @@ mod dump;
 mod large_objects;
 pub(crate) mod manifest;
 mod notes;
-mod process;
+pub(crate) mod process;
+mod restore;
 mod snapshot;
+mod source;
 mod stream;
-mod tools;
+pub(crate) mod tools;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use fairway_protocol::{BackupEvidence, BackupReport, BackupTask, Failure, Reason};
+use fairway_protocol::{BackupEvidence, BackupReport, BackupTask, Failure, Level, Reason};
 use tokio_postgres::IsolationLevel;
 
 use crate::{
@@ -32,7 +37,9 @@ use crate::{
 use large_objects::LargeObjects;
 use manifest::{DumpFormat, FORMAT_VERSION, Manifest, StoredFile};
 use process::Programs;
+use restore::Restored;
 use snapshot::Snapshot;
+use source::Source;
 use tools::{Kit, Login};
 
 /// Takes the backup, unless the store already has it; then only its hashes are proven again.
@@ -77,13 +84,14 @@ async fn unless_stopped(task: &BackupTask, environment: &Environment) -> Result<
     }
 }
 
-/// Proves that the image has the programs that a backup needs and that they reach the database.
+/// Proves that the image has the programs that a backup of this level needs and that they reach the database.
 pub(crate) async fn check_tools(
     environment: &Environment,
     connection: &Connection,
     major: u32,
+    level: Level,
 ) -> Result<(), Failure> {
-    let tools = tools::find(environment, major)?;
+    let tools = tools::find(environment, major, level)?;
     let login = Login::new(connection.clone(), major)?;
     let redactor = environment.redactor();
     blocking(move || dump::check_reach(&tools, &login, &redactor)).await
@@ -118,8 +126,9 @@ impl Backup<'_> {
             .server_version()
             .await
             .map_err(|error| statement_failed("reading the server's version", &error))?;
+        let tools = tools::find(self.environment, major, self.task.verify)?;
         let kit = Kit {
-            tools: tools::find(self.environment, major)?,
+            tools,
             major,
             login: Login::new(connection, major)?,
             scratch: self.task.scratch.then(|| self.environment.scratch_directory()),
@@ -162,7 +171,7 @@ impl Backup<'_> {
         let start = Instant::now();
         let dumped = self.dump(session, kit).await?;
         tracing::info!("reading the dump back");
-        self.prove(kit, &dumped).await?;
+        let restored = self.prove(kit, &dumped, start.elapsed()).await?;
         let Dumped {
             database,
             globals,
@@ -170,7 +179,9 @@ impl Backup<'_> {
             fingerprint,
             notes,
             large_objects: _,
+            source,
         } = dumped;
+        let (proof, proof_notes) = restored.map(|Restored { proof, notes }| (proof, notes)).unzip();
         let (globals, globals_note) = match globals {
             Ok(stored) => (Some(stored), None),
             Err(note) => (None, Some(note)),
@@ -183,7 +194,7 @@ impl Backup<'_> {
             format_version: FORMAT_VERSION,
             requester: self.task.requester.clone(),
             images: self.task.images.clone(),
-            level: "Decoded".to_owned(),
+            level: self.task.verify.as_str().to_owned(),
             taken_at,
             server_version,
             tool_version: kit.tools.version.clone(),
@@ -192,6 +203,9 @@ impl Backup<'_> {
             database_format: DumpFormat::with_scratch(self.task.scratch),
             globals,
             globals_note,
+            source,
+            proof,
+            proof_notes: proof_notes.unwrap_or_default(),
             // Nobody needs more than milliseconds.
             seconds: (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             corrupt_note: kept.map(|name| {
@@ -227,6 +241,14 @@ impl Backup<'_> {
         let fingerprint = fingerprint(transaction.client())
             .await
             .map_err(|error| statement_failed("reading the schema", &error))?;
+        let source = match self.restores() {
+            true => Some(
+                source::read(transaction.client())
+                    .await
+                    .map_err(|error| statement_failed("reading owner, roles and extensions", &error))?,
+            ),
+            false => None,
+        };
         tracing::info!("dumping the database");
         let dump = async {
             let database = dump::database(kit, &snapshot, self.attempt.as_ref()).await?;
@@ -268,15 +290,56 @@ impl Backup<'_> {
             fingerprint,
             notes,
             large_objects,
+            source,
         })
     }
 
-    /// Reads everything back from the store, and decodes the dump.
-    async fn prove(&self, kit: &Arc<Kit>, dumped: &Dumped) -> Result<(), Failure> {
+    /// Whether the backup is restored to prove it.
+    fn restores(&self) -> bool {
+        self.task.verify >= Level::Restored
+    }
+
+    /// Reads everything back from the store, and decodes the dump or restores it, which decodes it as well.
+    async fn prove(
+        &self,
+        kit: &Arc<Kit>,
+        dumped: &Dumped,
+        took: Duration,
+    ) -> Result<Option<Restored>, Failure> {
         if let Ok(globals) = &dumped.globals {
             decode::hashes(globals, self.attempt.read(globals.objects()).await?).await?;
         }
-        decode::database(kit, &dumped.database, dumped.large_objects, self.attempt.as_ref()).await
+        let Some(source) = &dumped.source else {
+            decode::database(kit, &dumped.database, dumped.large_objects, self.attempt.as_ref()).await?;
+            return Ok(None);
+        };
+        let Some(scratch) = &kit.scratch else {
+            return Err(environment_failure(
+                Reason::AgentFailed,
+                "The agent was asked to restore a backup without a scratch volume. Run operator and agent of the same \
+                 version.",
+            ));
+        };
+        // In the scratch volume until it is restored.
+        let _unpacked = decode::unpacked(
+            &dumped.database,
+            scratch,
+            dumped.large_objects,
+            self.attempt.as_ref(),
+        )
+        .await?;
+        tracing::info!("restoring the dump");
+        let dump = restore::Dump {
+            major: kit.major,
+            source,
+            fingerprint: &dumped.fingerprint,
+            user: &kit.login.connection.user,
+            without_extensions: &self.task.without_extensions,
+            took,
+        };
+        restore::prove(&dump, self.environment, &kit.redactor)
+            .await
+            .map(Some)
     }
 
     async fn prove_again(&self, found: &StoredManifest) -> Result<BackupEvidence, Failure> {
@@ -306,6 +369,8 @@ struct Dumped {
     notes: Vec<String>,
     /// What there is of large objects, where that is known and needed.
     large_objects: Option<LargeObjects>,
+    /// What a server needs before the dump can be restored into it; none where it is not restored.
+    source: Option<Source>,
 }
 
 fn is_corrupt(failure: &Failure) -> bool {

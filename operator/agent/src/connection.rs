@@ -19,7 +19,7 @@ mod url;
 
 pub(crate) use error::ConnectionError;
 pub(crate) use types::{
-    APPLICATION_NAME, ChannelBinding, Connection, Host, TlsMode, TlsVersion, TlsVersions,
+    APPLICATION_NAME, ChannelBinding, Connection, Host, Origin, TlsMode, TlsVersion, TlsVersions,
 };
 
 impl Connection {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use fairway_protocol::{
-    AGENT_DIRECTORY, Failure, GUARD_DIRECTORY_VARIABLE, INPUTS_DIRECTORY, INPUTS_DIRECTORY_VARIABLE,
+    AGENT_DIRECTORY, CLONE_DATA_DIRECTORY, CLONE_DATA_DIRECTORY_VARIABLE, CLONE_DIRECTORY,
+    CLONE_DIRECTORY_VARIABLE, Failure, GUARD_DIRECTORY_VARIABLE, INPUTS_DIRECTORY, INPUTS_DIRECTORY_VARIABLE,
     POD_IP_VARIABLE, POD_UID_VARIABLE, PROBE_PORT, PROBE_PORT_VARIABLE, Reason, SCRATCH_DIRECTORY,
     SCRATCH_DIRECTORY_VARIABLE, STORE_CA_DIRECTORY, STORE_CA_DIRECTORY_VARIABLE, STORE_CA_FILE,
     STORE_DIRECTORY, STORE_DIRECTORY_VARIABLE, TERMINATION_LOG_VARIABLE,
@@ -79,6 +80,16 @@ impl Environment {
     /// The folder in which a backup may keep working files.
     pub(crate) fn scratch_directory(&self) -> PathBuf {
         self.path(SCRATCH_DIRECTORY_VARIABLE, SCRATCH_DIRECTORY)
+    }
+
+    /// The folder of the sockets by which agent and clone speak to each other.
+    pub(crate) fn clone_directory(&self) -> PathBuf {
+        self.path(CLONE_DIRECTORY_VARIABLE, CLONE_DIRECTORY)
+    }
+
+    /// The folder in which the throwaway server keeps its data.
+    pub(crate) fn clone_data_directory(&self) -> PathBuf {
+        self.path(CLONE_DATA_DIRECTORY_VARIABLE, CLONE_DATA_DIRECTORY)
     }
 
     /// The folder below which the ConfigMaps are that a migration reads.

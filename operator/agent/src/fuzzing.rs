@@ -1,6 +1,8 @@
 //! What must hold of all that the agent reads of others, whatever bytes it is: the fuzz targets in `operator/fuzz` call
 //! these functions with what libFuzzer finds, the unit tests below with the seeds that it begins with.
 
+use fairway_protocol::RestoreProof;
+
 use crate::{backup::manifest::Manifest, connection::Connection, output::Tail, redact::Redactor};
 
 /// Longest message of a refusal, which becomes a part of a report.
@@ -50,6 +52,10 @@ pub fn manifest(data: &[u8]) {
     // A float may change in its last digit.
     let manifest = Manifest {
         seconds: 0.0,
+        proof: manifest.proof.clone().map(|proof| RestoreProof {
+            seconds: 0.0,
+            ..proof
+        }),
         ..manifest
     };
     assert!(manifest.check_seal("").is_err());

@@ -2,12 +2,18 @@
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
-/// Copies this program to a path so that any user may execute it. Doing it again, even while the old copy runs,
-/// is fine: the new file takes the old one's place.
+/// Copies this program to a path so that any user may execute it, and writes a file of users to which any user may add
+/// a line. Doing it again, even while the old copy runs, is fine: the new file takes the old one's place.
 ///
 /// # Errors
 /// Those of the file system.
-pub(crate) fn install(destination: &Path) -> io::Result<()> {
+pub(crate) fn install(destination: &Path, passwd: Option<&Path>) -> io::Result<()> {
+    if let Some(passwd) = passwd {
+        // Of the container that uses it alone, which may run as any user.
+        fs::write(passwd, "root:x:0:0:root:/root:/sbin/nologin\n")?;
+        fs::set_permissions(passwd, fs::Permissions::from_mode(0o666))?;
+    }
+
     if let Some(folder) = destination.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -25,8 +31,10 @@ mod tests {
     fn the_copy_is_complete_and_executable_by_all() {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("deep/fairway");
-        install(&copy).unwrap();
-        install(&copy).unwrap();
+        let passwd = folder.path().join("passwd");
+        install(&copy, None).unwrap();
+        install(&copy, Some(&passwd)).unwrap();
+        assert_eq!(fs::metadata(&passwd).unwrap().permissions().mode() & 0o777, 0o666);
         let (original, metadata) = (std::env::current_exe().unwrap(), fs::metadata(&copy).unwrap());
         assert_eq!(metadata.len(), fs::metadata(original).unwrap().len());
         assert_eq!(metadata.permissions().mode() & 0o777, 0o755);

@@ -12,6 +12,7 @@ mod backup;
 mod blocking;
 mod checks;
 mod child;
+mod clone;
 mod collation;
 mod connection;
 mod dumpable;
@@ -75,11 +76,21 @@ enum Command {
     Install {
         /// The file to write, e.g. /fairway/fairway-agent.
         destination: PathBuf,
+        /// A file of users to write besides, in which a container of any user may add its own.
+        #[arg(long)]
+        passwd: Option<PathBuf>,
     },
     /// Look whether this node can run the programs of the image; that it was asked proves that the image was pulled.
     Pin,
     /// Do the task in the variable FAIRWAY_TASK.
     Run,
+    /// Run a throwaway PostgreSQL server for the agent of a backup beside this container.
+    Clone {
+        /// A file of users, in which this process adds its own if it has no name there. initdb starts for no user without
+        /// one.
+        #[arg(long)]
+        passwd: Option<PathBuf>,
+    },
     /// Succeed when the application beside a guard may start: the guard's startup probe.
     Started,
 }
@@ -92,7 +103,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         return ExitCode::FAILURE;
     }
     match arguments.command {
-        Command::Install { destination } => match install::install(&destination) {
+        Command::Install { destination, passwd } => match install::install(&destination, passwd.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!(
@@ -120,6 +131,16 @@ pub fn main(arguments: Arguments) -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
+        Command::Clone { passwd } => {
+            log();
+            match serve_clone(passwd.as_deref()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("the clone cannot serve the agent: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Command::Run => {
             let sealed = match seal::variables() {
                 Ok(sealed) => sealed,
@@ -135,6 +156,17 @@ pub fn main(arguments: Arguments) -> ExitCode {
             answer.exit_code.into()
         }
     }
+}
+
+fn serve_clone(passwd: Option<&Path>) -> std::io::Result<()> {
+    let environment = Environment::of_process(BTreeMap::new());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(clone::serve(&environment, passwd));
+    // A thread that still waits for a program must not keep the container.
+    runtime.shutdown_background();
+    served
 }
 
 fn log() {

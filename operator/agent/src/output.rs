@@ -141,6 +141,11 @@ impl Tail {
         Some(shortened(&without_values(&redacted), SHOWN))
     }
 
+    /// The lines, the first one first.
+    pub(crate) fn lines(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
+        self.lines.iter().map(String::as_str)
+    }
+
     /// Whether any line holds this text.
     pub(crate) fn mentions(&self, text: &str) -> bool {
         self.any(|line| line.contains(text))

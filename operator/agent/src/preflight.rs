@@ -78,7 +78,7 @@ async fn check(
         record(
             report,
             "tools",
-            check_tools(environment, &connection, major).await,
+            check_tools(environment, &connection, major, task.verify).await,
         )?;
         let store = async {
             let store = store::open(options, environment)?;

@@ -1,6 +1,6 @@
 //! What is worth a Kubernetes Event.
 
-use fairway_crds::condition::STALLED;
+use fairway_crds::condition::{STALLED, WARNED};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -56,6 +56,15 @@ pub(crate) fn news<'a>(
     (!is_unchanged).then_some((severity, now))
 }
 
+/// The condition `Warned`, when an object is warned of something else than before.
+pub(crate) fn warning<'a>(before: &[Condition], after: &'a [Condition]) -> Option<&'a Condition> {
+    let now = after.iter().find(|condition| condition.type_ == WARNED)?;
+    let is_unchanged = before
+        .iter()
+        .any(|then| then.type_ == WARNED && then.reason == now.reason);
+    (!is_unchanged).then_some(now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +99,20 @@ mod tests {
         assert_eq!(severity(&waits), Some(Severity::Warning));
         let done = [condition(SUCCEEDED, "True", "Succeeded")];
         assert_eq!(severity(&done), Some(Severity::Normal));
+    }
+
+    #[test]
+    fn a_warning_is_news_once() {
+        let before = [condition(SUCCEEDED, "Unknown", "BackingUp")];
+        let after = [
+            condition(SUCCEEDED, "True", "Succeeded"),
+            condition(WARNED, "True", "BackupShrank"),
+        ];
+        assert_eq!(
+            warning(&before, &after).map(|found| found.reason.as_str()),
+            Some("BackupShrank")
+        );
+        assert!(warning(&after, &after).is_none());
+        assert!(warning(&after, &before).is_none(), "the end of one is none");
     }
 }

@@ -1,6 +1,6 @@
 //! Objects of our own kinds where the kind does not matter: observed, planned, committed.
 
-use crate::announcement::{Announcement, news};
+use crate::announcement::{Announcement, Severity, news, warning};
 use crate::for_each_kind;
 use crate::key::NamespacedName;
 use crate::kinds::*;
@@ -13,6 +13,7 @@ use fairway_plan::observed::{
 use fairway_plan::{Decision, Step, Wake};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(crate) struct Commit {
     pub(crate) object: Own,
     /// What an Event says of it.
     pub(crate) announcement: Option<Announcement>,
+    /// What another Event warns of.
+    pub(crate) warning: Option<Announcement>,
     /// The outcome, when the object ends with this status.
     pub(crate) outcome: Option<String>,
     /// The rung that a Release has come to.
@@ -76,14 +79,16 @@ fn decide<K: Observe>(
     let commit = (object.status() != Some(&status)).then(|| {
         let before = object.status();
         let conditions = before.map(K::conditions).unwrap_or_default();
-        let news = news(K::HEADLINE, conditions, K::conditions(&status));
+        let announce = |(severity, condition): (Severity, &Condition)| Announcement {
+            about: object.object_ref(&()),
+            severity,
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        };
+        let warning = warning(conditions, K::conditions(&status));
         Box::new(Commit {
-            announcement: news.map(|(severity, headline)| Announcement {
-                about: object.object_ref(&()),
-                severity,
-                reason: headline.reason.clone(),
-                message: headline.message.clone(),
-            }),
+            announcement: news(K::HEADLINE, conditions, K::conditions(&status)).map(announce),
+            warning: warning.map(|warning| announce((Severity::Warning, warning))),
             rung,
             outcome: K::outcome(&status).filter(|_| before.and_then(K::outcome).is_none()),
             object: own(Arc::new(object.with_status(status))),

@@ -423,6 +423,7 @@ impl Pass {
                 self.expect_write(state, kind, &stored.metadata, now);
                 self.ended.step = self.step(&commit);
                 self.ended.announcements.extend(commit.announcement);
+                self.ended.announcements.extend(commit.warning);
                 self.ended.outcome = commit.outcome.map(|outcome| (self.work.kind, outcome));
                 self.finish(state, wake, now)
             }

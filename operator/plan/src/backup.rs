@@ -14,7 +14,8 @@ pub use removal::{SeenByOthers, removed};
 use crate::answers::Answers;
 use crate::attempt::{self, Advanced, Attempt, Child, DeadlineFor, Failed, Impossible, Planned, SLOW_START};
 use crate::build::agent;
-use crate::conditions::{self, Progress, State, succeeded_since};
+use crate::conditions::{self, Desired, Progress, State, succeeded_since};
+use crate::kubectl;
 use crate::message;
 use crate::missing::{Comes, Missing};
 use crate::names;
@@ -27,8 +28,9 @@ use crate::snapshot::Snapshot;
 use crate::tasks::BACKUP;
 use crate::{Decision, Object, Wake};
 use fairway_crds::app::BackupSettings;
-use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus};
-use fairway_crds::condition::STALLED;
+use fairway_crds::backup::{BackupOutcome, BackupSet, BackupStatus, Level, RestoreProof};
+use fairway_crds::condition::{STALLED, WARNED};
+use fairway_crds::database::Database;
 use fairway_crds::migration::MigrationStatus;
 use fairway_crds::release::{Attempts, MilestoneKind};
 use fairway_crds::{App, Backup, Migration, Reason, Release};
@@ -43,6 +45,13 @@ const DEADLINE: SignedDuration = SignedDuration::from_hours(24);
 const LEAST_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 /// Message while an attempt is at work.
 const WORKING: &str = "Dumping the database and reading the dump back.";
+/// Message while an attempt is at work that restores the backup.
+const RESTORING: &str =
+    "Dumping the database, reading the dump back and restoring it into a throwaway server.";
+/// A backup that is smaller than the last proven one, divided by this, is a warning.
+const SHRUNK: i64 = 2;
+/// For how long a user is advised to keep the backup before one that shrank.
+const KEPT_WHILE_CHECKED: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Decides the next pass of a Backup.
 pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> Decision<BackupStatus> {
@@ -83,7 +92,8 @@ pub fn plan(observed: &BackupObserved, settings: &Settings, now: Timestamp) -> D
     } = next(observed, settings, &mut status, now);
     let generation = backup.metadata.generation;
     status.observed_generation = generation;
-    let desired = conditions::summary(&format!("Backup {}", backup.name_any()), &progress);
+    let mut desired = conditions::summary(&format!("Backup {}", backup.name_any()), &progress);
+    desired.extend(shrunk(observed, &status, now));
     status.conditions = conditions::set(&status.conditions, desired, generation, now);
     Decision {
         steps,
@@ -296,12 +306,36 @@ fn begin(
             });
         }
     };
+    // A set keeps the level that it reached, and every attempt finds that of the one before it: a Backup is asked for less
+    // meanwhile, and the next one for more.
+    let before = status
+        .attempts
+        .as_ref()
+        .map(|_| status.verify.unwrap_or_default());
+    let today = backup_settings.level();
+    status.verify = Some(before.map_or(today, |before| before.min(today)));
     status.attempts = Some(attempts);
     status.set = Some(BackupSet {
         store: backup_settings.store.clone(),
         path: agent::set_path(&observed.backup),
     });
-    Planned::new(Progress::running(Reason::BackingUp, WORKING))
+    Planned::new(Progress::running(Reason::BackingUp, working(status)))
+}
+
+/// What an attempt is doing.
+fn working(status: &BackupStatus) -> &'static str {
+    match status.verify {
+        Some(Level::Restored) => RESTORING,
+        Some(Level::Decoded) | None => WORKING,
+    }
+}
+
+/// How far the backup is to be proven: what the App asked for when the attempt began, or less if the App asks for less by
+/// now.
+fn asked(observed: &BackupObserved, status: &BackupStatus) -> Level {
+    let recorded = status.verify.unwrap_or_default();
+    let today = ready(observed).map(|(settings, _)| settings.level());
+    today.map_or(recorded, |today| recorded.min(today))
 }
 
 /// What a backup is made from, or what is missing.
@@ -369,10 +403,11 @@ fn attend(
         deadline_for: DeadlineFor::Start,
         answers: Answers::new(&observed.refused, &observed.dry_run_passed),
         working_reason: Reason::BackingUp,
-        working_message: WORKING,
+        working_message: working(status),
         blocked_reason: Reason::PodNotStarting,
         slow_start: Some(SLOW_START),
     };
+    let judge = |report| judge(report, asked(observed, status));
     let advanced = attempt.advance(&mut attempts, &child, child.outcome(), create, judge);
     match advanced {
         Advanced::Done(evidence) => succeed(status, evidence),
@@ -399,8 +434,10 @@ fn job_of(
     let recorded = status.set.as_ref().map(|set| set.store.clone());
     let backup_settings = BackupSettings {
         store: recorded.unwrap_or_else(|| backup_settings.store.clone()),
+        verify: Some(asked(observed, status)),
         ..backup_settings.clone()
     };
+    let snapshot = &with_clone_of_today(snapshot, observed);
     let release = observed
         .release
         .as_ref()
@@ -411,7 +448,19 @@ fn job_of(
     Ok(Object::Job(job))
 }
 
-fn judge(report: BackupReport) -> Result<BackupEvidence, Failed> {
+/// The snapshot with what the App says today of the server that a backup is restored into.
+fn with_clone_of_today(snapshot: &Snapshot, observed: &BackupObserved) -> Snapshot {
+    let today = observed.app.as_ref().and_then(|app| app.spec.database.as_ref());
+    Snapshot {
+        database: snapshot.database.as_ref().map(|database| Database {
+            clone: today.and_then(|today| today.clone.clone()),
+            ..database.clone()
+        }),
+        ..snapshot.clone()
+    }
+}
+
+fn judge(report: BackupReport, asked: Level) -> Result<BackupEvidence, Failed> {
     match report {
         BackupReport {
             failure: Some(failure),
@@ -420,6 +469,20 @@ fn judge(report: BackupReport) -> Result<BackupEvidence, Failed> {
             cause: failure.cause,
             reason: failure.reason(),
             message: failure.message,
+        }),
+        // What a later version of the agent calls its level is not known to be enough.
+        BackupReport {
+            evidence: Some(evidence),
+            failure: None,
+        } if Level::of(&evidence.level) < Some(asked) => Err(Failed {
+            cause: Cause::Version,
+            reason: Reason::AgentFailed,
+            message: format!(
+                "The backup is proven to the level {} and not to {}, which backup.verify asks for. Create another Backup; if \
+                 that ends in the same way, set agent.image of the chart to the operator's own version.",
+                message::one_line(&evidence.level),
+                asked.as_str()
+            ),
         }),
         BackupReport {
             evidence: Some(evidence),
@@ -460,6 +523,7 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
         fingerprint,
         seconds,
         notes,
+        proof,
     } = evidence;
     let place = status
         .set
@@ -467,16 +531,53 @@ fn succeed(status: &mut BackupStatus, evidence: BackupEvidence) -> Planned {
         .map(|set| format!("{} of {}", set.path, set.store))
         .unwrap_or_default();
     let made = format!("Wrote {bytes} bytes to {place} in {seconds:.0} s, proven to the level {level}.");
-    let message = message::sentences(std::iter::once(&made).chain(&notes));
+    let restored = proof.as_ref().map(|proof| {
+        format!(
+            "Restored {} tables and {} bytes in {:.0} s.",
+            proof.tables, proof.bytes, proof.seconds
+        )
+    });
+    let message = message::sentences(std::iter::once(&made).chain(&restored).chain(&notes));
     status.outcome = Some(BackupOutcome::Succeeded);
     status.level = Some(level);
     status.bytes = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
+    status.proof = proof.map(|proof| RestoreProof {
+        // The float's own conversion stays within the integer's limits.
+        seconds: proof.seconds.round() as i64,
+        tables: i64::try_from(proof.tables).unwrap_or(i64::MAX),
+        bytes: i64::try_from(proof.bytes).unwrap_or(i64::MAX),
+    });
     status.sha256 = Some(sha256);
     status.taken_at = Some(taken_at);
     status.server_version = Some(server_version);
     status.fingerprint = Some(fingerprint);
     status.notes = notes;
     Planned::new(Progress::succeeded(Reason::Succeeded, message))
+}
+
+/// The warning of a backup that is proven and has less than half the size of the last one.
+fn shrunk(observed: &BackupObserved, status: &BackupStatus, now: Timestamp) -> Option<Desired> {
+    let bytes = status
+        .bytes
+        .filter(|_| status.outcome == Some(BackupOutcome::Succeeded))?;
+    let (last, last_bytes) = observed.last_proven.as_ref()?;
+    if bytes.saturating_mul(SHRUNK) >= *last_bytes {
+        return None;
+    }
+    let namespace = observed.backup.metadata.namespace.as_deref().unwrap_or_default();
+    let until = now.saturating_add(KEPT_WHILE_CHECKED).unwrap_or(Timestamp::MAX);
+    let message = format!(
+        "This backup has {bytes} bytes, and Backup {last}, the last proven one of App {}, has {last_bytes}. Check whether \
+         somebody deleted rows or tables, and keep the earlier backup until that is clear: {}",
+        observed.backup.spec.app,
+        kubectl::keep_until(namespace, last, until),
+    );
+    Some(Desired::new(
+        WARNED,
+        conditions::Status::True,
+        Reason::BackupShrank,
+        message,
+    ))
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //! is new each time.
 
 use crate::labels;
+use crate::message::moment;
 use crate::object::Kind;
 use crate::protocol::Resolution;
 use crate::readings::SERVICE_NAME;
 use crate::resolution;
 use fairway_crds::app::annotation::FINAL_BACKUP;
 use fairway_crds::release::annotation;
+use jiff::Timestamp;
 
 /// A value that no earlier annotation had: the shell puts the time in.
 const TOKEN: &str = "$(date +%s)";
@@ -111,6 +113,15 @@ pub fn final_backup(namespace: &str, app: &str) -> String {
     annotate(namespace, Resource::App(app), FINAL_BACKUP, TOKEN)
 }
 
+/// The command that keeps a Backup until that moment, whatever `backup.keep` of its App says.
+pub fn keep_until(namespace: &str, backup: &str, until: Timestamp) -> String {
+    format!(
+        r#"kubectl -n {namespace} patch {} --type=merge --patch '{{"spec": {{"keepUntil": "{}"}}}}'"#,
+        Resource::Backup(backup),
+        moment(until)
+    )
+}
+
 /// The command that removes a pod from the API although its node does not answer.
 pub fn delete_pod_by_force(namespace: &str, pod: &str) -> String {
     format!("kubectl -n {namespace} delete pod {pod} --force")
@@ -149,6 +160,10 @@ mod tests {
     #[case::events(
         events("shop", "nightly-backup-1"),
         "kubectl -n shop get events --field-selector involvedObject.name=nightly-backup-1"
+    )]
+    #[case::keep_until(
+        keep_until("shop", "nightly", "2027-01-31T00:00:00Z".parse().unwrap()),
+        r#"kubectl -n shop patch backup nightly --type=merge --patch '{"spec": {"keepUntil": "2027-01-31T00:00:00Z"}}'"#
     )]
     fn commands_can_be_pasted_as_they_are(#[case] command: String, #[case] expected: &str) {
         assert_eq!(command, expected);

@@ -214,6 +214,8 @@ pub struct BackupObserved {
     pub others: Vec<Arc<Backup>>,
     /// The Backup of the App that was applied by hand and ended last, by name, and when it ended.
     pub last_by_hand: Option<(String, Timestamp)>,
+    /// The Backup of the App that was proven last, other than this one, by name, and its size in bytes.
+    pub last_proven: Option<(String, i64)>,
     /// The Migration of the App that is about to run, or runs.
     pub migration: Option<String>,
     /// All Backups of the App as retention sees them, once this one has ended, if the App's spec says which are kept.

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The release-relevant part of an [`AppSpec`]: everything but `suspend`, `replicas`, `policy`, `backup` and
-/// `agent`, which take effect at once.
+/// The release-relevant part of an [`AppSpec`]: everything but `suspend`, `replicas`, `policy`, `backup`, `agent` and
+/// `database.clone`, which take effect at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
@@ -48,7 +48,10 @@ impl Snapshot {
             .collect();
         Self {
             components,
-            database: database.clone(),
+            database: database.as_ref().map(|database| Database {
+                clone: None,
+                ..database.clone()
+            }),
             migration: migration.clone(),
             traffic: traffic.clone(),
         }

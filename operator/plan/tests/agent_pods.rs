@@ -148,13 +148,7 @@ fn templates(settings: &Settings, app: &App) -> Vec<(&'static str, PodTemplateSp
         ("pin", of_pod(agent::pin_pod(settings, &release, pull, 1))),
         (
             "preflight",
-            of_job(agent::preflight_job(
-                settings,
-                &release,
-                &snapshot,
-                Some(&to.store),
-                1,
-            )),
+            of_job(agent::preflight_job(settings, &release, &snapshot, Some(&to), 1)),
         ),
         (
             "backup",

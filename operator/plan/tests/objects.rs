@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse fails its test")]
 
 use fairway_crds::app::BackupSettings;
-use fairway_crds::backup::BackupSet;
+use fairway_crds::backup::{BackupSet, Level};
+use fairway_crds::database::CloneSettings;
 use fairway_crds::{App, Backup, Migration, Release};
 use fairway_plan::build::agent::{self, Pull};
 use fairway_plan::build::deployment::{self, DeploymentInput};
@@ -314,12 +315,12 @@ fn the_pod_that_pulls_images() {
 
 #[test]
 fn the_preflight() {
-    let store = app().spec.backup.unwrap().store;
+    let to = app().spec.backup.unwrap();
     insta::assert_yaml_snapshot!(agent::preflight_job(
         &settings(),
         &release(),
         &snapshot(),
-        Some(&store),
+        Some(&to),
         2
     ));
 }
@@ -335,6 +336,96 @@ fn a_backup_with_scratch() {
         &digests(),
         1
     ));
+}
+
+/// Restoring a dump runs its code: the container in which that happens has nothing to steal.
+#[test]
+fn the_clone_has_no_secret_and_the_agent_has_not_its_data() {
+    let mut app = app();
+    app.spec.backup.as_mut().unwrap().store = serde_json::from_value(json!({"s3": {
+        "bucket": "b", "region": "r", "endpoint": "https://s3.example",
+        "credentialsFrom": {
+            "accessKeyId": {"secretKeyRef": {"name": "s3", "key": "id"}},
+            "secretAccessKey": {"secretKeyRef": {"name": "s3", "key": "secret"}}
+        },
+        "caFrom": {"secretKeyRef": {"name": "s3", "key": "ca"}}
+    }}))
+    .unwrap();
+    let mut snapshot = Snapshot::of(&app.spec);
+    let database = snapshot.database.as_mut().unwrap();
+    database.clone = serde_json::from_value(json!({
+        "settings": {"shared_preload_libraries": "$(FAIRWAY_DATABASE_URL)"},
+        "resources": {"limits": {"memory": "1Gi"}},
+        "withoutExtensions": ["timescaledb"]
+    }))
+    .unwrap();
+    let to = app.spec.backup.unwrap();
+    let job = agent::backup_job(&settings(), &backup(), &snapshot, &to, &digests(), 1);
+    let template = job.spec.unwrap().template;
+    let annotations = template.metadata.unwrap().annotations.unwrap();
+    assert_eq!(annotations["eks.amazonaws.com/skip-containers"], "clone");
+    let pod = template.spec.unwrap();
+    let init = pod.init_containers.unwrap();
+    let clone = init.iter().find(|container| container.name == "clone").unwrap();
+    assert_eq!(clone.restart_policy.as_deref(), Some("Always"));
+    assert_eq!(clone.image, pod.containers[0].image);
+    let env = clone.env.clone().unwrap();
+    assert!(
+        env.iter().all(|variable| variable.value_from.is_none()),
+        "{env:?}"
+    );
+    assert_eq!(env.len(), 1);
+    assert!(
+        env[0].value.as_ref().unwrap().contains("$$(FAIRWAY"),
+        "nothing is expanded: {env:?}"
+    );
+    assert_eq!(
+        clone.resources.clone().unwrap().limits.unwrap()["memory"].0,
+        "1Gi"
+    );
+    let secret: Vec<_> = pod
+        .volumes
+        .unwrap()
+        .into_iter()
+        .filter(|volume| volume.empty_dir.is_none())
+        .map(|volume| volume.name)
+        .collect();
+    assert!(!secret.is_empty());
+    let mounts = clone.volume_mounts.clone().unwrap();
+    assert!(
+        mounts.iter().all(|mounted| !secret.contains(&mounted.name)),
+        "{mounts:?}"
+    );
+    let writable: Vec<_> = mounts
+        .iter()
+        .filter(|mounted| mounted.read_only.is_none())
+        .map(|mounted| &*mounted.mount_path)
+        .collect();
+    assert_eq!(writable, ["/etc/passwd", "/clone", "/clone-data"]);
+    let agents = pod.containers[0].volume_mounts.clone().unwrap();
+    assert!(agents.iter().all(|mounted| mounted.mount_path != "/clone-data"));
+    let task = pod.containers[0].env.clone().unwrap()[0].value.clone().unwrap();
+    assert!(task.contains("\"verify\":\"Restored\""), "{task}");
+    assert!(task.contains("\"withoutExtensions\":[\"timescaledb\"]"), "{task}");
+}
+
+#[test]
+fn a_backup_that_is_only_decoded_has_no_clone() {
+    let to = BackupSettings {
+        verify: Some(Level::Decoded),
+        ..app().spec.backup.unwrap()
+    };
+    let job = agent::backup_job(&settings(), &backup(), &snapshot(), &to, &digests(), 1);
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.init_containers.unwrap().len(), 1);
+}
+
+#[test]
+fn an_edit_of_the_clone_is_no_release() {
+    let mut app = app();
+    let before = Snapshot::of(&app.spec);
+    app.spec.database.as_mut().unwrap().clone = Some(CloneSettings::default());
+    assert_eq!(Snapshot::of(&app.spec), before);
 }
 
 #[test]

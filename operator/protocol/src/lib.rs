@@ -12,15 +12,16 @@ mod version;
 
 pub use fairway_crds::{
     Reason,
+    backup::Level,
     store::{Addressing, S3Credentials, S3Store, Store, VolumeStore, WebdavStore},
 };
 pub use probe::{Header, HttpRequest, ProbeCall, ProbeVerdict, Scheme};
 pub use report::{
     BackupEvidence, BackupReport, Begun, Cause, Failure, MigrationOutcome, MigrationReport, PinReport,
-    PreflightReport, PruneOutcome, PruneReport,
+    PreflightReport, PruneOutcome, PruneReport, RestoreProof,
 };
 pub use task::{
-    BackupTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, PruneTask,
+    BackupTask, CloneTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, PruneTask,
     RequestedRun, Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
 };
 pub use version::{FIRST_PROTOCOL_VERSION, NewerReport, PROTOCOL_VERSION, Versioned, read_report};
@@ -79,6 +80,18 @@ pub const STORE_CA_FILE: &str = "ca.pem";
 pub const STORE_CA_DIRECTORY_VARIABLE: &str = "FAIRWAY_STORE_CA_DIRECTORY";
 /// Folder at which the scratch volume is mounted.
 pub const SCRATCH_DIRECTORY: &str = "/scratch";
+/// The variable of the container `clone` that holds its [`CloneTask`] as JSON.
+pub const CLONE_VARIABLE: &str = "FAIRWAY_CLONE";
+/// Folder of the sockets by which agent and clone speak to each other.
+pub const CLONE_DIRECTORY: &str = "/clone";
+/// The variable with a folder to use instead of [`CLONE_DIRECTORY`]; for tests.
+pub const CLONE_DIRECTORY_VARIABLE: &str = "FAIRWAY_CLONE_DIRECTORY";
+/// Folder in which the throwaway server keeps its data. The agent's container does not have it.
+pub const CLONE_DATA_DIRECTORY: &str = "/clone-data";
+/// The variable with a folder to use instead of [`CLONE_DATA_DIRECTORY`]; for tests.
+pub const CLONE_DATA_DIRECTORY_VARIABLE: &str = "FAIRWAY_CLONE_DATA_DIRECTORY";
+/// The file in which a container finds the name of its user. PostgreSQL's `initdb` starts for no user without one.
+pub const PASSWD_FILE: &str = "/etc/passwd";
 /// The port on which the probe agent listens.
 pub const PROBE_PORT: u16 = 9797;
 /// The variable with a port to use instead of [`PROBE_PORT`]; for tests.

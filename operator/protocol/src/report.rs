@@ -78,7 +78,7 @@ pub struct BackupReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupEvidence {
-    /// `Decoded` when `pg_restore -f /dev/null` read all of it.
+    /// How far the backup is proven: a [`Level`](fairway_crds::backup::Level) of this version or a later one.
     pub level: String,
     /// Bytes in the store.
     pub bytes: u64,
@@ -95,6 +95,21 @@ pub struct BackupEvidence {
     /// What is missing from the backup, or was found beside it: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What restoring the backup took and found; absent below the level `Restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<RestoreProof>,
+}
+
+/// What restoring a backup into a throwaway server took and found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreProof {
+    /// Seconds from the start of the server to the end of the last check.
+    pub seconds: f64,
+    /// Tables in the restored database.
+    pub tables: u64,
+    /// Size of the restored database in bytes.
+    pub bytes: u64,
 }
 
 /// The answer to [`Task::Prune`](crate::Task::Prune).

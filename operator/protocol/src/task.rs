@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fairway_crds::store::Store;
+use fairway_crds::{backup::Level, store::Store};
 use serde::{Deserialize, Serialize};
 
 use crate::probe::HttpRequest;
@@ -49,6 +49,9 @@ pub struct PreflightTask {
     pub migrates: bool,
     /// The store for backups, which must be writable; none when no backup will be taken.
     pub store: Option<Store>,
+    /// How far a backup is to be proven: [`Level::Restored`] needs a server in the image.
+    #[serde(default)]
+    pub verify: Level,
 }
 
 /// The content of [`Task::Backup`].
@@ -69,6 +72,23 @@ pub struct BackupTask {
     /// in the store: who can only write there cannot forge a set. Empty from an operator that does not know of seals.
     #[serde(default)]
     pub backup_uid: String,
+    /// How far the backup is to be proven. [`Level::Restored`] needs a scratch volume and a container that runs
+    /// `fairway-agent clone` beside the agent's.
+    #[serde(default)]
+    pub verify: Level,
+    /// Extensions of the database that are left out of the restored copy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_extensions: Vec<String>,
+}
+
+/// What the container `clone` is told, as JSON in [`CLONE_VARIABLE`](crate::CLONE_VARIABLE). It holds no secret and none
+/// reaches that container, because restoring a dump runs its code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CloneTask {
+    /// Settings of the throwaway server, as in `postgresql.conf`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The content of [`Task::Prune`].

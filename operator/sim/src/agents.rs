@@ -6,9 +6,9 @@ use crate::database::{Claim, Effect, environment, report};
 use crate::pod_run::{Answer, PodRun};
 use fairway_plan::message::moment;
 use fairway_plan::protocol::{
-    BackupEvidence, BackupReport, BackupTask, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
-    PreflightReport, PreflightTask, PruneOutcome, PruneReport, PruneTask, Reason, RunIdentity, SettleTask,
-    Task,
+    BackupEvidence, BackupReport, BackupTask, Cause, Failure, GuardTask, Level, MigrationOutcome,
+    MigrationReport, MigrationTask, PreflightReport, PreflightTask, PruneOutcome, PruneReport, PruneTask,
+    Reason, RestoreProof, RunIdentity, SettleTask, Task,
 };
 use jiff::SignedDuration;
 
@@ -90,20 +90,33 @@ impl Cluster {
             .database
             .store_is_full
             .then(|| environment(Reason::StoreFull, "The store is full."));
-        let failure = self.database.refusal().or(full);
+        let restores = task.verify == Level::Restored;
+        let not_restorable = || {
+            (restores && self.database.is_not_restorable).then(|| Failure {
+                cause: Cause::Version,
+                reason: Reason::BackupNotRestorable,
+                message: "INDEX lead_name cannot be restored.".to_owned(),
+            })
+        };
+        let failure = self.database.refusal().or(full).or_else(not_restorable);
         if failure.is_none() {
             let manifest = (task.backup_uid.clone(), true);
             self.database.sets.insert(task.set.clone(), manifest);
         }
         let evidence = failure.is_none().then(|| BackupEvidence {
-            level: "Decoded".to_owned(),
-            bytes: 4096,
+            level: task.verify.as_str().to_owned(),
+            bytes: self.database.dump_bytes.unwrap_or(4096),
             sha256: fairway_plan::names::sha256_hex(self.database.fingerprint()),
             taken_at: moment(self.now - SignedDuration::from_secs(2)),
             server_version: "16.4".to_owned(),
             fingerprint: self.database.fingerprint(),
             seconds: 2.0,
             notes: Vec::new(),
+            proof: restores.then_some(RestoreProof {
+                seconds: 1.0,
+                tables: 2,
+                bytes: 8192,
+            }),
         });
         Some(Answer::of(
             &BackupReport {

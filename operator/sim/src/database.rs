@@ -94,6 +94,10 @@ pub struct Database {
     pub store_has_versions: bool,
     /// Sets of backups in the store by path: UID of the Backup, and whether the manifest is there.
     pub sets: BTreeMap<String, (String, bool)>,
+    /// No server takes its dump back.
+    pub is_not_restorable: bool,
+    /// Size of a backup in bytes; 4096 where no story says it.
+    pub dump_bytes: Option<u64>,
     /// By image: what its migration does.
     pub effects: BTreeMap<String, Effect>,
     /// UID of the pod that holds the lock.

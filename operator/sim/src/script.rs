@@ -161,7 +161,7 @@ impl Command {
     /// | `image crm:2 unhealthy` (`healthy`, `crashing`, `starting`, `unpullable`, `pullable`) | how a version behaves |
     /// | `migration crm:2 fails` (`changes`, `in-steps`, `nothing`, `halfway`, `hangs`) | and its migration |
     /// | `app … schedule=15_2_*_*_*@Europe/Warsaw`, `edit schedule=none` | the App has backups taken by a schedule |
-    /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`, `locked`, `unlocked`, `versioned`) | the environment |
+    /// | `database down` (`up`, `locked-out`, `open`), `store full` (`empty`, `locked`, `unlocked`, `versioned`), `dump unrestorable` (`whole`, `900`) | the environment; so many bytes has a backup |
     /// | `keep nightly 2027-01-31T00:00:00Z` | a user sets `keepUntil` of a Backup |
     /// | `probes blocked`, `quota used-up` (`3`, `raised`), `pods crm:2 forbidden` (`warned`), `template crm:2 refused` (`forbidden`, `accepted`), `service of-others`, `service crm-api of-others` (`… open`, `raised`, `accepted`, `ours`) | |
     /// | `sidecars endless` (`native`) | somebody injects such a container into every pod |
@@ -256,6 +256,11 @@ impl Command {
                 cluster
                     .api
                     .change::<Backup>(backup, |backup| backup.spec.keep_until = Some(until));
+            }
+            ["dump", "unrestorable"] => cluster.database.is_not_restorable = true,
+            ["dump", "whole"] => cluster.database.is_not_restorable = false,
+            ["dump", bytes] => {
+                cluster.database.dump_bytes = Some(bytes.parse().map_err(|_| Failed::NotUnderstood)?);
             }
             ["probes", how] => cluster.rules.probes_are_blocked = how == "blocked",
             ["health", how] => {

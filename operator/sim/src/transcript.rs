@@ -185,11 +185,7 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                     .collect();
                 lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
                 lines.extend(conditions(&status.conditions, SUCCEEDED));
-                let warned = status
-                    .conditions
-                    .iter()
-                    .filter(|condition| condition.type_ == WARNED);
-                lines.extend(warned.map(|condition| format!("{}: {}", condition.reason, condition.message)));
+                lines.extend(warned(&status.conditions));
                 lines
             }),
         Kind::Migration => objects
@@ -218,6 +214,7 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 lines.extend((!kept.is_empty()).then(|| format!("kept because of {kept}")));
                 let removal = status.removal.as_ref();
                 lines.extend(removal.map(|removal| format!("removal {:?}", removal.state)));
+                lines.extend(warned(&status.conditions));
                 lines
             }),
         _ => Vec::new(),
@@ -249,6 +246,12 @@ fn conditions_of_backups(conditions: &[Condition]) -> Vec<String> {
     shown
         .map(|condition| format!("{}: {}", condition.reason, condition.message))
         .collect()
+}
+
+/// What an object is warned of.
+fn warned(conditions: &[Condition]) -> Option<String> {
+    let warned = conditions.iter().find(|condition| condition.type_ == WARNED)?;
+    Some(format!("{}: {}", warned.reason, warned.message))
 }
 
 /// The leading condition with reason and message, and every other one that is true.

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io::{self, Read, Seek as _, SeekFrom},
     path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -12,16 +12,17 @@ use std::{
 use fairway_protocol::{Failure, Reason};
 
 use super::{
-    diagnosis::SCRATCH_FULL,
+    diagnosis::{SCRATCH_FULL, not_decoded},
     dump::{self, Scratch},
     large_objects::LargeObjects,
     manifest::StoredFile,
     process::Running,
-    stream::{ReadBack, read_back},
+    stream::{ReadBack, read_back, read_through},
     tools::{Kit, Tools},
 };
 use crate::{
     blocking::blocking,
+    clone::DUMP,
     failure::environment as environment_failure,
     output::Tail,
     redact::Redactor,
@@ -42,14 +43,42 @@ pub(crate) async fn database(
     large_objects: Option<LargeObjects>,
     attempt: &dyn Attempt,
 ) -> Result<(), Failure> {
+    if let Some(scratch) = &kit.scratch {
+        let unpacked = unpacked(stored, scratch, large_objects, attempt).await?;
+        let kit = kit.clone();
+        return blocking(move || from_directory(&kit.tools, &unpacked, &kit.redactor)).await;
+    }
     let content = attempt.read(stored.objects()).await?;
     let (kit, stored) = (kit.clone(), stored.clone());
-    let Some(scratch) = kit.scratch.clone() else {
-        return blocking(move || from_stream(&kit.tools, &stored, content, &kit.redactor)).await;
-    };
-    hashes(&stored, content).await?;
+    blocking(move || from_stream(&kit.tools, &stored, content, &kit.redactor)).await
+}
+
+/// Reads the stored dump of several files, unpacks it into the scratch volume and compares its hashes, and what `pg_restore`
+/// does not miss: the ends of rows, and `large_objects`, which are those of the database where they are known.
+pub(crate) async fn unpacked(
+    stored: &StoredFile,
+    scratch: &Path,
+    large_objects: Option<LargeObjects>,
+    attempt: &dyn Attempt,
+) -> Result<Scratch, Failure> {
     let content = attempt.read(stored.objects()).await?;
-    blocking(move || from_directory(&kit.tools, content, &scratch, large_objects, &kit.redactor)).await
+    let (stored, scratch) = (stored.clone(), scratch.to_owned());
+    blocking(move || {
+        let unpacked = Scratch::new(&scratch, DUMP)?;
+        let read = read_through(content, |plain| unpack(plain, &unpacked.path));
+        let (read, unpacking) = match read {
+            Ok((read, unpacking)) => (Ok(read), unpacking),
+            Err(error) => (Err(error), Ok(())),
+        };
+        // Where the store returns something else, that is why it cannot be unpacked.
+        compare(&stored, read)?;
+        match unpacking {
+            Ok(()) => check(&unpacked.path, large_objects)?,
+            Err(error) => return Err(not_unpacked(&error)),
+        }
+        Ok(unpacked)
+    })
+    .await
 }
 
 fn from_stream(
@@ -74,26 +103,17 @@ fn from_stream(
     restored(ended, redactor)
 }
 
-fn from_directory(
-    tools: &Tools,
-    content: Content,
-    scratch: &Path,
-    large_objects: Option<LargeObjects>,
-    redactor: &Redactor,
-) -> Result<(), Failure> {
-    let unpacked = Scratch::new(scratch, "fairway-check")?;
-    unpack(content, &unpacked.path).map_err(|error| match error.kind() {
-        _ if let Some(failure) = ReadFailed::of(&error) => failure.clone(),
+fn not_unpacked(error: &io::Error) -> Failure {
+    match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             environment_failure(Reason::StoreFull, SCRATCH_FULL)
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => dump::unusable(&error),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => dump::unusable(error),
         _ => not_decoded(&error.to_string()),
-    })?;
-    check_ends(&unpacked.path)?;
-    if let Some(expected) = large_objects {
-        check_large_objects(&unpacked.path, expected)?;
     }
+}
+
+fn from_directory(tools: &Tools, unpacked: &Scratch, redactor: &Redactor) -> Result<(), Failure> {
     let mut command = tools.offline("pg_restore");
     command
         .args(["--format=directory", "--file=/dev/null"])
@@ -102,6 +122,15 @@ fn from_directory(
     let running =
         Running::start(&mut command, &Arc::default()).map_err(|error| not_decoded(&error.to_string()))?;
     restored(running.end(), redactor)
+}
+
+/// Proves what `pg_restore` does not: that nothing was cut off.
+fn check(folder: &Path, large_objects: Option<LargeObjects>) -> Result<(), Failure> {
+    check_ends(folder)?;
+    match large_objects {
+        Some(expected) => check_large_objects(folder, expected),
+        None => Ok(()),
+    }
 }
 
 /// What `pg_dump` writes after the rows of each table.
@@ -162,8 +191,8 @@ fn restored(ended: io::Result<(ExitStatus, Tail)>, redactor: &Redactor) -> Resul
     }
 }
 
-fn unpack(content: Content, into: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(zstd::Decoder::new(content)?);
+fn unpack(plain: &mut dyn Read, into: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(plain);
     archive.set_preserve_mtime(false);
     archive.unpack(into)
 }
@@ -191,16 +220,6 @@ fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failur
         Ok(_) => Err(not_decoded("another SHA-256 after decompression")),
         Err(error) => Err(not_decoded(&error.to_string())),
     }
-}
-
-fn not_decoded(what: &str) -> Failure {
-    environment_failure(
-        Reason::DecodeFailed,
-        format!(
-            "The dump was written, but pg_restore cannot read it ({what}). If that repeats, check the disk or service \
-             behind the store of spec.backup."
-        ),
-    )
 }
 
 #[cfg(test)]
@@ -231,7 +250,8 @@ mod tests {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .max()
             .unwrap();
-        let tools = tools::find(&Environment::of_process(std::collections::BTreeMap::new()), major).unwrap();
+        let environment = Environment::of_process(std::collections::BTreeMap::new());
+        let tools = tools::find(&environment, major, fairway_protocol::Level::Decoded).unwrap();
         let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();
         hashes(&stored, content).await.unwrap();
         let (stored, content) = blocking(|| Ok::<_, Failure>(head())).await.unwrap();

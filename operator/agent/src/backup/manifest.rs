@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fairway_protocol::{BackupEvidence, Failure, Reason, Requester};
+use fairway_protocol::{BackupEvidence, Failure, Reason, Requester, RestoreProof};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
+use super::source::Source;
 use crate::{failure::environment as environment_failure, text::hex};
 
 /// Version of the manifest and of the files that it names.
@@ -31,7 +32,7 @@ pub(crate) struct Manifest {
     pub(crate) requester: Requester,
     /// Image references by container.
     pub(crate) images: BTreeMap<String, String>,
-    /// `Decoded`: `pg_restore` read all of the stored dump.
+    /// How far the set is proven, a [`Level`](fairway_protocol::Level) of this version or another one.
     pub(crate) level: String,
     /// Start of the dump by the server's clock, RFC 3339; the dump shows the database at this moment.
     pub(crate) taken_at: String,
@@ -49,6 +50,15 @@ pub(crate) struct Manifest {
     pub(crate) globals: Option<StoredFile>,
     /// Why roles and tablespaces are missing.
     pub(crate) globals_note: Option<String>,
+    /// What a server needs before the dump can be restored into it. Absent below the level `Restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<Source>,
+    /// What restoring the dump took and found. Absent below the level `Restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<RestoreProof>,
+    /// What was left out of the restored copy, or is different in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) proof_notes: Vec<String>,
     /// Seconds from start to manifest.
     pub(crate) seconds: f64,
     /// Where an earlier copy of the set is kept that proved corrupt.
@@ -178,6 +188,10 @@ impl Manifest {
             seal: String::new(),
             // A number may be read back with another last digit.
             seconds: 0.0,
+            proof: self.proof.clone().map(|proof| RestoreProof {
+                seconds: 0.0,
+                ..proof
+            }),
             ..self.clone()
         };
         let mut authentication =
@@ -206,8 +220,10 @@ impl Manifest {
                 .iter()
                 .chain(&self.corrupt_note)
                 .chain(&self.notes)
+                .chain(&self.proof_notes)
                 .cloned()
                 .collect(),
+            proof: self.proof.clone(),
         }
     }
 }

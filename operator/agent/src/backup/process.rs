@@ -16,6 +16,9 @@ use rustix::{
 use super::stream::pump;
 use crate::output::Tail;
 
+/// Longest line of errors that is kept, in bytes.
+const LONGEST_LINE: usize = 4096;
+
 /// The program that runs, for threads that do not wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Programs(Mutex<Known>);
@@ -62,6 +65,43 @@ impl Known {
     }
 }
 
+/// Keeps the last lines of what is written, however much and however long the lines are: what a program prints may be
+/// the words of a function in a dump.
+#[derive(Default)]
+struct Lines {
+    tail: Tail,
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn end(mut self) -> Tail {
+        self.tail.push(&self.begun);
+        self.tail
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LONGEST_LINE.saturating_sub(self.begun.len());
+            let (text, ends) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            self.begun.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                self.tail.push(&self.begun);
+                self.begun.clear();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A program whose standard error is read beside its work.
 pub(crate) struct Running {
     pub(crate) child: Child,
@@ -76,20 +116,25 @@ impl Running {
         programs.started(&child);
         let errors = child.stderr.take();
         let errors = std::thread::spawn(move || {
-            let mut tail = Tail::default();
-            let mut text = Vec::new();
+            let mut lines = Lines::default();
             if let Some(mut errors) = errors {
                 // What cannot be read is missing from a message, no more.
-                let _ = pump(&mut errors, &mut text);
+                let _ = pump(&mut errors, &mut lines);
             }
-            text.split(|byte| *byte == b'\n').for_each(|line| tail.push(line));
-            tail
+            lines.end()
         });
         Ok(Self {
             child,
             errors,
             programs: programs.clone(),
         })
+    }
+
+    /// Whether the program has ended; its status is left for [`Running::end`].
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        let pid = Pid::from_child(&self.child);
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        Ok(retry_on_intr(|| waitid(WaitId::Pid(pid), look))?.is_some())
     }
 
     /// Waits for the end of the program; returns its status and the last lines of its errors.
@@ -113,5 +158,28 @@ impl Running {
         retry_on_intr(|| waitid(WaitId::Pid(pid), seen))?;
         self.programs.ended();
         self.child.wait()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_errors_is_not_kept() {
+        let mut lines = Lines::default();
+        for number in 0..200 {
+            lines
+                .write_all(format!("{number}: {}", "x".repeat(100_000)).as_bytes())
+                .unwrap();
+            lines.write_all(b"\n").unwrap();
+        }
+        lines.write_all(b"the end").unwrap();
+        let tail = lines.end();
+        assert!(tail.lines().all(|line| line.len() <= LONGEST_LINE));
+        assert!(tail.lines().len() < 100);
+        assert_eq!(tail.lines().next_back(), Some("the end"));
     }
 }

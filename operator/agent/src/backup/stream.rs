@@ -182,6 +182,45 @@ pub(crate) struct ReadBack {
     pub(crate) plain_sha256: io::Result<String>,
 }
 
+/// Reads a stored file once: hashes it, decompresses it and lets `take` read the result, as far as that wants to. Returns
+/// what `take` returned beside the hashes.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn read_through<T>(
+    content: impl Read,
+    take: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<(ReadBack, io::Result<T>)> {
+    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(CHUNK, Meter::new(content)))?;
+    let (taken, plain_sha256) = take_all(&mut decoder, take)?;
+    let sha256 = rest_of(decoder)?;
+    Ok((ReadBack { sha256, plain_sha256 }, taken))
+}
+
+/// What `take` returned for a plain stream, and the SHA-256 of all of it.
+fn take_all<T>(
+    plain: &mut dyn Read,
+    take: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<(io::Result<T>, io::Result<String>)> {
+    let mut plain = Meter::new(plain);
+    let taken = match take(&mut plain) {
+        Err(error) if ReadFailed::of(&error).is_some() => return Err(error),
+        outcome => outcome,
+    };
+    let rest = match pump(&mut plain, &mut io::sink()) {
+        Err(error) if ReadFailed::of(&error).is_some() => return Err(error),
+        outcome => outcome,
+    };
+    Ok((taken, rest.map(|()| plain.finish().1)))
+}
+
+/// SHA-256 of a stored file of which a decoder has read some: what follows a frame that cannot be read still belongs to it.
+fn rest_of(decoder: zstd::Decoder<'_, BufReader<Meter<impl Read>>>) -> io::Result<String> {
+    let mut stored = decoder.finish().into_inner();
+    io::copy(&mut stored, &mut io::sink())?;
+    Ok(stored.finish().1)
+}
+
 /// Reads a stored file once: hashes it, decompresses it and writes the result to `take`, as long as that accepts it.
 pub(crate) fn read_back(content: impl Read, take: &mut dyn Write) -> io::Result<ReadBack> {
     let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(CHUNK, Meter::new(content)))?;
@@ -189,10 +228,7 @@ pub(crate) fn read_back(content: impl Read, take: &mut dyn Write) -> io::Result<
         Err(error) if ReadFailed::of(&error).is_some() => return Err(error),
         outcome => outcome,
     };
-    // What follows a frame that cannot be read still belongs to the stored hash.
-    let mut stored = decoder.finish().into_inner();
-    io::copy(&mut stored, &mut io::sink())?;
-    let (_, sha256) = stored.finish();
+    let sha256 = rest_of(decoder)?;
     Ok(ReadBack { sha256, plain_sha256 })
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use fairway_protocol::{Failure, Reason, VARIABLE_PREFIX};
+use fairway_protocol::{Failure, Level, Reason, VARIABLE_PREFIX};
 use tempfile::NamedTempFile;
 
 use super::process::Programs;
@@ -97,6 +97,25 @@ impl Tools {
         command
     }
 
+    /// Whether the image has the server of these programs.
+    fn has_server(&self) -> bool {
+        ["initdb", "postgres"]
+            .iter()
+            .all(|program| self.folder.join(program).is_file())
+    }
+
+    /// The failure of a restore in an image without a server.
+    fn without_server(&self) -> Failure {
+        environment_failure(
+            Reason::ToolMissing,
+            format!(
+                "database.image has pg_restore {} but not initdb and postgres beside it, so that a backup cannot be restored \
+                 to prove it. Set database.image to the image that the server runs, or backup.verify to Decoded.",
+                self.version
+            ),
+        )
+    }
+
     /// A command that needs no database.
     pub(crate) fn offline(&self, program: &str) -> Command {
         let mut command = Command::new(self.folder.join(program));
@@ -116,11 +135,21 @@ impl Tools {
     }
 }
 
-/// Finds the programs of a major version in the image.
+/// Finds the programs of a major version in the image, with all that proving a backup to this level needs.
 ///
 /// # Errors
-/// `ToolMissing` when the image has none, `ToolVersionMismatch` when it has those of another version.
-pub(crate) fn find(environment: &Environment, major: u32) -> Result<Tools, Failure> {
+/// `ToolMissing` when the image has none or not the server that a restore needs, `ToolVersionMismatch` when it has those of
+/// another version.
+pub(crate) fn find(environment: &Environment, major: u32, level: Level) -> Result<Tools, Failure> {
+    let tools = find_clients(environment, major)?;
+    match level {
+        Level::Restored if !tools.has_server() => Err(tools.without_server()),
+        Level::Decoded | Level::Restored => Ok(tools),
+    }
+}
+
+/// Finds the programs that dump and decode.
+fn find_clients(environment: &Environment, major: u32) -> Result<Tools, Failure> {
     let packaged = FOLDERS
         .iter()
         .map(|folder| PathBuf::from(folder.replace("{major}", &major.to_string())));

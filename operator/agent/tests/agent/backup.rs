@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, path::Path, process::Command};
 
-use fairway_protocol::{BackupReport, BackupTask, Reason, Task};
+use fairway_protocol::{BackupReport, BackupTask, Level, Reason, Task};
 use rstest::rstest;
 
 use crate::{
@@ -14,18 +14,25 @@ pub(crate) const UID: &str = "1a2b3c4d-0000-4000-8000-000000000000";
 pub(crate) const SET: &str = "shop/crm/crm-1-1a2b3c4d";
 
 pub(crate) fn task(scratch: bool) -> Task {
-    Task::Backup(BackupTask {
+    Task::Backup(backup(scratch))
+}
+
+/// A Backup of App crm, which is decoded.
+pub(crate) fn backup(scratch: bool) -> BackupTask {
+    BackupTask {
         requester: requester("crm"),
         store: store(),
         set: SET.into(),
         scratch,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
         backup_uid: UID.into(),
-    })
+        verify: Level::Decoded,
+        without_extensions: Vec::new(),
+    }
 }
 
 /// A schema with something of everything, and a dropped column, which no restored copy has.
-const CONTENT: &str = "
+pub(crate) const CONTENT: &str = "
     set role crm; create table plain (a int4);
     create type mood as enum ('sad', 'ok'); create domain positive as int4 check (value > 0);
     create table lead (id serial primary key, gone text, name text not null default 'none', mood mood, n positive);

@@ -1,6 +1,6 @@
 //! Databases as teams have them, backed up and restored: odd names and encodings, every kind of object, many tables.
 
-use fairway_protocol::{BackupEvidence, BackupReport, PreflightReport, PreflightTask, Reason, Task};
+use fairway_protocol::{BackupEvidence, BackupReport, Level, PreflightReport, PreflightTask, Reason, Task};
 use rstest::rstest;
 
 use crate::{
@@ -25,6 +25,7 @@ fn preflight() -> Task {
         requester: requester("crm"),
         migrates: true,
         store: Some(store()),
+        verify: Level::Decoded,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use fairway_protocol::{BackupReport, PreflightReport, PreflightTask, Reason, Task};
+use fairway_protocol::{BackupReport, Level, PreflightReport, PreflightTask, Reason, Task};
 use rstest::rstest;
 
 use crate::{
@@ -160,6 +160,7 @@ fn preflight() -> Task {
         requester: requester("crm"),
         migrates: false,
         store: Some(store()),
+        verify: Level::Decoded,
     })
 }
 

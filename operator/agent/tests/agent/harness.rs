@@ -71,7 +71,7 @@ impl Pod {
     pub(crate) fn new(database: &Database, uid: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
-        for name in ["guard", "store", "scratch"] {
+        for name in ["guard", "store", "scratch", "clone", "clone-data"] {
             std::fs::create_dir(folder.path().join(name)).expect("a volume");
         }
         let programs = database.server().programs.display().to_string();
@@ -87,6 +87,8 @@ impl Pod {
                 ("FAIRWAY_GUARD_DIRECTORY", path("guard")),
                 ("FAIRWAY_STORE_DIRECTORY", path("store")),
                 ("FAIRWAY_SCRATCH_DIRECTORY", path("scratch")),
+                ("FAIRWAY_CLONE_DIRECTORY", path("clone")),
+                ("FAIRWAY_CLONE_DATA_DIRECTORY", path("clone-data")),
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
@@ -161,6 +163,32 @@ impl Pod {
         self.start_as(as_server_user(&self.agent), task)
     }
 
+    /// Starts the container `clone` with these settings of its server, as the user of
+    /// [`start_as_user`](Self::start_as_user), which the agent beside it must have too. It gets the folders that the two
+    /// share, and nothing else of the pod.
+    pub(crate) fn start_clone(&self, settings: &[(&str, &str)]) -> CloneContainer {
+        for name in ["", "store", "scratch", "clone", "clone-data"] {
+            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            std::fs::set_permissions(self.path(name), everybody).expect("a mode");
+        }
+        let settings: BTreeMap<_, _> = settings.iter().copied().collect();
+        let shared = self.variables.iter().filter(|(name, _)| {
+            let shared = ["PATH", "FAIRWAY_SCRATCH_DIRECTORY"];
+            shared.contains(&name.as_str()) || name.starts_with("FAIRWAY_CLONE")
+        });
+        let child = as_server_user(&self.agent)
+            .arg("clone")
+            .env_clear()
+            .envs(shared)
+            .env(
+                "FAIRWAY_CLONE",
+                serde_json::json!({ "settings": settings }).to_string(),
+            )
+            .spawn()
+            .expect("the clone");
+        CloneContainer(child)
+    }
+
     /// Starts the agent's container from an image in which a folder of this machine is empty.
     pub(crate) fn start_without(&self, folder: &Path, task: &Task) -> Container {
         let hide = "/usr/bin/mount -t tmpfs fairway-tests \"$0\" && exec \"$@\"";
@@ -174,6 +202,18 @@ impl Pod {
     /// Runs the agent's container to its end.
     pub(crate) async fn run(&self, task: &Task) -> Outcome {
         self.start(task).end().await
+    }
+}
+
+/// A running container `clone`, which ends with this value.
+pub(crate) struct CloneContainer(Child);
+
+impl Drop for CloneContainer {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        // Its server must not outlive the test.
+        let _ = Command::new("kill").args(["-s", "TERM", &pid]).status();
+        let _ = self.0.wait();
     }
 }
 

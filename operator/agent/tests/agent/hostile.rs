@@ -1,7 +1,7 @@
 //! Databases in which a role with few rights waits for one with more: none of its functions may run with the agent's
 //! rights.
 
-use fairway_protocol::{MigrationOutcome, PreflightReport, PreflightTask, Reason, Task};
+use fairway_protocol::{Level, MigrationOutcome, PreflightReport, PreflightTask, Reason, Task};
 use rstest::rstest;
 use tokio_postgres::Client;
 
@@ -119,6 +119,7 @@ fn preflight() -> Task {
         requester: requester("crm"),
         migrates: true,
         store: None,
+        verify: Level::Decoded,
     })
 }
 

@@ -20,6 +20,7 @@ mod preflight;
 mod probe;
 mod proxy;
 mod prune;
+mod restored;
 mod settle;
 mod strings;
 mod tls;

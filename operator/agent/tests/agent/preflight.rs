@@ -6,7 +6,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use fairway_protocol::{Cause, MigrationOutcome, PreflightReport, PreflightTask, Reason, Task};
+use fairway_protocol::{Cause, Level, MigrationOutcome, PreflightReport, PreflightTask, Reason, Task};
 use rstest::rstest;
 use tokio::net::TcpStream;
 
@@ -16,10 +16,16 @@ use crate::{
 };
 
 fn task(app: &str) -> Task {
+    before_backups(app, Level::Decoded)
+}
+
+/// The checks before backups that are proven to a level.
+fn before_backups(app: &str, verify: Level) -> Task {
     Task::Preflight(PreflightTask {
         requester: requester(app),
         migrates: true,
         store: Some(store()),
+        verify,
     })
 }
 
@@ -310,6 +316,27 @@ async fn an_image_without_the_right_tools_names_the_right_image(
 }
 
 #[tokio::test]
+async fn an_image_without_a_server_restores_no_backup() {
+    let database = Database::new().await;
+    let version = value(
+        &database.admin().await,
+        "select split_part(current_setting('server_version'), ' ', 1)",
+    )
+    .await;
+    let pod = Pod::new(&database, "pod-1");
+    let path = tools_of(&pod, &version);
+    let pod = pod.with("PATH", &path);
+    let programs = &database.server().programs;
+    let restored = before_backups("crm", Level::Restored);
+    let report: PreflightReport = pod.start_without(programs, &restored).end().await.report();
+    let message = failed_as(&report, Reason::ToolMissing);
+    assert!(message.contains("not initdb and postgres"), "{message}");
+    assert_eq!(report.checks.last(), Some(&("tools".to_owned(), false)));
+    let report: PreflightReport = pod.start_without(programs, &task("crm")).end().await.report();
+    assert_eq!(report.failure, None, "nothing else needs a server");
+}
+
+#[tokio::test]
 async fn a_missing_store_has_its_reason() {
     let database = Database::new().await;
     let pod = Pod::new(&database, "pod-1").with("FAIRWAY_STORE_DIRECTORY", "/proc/nowhere");
@@ -375,6 +402,7 @@ async fn a_history_table_in_a_closed_schema_stops_nothing() {
         requester: requester("crm"),
         migrates: true,
         store: None,
+        verify: Level::Decoded,
     });
     let report: PreflightReport = pod.run(&without_backup).await.report();
     assert_eq!(report.failure, None);

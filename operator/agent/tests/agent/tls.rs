@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use fairway_protocol::{PreflightReport, PreflightTask, Reason, Task};
+use fairway_protocol::{Level, PreflightReport, PreflightTask, Reason, Task};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::{
@@ -283,6 +283,7 @@ async fn preflight(database: &Database, url: &str) -> PreflightReport {
         requester: requester("crm"),
         migrates: true,
         store: None,
+        verify: Level::Decoded,
     });
     Pod::new(database, "pod-1")
         .with("FAIRWAY_DATABASE_URL", url)

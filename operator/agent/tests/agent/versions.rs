@@ -8,7 +8,7 @@ use std::{
 };
 
 use fairway_protocol::{
-    FIRST_PROTOCOL_VERSION, Failure, MigrationOutcome, NewerReport, PROTOCOL_VERSION, PreflightReport,
+    FIRST_PROTOCOL_VERSION, Failure, Level, MigrationOutcome, NewerReport, PROTOCOL_VERSION, PreflightReport,
     PreflightTask, Reason, Task, read_report,
 };
 use serde_json::Value;
@@ -67,6 +67,7 @@ fn preflight() -> Task {
         requester: requester("crm"),
         migrates: true,
         store: None,
+        verify: Level::Decoded,
     })
 }
 

@@ -285,6 +285,15 @@ impl Database {
         )
     }
 
+    /// A session of the role that owns the database.
+    pub(crate) async fn session_of_owner(&self) -> Client {
+        let mut config = config(&self.name);
+        config.user(ROLE);
+        let (client, connection) = config.connect(NoTls).await.expect("a session");
+        tokio::spawn(connection);
+        client
+    }
+
     /// A superuser's session through the socket, which the server sees without an address.
     pub(crate) async fn admin(&self) -> Client {
         connect(&self.name).await

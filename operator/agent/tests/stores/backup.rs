@@ -21,6 +21,8 @@ pub(crate) fn task(place: &Place) -> Task {
         set: SET.into(),
         scratch: false,
         images: [("web".to_owned(), "crm@sha256:a".to_owned())].into(),
+        verify: fairway_protocol::Level::Decoded,
+        without_extensions: Vec::new(),
         backup_uid: UID.into(),
     })
 }

@@ -1,6 +1,6 @@
 //! What a store answers wrongly is said in one sentence, and a passing error is waited out.
 
-use fairway_protocol::{PreflightReport, PreflightTask, Reason, Store, Task};
+use fairway_protocol::{Level, PreflightReport, PreflightTask, Reason, Store, Task};
 use rstest::rstest;
 
 use crate::{
@@ -14,6 +14,7 @@ fn preflight(store: Store) -> Task {
         requester: requester("crm"),
         migrates: false,
         store: Some(store),
+        verify: Level::Decoded,
     })
 }
 

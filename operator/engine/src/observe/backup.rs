@@ -4,6 +4,7 @@ use super::{Observe, Scope};
 use crate::caches::Group;
 use crate::key::NamespacedName;
 use crate::kinds::Backup;
+use fairway_crds::backup::BackupOutcome;
 use fairway_plan::backup::{is_about_to_migrate, is_by_hand, may_migrate};
 use fairway_plan::object::Kind;
 use fairway_plan::observed::BackupObserved;
@@ -45,6 +46,7 @@ impl Observe for Backup {
                 })
                 .collect(),
             last_by_hand: last_by_hand(group, &key.name),
+            last_proven: last_proven(group, &key.name),
             migration: migration(scope),
             candidates: candidates(scope, &backup),
             removals: removals(group, &backup),
@@ -120,6 +122,21 @@ fn migration(scope: &Scope<'_>) -> Option<String> {
         });
         releases.find_map(|release| release.metadata.name.clone())
     })
+}
+
+/// The Backup that was proven last, other than that one, and its size.
+fn last_proven(group: &Group, except: &str) -> Option<(String, i64)> {
+    let proven = group.backups.all().filter_map(|backup| {
+        let status = backup.status.as_ref()?;
+        let bytes = status
+            .bytes
+            .filter(|_| status.outcome == Some(BackupOutcome::Succeeded))?;
+        Some((ended_at(&backup)?, backup.metadata.name.clone()?, bytes))
+    });
+    proven
+        .filter(|(_, name, _)| name != except)
+        .max_by_key(|(ended, _, _)| *ended)
+        .map(|(_, name, bytes)| (name, bytes))
 }
 
 /// Whether a Backup has begun, or could: one of a Release that does not exist yet holds up no other.

@@ -650,6 +650,7 @@ fn committed(object: Own, rung: Option<&'static str>, outcome: Option<&str>) -> 
     let commit = Commit {
         object: object.clone(),
         announcement: Some(announcement),
+        warning: None,
         outcome: outcome.map(str::to_owned),
         rung,
     };

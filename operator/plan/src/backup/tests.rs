@@ -17,6 +17,7 @@ struct Story {
     others: Vec<Backup>,
     last_by_hand: Option<(String, Timestamp)>,
     migration: Option<String>,
+    last_proven: Option<(String, i64)>,
 }
 
 impl Story {
@@ -33,6 +34,7 @@ impl Story {
             others: Vec::new(),
             last_by_hand: None,
             migration: None,
+            last_proven: None,
         }
     }
 
@@ -45,6 +47,7 @@ impl Story {
             release: None,
             others: self.others.iter().cloned().map(Arc::new).collect(),
             last_by_hand: self.last_by_hand.clone(),
+            last_proven: self.last_proven.clone(),
             migration: self.migration.clone(),
             candidates: self.candidates(),
             removals: Vec::new(),
@@ -87,6 +90,10 @@ impl Story {
         panic!("no fixed point");
     }
 
+    fn edit(&mut self, edit: impl FnOnce(&mut fairway_crds::app::AppSpec)) {
+        edit(&mut self.app.as_mut().unwrap().spec);
+    }
+
     fn status(&self) -> &BackupStatus {
         self.backup.status.as_ref().unwrap()
     }
@@ -112,6 +119,7 @@ fn proven() -> BackupReport {
             fingerprint: "f".into(),
             seconds: 12.4,
             notes: Vec::new(),
+            proof: None,
         }),
         failure: None,
     }
@@ -671,4 +679,124 @@ fn s11_a_backup_whose_release_was_deleted_is_by_hand() {
     }))
     .unwrap();
     assert!(is_by_hand(&backup, None, None));
+}
+
+/// An App whose backups are restored.
+fn restoring() -> Story {
+    let mut story = Story::new();
+    let scratch = serde_json::from_value(json!({"size": "20Gi"})).unwrap();
+    story.edit(|spec| spec.backup.as_mut().unwrap().scratch = Some(scratch));
+    story
+}
+
+fn restored() -> BackupReport {
+    let report = proven();
+    BackupReport {
+        evidence: report.evidence.map(|evidence| BackupEvidence {
+            level: "Restored".into(),
+            proof: Some(crate::protocol::RestoreProof {
+                seconds: 3.4,
+                tables: 7,
+                bytes: 9000,
+            }),
+            ..evidence
+        }),
+        ..report
+    }
+}
+
+#[test]
+fn what_a_restore_took_and_found_is_in_status() {
+    let mut story = restoring();
+    story.settle();
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "BackingUp");
+    assert!(message.contains("restoring it"), "{message}");
+    assert_eq!(story.status().verify, Some(Level::Restored));
+    story.answer(1, &restored());
+    let status = story.status();
+    assert_eq!(status.level.as_deref(), Some("Restored"));
+    let found = RestoreProof {
+        seconds: 3,
+        tables: 7,
+        bytes: 9000,
+    };
+    assert_eq!(status.proof, Some(found));
+    let (_, _, message) = story.reported();
+    assert!(
+        message.ends_with("Restored 7 tables and 9000 bytes in 3 s."),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_backup_below_the_level_that_is_asked_for_fails() {
+    let mut story = restoring();
+    story.settle();
+    story.answer(1, &proven());
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Failed));
+    let (_, reason, message) = story.reported();
+    assert_eq!(reason, "AgentFailed");
+    assert!(message.contains("Decoded and not to Restored"), "{message}");
+}
+
+#[test]
+fn an_app_that_asks_for_less_meanwhile_takes_what_there_is() {
+    let mut story = restoring();
+    story.settle();
+    story.edit(|spec| spec.backup.as_mut().unwrap().verify = Some(Level::Decoded));
+    story.answer(1, &proven());
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
+    assert_eq!(story.status().level.as_deref(), Some("Decoded"));
+}
+
+#[test]
+fn an_app_that_asks_for_more_meanwhile_gets_it_with_the_next_backup() {
+    let mut story = Story::new();
+    story.settle();
+    let scratch = serde_json::from_value(json!({"size": "20Gi"})).unwrap();
+    story.edit(|spec| spec.backup.as_mut().unwrap().scratch = Some(scratch));
+    story.answer(1, &failure(Cause::Environment, "StoreFull"));
+    story.bench.later(SignedDuration::from_secs(5));
+    story.settle();
+    assert_eq!(story.status().verify, Some(Level::Decoded));
+    // The first attempt may have left a set, which the second one proves again.
+    story.answer(2, &proven());
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
+}
+
+#[test]
+fn a_dump_that_no_server_takes_back_is_not_taken_again() {
+    let mut story = restoring();
+    story.settle();
+    story.answer(1, &failure(Cause::Version, "BackupNotRestorable"));
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Failed));
+    let (_, reason, message) = story.reported();
+    assert_eq!(
+        (&*reason, &*message),
+        ("BackupNotRestorable", "BackupNotRestorable happened.")
+    );
+    assert_eq!(story.bench.names(), Vec::<String>::new());
+}
+
+#[rstest]
+#[case::less_than_half(Some(9423), true)]
+#[case::half(Some(9422), false)]
+#[case::the_first_one(None, false)]
+fn a_backup_of_less_than_half_the_last_ones_size_warns(#[case] last: Option<i64>, #[case] warns: bool) {
+    let mut story = Story::new();
+    story.last_proven = last.map(|bytes| ("crm-41-release0".to_owned(), bytes));
+    story.settle();
+    story.answer(1, &proven());
+    let conditions = &story.status().conditions;
+    let warned = conditions.iter().find(|condition| condition.type_ == WARNED);
+    let said = warned.map(|condition| (condition.reason.as_str(), condition.status.as_str()));
+    assert_eq!(said, warns.then_some(("BackupShrank", "True")));
+    if let Some(condition) = warned {
+        for part in ["4711 bytes", "crm-41-release0", "9423"] {
+            assert!(condition.message.contains(part), "{}", condition.message);
+        }
+    }
+    // It counts all the same: rows may have been deleted on purpose.
+    assert_eq!(story.status().outcome, Some(BackupOutcome::Succeeded));
 }

@@ -5,6 +5,7 @@
 //! needs none, the agent's own image runs it. Every container that works is called [`CONTAINER`], and its
 //! report is its termination message.
 
+mod clone;
 mod database;
 mod files;
 mod inputs;

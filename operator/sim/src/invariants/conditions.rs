@@ -32,8 +32,8 @@ const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],
     &[RECONCILING, STALLED, BAKING, SCHEMA_AHEAD, WARNED],
 );
-/// Bounded work: a Migration, a Backup.
-const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
+const OF_MIGRATION: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
+const OF_BACKUP: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED, WARNED]);
 
 /// What the status of an object says of it, as far as all our kinds have it.
 struct Described {
@@ -86,7 +86,7 @@ impl Checker {
                 name: format!("Migration {name}"),
                 generation: status.observed_generation,
                 conditions: status.conditions,
-                types: OF_WORK,
+                types: OF_MIGRATION,
                 written: Written::WithTheStatus,
             });
         }
@@ -96,7 +96,7 @@ impl Checker {
                 name: format!("Backup {name}"),
                 generation: status.observed_generation,
                 conditions: status.conditions,
-                types: OF_WORK,
+                types: OF_BACKUP,
                 written: Written::WithTheStatus,
             });
         }

@@ -1,6 +1,7 @@
 //! The App of a story: made from the pairs of a command, and edited by them.
 
 use fairway_crds::AppSpec;
+use fairway_crds::backup::Level;
 use fairway_crds::component::Component;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -313,6 +314,13 @@ pub(super) fn admit(spec: &AppSpec) -> Result<(), &'static str> {
     let mut connections = spec.database.iter().map(|database| &database.connection);
     if connections.any(|found| found.url_from.is_some() == found.host.is_some()) {
         return Err("database.connection requires exactly one of urlFrom and host");
+    }
+    let restores_nothing = spec
+        .backup
+        .as_ref()
+        .is_some_and(|backup| backup.verify == Some(Level::Restored) && backup.scratch.is_none());
+    if restores_nothing {
+        return Err("backup.verify: Restored requires backup.scratch");
     }
     let Some(migration) = &spec.migration else {
         return match (&spec.backup, &spec.database) {

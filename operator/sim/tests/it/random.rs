@@ -31,7 +31,7 @@ pub(crate) const APPS: [&str; 8] = [
 ];
 
 /// Edits of every field of an App.
-pub(crate) const EDITS: [&str; 92] = [
+pub(crate) const EDITS: [&str; 94] = [
     "image=crm:1",
     "image=crm:2",
     "image=crm:2",
@@ -118,6 +118,8 @@ pub(crate) const EDITS: [&str; 92] = [
     r#"/backup/store={"s3":{"bucket":"backups","region":"eu-central-1","addressing":"VirtualHosted","caFrom":{"secretKeyRef":{"name":"ca","key":"ca.pem"}}}}"#,
     r#"/backup/store={"s3":{"bucket":"backups","prefix":"shop","endpoint":"https://minio:9000","credentialsFrom":{"accessKeyId":{"secretKeyRef":{"name":"s3","key":"id"}},"secretAccessKey":{"secretKeyRef":{"name":"s3","key":"secret"}},"sessionToken":{"secretKeyRef":{"name":"s3","key":"token"}}},"caFrom":{"configMapKeyRef":{"name":"ca","key":"ca.pem"}}}}"#,
     r#"/backup/store={"webdav":{"endpoint":"https://dav","prefix":"shop","userFrom":{"secretKeyRef":{"name":"dav","key":"user"}},"passwordFrom":{"secretKeyRef":{"name":"dav","key":"password"}},"caFrom":{"secretKeyRef":{"name":"ca","key":"ca.pem"}}}}"#,
+    "/backup/verify=Decoded",
+    r#"/database/clone={"settings":{"jit":"off"},"resources":{"requests":{"cpu":"10m"},"limits":{"memory":"1Gi"}},"withoutExtensions":["postgis"]}"#,
     r#"/agent/resources={"requests":{"cpu":"10m"},"limits":{"memory":"64Mi"}}"#,
     r#"/agent/user={"id":1000}"#,
     r#"/agent/user={"assigned":{}}"#,
@@ -138,7 +140,7 @@ const VERBS: [&str; 6] = [
 const RELEASES: [&str; 6] = ["newest", "newest", "live", "crm-1", "crm-2", "crm-3"];
 
 /// What users do beside editing, and what the environment does.
-pub(crate) const EVENTS: [&str; 61] = [
+pub(crate) const EVENTS: [&str; 64] = [
     "edit suspend=true",
     "edit suspend=true",
     "edit suspend=false",
@@ -189,6 +191,9 @@ pub(crate) const EVENTS: [&str; 61] = [
     "store locked",
     "store unlocked",
     "store versioned",
+    "dump unrestorable",
+    "dump whole",
+    "dump 900",
     "probes blocked",
     "probes open",
     "health flaps",

@@ -63,6 +63,7 @@ impl Story {
             snapshot: None,
             others: Vec::new(),
             last_by_hand: None,
+            last_proven: None,
             migration: None,
             candidates: vec![own, newer],
             removals: self.others.iter().cloned().map(Arc::new).collect(),

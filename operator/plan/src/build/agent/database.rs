@@ -7,7 +7,7 @@ use super::pod::{
     Access, TaskContext, agent_container, agent_pod_spec, empty_dir, environment, forbid_disruption, install,
     job, mount_everywhere, run_copied_agent, run_own_agent,
 };
-use super::{sidecars, store};
+use super::{clone, sidecars, store};
 use crate::build::annotate;
 use crate::observed::Settings;
 use crate::protocol::{
@@ -16,10 +16,9 @@ use crate::protocol::{
 use crate::snapshot::Snapshot;
 use crate::tasks::{BACKUP, PREFLIGHT, PRUNE, SETTLE};
 use fairway_crds::app::BackupSettings;
-use fairway_crds::backup::BackupSet;
+use fairway_crds::backup::{BackupSet, Level};
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
-use fairway_crds::store::Store;
 use fairway_crds::{Backup, Migration, Release};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
@@ -35,7 +34,7 @@ pub fn preflight_job(
     settings: &Settings,
     release: &Release,
     snapshot: &Snapshot,
-    store: Option<&Store>,
+    backup: Option<&BackupSettings>,
     attempt: u32,
 ) -> Job {
     let release_name = release.name_any();
@@ -51,16 +50,17 @@ pub fn preflight_job(
     let task = Task::Preflight(PreflightTask {
         requester: context.requester(),
         migrates: snapshot.migration.is_some(),
-        store: store.cloned(),
+        store: backup.map(|backup| backup.store.clone()),
+        verify: backup.map(BackupSettings::level).unwrap_or_default(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
-    if let Some(store) = store {
-        store::attach(&mut pod, store);
+    if let Some(backup) = backup {
+        store::attach(&mut pod, &backup.store);
     }
     finish(&context, snapshot, pod, HOUR)
 }
 
-/// The Job that makes a backup and reads it back.
+/// The Job that makes a backup, reads it back and restores it, as far as the settings ask.
 pub fn backup_job(
     settings: &Settings,
     backup: &Backup,
@@ -72,10 +72,13 @@ pub fn backup_job(
     let BackupSettings {
         scratch,
         store,
+        verify: _,
         // When one is taken and how long it is kept is no matter of the pod.
         schedule: _,
         keep: _,
     } = backup_settings;
+    let database = snapshot.database.as_ref();
+    let cloned = database.and_then(|database| database.clone.as_ref());
     let backup_name = backup.name_any();
     let context = TaskContext {
         task: &BACKUP,
@@ -93,6 +96,10 @@ pub fn backup_job(
         scratch: scratch.is_some(),
         images: images.clone(),
         backup_uid: backup.metadata.uid.clone().unwrap_or_default(),
+        verify: backup_settings.level(),
+        without_extensions: cloned
+            .map(|clone| clone.without_extensions.clone())
+            .unwrap_or_default(),
     });
     let mut pod = with_tools(settings, snapshot, &task);
     store::attach(&mut pod, store);
@@ -101,6 +108,9 @@ pub fn backup_job(
             .get_or_insert_default()
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
         mount_everywhere(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY, Access::ReadWrite);
+        if let Some(database) = database.filter(|_| backup_settings.level() >= Level::Restored) {
+            clone::attach(&mut pod, settings, database, SCRATCH_VOLUME, &scratch.size);
+        }
     }
     finish(&context, snapshot, pod, DAY)
 }
@@ -237,6 +247,7 @@ fn finish(context: &TaskContext, snapshot: &Snapshot, pod: PodSpec, deadline_sec
     };
     forbid_disruption(&mut metadata);
     sidecars::as_component(&mut metadata, worker(snapshot));
+    clone::keep_identity_out(&mut metadata, &pod);
     job(
         context.metadata(),
         PodTemplateSpec {

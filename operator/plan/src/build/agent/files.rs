@@ -13,11 +13,12 @@ use k8s_openapi::api::core::v1::{
 };
 
 /// Paths of the agent's own that nothing may hide, themselves and what is in them.
-const TAKEN: [&str; 6] = [
+const TAKEN: [&str; 7] = [
     protocol::AGENT_DIRECTORY,
     protocol::STORE_DIRECTORY,
     protocol::STORE_CA_DIRECTORY,
     protocol::SCRATCH_DIRECTORY,
+    protocol::CLONE_DIRECTORY,
     OWN_BINARY,
     "/var/run/secrets/kubernetes.io/serviceaccount",
 ];

@@ -240,7 +240,12 @@ fn runtime_default() -> SeccompProfile {
 /// Resources of a container of Fairway's. Without a word: little enough that it fits anywhere, and not nothing, which
 /// would be evicted first.
 pub(super) fn resources(settings: &Settings) -> ResourceRequirements {
-    let said = settings.agent_of_app.resources.as_ref();
+    resources_or(settings, None)
+}
+
+/// Resources of a container that has some of its own, else as every container of Fairway's.
+pub(super) fn resources_or(settings: &Settings, own: Option<&Resources>) -> ResourceRequirements {
+    let said = own.or(settings.agent_of_app.resources.as_ref());
     let said = said.or(settings.agent_pods.resources.as_ref());
     let Resources { requests, limits } = said.cloned().unwrap_or_default();
     let quantities = |amounts: BTreeMap<String, String>| -> BTreeMap<String, Quantity> {

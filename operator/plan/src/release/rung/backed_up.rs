@@ -9,7 +9,7 @@ use crate::release::view::View;
 use crate::{Object, Step, kubectl, names};
 use fairway_crds::Backup;
 use fairway_crds::Reason;
-use fairway_crds::backup::{BackupOutcome, BackupSpec};
+use fairway_crds::backup::{BackupOutcome, BackupSpec, Level};
 use fairway_crds::condition::SUCCEEDED;
 use fairway_crds::release::{BackupEvidence, MilestoneKind, ReleaseStatus};
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,7 @@ use kube::ResourceExt;
 /// what was written meanwhile, so it is backed up again.
 const FRESH: SignedDuration = SignedDuration::from_mins(10);
 
-/// Met when a Backup of this release is proven, and still fresh when a migration is about to begin.
+/// Met when a Backup of this release is proven as far as the App asks, and still fresh when a migration is about to begin.
 pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verdict {
     let holds = view.suspended() && happened(status, MilestoneKind::HandingOver).is_none();
     let begins = view.snapshot.migration.is_some() && !holds;
@@ -29,7 +29,7 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     if settled || view.snapshot.database.is_none() {
         return Verdict::Met;
     }
-    if view.today().is_none_or(|today| today.backup.is_none()) {
+    let Some(settings) = view.today().and_then(|today| today.backup) else {
         let message = format!(
             "App {} has no spec.backup any more, and no migration runs without a backup. Set spec.backup of the App, or abort \
              the release: {}",
@@ -40,8 +40,11 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
             Some(_) => Verdict::Wait(Wait::user(Reason::WaitingForApp, message)),
             None => Verdict::Met,
         };
-    }
-    let waiting = "Backing up the database and reading the backup back.";
+    };
+    let waiting = match settings.level() {
+        Level::Decoded => "Backing up the database and reading the backup back.",
+        Level::Restored => "Backing up the database and restoring the backup to prove it.",
+    };
     let take = |number: u32| {
         let step = Step::Create(Box::new(Object::Backup(backup_of(view, number))));
         Verdict::Act(vec![step], Wait::machine(Reason::BackingUp, waiting))
@@ -53,6 +56,12 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
     match found.outcome {
         Some(BackupOutcome::Succeeded)
             if begins && is_stale(&found.conditions, view.now) || found.removal.is_some() =>
+        {
+            take(number + 1)
+        }
+        // The App asks for more than when this one was taken.
+        Some(BackupOutcome::Succeeded)
+            if begins && Level::of(found.level.as_deref().unwrap_or_default()) < Some(settings.level()) =>
         {
             take(number + 1)
         }

@@ -32,16 +32,13 @@ pub(in crate::release) fn climb(view: &View, status: &mut ReleaseStatus) -> Verd
         return Verdict::Met;
     }
     let create = |attempt| {
-        let store = view
-            .today()
-            .and_then(|today| today.backup)
-            .map(|backup| backup.store);
+        let backup = view.today().and_then(|today| today.backup);
         let release = view.release();
         Object::Job(agent::preflight_job(
             view.settings,
             release,
             view.snapshot,
-            store.as_ref(),
+            backup.as_ref(),
             attempt,
         ))
     };
