@@ -4,15 +4,16 @@
 //! are always present; the others are present only while they are true. `Reconciling` and `Stalled` are never
 //! true together (kstatus would take the first in the list).
 
-/// The live version is healthy (App); the work has succeeded (Release, Migration, Backup). Always present.
+/// The live version is healthy (App); the work has succeeded (Release, Migration, Backup, Restore). Always
+/// present.
 pub const READY: &str = "Ready";
 /// Fairway or Kubernetes is working on the object. Not true during a bake, so that Flux and Helm do not wait for
 /// its end.
 pub const RECONCILING: &str = "Reconciling";
 /// Nothing will happen until the user acts; the message says what to do.
 pub const STALLED: &str = "Stalled";
-/// The work is complete (Release, Migration, Backup): Unknown while it runs, then True or False for good. Always
-/// present.
+/// The work is complete (Release, Migration, Backup, Restore): Unknown while it runs, then True or False for good.
+/// Always present.
 pub const SUCCEEDED: &str = "Succeeded";
 /// Traffic has moved and the candidate is watched.
 pub const BAKING: &str = "Baking";

@@ -4,6 +4,7 @@
 //! - [`Release`] is one immutable attempt to bring an App's spec to production; Fairway creates it.
 //! - [`Migration`] is one run of a database migration, executed at most once.
 //! - [`Backup`] is one proven copy of the database; it outlives its App.
+//! - [`Restore`] is one return of the database to what a Backup holds.
 //!
 //! The crate contains types, defaults and admission rules; it has no client.
 
@@ -25,6 +26,7 @@ pub mod health;
 pub mod migration;
 pub mod reason;
 pub mod release;
+pub mod restore;
 pub mod store;
 
 mod schema;
@@ -35,6 +37,7 @@ pub use backup::{Backup, BackupSpec, BackupStatus};
 pub use migration::{Migration, MigrationSpec, MigrationStatus};
 pub use reason::Reason;
 pub use release::{Release, ReleaseSpec, ReleaseStatus};
+pub use restore::{Restore, RestoreSpec, RestoreStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
@@ -49,8 +52,14 @@ pub const VERSION: &str = "v1alpha1";
 /// considers an object without a status healthy, even if no controller has seen it yet.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     use kube::CustomResourceExt;
-    [App::crd(), Release::crd(), Migration::crd(), Backup::crd()]
-        .into_iter()
-        .map(schema::finish)
-        .collect()
+    [
+        App::crd(),
+        Release::crd(),
+        Migration::crd(),
+        Backup::crd(),
+        Restore::crd(),
+    ]
+    .into_iter()
+    .map(schema::finish)
+    .collect()
 }

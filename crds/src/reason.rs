@@ -111,6 +111,38 @@ pub enum Reason {
     DumpFailed,
     /// The dump was written to the store, but `pg_restore` cannot read all of it back.
     DecodeFailed,
+    /// The role of `database.connection` lacks rights that a restore in place needs, or something of the database is in the
+    /// way. The message names all of it. Nothing was done.
+    RestoreNotPermitted,
+    /// The backup cannot be restored into a database beside the one in use, or what was restored is not what the backup says.
+    /// The database in use was not changed.
+    RestoreFailed,
+    /// The backup is from before a migration that was applied to the database in use. The version that runs would meet an
+    /// older schema than it needs, so the restore is refused.
+    RestoreRevertsMigration,
+    /// The restore would lose more row changes than the user agreed to, counted after the sessions of the database were ended.
+    /// The database in use was not changed and is open again.
+    RestoreLosesMore,
+    /// A session in the database cannot be ended, so that the restored database cannot be put in place. The database in use
+    /// was not changed and is open again.
+    SessionsRemain,
+    /// Another Restore of this App or database is under way or goes first. Restores run one after the other.
+    WaitingForRestore,
+    /// The Backup that is to be restored has not succeeded yet.
+    WaitingForSource,
+    /// The backup is being restored into a database beside the one in use, and proven there. The application goes on.
+    Restoring,
+    /// The backup was restored beside the database in use, and what the restore would lose was counted. It waits for the
+    /// user's agreement.
+    AwaitingAgreement,
+    /// Nobody agreed to what the restore would lose within a day, so that the restored database was removed. The database in use
+    /// was not changed.
+    NotAgreed,
+    /// The restored database is being put in the place of the one in use. Connections are refused for a moment, and all
+    /// sessions are ended.
+    ReplacingDatabase,
+    /// The restored database was not put in place, and is being removed.
+    DiscardingRestore,
     /// An image cannot be pulled. The message contains what the kubelet reports.
     ImagePullFailed,
     /// A Fairway pod is not starting. The message contains what Kubernetes reports, or a command that shows it.
@@ -137,8 +169,8 @@ pub enum Reason {
     /// This version of Fairway cannot read a stored object. The message says which part does not fit, without its
     /// values.
     Unreadable,
-    /// The Backup or Migration refers to something that does not exist: the App, its `spec.backup` or `spec.database`,
-    /// or the Release. Or a final backup of an App without `spec.backup` was asked for.
+    /// The Backup, Migration or Restore refers to something that does not exist: the App, its `spec.backup` or
+    /// `spec.database`, the Release, or the Backup. Or a final backup of an App without `spec.backup` was asked for.
     AppMissing,
     /// A container has no image: neither the App's template nor `spec.images` of the Release names one.
     ImageMissing,
@@ -214,7 +246,7 @@ pub enum Reason {
     /// The API server would accept the pods of this release, but warned of them in a dry run: PodSecurity in mode `warn`, a
     /// deprecated or unknown field, a policy with the action `Warn`. No release fails because of a warning.
     ApiServerWarned,
-    /// The user aborted the release with the annotation `fairway.dev/abort`.
+    /// The user aborted the release or the restore with the annotation `fairway.dev/abort`.
     Aborted,
     /// The user requested a rollback with the annotation `fairway.dev/rollback`.
     RollbackRequested,
@@ -293,7 +325,7 @@ pub enum Reason {
     FinalBackupTaken,
     /// The version that the App's spec asks for serves.
     Live,
-    /// The Release, Migration or Backup has completed successfully.
+    /// The Release, Migration, Backup or Restore has completed successfully.
     Succeeded,
 }
 

@@ -20,6 +20,9 @@ pub mod annotation {
     pub const RETRY: &str = "fairway.dev/retry";
     /// Resolve a migration whose outcome is unknown: `applied:<token>` or `not-applied:<token>`.
     pub const RESOLVE: &str = "fairway.dev/resolve";
+    /// Put a restored database in place: `<rows>:<token>` with the most row changes that may be lost, or `any:<token>`. On a
+    /// Restore.
+    pub const RESTORE: &str = "fairway.dev/restore";
 }
 
 /// One attempt to bring an App's spec to production. Fairway creates it when the App is edited; its spec is

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use anyhow::{Context, Result, bail};
-use fairway_crds::{App, Backup, Migration, Release};
+use fairway_crds::{App, Backup, Migration, Release, Restore};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
@@ -65,7 +65,8 @@ pub async fn remove_unused(target: &Target) -> Result<bool> {
     let left = is_there::<App>(&client).await?
         || is_there::<Release>(&client).await?
         || is_there::<Migration>(&client).await?
-        || is_there::<Backup>(&client).await?;
+        || is_there::<Backup>(&client).await?
+        || is_there::<Restore>(&client).await?;
     if left {
         return Ok(false);
     }
@@ -75,7 +76,7 @@ pub async fn remove_unused(target: &Target) -> Result<bool> {
         &json!({}),
     )?;
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
-    for name in ["apps", "releases", "migrations", "backups"] {
+    for name in ["apps", "releases", "migrations", "backups", "restores"] {
         wait::remove(definitions.clone(), &format!("{name}.fairway.dev"), GONE).await?;
     }
     wait::remove(Api::<Namespace>::all(client), OPERATOR_NAMESPACE, GONE).await?;

@@ -1,7 +1,7 @@
-//! What has happened cannot be rewritten: the spec of a Release, a Migration and a Backup never changes, but for how long a
-//! Backup is kept.
+//! What has happened cannot be rewritten: the spec of a Release, a Migration, a Backup and a Restore never changes, but for
+//! how long a Backup is kept.
 
-use super::{Effect, Refusal, backup, create, migration, patch, release};
+use super::{Effect, Refusal, backup, create, migration, patch, release, restore};
 use anyhow::Result;
 use fairway_e2e::ns::with_temp_ns;
 use rstest::rstest;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 #[case::release(release(), json!({"spec": {"images": {"web": "other:1"}}}), "a Release cannot be changed; edit the App instead")]
 #[case::migration(migration(), json!({"spec": {"timeout": "1h"}}), "a Migration cannot be changed")]
 #[case::backup(backup(), json!({"spec": {"reason": "another"}}), "a Backup cannot be changed")]
+#[case::restore(restore(), json!({"spec": {"from": {"backup": "another"}}}), "a Restore cannot be changed")]
 #[tokio::test]
 async fn the_spec_is_refused_and_an_annotation_is_not(
     #[case] object: Value,

@@ -261,3 +261,13 @@ fn backup() -> Value {
         "spec": {"app": "crm", "reason": "before the cleanup of leads"}
     })
 }
+
+/// A Restore as users apply it.
+fn restore() -> Value {
+    json!({
+        "apiVersion": "fairway.dev/v1alpha1",
+        "kind": "Restore",
+        "metadata": {"name": "noon"},
+        "spec": {"app": "crm", "from": {"backup": "nightly"}, "into": "InPlace"}
+    })
+}

@@ -1,7 +1,7 @@
 //! The admission policies of the chart: nobody gains a permission through Fairway, each verb of a user is a permission,
 //! nobody else writes status, and the operator changes only what is its own.
 
-use super::{Effect, Refusal, app, create, migration, patch, patch_status, release};
+use super::{Effect, Refusal, app, create, migration, patch, patch_status, release, restore};
 use anyhow::{Result, anyhow, bail};
 use fairway_e2e::ns::{Context, with_temp_ns};
 use fairway_e2e::operator;
@@ -148,6 +148,8 @@ async fn s9_status_is_written_by_the_operator_alone() -> Result<()> {
 #[case::retry("retry", "release", "now")]
 #[case::resolve("resolve", "release", "applied:now")]
 #[case::resolve_by_hand("resolve", "migration", "applied:now")]
+#[case::restore("restore", "restore", "any:now")]
+#[case::abort_a_restore("abort", "restore", "now")]
 #[tokio::test]
 async fn s16_each_verb_is_a_permission(
     #[case] verb: &'static str,
@@ -155,10 +157,14 @@ async fn s16_each_verb_is_a_permission(
     #[case] value: &'static str,
 ) -> Result<()> {
     with_temp_ns(|context| async move {
-        let object = if kind == "release" { release() } else { migration() };
+        let object = match kind {
+            "release" => release(),
+            "restore" => restore(),
+            _ => migration(),
+        };
         allowed(&create(&context.client, &context.namespace, &object, Effect::Stored, None).await?);
         let user = User::new(&context, "on-call");
-        user.may(WRITES, "fairway.dev", &["releases", "migrations"])
+        user.may(WRITES, "fairway.dev", &["releases", "migrations", "restores"])
             .await?;
         let key = format!("fairway.dev/{verb}");
         let asks = |value: &str| json!({"metadata": {"annotations": {&key: value}}});
@@ -175,6 +181,22 @@ async fn s16_each_verb_is_a_permission(
             user.name
         );
         denied(&user.patches(&object, &asks(&other)).await?, &said);
+        Ok(())
+    })
+    .await
+}
+
+/// What a Restore prepares takes room and time of the database server, before anybody has agreed to anything.
+#[tokio::test]
+async fn creating_a_restore_is_a_permission_on_the_app() -> Result<()> {
+    with_temp_ns(|context| async move {
+        let user = User::new(&context, "on-call");
+        user.may(WRITES, "fairway.dev", &["restores"]).await?;
+        user.may(&["create"], "", &["pods"]).await?;
+        let said = "a Restore needs the verb restore on apps.fairway.dev crm in namespace";
+        denied(&user.creates(&restore()).await?, said);
+        user.may(&["restore"], "fairway.dev", &["apps"]).await?;
+        allowed(&user.creates(&restore()).await?);
         Ok(())
     })
     .await

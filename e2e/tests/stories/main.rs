@@ -21,6 +21,7 @@ mod metrics;
 mod network_policies;
 mod others;
 mod provisioned;
+mod restoring;
 mod retention;
 mod schedules;
 mod secrets;

@@ -1,16 +1,16 @@
 //! The task `backup`: the database is dumped under one snapshot, compressed, hashed, read back and decoded before a
 //! manifest says that the backup exists.
 
-mod decode;
-mod diagnosis;
-mod dump;
+pub(crate) mod decode;
+pub(crate) mod diagnosis;
+pub(crate) mod dump;
 mod large_objects;
 pub(crate) mod manifest;
 mod notes;
-mod process;
+pub(crate) mod process;
 mod snapshot;
-mod stream;
-mod tools;
+pub(crate) mod stream;
+pub(crate) mod tools;
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,6 +20,7 @@ use tokio_postgres::IsolationLevel;
 use crate::{
     blocking::blocking,
     connection::Connection,
+    counters::Counters,
     dumpable,
     environment::Environment,
     failure::environment as environment_failure,
@@ -168,6 +169,7 @@ impl Backup<'_> {
             globals,
             taken_at,
             fingerprint,
+            counters,
             notes,
             large_objects: _,
         } = dumped;
@@ -197,6 +199,7 @@ impl Backup<'_> {
             corrupt_note: kept.map(|name| {
                 format!("What lay in the backup's place was corrupt or not its own, and is kept as {name}")
             }),
+            counters: Some(counters),
             notes,
             seal: String::new(),
         };
@@ -224,6 +227,7 @@ impl Backup<'_> {
             return Err(failure);
         }
         let snapshot = Snapshot::export(&transaction).await.map_err(doing)?;
+        let counters = Counters::read(transaction.client()).await.map_err(doing)?;
         let fingerprint = fingerprint(transaction.client())
             .await
             .map_err(|error| statement_failed("reading the schema", &error))?;
@@ -266,6 +270,7 @@ impl Backup<'_> {
             globals,
             taken_at: snapshot.taken_at.clone(),
             fingerprint,
+            counters,
             notes,
             large_objects,
         })
@@ -302,6 +307,7 @@ struct Dumped {
     globals: Result<StoredFile, String>,
     taken_at: String,
     fingerprint: String,
+    counters: Counters,
     /// What somebody who restores it should know.
     notes: Vec<String>,
     /// What there is of large objects, where that is known and needed.

@@ -444,6 +444,78 @@ pub(crate) async fn record_lost(
     find(client, &identity.run_id).await
 }
 
+/// A run as another database's ledger is compared with this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownRun {
+    /// Key of the row.
+    pub(crate) run_id: String,
+    /// The Release that asked for the run; empty for a Migration that was applied by hand.
+    pub(crate) release: String,
+    /// Whether its work is in the database.
+    pub(crate) is_applied: bool,
+}
+
+/// Every run of this ledger, in order.
+pub(crate) async fn known_runs(client: &impl GenericClient) -> Result<Vec<KnownRun>, tokio_postgres::Error> {
+    let rows = client
+        .query(
+            "select run_id, release, state = 'committed' or resolution is not distinct from 'applied' \
+             from fairway.migration_run order by ordinal",
+            &[],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| KnownRun {
+            run_id: row.get(0),
+            release: row.get(1),
+            is_applied: row.get(2),
+        })
+        .collect())
+}
+
+/// Runs whose rows earlier restores have taken away.
+pub(crate) async fn reverted_runs(client: &impl GenericClient) -> Result<Vec<String>, tokio_postgres::Error> {
+    let rows = client
+        .query("select run_id from fairway.reverted_run", &[])
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The moment to which a restore has taken the database back, where that took the row of this run away.
+pub(crate) async fn reverted_to(
+    client: &impl GenericClient,
+    run_id: &str,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let row = client
+        .query_opt(
+            "select taken_at from fairway.reverted_run where run_id = $1",
+            &[&run_id],
+        )
+        .await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Records in a restored ledger which of these runs a restore to that moment takes away: those that it has no row of.
+pub(crate) async fn record_reverted(
+    client: &impl GenericClient,
+    runs: &[String],
+    restore_uid: &str,
+    taken_at: &str,
+) -> Result<(), tokio_postgres::Error> {
+    client
+        .execute(
+            "insert into fairway.reverted_run (run_id, restore_uid, taken_at) \
+             select r.run_id, $2, $3 from unnest($1::text[]) as r (run_id) \
+             where not exists (select from fairway.migration_run m where m.run_id = r.run_id) \
+             on conflict (run_id) do update set restore_uid = excluded.restore_uid, taken_at = excluded.taken_at, \
+               reverted_at = excluded.reverted_at",
+            &[&runs, &restore_uid, &taken_at],
+        )
+        .await?;
+    Ok(())
+}
+
 /// Seconds since a run began, by the server's clock.
 pub(crate) async fn seconds_since_start(client: &Client, run_id: &str) -> Result<f64, tokio_postgres::Error> {
     let row = client

@@ -110,6 +110,18 @@ pub(crate) async fn held(session: &Session) -> Result<Option<Failure>, Failure> 
     Ok(None)
 }
 
+/// Takes the lock on this session, until the session ends; the refusal that names the holder when another session has it.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn hold(session: &Session) -> Result<Option<Failure>, Failure> {
+    let doing = |error| statement_failed("taking the migration lock", &error);
+    match try_lock(session).await.map_err(doing)? {
+        true => Ok(None),
+        false => held_by_other(session).await.map(Some).map_err(doing),
+    }
+}
+
 async fn held_by_other(session: &Session) -> Result<Failure, tokio_postgres::Error> {
     let holder = session
         .client()

@@ -4,7 +4,7 @@ use std::{io::Write as _, path::Path};
 
 use fairway_protocol::{
     BackupReport, Begun, EXIT_OTHER_OWNER, Failure, MigrationOutcome, MigrationReport, PreflightReport,
-    PruneReport, REPORT_LIMIT, Reason, Versioned,
+    PruneReport, REPORT_LIMIT, Reason, RestoreReport, Versioned,
 };
 use serde::Serialize;
 
@@ -107,6 +107,20 @@ impl Report for MigrationReport {
             (_, Some(failure)) if failure.reason == Reason::MigrationRunning => EXIT_OTHER_OWNER,
             _ => EXIT_FAILURE,
         }
+    }
+}
+
+impl Report for RestoreReport {
+    fn texts(&mut self) -> Vec<&mut String> {
+        let loss = self.loss.iter_mut().flat_map(|loss| {
+            let tables = loss.largest.iter_mut().map(|(table, _)| table);
+            tables.chain(&mut loss.uncounted)
+        });
+        message(&mut self.failure).into_iter().chain(loss).collect()
+    }
+
+    fn exit_code(&self) -> u8 {
+        exit_code(self.failure.is_some())
     }
 }
 

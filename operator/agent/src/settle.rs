@@ -7,7 +7,7 @@ use fairway_protocol::{Failure, MigrationOutcome, MigrationReport, Reason, Settl
 use crate::{
     connection::Connection,
     environment::Environment,
-    failure::environment as environment_failure,
+    failure::{environment as environment_failure, version},
     ledger::{
         self, Entry, State,
         schema::{self, Found},
@@ -43,7 +43,10 @@ async fn settle(task: &SettleTask, environment: &Environment) -> Result<Migratio
         schema::ensure(lock.session.client_mut()).await?;
     }
     let found = match find(&lock.session, task).await? {
-        None => record_lost(&mut lock, task).await?,
+        None => match reverted(&lock.session, task).await? {
+            Some(report) => return Ok(report),
+            None => record_lost(&mut lock, task).await?,
+        },
         found => found,
     };
     match found {
@@ -58,6 +61,25 @@ async fn settle(task: &SettleTask, environment: &Environment) -> Result<Migratio
         }
         Some(_) => resolve(&lock.session, task).await,
     }
+}
+
+/// The report of a run whose row is missing because a restore took it away, with all that the run did.
+async fn reverted(session: &Session, task: &SettleTask) -> Result<Option<MigrationReport>, Failure> {
+    if schema::find(session.client()).await? != Found::Current {
+        return Ok(None);
+    }
+    let taken_at = ledger::reverted_to(session.client(), &task.run.run_id)
+        .await
+        .map_err(|error| statement_failed("reading the ledger", &error))?;
+    Ok(taken_at.map(|taken_at| {
+        let failure = version(
+            Reason::MigrationNotApplied,
+            format!(
+                "A restore took the database back to {taken_at}, before the migration: its work is not there."
+            ),
+        );
+        migration(MigrationOutcome::Failed, Some(failure))
+    }))
 }
 
 /// Records that the outcome of the run is unknown, where it is known that the run began, or where a user has resolved it.

@@ -5,7 +5,9 @@
 
 use std::future::Future;
 
-use fairway_protocol::{BackupReport, Failure, MigrationReport, PreflightReport, PruneReport, Reason, Task};
+use fairway_protocol::{
+    BackupReport, Failure, MigrationReport, PreflightReport, PruneReport, Reason, RestoreReport, Task,
+};
 
 use crate::{
     backup,
@@ -13,7 +15,7 @@ use crate::{
     failure::environment as environment_failure,
     guard, migrate, preflight, probe, prune,
     report::{Answer, not_started},
-    settle,
+    restore, settle,
     termination::Termination,
 };
 
@@ -83,6 +85,7 @@ tasks! {
     Guard:        guard     -> MigrationReport,     Reaches,   Once;
     Settle:       settle    -> MigrationReport,     Ends,      Yes;
     Probe:        probe     -> probe::ProbeReport,  Reaches,   Yes;
+    Restore:      restore   -> RestoreReport,       Reaches,   Yes;
 }
 
 /// The row of a task that is given as JSON, which may be of another version and not be a task of this one.

@@ -1,7 +1,7 @@
 //! The kinds, one row each. Caches, lists, dispatch, planning, metrics labels, the simulator's store and the check of
 //! the chart's role all follow from this table.
 
-pub use fairway_crds::{App, Backup, Migration, Release};
+pub use fairway_crds::{App, Backup, Migration, Release, Restore};
 pub use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 pub use k8s_openapi::api::batch::v1::Job;
 pub use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service};
@@ -75,6 +75,17 @@ macro_rules! for_each_kind {
                     outcome: once,
                     interest: ItsWork,
                     // Backups are many and old, and none decides a release.
+                    unreadable: Ignored,
+                }
+                Restore restores restore {
+                    // Only users create one.
+                    may: [],
+                    app: |object| Some(&object.spec.app),
+                    status: RestoreStatus,
+                    observed: RestoreObserved,
+                    headline: SUCCEEDED,
+                    outcome: once,
+                    interest: ItsWork,
                     unreadable: Ignored,
                 }
             }
@@ -374,6 +385,7 @@ impl From<object::Kind> for Kind {
             object::Kind::Release => Self::Release,
             object::Kind::Migration => Self::Migration,
             object::Kind::Backup => Self::Backup,
+            object::Kind::Restore => Self::Restore,
             object::Kind::Deployment => Self::Deployment,
             object::Kind::Service => Self::Service,
             object::Kind::Job => Self::Job,

@@ -4,6 +4,7 @@ mod app;
 mod backup;
 mod migration;
 mod release;
+mod restore;
 
 use crate::answers::Answers;
 use crate::caches::{Group, KeptSnapshot, Serving, Shared};

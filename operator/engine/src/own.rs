@@ -8,7 +8,7 @@ use crate::lookups::{Lookup, LookupResult};
 use crate::observe::{Observe, Scope};
 use crate::state::State;
 use fairway_plan::observed::{
-    AppObserved, BackupObserved, MigrationObserved, ProbeTarget, ReleaseObserved, Settings,
+    AppObserved, BackupObserved, MigrationObserved, ProbeTarget, ReleaseObserved, RestoreObserved, Settings,
 };
 use fairway_plan::{Decision, Step, Wake};
 use jiff::Timestamp;

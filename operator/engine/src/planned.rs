@@ -4,9 +4,11 @@ use crate::caches::Cached;
 use crate::for_each_kind;
 use crate::kinds::*;
 use fairway_crds::condition::{READY, SUCCEEDED};
-use fairway_crds::{AppStatus, BackupStatus, MigrationStatus, ReleaseStatus};
+use fairway_crds::{AppStatus, BackupStatus, MigrationStatus, ReleaseStatus, RestoreStatus};
 use fairway_plan::Decision;
-use fairway_plan::observed::{AppObserved, BackupObserved, MigrationObserved, ReleaseObserved, Settings};
+use fairway_plan::observed::{
+    AppObserved, BackupObserved, MigrationObserved, ReleaseObserved, RestoreObserved, Settings,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::sync::Arc;

@@ -30,13 +30,14 @@ use crate::message::{self, quoting, sentence};
 use crate::object::Kind;
 use crate::protocol::Cause;
 use crate::retry::{Next, Schedule};
-use crate::tasks::{Form, Removal, Task};
-use crate::{Object, Step, kubectl};
+use crate::tasks::{Form, Identity, Removal, Task};
+use crate::{Object, ObjectRef, Step, kubectl};
 use fairway_crds::Reason;
 use fairway_crds::release::Attempts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
+use std::sync::Arc;
 
 /// Time after which a pod that has not started is reported, even if Kubernetes gives no reason.
 pub(crate) const SLOW_START: SignedDuration = SignedDuration::from_mins(2);
@@ -419,6 +420,20 @@ impl Attempt<'_> {
 /// The pause until the next attempt.
 pub(crate) fn paused(next: Timestamp, message: String) -> Planned {
     Planned::new(Progress::running(Reason::WaitingForEnvironment, message)).until(next)
+}
+
+/// Removal of the Jobs of some work whose attempts are over: all but the one of that name.
+pub(crate) fn leftovers(identity: Identity<'_>, jobs: &[Arc<Job>], keep: Option<&str>) -> Vec<Step> {
+    let over = |job: &&Arc<Job>| {
+        identity.matches(&job.metadata)
+            && job.metadata.deletion_timestamp.is_none()
+            && Some(&*job.name_any()) != keep
+    };
+    jobs.iter()
+        .filter(over)
+        .filter_map(|job| ObjectRef::of(Kind::Job, &job.metadata))
+        .map(Step::Delete)
+        .collect()
 }
 
 /// The reason recorded last, unless another version of Fairway recorded it.

@@ -23,6 +23,8 @@ pub enum Resource<'a> {
     Migration(&'a str),
     /// A Backup by name.
     Backup(&'a str),
+    /// A Restore by name.
+    Restore(&'a str),
 }
 
 impl std::fmt::Display for Resource<'_> {
@@ -32,6 +34,8 @@ impl std::fmt::Display for Resource<'_> {
             Self::Release(name) => write!(text, "release {name}"),
             Self::Migration(name) => write!(text, "migration {name}"),
             Self::Backup(name) => write!(text, "backup {name}"),
+            // Other operators have a kind of that name, too.
+            Self::Restore(name) => write!(text, "frst {name}"),
         }
     }
 }
@@ -111,6 +115,17 @@ pub fn final_backup(namespace: &str, app: &str) -> String {
     annotate(namespace, Resource::App(app), FINAL_BACKUP, TOKEN)
 }
 
+/// The command by which a user agrees to lose at most so many row changes, or `any`.
+pub fn restore(namespace: &str, restore: &str, bound: &str) -> String {
+    let value = format!("{bound}:{TOKEN}");
+    annotate(namespace, Resource::Restore(restore), annotation::RESTORE, &value)
+}
+
+/// The command that aborts a Restore.
+pub fn abort_restore(namespace: &str, restore: &str) -> String {
+    annotate(namespace, Resource::Restore(restore), annotation::ABORT, TOKEN)
+}
+
 /// The command that removes a pod from the API although its node does not answer.
 pub fn delete_pod_by_force(namespace: &str, pod: &str) -> String {
     format!("kubectl -n {namespace} delete pod {pod} --force")
@@ -133,6 +148,10 @@ mod tests {
     #[case::resolve(
         resolve("shop", Resource::Migration("crm-42"), Resolution::NotApplied),
         r#"kubectl -n shop annotate migration crm-42 fairway.dev/resolve="not-applied:$(date +%s)" --overwrite"#
+    )]
+    #[case::restore(
+        restore("shop", "noon", "11"),
+        r#"kubectl -n shop annotate frst noon fairway.dev/restore="11:$(date +%s)" --overwrite"#
     )]
     #[case::describe(
         describe("shop", Resource::Backup("nightly")),

@@ -11,7 +11,7 @@ pub const COMPONENT: &str = "fairway.dev/component";
 pub const RELEASE: &str = "fairway.dev/release";
 /// What an agent's pod or Job does: see [`Work`].
 pub const WORK: &str = "fairway.dev/work";
-/// Name of the Migration or Backup that an agent works for.
+/// Name of the Migration, Backup or Restore that an agent works for.
 pub const WORK_FOR: &str = "fairway.dev/work-for";
 /// Key of the ledger's row for which a migration's Job or pod runs: a Job that an earlier App of the same name left
 /// behind is not taken for its own.
@@ -32,7 +32,7 @@ pub const REPLICAS: &str = "fairway.dev/replicas";
 pub const ASKED_BEFORE: &str = "fairway.dev/asked-before";
 /// Annotations that planners read on objects that are observed. No other is kept: whoever can label an object could fill the
 /// memory with them.
-pub const READ_ANNOTATIONS: [&str; 10] = [
+pub const READ_ANNOTATIONS: [&str; 11] = [
     RETRY_OF,
     APPLIED_HASH,
     APPLICATION,
@@ -43,6 +43,7 @@ pub const READ_ANNOTATIONS: [&str; 10] = [
     annotation::RETRY,
     annotation::RESOLVE,
     FINAL_BACKUP,
+    annotation::RESTORE,
 ];
 /// Longest value of an annotation that is read, in bytes. A longer one counts as absent.
 pub const LONGEST_ANNOTATION: usize = 1024;
@@ -68,6 +69,8 @@ pub enum Work {
     Settle,
     /// Asks health requests that need a Secret.
     Probe,
+    /// Restores a backup.
+    Restore,
 }
 
 impl Work {
@@ -81,6 +84,7 @@ impl Work {
             Self::Migrate => "migrate",
             Self::Settle => "settle",
             Self::Probe => "probe",
+            Self::Restore => "restore",
         }
     }
 }

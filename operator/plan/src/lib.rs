@@ -32,6 +32,7 @@ pub mod readings;
 pub mod release;
 pub mod requester;
 pub mod resolution;
+pub mod restore;
 pub mod retention;
 pub mod retry;
 pub mod schedule;

@@ -151,6 +151,14 @@ pub fn moment(at: Timestamp) -> String {
     to_seconds(at).to_string()
 }
 
+/// A number of things as messages write it: `1 table`, `2 tables`.
+pub fn counted(count: i64, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
 /// A span of time as messages write it: `1h30m`.
 pub fn duration(span: SignedDuration) -> String {
     Duration::from_seconds(u64::try_from(span.as_secs()).unwrap_or_default()).to_string()

@@ -1,7 +1,7 @@
 //! Steps: what a planner asks to be written, and the objects of which they speak.
 
 use crate::build::applied_hash;
-use fairway_crds::{Backup, Migration, Release};
+use fairway_crds::{Backup, Migration, Release, Restore};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -151,6 +151,8 @@ objects! {
     Migration,
     /// The Backup of a release.
     Backup,
+    /// A Restore, which only users create.
+    Restore,
     /// The Deployment of one component of one release.
     Deployment,
     /// The Service of one component.

@@ -6,7 +6,7 @@ use crate::retention::Candidate;
 use crate::snapshot::Snapshot;
 use crate::{ObjectRef, Step};
 use fairway_crds::agent::AgentPods;
-use fairway_crds::{App, Backup, Migration, Release};
+use fairway_crds::{App, Backup, Migration, Release, Restore};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -226,6 +226,29 @@ pub struct BackupObserved {
     pub release: Option<Arc<Release>>,
     /// The snapshot of that Release, or the App's spec of the moment for one applied by hand.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// Jobs whose label `fairway.dev/work-for` names the object.
+    pub jobs: Vec<Arc<Job>>,
+    /// Pods whose label `fairway.dev/work-for` names the object.
+    pub pods: Vec<Arc<Pod>>,
+    /// Answers of the API server to this process's last writes that were refused, by `Kind/name#hash`.
+    pub refused: BTreeMap<String, Refusal>,
+    /// Dry runs of this process that passed, as `Kind/name#hash`.
+    pub dry_run_passed: BTreeSet<String>,
+}
+
+/// For [`crate::restore::plan`].
+#[derive(Clone, Debug)]
+pub struct RestoreObserved {
+    /// The Restore.
+    pub restore: Arc<Restore>,
+    /// The other Restores of the App that have not ended.
+    pub others: Vec<Arc<Restore>>,
+    /// The App of the Restore; absent when the App is gone or being deleted.
+    pub app: Option<Arc<App>>,
+    /// What the App's spec says now.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// The Backup that is restored, as far as it exists.
+    pub backup: Option<Arc<Backup>>,
     /// Jobs whose label `fairway.dev/work-for` names the object.
     pub jobs: Vec<Arc<Job>>,
     /// Pods whose label `fairway.dev/work-for` names the object.

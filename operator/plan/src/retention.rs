@@ -10,7 +10,7 @@ use crate::message::moment;
 use crate::proof::{failed_at, is_verified, taken_at};
 use crate::zone;
 use fairway_crds::app::{BackupSettings, Keep};
-use fairway_crds::{Backup, Release};
+use fairway_crds::{Backup, Release, Restore};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -93,6 +93,22 @@ impl Candidate {
                 .collect(),
             name,
         }
+    }
+
+    /// This candidate, also held by the Restores that have not ended and restore it.
+    pub fn or_restores(mut self, restores: &[Arc<Restore>]) -> Self {
+        let holders = restores.iter().filter(|restore| {
+            let has_ended = restore
+                .status
+                .as_ref()
+                .is_some_and(|status| status.outcome.is_some());
+            restore.spec.from.backup == self.name
+                && !has_ended
+                && restore.metadata.deletion_timestamp.is_none()
+        });
+        let holders = holders.map(|restore| format!("Restore {}", restore.name_any()));
+        self.held_by.extend(holders);
+        self
     }
 
     /// When it is not kept any more for having failed a short while ago.

@@ -183,9 +183,23 @@ pub const PROBE: Task = Task {
     repeat: "yes",
 };
 
-/// All tasks, in the order of a release.
-pub const TASKS: [&Task; 8] = [
-    &PIN, &PREFLIGHT, &BACKUP, &PRUNE, &MIGRATE, &GUARD, &SETTLE, &PROBE,
+/// Restores a backup, step by step.
+pub const RESTORE: Task = Task {
+    name: "restore",
+    work: Work::Restore,
+    form: Form::Job,
+    work_for: Kind::Restore,
+    suffix: "restore",
+    owner: Owner::WorkFor,
+    removal: Removal::WithNext,
+    runs_in: "`database.image`",
+    answers: "the restored database and what it would lose, or what it has replaced",
+    repeat: "yes: what a database is stands in a comment on it",
+};
+
+/// All tasks, those of a release in its order.
+pub const TASKS: [&Task; 9] = [
+    &PIN, &PREFLIGHT, &BACKUP, &PRUNE, &MIGRATE, &GUARD, &SETTLE, &PROBE, &RESTORE,
 ];
 
 impl Task {

@@ -16,12 +16,12 @@ pub use fairway_crds::{
 };
 pub use probe::{Header, HttpRequest, ProbeCall, ProbeVerdict, Scheme};
 pub use report::{
-    BackupEvidence, BackupReport, Begun, Cause, Failure, MigrationOutcome, MigrationReport, PinReport,
-    PreflightReport, PruneOutcome, PruneReport,
+    BackupEvidence, BackupReport, Begun, Cause, Failure, Loss, MigrationOutcome, MigrationReport, PinReport,
+    PreflightReport, PreparedDatabase, PruneOutcome, PruneReport, RestoreReport, SwappedDatabase,
 };
 pub use task::{
     BackupTask, GuardTask, MigratingContainer, MigrationTask, PreflightTask, ProbeTask, PruneTask,
-    RequestedRun, Requester, Resolution, RunIdentity, SettleTask, SqlCheck, Task,
+    RequestedRun, Requester, Resolution, RestoreStep, RestoreTask, RunIdentity, SettleTask, SqlCheck, Task,
 };
 pub use version::{FIRST_PROTOCOL_VERSION, NewerReport, PROTOCOL_VERSION, Versioned, read_report};
 

@@ -194,6 +194,71 @@ pub struct MigrationReport {
     pub note: Option<String>,
 }
 
+/// The answer to [`Task::Restore`](crate::Task::Restore).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreReport {
+    /// The restored database beside the one in use, after a successful `Prepare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PreparedDatabase>,
+    /// What was put in place, after a successful `Swap`, or before a `Discard` that then removed nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swapped: Option<SwappedDatabase>,
+    /// What would be lost or was lost, whenever it was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
+    /// Why the step was not done. The database in use is then the one that was in use before, and open.
+    pub failure: Option<Failure>,
+}
+
+/// A restored database beside the one in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreparedDatabase {
+    /// Name of the database.
+    pub database: String,
+    /// The moment whose state it has (RFC 3339, the database server's clock).
+    pub taken_at: String,
+    /// Fingerprint of its schema, which is that of the set.
+    pub fingerprint: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Seconds from reading the set to the last check; zero when an earlier pod has prepared it.
+    pub seconds: f64,
+}
+
+/// A restored database that is in use now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SwappedDatabase {
+    /// Name under which the database is kept that was in use before. It accepts no connections.
+    pub replaced: String,
+    /// When it was put in place (RFC 3339, the database server's clock).
+    pub at: String,
+    /// Milliseconds for which connections were refused; absent when another pod has begun the swap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_milliseconds: Option<u64>,
+}
+
+/// What a restore takes away: row changes that were made after the backup was taken.
+///
+/// It is a lower bound by the server's own counters (`n_tup_ins`, `n_tup_upd` and `n_tup_del`), which also count work that was
+/// rolled back, and know nothing of sequences and large objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Row changes that were counted.
+    pub rows: u64,
+    /// Tables in which they were made.
+    pub tables: u64,
+    /// The tables with most of them, and how many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<(String, u64)>,
+    /// Why more may be lost than was counted: a clause; absent when the counters are whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncounted: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

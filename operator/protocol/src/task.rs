@@ -25,6 +25,8 @@ pub enum Task {
     Settle(SettleTask),
     /// Make probe requests that need a header from a Secret.
     Probe(ProbeTask),
+    /// Bring a database back to what a backup holds: beside the database first, then in its place.
+    Restore(RestoreTask),
 }
 
 /// The App and Release for which a task is done, as the ledger records them.
@@ -210,4 +212,44 @@ pub struct ProbeTask {
     /// The requests that this pod may make with their ports, addressed by index. Only the pod address comes from the
     /// caller.
     pub requests: Vec<(u16, HttpRequest)>,
+}
+
+/// The content of [`Task::Restore`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTask {
+    /// The App whose database is restored; no Release.
+    pub requester: Requester,
+    /// UID of the Restore, from which the names of its databases follow and by which they are known again.
+    pub restore_uid: String,
+    /// UID of the Backup, the key of the seal in the set's manifest.
+    pub backup_uid: String,
+    /// The store that holds the set.
+    pub store: Store,
+    /// Path of the set in the store, relative.
+    pub set: String,
+    /// Whether [`SCRATCH_DIRECTORY`](crate::SCRATCH_DIRECTORY) is there. A set that is an archive of a folder needs it.
+    pub scratch: bool,
+    /// What must hold in the restored database.
+    pub checks: Vec<SqlCheck>,
+    /// Whether migrations that were applied after the backup was taken may be reverted.
+    pub may_revert: bool,
+    /// What is to be done now.
+    pub step: RestoreStep,
+}
+
+/// One step of a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestoreStep {
+    /// Restore the set into a database beside the one in use, prove it, and count what putting it in place would lose.
+    Prepare,
+    /// Put the prepared database in the place of the one in use, which is kept under another name, unless more would be lost
+    /// than was agreed to.
+    Swap {
+        /// Most row changes that may be lost; absent when any number may.
+        agreed_rows: Option<u64>,
+    },
+    /// Remove the prepared database, unless it was put in place.
+    Discard,
 }

@@ -7,8 +7,8 @@ use crate::pod_run::{Answer, PodRun};
 use fairway_plan::message::moment;
 use fairway_plan::protocol::{
     BackupEvidence, BackupReport, BackupTask, GuardTask, MigrationOutcome, MigrationReport, MigrationTask,
-    PreflightReport, PreflightTask, PruneOutcome, PruneReport, PruneTask, Reason, RunIdentity, SettleTask,
-    Task,
+    PreflightReport, PreflightTask, PruneOutcome, PruneReport, PruneTask, Reason, RestoreReport, RestoreStep,
+    RestoreTask, RunIdentity, SettleTask, Task,
 };
 use jiff::SignedDuration;
 
@@ -29,6 +29,7 @@ impl Cluster {
             Task::Guard(task) => self.guard(uid, run, task),
             Task::Settle(task) => self.settle(uid, run, task),
             Task::Probe(_) => None,
+            Task::Restore(task) => self.restore(uid, run, task),
         }
     }
 
@@ -92,8 +93,7 @@ impl Cluster {
             .then(|| environment(Reason::StoreFull, "The store is full."));
         let failure = self.database.refusal().or(full);
         if failure.is_none() {
-            let manifest = (task.backup_uid.clone(), true);
-            self.database.sets.insert(task.set.clone(), manifest);
+            self.database.store(&task.set, &task.backup_uid);
         }
         let evidence = failure.is_none().then(|| BackupEvidence {
             level: "Decoded".to_owned(),
@@ -146,6 +146,27 @@ impl Cluster {
             true => answer(PruneOutcome::Hidden, Some("The bucket keeps versions.")),
             false => answer(PruneOutcome::Removed, None),
         }
+    }
+
+    fn restore(&mut self, uid: &str, run: &PodRun, task: &RestoreTask) -> Option<Answer> {
+        if run.worked < 3 {
+            return None;
+        }
+        let running = || {
+            let is_locked = task.step != RestoreStep::Discard && self.is_locked_by_other(uid);
+            is_locked.then(|| environment(Reason::MigrationRunning, "Another pod holds the lock."))
+        };
+        let report = match self.database.refusal().or_else(running) {
+            None => self.database.restore(task),
+            Some(failure) => RestoreReport {
+                prepared: None,
+                swapped: None,
+                loss: None,
+                failure: Some(failure),
+            },
+        };
+        let exit_code = i32::from(report.failure.is_some());
+        Some(Answer::of(&report, exit_code))
     }
 
     fn migrate(&mut self, uid: &str, run: &mut PodRun, task: &MigrationTask) -> Option<Answer> {

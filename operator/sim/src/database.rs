@@ -3,9 +3,10 @@
 
 use fairway_plan::names::short_hash;
 use fairway_plan::protocol::{
-    Cause, Failure, MigrationOutcome, MigrationReport, Reason, Resolution, RunIdentity,
+    Cause, Failure, Loss, MigrationOutcome, MigrationReport, PreparedDatabase, Reason, Resolution,
+    RestoreReport, RestoreStep, RestoreTask, RunIdentity, SwappedDatabase,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a run came, as the ledger has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,23 @@ pub struct Database {
     pub lock: Option<String>,
     /// Dumps under way: UID of the pod, and of its Backup.
     pub dumps: BTreeMap<String, String>,
+    /// Row changes that the application has made.
+    pub changes: u64,
+    /// UIDs of the Restores whose database is prepared, and which set it has.
+    pub prepared: BTreeMap<String, String>,
+    /// UIDs of the Restores whose database is, or was, in use.
+    pub replaced: Vec<String>,
+    contents: BTreeMap<String, Contents>,
+    reverted: BTreeSet<String>,
     schema: Vec<String>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, Default)]
+struct Contents {
+    rows: Vec<Row>,
+    schema: Vec<String>,
+    changes: u64,
 }
 
 impl Database {
@@ -226,6 +243,14 @@ impl Database {
         before: Option<&str>,
     ) -> MigrationReport {
         match self.row(&identity.run_id).map(|row| row.state) {
+            None if self.reverted.contains(&identity.run_id) => {
+                let failure = Failure {
+                    cause: Cause::Version,
+                    reason: Reason::MigrationNotApplied,
+                    message: "A restore took the migration's work away.".to_owned(),
+                };
+                return report(MigrationOutcome::Failed, Some(failure));
+            }
             None if before.is_some() || resolution.is_some() => self.rows.push(Row {
                 identity: identity.clone(),
                 state: State::Unknown,
@@ -249,6 +274,121 @@ impl Database {
             row.resolution = resolution;
         }
         self.report(identity)
+    }
+
+    /// Stores a backup of this moment, that of the Backup with this UID.
+    pub fn store(&mut self, set: &str, backup_uid: &str) {
+        let contents = Contents {
+            rows: self.rows.clone(),
+            schema: self.schema.clone(),
+            changes: self.changes,
+        };
+        self.sets.insert(set.to_owned(), (backup_uid.to_owned(), true));
+        self.contents.insert(set.to_owned(), contents);
+    }
+
+    /// Does a step of a restore.
+    pub fn restore(&mut self, task: &RestoreTask) -> RestoreReport {
+        let failed = |failure| RestoreReport {
+            prepared: None,
+            swapped: None,
+            loss: None,
+            failure: Some(failure),
+        };
+        let final_failure = |reason, message: &str| {
+            failed(Failure {
+                cause: Cause::Version,
+                reason,
+                message: message.to_owned(),
+            })
+        };
+        let nothing = RestoreReport {
+            prepared: None,
+            swapped: None,
+            loss: None,
+            failure: None,
+        };
+        let uid = &task.restore_uid;
+        let is_replaced = self.replaced.contains(uid);
+        let swapped = || SwappedDatabase {
+            replaced: "crm_fairway_replaced".to_owned(),
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            refused_milliseconds: Some(40),
+        };
+        if let (RestoreStep::Swap { .. } | RestoreStep::Discard, true) = (&task.step, is_replaced) {
+            return RestoreReport {
+                swapped: Some(swapped()),
+                ..nothing
+            };
+        }
+        if is_replaced {
+            return final_failure(Reason::RestoreFailed, "The restored database is in use.");
+        }
+        if task.step == RestoreStep::Discard {
+            self.prepared.remove(uid);
+            return nothing;
+        }
+        let of_the_backup = (task.backup_uid.clone(), true);
+        let is_there = self.sets.get(&task.set) == Some(&of_the_backup);
+        let Some(contents) = self.contents.get(&task.set).filter(|_| is_there).cloned() else {
+            return final_failure(Reason::RestoreFailed, "The store has no such backup.");
+        };
+        let is_missing = |row: &&Row| {
+            let mut kept = contents.rows.iter();
+            row.did_its_work() && !kept.any(|other| other.identity.run_id == row.identity.run_id)
+        };
+        let reverts = self.rows.iter().any(|row| is_missing(&row));
+        let loss = Loss {
+            rows: self.changes.saturating_sub(contents.changes),
+            tables: 1,
+            largest: Vec::new(),
+            uncounted: None,
+        };
+        if task.step == RestoreStep::Prepare {
+            self.prepared.insert(uid.clone(), task.set.clone());
+        }
+        if reverts && !task.may_revert {
+            return final_failure(
+                Reason::RestoreRevertsMigration,
+                "The backup is from before a migration.",
+            );
+        }
+        let RestoreStep::Swap { agreed_rows } = task.step else {
+            return RestoreReport {
+                prepared: Some(PreparedDatabase {
+                    database: "crm_fairway_restore".to_owned(),
+                    taken_at: "2026-01-01T00:00:00Z".to_owned(),
+                    fingerprint: self.fingerprint(),
+                    bytes: 4096,
+                    seconds: 2.0,
+                }),
+                loss: Some(loss),
+                ..nothing
+            };
+        };
+        if self.prepared.get(uid) != Some(&task.set) {
+            return final_failure(Reason::RestoreFailed, "The restored database is not there.");
+        }
+        if agreed_rows.is_some_and(|agreed| loss.rows > agreed) {
+            let message = format!("The restore would lose at least {} row changes.", loss.rows);
+            return RestoreReport {
+                loss: Some(loss),
+                ..failed(environment(Reason::RestoreLosesMore, message))
+            };
+        }
+        let runs = self.rows.iter().map(|row| row.identity.run_id.clone());
+        let gone = runs.filter(|run| !contents.rows.iter().any(|row| row.identity.run_id == *run));
+        self.reverted.extend(gone.collect::<Vec<_>>());
+        self.prepared.remove(uid);
+        self.replaced.push(uid.clone());
+        self.rows = contents.rows;
+        self.schema = contents.schema;
+        self.changes = contents.changes;
+        RestoreReport {
+            swapped: Some(swapped()),
+            loss: Some(loss),
+            ..nothing
+        }
     }
 
     /// The row of a run.

@@ -9,6 +9,7 @@ mod backups;
 mod conditions;
 mod history;
 mod migrations;
+mod restores;
 mod scaling;
 mod traffic;
 
@@ -55,6 +56,8 @@ pub struct Checker {
     scheduled: BTreeSet<String>,
     /// Sets of backups that were ever verified, by path: when each was taken, and the name of the Backup.
     verified: BTreeMap<String, (Timestamp, String)>,
+    /// UIDs of the Restores to whose loss a user agreed.
+    agreed: BTreeSet<String>,
     /// Sets of backups in the store as they were last, by path: whether the manifest is there.
     sets: BTreeMap<String, bool>,
 }
@@ -81,6 +84,7 @@ impl Checker {
         self.dumps(after);
         self.scheduled(before, cluster);
         self.removals(before, cluster);
+        self.restores(before, cluster);
         self.services(before, after);
         self.scaling(before, after);
         self.stopping(after);

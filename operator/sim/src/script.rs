@@ -20,7 +20,8 @@ use fairway_crds::condition::{BACKUP_OVERDUE, READY, SUCCEEDED};
 use fairway_crds::database::{MigrationCheck, OnStart};
 use fairway_crds::migration::MigrationSpec;
 use fairway_crds::release::annotation;
-use fairway_crds::{App, Backup, Migration, Release, ReleaseSpec};
+use fairway_crds::restore::{RestoreSource, RestoreSpec, RestoreTarget};
+use fairway_crds::{App, Backup, Migration, Release, ReleaseSpec, Restore};
 use fairway_engine::kinds::{ForeignSlice, Kind};
 use fairway_plan::labels;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
@@ -155,6 +156,8 @@ impl Command {
     /// | `release crm-1 web=crm:1`, `… version=1.0 trigger=ci` | somebody applies a Release by hand |
     /// | `app old web=old:1 service=crm` | a user applies another App |
     /// | `apply backup nightly`, `apply backup nightly release=crm-1 reason=audit` | somebody applies a Backup by hand |
+    /// | `apply restore noon backup=nightly`, `annotate restore noon restore=any:now abort=now` | or a Restore, and answers it |
+    /// | `rows 11` | the application changes so many rows |
     /// | `apply migration once image=crm:1`, `… release=crm-1 component=worker container=web on-start=yes timeout=30s check=SELECT(1)` | or a Migration |
     /// | `delete app`, `delete release crm-2`, `delete service crm`, … `foreground` (`orphan`) | an object is deleted, and what it owns with it in the background, before it, or not at all |
     /// | `restore app` | the App comes back without its status |
@@ -220,8 +223,14 @@ impl Command {
                 }
             }
             ["annotate", "migration", name] => self.annotate::<Migration>(cluster, name),
+            ["annotate", "restore", name] => self.annotate::<Restore>(cluster, name),
             ["release", name] => self.release(cluster, name),
             ["apply", "backup", name] => self.backup(cluster, name),
+            ["apply", "restore", name] => self.restore(cluster, name),
+            ["rows", number] => {
+                let number: u64 = number.parse().map_err(|_| Failed::NotUnderstood)?;
+                cluster.database.changes += number;
+            }
             ["apply", "migration", name] => self.migration(cluster, name),
             ["delete", "app"] => cluster.delete(Kind::App, APP),
             ["delete", "app", how @ ("foreground" | "orphan")] => {
@@ -421,6 +430,7 @@ impl Command {
                     "retry" => annotation::RETRY,
                     "resolve" => annotation::RESOLVE,
                     "final-backup" => FINAL_BACKUP,
+                    "restore" => annotation::RESTORE,
                     other => other,
                 };
                 object.annotations_mut().insert(key.to_owned(), token.clone());
@@ -457,6 +467,17 @@ impl Command {
             keep_until: self.get("keep-until").and_then(|until| until.parse().ok()),
         };
         let _ = cluster.api.create(Backup::new(name, spec), cluster.now);
+    }
+
+    fn restore(&self, cluster: &mut Cluster, name: &str) {
+        let spec = RestoreSpec {
+            app: APP.to_owned(),
+            from: RestoreSource {
+                backup: self.get("backup").unwrap_or("nightly").to_owned(),
+            },
+            into: RestoreTarget::InPlace,
+        };
+        let _ = cluster.api.create(Restore::new(name, spec), cluster.now);
     }
 
     fn migration(&self, cluster: &mut Cluster, name: &str) {
@@ -848,6 +869,21 @@ fn has_come(cluster: &Cluster, what: &[String]) -> bool {
                 .as_deref()
                 == Some(reason)
         }
+        ["restore", name, "says", reason] => {
+            let status = objects
+                .restores
+                .get(name)
+                .and_then(|restore| restore.status.as_ref());
+            status
+                .and_then(|status| said(&status.conditions, SUCCEEDED))
+                .as_deref()
+                == Some(reason)
+        }
+        ["restore", "runs"] => objects.pods.values().any(|pod| {
+            pod.labels()
+                .get(labels::WORK)
+                .is_some_and(|work| work == labels::Work::Restore.as_str())
+        }),
         [release, "says", reason] => {
             let status = objects
                 .releases

@@ -220,6 +220,20 @@ fn described_status(objects: &Objects, kind: Kind, name: &str) -> Vec<String> {
                 lines.extend(removal.map(|removal| format!("removal {:?}", removal.state)));
                 lines
             }),
+        Kind::Restore => objects
+            .restores
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .map_or_else(Vec::new, |status| {
+                let mut lines = Vec::new();
+                lines.extend(status.agreed.as_ref().map(|agreed| match agreed.rows {
+                    Some(rows) => format!("agreed to lose {rows} row changes"),
+                    None => "agreed to lose any".to_owned(),
+                }));
+                lines.extend(status.outcome.map(|outcome| format!("outcome {outcome:?}")));
+                lines.extend(conditions(&status.conditions, SUCCEEDED));
+                lines
+            }),
         _ => Vec::new(),
     }
 }
@@ -309,6 +323,14 @@ pub fn end_state(objects: &Objects) -> String {
         let status = backup.status.clone().unwrap_or_default();
         lines.push(format!(
             "Backup {name}: {:?} {}",
+            status.outcome,
+            summary(&status.conditions)
+        ));
+    }
+    for (name, restore) in &objects.restores {
+        let status = restore.status.clone().unwrap_or_default();
+        lines.push(format!(
+            "Restore {name}: {:?} {}",
             status.outcome,
             summary(&status.conditions)
         ));

@@ -2,7 +2,7 @@
 
 use crate::Sim;
 use crate::store::{NAMESPACE, Objects};
-use fairway_crds::{Migration, Release};
+use fairway_crds::{Migration, Release, Restore};
 use fairway_plan::release::history::has_ended;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -48,6 +48,9 @@ impl Sim {
             "release" => api.change::<Release>(&named.name, |object| {
                 object.annotations_mut().insert(key, value);
             }),
+            "frst" => api.change::<Restore>(&named.name, |object| {
+                object.annotations_mut().insert(key, value);
+            }),
             _ => api.change::<Migration>(&named.name, |object| {
                 object.annotations_mut().insert(key, value);
             }),
@@ -76,6 +79,14 @@ fn named(objects: &Objects) -> BTreeSet<Named> {
     for migration in objects.migrations.values() {
         named.extend(
             migration
+                .status
+                .iter()
+                .flat_map(|status| commands(&status.conditions)),
+        );
+    }
+    for restore in objects.restores.values() {
+        named.extend(
+            restore
                 .status
                 .iter()
                 .flat_map(|status| commands(&status.conditions)),

@@ -168,7 +168,8 @@ fn unpack(content: Content, into: &Path) -> io::Result<()> {
     archive.unpack(into)
 }
 
-fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failure> {
+/// Compares the hashes of a stored file with those of what was read.
+pub(crate) fn compare(stored: &StoredFile, read: io::Result<ReadBack>) -> Result<(), Failure> {
     let corrupt = |what: String| {
         environment_failure(
             Reason::StoreCorrupt,

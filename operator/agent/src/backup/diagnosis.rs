@@ -55,7 +55,7 @@ fn scratch_is_full(line: &str) -> bool {
 }
 
 /// The failure of a program that lost its connection, or never had one.
-fn not_connected(program: &str, errors: &Tail, line: &str) -> Option<Failure> {
+pub(crate) fn not_connected(program: &str, errors: &Tail, line: &str) -> Option<Failure> {
     let refused = |line: &str| {
         [
             "connection to server",
@@ -84,7 +84,7 @@ fn not_connected(program: &str, errors: &Tail, line: &str) -> Option<Failure> {
         ));
     }
     let what = match (errors.any(gone), errors.any(refused)) {
-        (true, _) => "The database closed the connection during the backup".to_owned(),
+        (true, _) => format!("The database closed the connection of {program}"),
         (false, true) => {
             format!("{program} cannot connect to the database, although Fairway's own check can")
         }

@@ -154,7 +154,7 @@ pub(crate) async fn globals(
 
 /// A connection string of libpq that names a database and nothing else. A bare name would be read as a connection string where
 /// it has an equals sign in it, or begins like a URL. (`PGDATABASE` is always a name.)
-fn by_name(database: &str) -> String {
+pub(crate) fn by_name(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use crate::{failure::environment as environment_failure, text::hex};
+use crate::{counters::Counters, failure::environment as environment_failure, text::hex};
 
 /// Version of the manifest and of the files that it names.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -57,6 +57,9 @@ pub(crate) struct Manifest {
     /// What somebody who restores the set should know: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<String>,
+    /// The server's counters of row changes when the dump began. None in a set of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counters: Option<Counters>,
     /// Proof that an agent of this very Backup wrote the manifest: an HMAC of all the rest but `seconds`, hex.
     #[serde(default)]
     pub(crate) seal: String,

@@ -54,6 +54,13 @@ pub(crate) const VERSIONS: &[&str] = &[
     );
     insert into fairway.ledger (version) values (1)",
     "alter table fairway.migration_run add column inputs_hash text",
+    "
+    create table fairway.reverted_run (
+        run_id text primary key,
+        restore_uid text not null,
+        taken_at text not null,
+        reverted_at timestamptz not null default clock_timestamp()
+    )",
     // What no release has: see the feature.
     #[cfg(feature = "next-version")]
     "alter table fairway.migration_run add column of_the_next_version text",
@@ -68,7 +75,7 @@ const OFFENCE: &str = "
     relations as (
         select c.* from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'fairway'
     ),
-    tables as (select * from relations where relname in ('owner', 'migration_run', 'ledger')),
+    tables as (select * from relations where relname in ('owner', 'migration_run', 'ledger', 'reverted_run')),
     parts as (
         select 'pg_class'::regclass as classid, oid as objid, relname from tables
         union all select 'pg_class'::regclass, i.indexrelid, t.relname from pg_index i join tables t on t.oid = i.indrelid
@@ -173,7 +180,7 @@ async fn find_of(client: &impl GenericClient, versions: &[&str]) -> Result<Found
             "select count(*) filter (where c.relname = 'migration_run') > 0, count(*) filter (where c.relname = 'ledger') > 0, \
              bool_and(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')) \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-             where n.nspname = 'fairway' and c.relname in ('owner', 'migration_run', 'ledger')",
+             where n.nspname = 'fairway' and c.relname in ('owner', 'migration_run', 'ledger', 'reverted_run')",
             &[],
         )
         .await

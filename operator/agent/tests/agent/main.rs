@@ -20,6 +20,7 @@ mod preflight;
 mod probe;
 mod proxy;
 mod prune;
+mod restore;
 mod settle;
 mod strings;
 mod tls;

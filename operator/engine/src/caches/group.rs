@@ -241,7 +241,7 @@ pub(crate) struct Change<'a> {
     pub(crate) kind: Kind,
     /// Name of the object.
     pub(crate) name: &'a str,
-    /// The Migration or Backup that a Job or pod works for.
+    /// The Migration, Backup or Restore that a Job or pod works for.
     pub(crate) work_for: Option<&'a str>,
     /// Whether retention of the other Backups sees the change of a Backup.
     pub(crate) for_retention: bool,
@@ -312,8 +312,10 @@ impl Group {
             }
             Interest::ItsWork => {
                 let frames = matches!(change.kind, Kind::App | Kind::Release | Kind::ControllerRevision);
-                // A Backup waits for the others of its App and for a migration, and a migration for a Backup.
-                let waits = open && matches!(change.kind, Kind::Migration | Kind::Backup);
+                // A Backup waits for the others of its App and for a migration, and a migration for a Backup; a Restore for
+                // its Backup and for other Restores.
+                let for_restore = kind == OwnKind::Restore && change.kind == Kind::Restore;
+                let waits = open && (matches!(change.kind, Kind::Migration | Kind::Backup) || for_restore);
                 let beside = waits || kind == OwnKind::Backup && self.may_keep(name, change);
                 change.work_for == Some(name) || same(Kind::Release) || beside || frames && open
             }
@@ -333,6 +335,11 @@ impl Group {
                 Kind::Release => backup
                     .strip_prefix(change.name)
                     .is_some_and(|rest| rest.starts_with('-')),
+                // Which Backup one restored that is gone is not known any more.
+                Kind::Restore => self
+                    .restores
+                    .get(change.name)
+                    .is_none_or(|restore| restore.spec.from.backup == backup),
                 _ => false,
             }
     }
@@ -343,7 +350,7 @@ impl Group {
         backup.flatten().map(|backup| SeenByOthers::of(&backup))
     }
 
-    /// Migrations and Backups that have not ended.
+    /// Migrations, Backups and Restores that have not ended.
     pub(crate) fn open_work(&self, app: &NamespacedName) -> Vec<ObjectKey> {
         let kinds = OwnKind::ALL
             .into_iter()
@@ -515,6 +522,30 @@ mod tests {
         assert!(work.contains(&"backup shop/crm-3-0a1b2c3d".into()), "{work:?}");
     }
 
+    fn restore(name: &str, backup: &str) -> Restore {
+        let spec = json!({"app": "crm", "from": {"backup": backup}, "into": "InPlace"});
+        Restore::new(name, serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_restore_waits_for_its_backup_and_for_other_restores() {
+        let mut group = group();
+        group
+            .restores
+            .put("noon".into(), 2, Arc::new(restore("noon", "nightly")));
+        let key = NamespacedName::new("shop", "crm");
+        let own = ObjectKey::new(OwnKind::Restore, key.sibling("noon"));
+        for (kind, expected) in [(Kind::Backup, true), (Kind::Restore, true), (Kind::Pod, false)] {
+            let change = Change {
+                kind,
+                name: "any",
+                work_for: None,
+                for_retention: false,
+            };
+            assert_eq!(group.concerned(&key, change).contains(&own), expected);
+        }
+    }
+
     #[test]
     fn with_retention_what_changes_it_concerns_backups_that_have_ended() {
         let mut group = group();
@@ -529,6 +560,11 @@ mod tests {
         group.backups.put("ended".into(), 2, Arc::new(ended.clone()));
         ended.status = None;
         group.backups.put("open".into(), 2, Arc::new(ended));
+        for (name, backup) in [("noon", "crm-3-0a1b2c3d"), ("evening", "ended")] {
+            group
+                .restores
+                .put(name.into(), 2, Arc::new(restore(name, backup)));
+        }
         let key = NamespacedName::new("shop", "crm");
         let concerned = |group: &Group, kind, name| {
             let change = Change {
@@ -547,6 +583,9 @@ mod tests {
             (Kind::Backup, "open", false),
             (Kind::Release, "crm-3", true),
             (Kind::Release, "crm-2", false),
+            (Kind::Restore, "noon", true),
+            (Kind::Restore, "evening", false),
+            (Kind::Restore, "deleted", true),
             (Kind::Pod, "crm-web-3-x", false),
         ];
         for (kind, name, expected) in changes {

@@ -97,11 +97,12 @@ fn candidates(scope: &Scope<'_>, backup: &Backup) -> Vec<Candidate> {
         return Vec::new();
     };
     let releases = scope.releases(None);
+    let restores: Vec<_> = group.restores.all().collect();
     let live = app.status.as_ref().and_then(|status| status.live.as_ref());
     let live = live.map(|live| live.release.as_str());
     let all = group.backups.all();
     all.filter(|backup| backup.metadata.deletion_timestamp.is_none())
-        .map(|backup| Candidate::of(&backup, &releases, live))
+        .map(|backup| Candidate::of(&backup, &releases, live).or_restores(&restores))
         .collect()
 }
 

@@ -19,7 +19,7 @@ mod report;
 mod sidecars;
 mod store;
 
-pub use database::{backup_job, preflight_job, prune_job, set_path, settle_job};
+pub use database::{RestoreInput, backup_job, preflight_job, prune_job, restore_job, set_path, settle_job};
 pub use migrate::{identity, migration_job, migration_pod};
 pub use pin::{Pinned, Pull, pin_pod, pinned, with_digest};
 pub use pod::{CONTAINER, pod_of};

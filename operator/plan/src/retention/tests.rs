@@ -131,6 +131,28 @@ fn c24_what_is_referred_to_is_kept_whatever_its_age_and_level() {
     assert_eq!(names(&candidates, keep, "UTC").len(), 2);
 }
 
+/// Complaint 24.
+#[test]
+fn c24_a_backup_that_is_being_restored_is_kept_until_that_ends() {
+    let restore = |name: &str, backup: &str, outcome: Option<&str>| {
+        let restore = serde_json::json!({
+            "apiVersion": "fairway.dev/v1alpha1", "kind": "Restore", "metadata": {"name": name},
+            "spec": {"app": "crm", "from": {"backup": backup}, "into": "InPlace"},
+            "status": {"outcome": outcome}
+        });
+        Arc::new(serde_json::from_value(restore).unwrap())
+    };
+    let restores = [
+        restore("noon", "2024-03-01T20:00:00Z", None),
+        restore("evening", "2024-03-01T20:00:00Z", Some("Aborted")),
+        restore("other", "2026-03-02T20:00:00Z", None),
+    ];
+    let backup = verified(&["2024-03-01T20:00:00Z"])
+        .remove(0)
+        .or_restores(&restores);
+    assert_eq!(backup.held_by, ["Restore noon"]);
+}
+
 #[test]
 fn a_backup_that_failed_goes_after_a_week_when_a_newer_one_is_verified() {
     let mut candidates = verified(&["2026-05-01T20:00:00Z", "2026-05-02T20:00:00Z"]);

@@ -47,7 +47,7 @@ fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
-/// Every Release, Migration and Backup that is not being deleted.
+/// Every Release, Migration, Backup and Restore that is not being deleted.
 fn work(objects: &Objects) -> Vec<Work<'_>> {
     let mut all = Vec::new();
     macro_rules! add {
@@ -70,6 +70,7 @@ fn work(objects: &Objects) -> Vec<Work<'_>> {
     add!(Release, releases);
     add!(Migration, migrations);
     add!(Backup, backups);
+    add!(Restore, restores);
     all
 }
 
@@ -81,6 +82,7 @@ pub(crate) fn is_under_way(objects: &Objects) -> bool {
             Reason::Suspended,
             Reason::WaitingForRelease,
             Reason::WaitingForMigration,
+            Reason::WaitingForRestore,
         ];
         reason.is_some_and(|reason| waits.contains(&reason))
     };
@@ -125,7 +127,8 @@ impl Checker {
         let reason = succeeded.and_then(reason_of);
         let waits_for: &[Kind] = match reason {
             Some(Reason::WaitingForRelease) => &[Kind::Release],
-            Some(Reason::WaitingForBackup) => &[Kind::Backup],
+            Some(Reason::WaitingForBackup | Reason::WaitingForSource) => &[Kind::Backup],
+            Some(Reason::WaitingForRestore) => &[Kind::Restore],
             Some(Reason::WaitingForMigration) => &[Kind::Release, Kind::Migration],
             _ => &[],
         };

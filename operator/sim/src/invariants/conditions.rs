@@ -32,7 +32,7 @@ const OF_RELEASE: Types = (
     &[SUCCEEDED, READY],
     &[RECONCILING, STALLED, BAKING, SCHEMA_AHEAD, WARNED],
 );
-/// Bounded work: a Migration, a Backup.
+/// Bounded work: a Migration, a Backup, a Restore.
 const OF_WORK: Types = (&[SUCCEEDED, READY], &[RECONCILING, STALLED]);
 
 /// What the status of an object says of it, as far as all our kinds have it.
@@ -94,6 +94,16 @@ impl Checker {
             let status = backup.status.clone().unwrap_or_default();
             self.described(&Described {
                 name: format!("Backup {name}"),
+                generation: status.observed_generation,
+                conditions: status.conditions,
+                types: OF_WORK,
+                written: Written::WithTheStatus,
+            });
+        }
+        for (name, restore) in changed(&before.restores, &after.restores) {
+            let status = restore.status.clone().unwrap_or_default();
+            self.described(&Described {
+                name: format!("Restore {name}"),
                 generation: status.observed_generation,
                 conditions: status.conditions,
                 types: OF_WORK,

@@ -93,7 +93,7 @@ impl Checker {
         }
     }
 
-    /// How a Migration or a Backup ended is for good, but that a user resolves a migration; and an App's revision never
+    /// How a Migration, a Backup or a Restore ended is for good, but that a user resolves a migration; and an App's revision never
     /// goes back.
     pub(super) fn ended(&mut self, before: &Objects, cluster: &Cluster) {
         use MigrationOutcome::{Applied, Failed, Partial, Unknown};
@@ -127,6 +127,15 @@ impl Checker {
             if old.is_some() && new != old {
                 self.violated(format!(
                     "the outcome of Backup {name} changed from {old:?} to {new:?}"
+                ));
+            }
+        }
+        for (name, restore) in changed(&before.restores, &after.restores) {
+            let old = same_in(&before.restores, restore).and_then(|old| old.status.as_ref()?.outcome);
+            let new = restore.status.as_ref().and_then(|status| status.outcome);
+            if old.is_some() && new != old {
+                self.violated(format!(
+                    "the outcome of Restore {name} changed from {old:?} to {new:?}"
                 ));
             }
         }

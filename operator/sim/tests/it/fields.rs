@@ -1,7 +1,7 @@
 //! The random stories edit every field of the API, also one that is added later.
 
 use crate::random::{APPS, EDITS, EVENTS};
-use fairway_crds::{App, Backup, Migration, Release};
+use fairway_crds::{App, Backup, Migration, Release, Restore};
 use fairway_sim::script::Story;
 use fairway_sim::wire::Fault;
 use fairway_sim::{Sim, Turns};
@@ -75,6 +75,7 @@ fn specs(commands: &[&str]) -> Vec<(&'static str, Value)> {
     add!("Release", releases);
     add!("Migration", migrations);
     add!("Backup", backups);
+    add!("Restore", restores);
     specs
 }
 
@@ -111,10 +112,15 @@ fn applied(fields: &BTreeSet<String>) -> BTreeSet<String> {
 #[test]
 fn random_stories_edit_every_field_of_the_api() {
     let of_apps = fields::<App>();
-    let of_others = [fields::<Release>(), fields::<Migration>(), fields::<Backup>()]
-        .into_iter()
-        .flatten()
-        .collect::<BTreeSet<_>>();
+    let of_others = [
+        fields::<Release>(),
+        fields::<Migration>(),
+        fields::<Backup>(),
+        fields::<Restore>(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<BTreeSet<_>>();
     let mut missing: BTreeSet<String> = of_apps.difference(&edited(&of_apps)).cloned().collect();
     missing.extend(of_others.difference(&applied(&of_others)).cloned());
     let expected = NOT_EDITED.iter().map(|(field, _)| (*field).to_owned()).collect();

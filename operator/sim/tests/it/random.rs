@@ -138,7 +138,7 @@ const VERBS: [&str; 6] = [
 const RELEASES: [&str; 6] = ["newest", "newest", "live", "crm-1", "crm-2", "crm-3"];
 
 /// What users do beside editing, and what the environment does.
-pub(crate) const EVENTS: [&str; 61] = [
+pub(crate) const EVENTS: [&str; 66] = [
     "edit suspend=true",
     "edit suspend=true",
     "edit suspend=false",
@@ -149,6 +149,11 @@ pub(crate) const EVENTS: [&str; 61] = [
     "app web=crm:3 worker=crm:3",
     "apply backup nightly",
     "apply backup weekly release=crm-2 reason=audit keep-until=2026-01-01T13:00:00Z",
+    "apply restore noon backup=nightly",
+    "apply restore evening backup=weekly",
+    "annotate restore noon restore=any:7",
+    "annotate restore evening abort=7",
+    "rows 7",
     "apply migration once image=crm:1",
     "apply migration twice image=crm:2 release=crm-2 timeout=30s check=SELECT(1)",
     "apply migration thrice image=crm:2 component=worker container=worker",

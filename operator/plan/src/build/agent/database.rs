@@ -11,16 +11,17 @@ use super::{sidecars, store};
 use crate::build::annotate;
 use crate::observed::Settings;
 use crate::protocol::{
-    BackupTask, PreflightTask, PruneTask, Resolution, SCRATCH_DIRECTORY, SettleTask, Task,
+    BackupTask, PreflightTask, PruneTask, Resolution, RestoreStep, RestoreTask, SCRATCH_DIRECTORY,
+    SettleTask, SqlCheck, Task,
 };
 use crate::snapshot::Snapshot;
-use crate::tasks::{BACKUP, PREFLIGHT, PRUNE, SETTLE};
-use fairway_crds::app::BackupSettings;
+use crate::tasks::{BACKUP, PREFLIGHT, PRUNE, RESTORE, SETTLE};
+use fairway_crds::app::{BackupSettings, Scratch};
 use fairway_crds::backup::BackupSet;
 use fairway_crds::database::Connection;
 use fairway_crds::release::annotation;
 use fairway_crds::store::Store;
-use fairway_crds::{Backup, Migration, Release};
+use fairway_crds::{Backup, Migration, Release, Restore};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use kube::{Resource, ResourceExt};
@@ -96,13 +97,78 @@ pub fn backup_job(
     });
     let mut pod = with_tools(settings, snapshot, &task);
     store::attach(&mut pod, store);
+    add_scratch(&mut pod, scratch.as_ref());
+    finish(&context, snapshot, pod, DAY)
+}
+
+/// What a step of a restore works with.
+#[derive(Clone, Debug)]
+pub struct RestoreInput<'a> {
+    /// The set.
+    pub set: &'a BackupSet,
+    /// UID of the Backup that wrote it.
+    pub backup_uid: &'a str,
+    /// The scratch volume, where the App has one.
+    pub scratch: Option<&'a Scratch>,
+    /// The step.
+    pub step: RestoreStep,
+}
+
+/// The Job that does one step of a restore.
+pub fn restore_job(
+    settings: &Settings,
+    restore: &Restore,
+    snapshot: &Snapshot,
+    input: RestoreInput,
+    attempt: u32,
+) -> Job {
+    let RestoreInput {
+        set,
+        backup_uid,
+        scratch,
+        step,
+    } = input;
+    let name = restore.name_any();
+    let context = TaskContext {
+        task: &RESTORE,
+        name: &RESTORE.child(&name, attempt),
+        namespace: restore.metadata.namespace.as_ref(),
+        app: &restore.spec.app,
+        release: None,
+        work_for: &name,
+        owner: restore.controller_owner_ref(&()),
+    };
+    let checks = snapshot.migration.iter().flat_map(|migration| &migration.checks);
+    let task = Task::Restore(RestoreTask {
+        requester: context.requester(),
+        restore_uid: restore.metadata.uid.clone().unwrap_or_default(),
+        backup_uid: backup_uid.to_owned(),
+        store: set.store.clone(),
+        set: set.path.clone(),
+        scratch: scratch.is_some(),
+        checks: checks
+            .map(|check| SqlCheck {
+                name: check.name.clone(),
+                sql: check.sql.clone(),
+                expect: check.expect.clone(),
+            })
+            .collect(),
+        may_revert: false,
+        step,
+    });
+    let mut pod = with_tools(settings, snapshot, &task);
+    store::attach(&mut pod, &set.store);
+    add_scratch(&mut pod, scratch);
+    finish(&context, snapshot, pod, DAY)
+}
+
+fn add_scratch(pod: &mut PodSpec, scratch: Option<&Scratch>) {
     if let Some(scratch) = scratch {
         pod.volumes
             .get_or_insert_default()
             .push(empty_dir(SCRATCH_VOLUME, Some(&scratch.size)));
-        mount_everywhere(&mut pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY, Access::ReadWrite);
+        mount_everywhere(pod, SCRATCH_VOLUME, SCRATCH_DIRECTORY, Access::ReadWrite);
     }
-    finish(&context, snapshot, pod, DAY)
 }
 
 /// The Job that removes the set of a backup. It needs the store and not the database.
